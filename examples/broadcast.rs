@@ -1,0 +1,19 @@
+//! `cargo run --release --example broadcast -- --addr 127.0.0.1:8080`
+//!
+//! Every message that a client sends to `/ws` goes to every client, the sender included.
+
+mod common;
+
+use wshub::{Hub, Server, Target};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    env_logger::init();
+    let hub = Hub::builder()
+        .on_message(|client, message| {
+            client.hub().send(Target::all(), message)?;
+            Ok(())
+        })
+        .build()?;
+    let server = Server::bind(common::option("addr", "127.0.0.1:8080"))?;
+    common::serve(server.websocket("/ws", &hub).probes(&hub))
+}

@@ -1,0 +1,56 @@
+//! What every example needs: options from the command line, and a clean end on SIGTERM or SIGINT.
+#![allow(dead_code, clippy::print_stdout, clippy::print_stderr, reason = "each example uses a part and prints")]
+
+use std::io::Write;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use wshub::Server;
+
+/// The value of `--NAME VALUE` or `--NAME=VALUE`, or the default. Exits with a hint when the value is missing.
+pub(crate) fn option(name: &str, default: &str) -> String {
+    option_or_none(name).unwrap_or_else(|| default.to_owned())
+}
+
+/// The value of `--NAME VALUE` or `--NAME=VALUE`.
+pub(crate) fn option_or_none(name: &str) -> Option<String> {
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let Some(rest) = arg.strip_prefix("--").and_then(|a| a.strip_prefix(name)) else { continue };
+        if let Some(value) = rest.strip_prefix('=') {
+            return Some(value.to_owned());
+        }
+        if rest.is_empty() {
+            return Some(args.next().unwrap_or_else(|| fail(&format!("--{name} needs a value"))));
+        }
+    }
+    None
+}
+
+/// Whether `--NAME` is given.
+pub(crate) fn flag(name: &str) -> bool {
+    std::env::args().skip(1).any(|a| a.strip_prefix("--") == Some(name))
+}
+
+/// Ends the program with a message on standard error.
+pub(crate) fn fail(message: &str) -> ! {
+    eprintln!("{message}");
+    std::process::exit(2)
+}
+
+/// Starts the server, says where it listens, and shuts it down at SIGTERM or SIGINT.
+pub(crate) fn serve(server: Server) -> Result<(), Box<dyn std::error::Error>> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let handle = server.spawn()?;
+    announce(handle.local_addr().map(|a| a.to_string()).unwrap_or_default().as_str());
+    signals.forever().next();
+    handle.shutdown(Duration::from_secs(5))?;
+    Ok(())
+}
+
+/// The line that scripts wait for.
+pub(crate) fn announce(addr: &str) {
+    println!("listening on {addr}");
+    let _ = std::io::stdout().flush();
+}

@@ -1,0 +1,284 @@
+//! Settings of connections and limits of a hub, validated once when the hub is built.
+
+use std::time::Duration;
+
+use crate::error::ConfigError;
+
+/// Consuming setters named as their fields.
+macro_rules! setters {
+    ($($(#[$doc:meta])* $field:ident: $type:ty),* $(,)?) => {
+        $($(#[$doc])*
+        pub fn $field(mut self, $field: $type) -> Self {
+            self.$field = $field;
+            self
+        })*
+    };
+}
+
+/// What happens to a message for a client whose queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum DropPolicy {
+    /// The new message is dropped; what is queued stays. The default.
+    #[default]
+    DropNewest,
+    /// The oldest queued messages are dropped until the new one fits.
+    DropOldest,
+    /// The client is closed with 1013 and the reason `slow consumer`.
+    Disconnect,
+}
+
+/// What happens to inbound messages over [`Limits::max_message_rate`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum RatePolicy {
+    /// The message is dropped. The default.
+    #[default]
+    Drop,
+    /// The client is closed with 1008 and the reason `rate limit exceeded`.
+    Close,
+}
+
+/// Settings of a hub's connections.
+///
+/// Durations count on a monotonic clock. Every setter consumes and returns the value:
+///
+/// ```
+/// use std::time::Duration;
+/// let config = wshub::Config::default().max_message_size(64 * 1024).write_timeout(Duration::from_secs(2));
+/// assert_eq!(config.max_message_size, 64 * 1024);
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// Bytes of the read buffer of an idle connection; default 4096, at least 256. It grows while a larger message is
+    /// being read and shrinks again.
+    pub read_buffer: usize,
+    /// Largest inbound message in bytes, after reassembly; default 512 KiB. A larger one closes with 1009 before it is
+    /// stored. 0 = only empty messages.
+    pub max_message_size: usize,
+    /// How long a write may make no progress before the connection counts as dead; default 10 s. Not 0.
+    pub write_timeout: Duration,
+    /// How long a peer may send nothing before a ping is sent; default 54 s. Must be below `pong_timeout`.
+    pub ping_period: Duration,
+    /// How long a peer may send nothing before the connection counts as dead; default 60 s. 0 = for ever, no pings.
+    pub pong_timeout: Duration,
+    /// How long a close may take: flushing the queue, sending the close frame, waiting for the peer's; default 5 s.
+    /// Not 0.
+    pub close_timeout: Duration,
+    /// Messages that may wait in one client's queue; default 256. Not 0.
+    pub queue_messages: usize,
+    /// Bytes that may wait in one client's queue; default 1 MiB. A larger single message is accepted only into an
+    /// empty queue. Not 0.
+    pub queue_bytes: usize,
+    /// What happens when a client's queue is full; default [`DropPolicy::DropNewest`].
+    pub drop_policy: DropPolicy,
+    /// Drops in a row after which a client is closed with 1013 (`slow consumer`); any queued message resets the
+    /// count. Default 0 = never.
+    pub max_consecutive_drops: u32,
+    /// Joins queued text messages with `\n` into one text frame when several are written at once; receivers must
+    /// split. Binary messages always travel alone. Default off: messages stay separate frames, but share system calls.
+    pub coalesce_writes: bool,
+    /// Starts each connection's writer thread with the connection instead of when its socket first pushes back.
+    /// Default off.
+    pub eager_writers: bool,
+    /// Stack of the threads that [`Accept::detach`](crate::Accept::detach) starts, in bytes; default 512 KiB. They
+    /// run user code. Only pages in use occupy memory.
+    pub reader_stack: usize,
+    /// Stack of writer threads in bytes; default 64 KiB. They run no user code.
+    pub writer_stack: usize,
+    /// While draining, how long a client's queue must have been empty before it is closed with 1001; default 30 s.
+    /// 0 = idle clients are not closed.
+    pub drain_timeout: Duration,
+    /// While draining, the window over which those closes are spread, so that clients do not return as one herd;
+    /// default 5 s. 0 = all at once.
+    pub drain_spread: Duration,
+    /// Subprotocols that the server speaks, preferred first; the first that a client offers is chosen. Default none.
+    pub subprotocols: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            read_buffer: 4096,
+            max_message_size: 512 * 1024,
+            write_timeout: Duration::from_secs(10),
+            ping_period: Duration::from_secs(54),
+            pong_timeout: Duration::from_secs(60),
+            close_timeout: Duration::from_secs(5),
+            queue_messages: 256,
+            queue_bytes: 1024 * 1024,
+            drop_policy: DropPolicy::DropNewest,
+            max_consecutive_drops: 0,
+            coalesce_writes: false,
+            eager_writers: false,
+            reader_stack: 512 * 1024,
+            writer_stack: 64 * 1024,
+            drain_timeout: Duration::from_secs(30),
+            drain_spread: Duration::from_secs(5),
+            subprotocols: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    setters! {
+        /// Sets [`Config::read_buffer`](#structfield.read_buffer), in bytes.
+        read_buffer: usize,
+        /// Sets [`Config::max_message_size`](#structfield.max_message_size), in bytes.
+        max_message_size: usize,
+        /// Sets [`Config::write_timeout`](#structfield.write_timeout).
+        write_timeout: Duration,
+        /// Sets [`Config::ping_period`](#structfield.ping_period).
+        ping_period: Duration,
+        /// Sets [`Config::pong_timeout`](#structfield.pong_timeout).
+        pong_timeout: Duration,
+        /// Sets [`Config::close_timeout`](#structfield.close_timeout).
+        close_timeout: Duration,
+        /// Sets [`Config::queue_messages`](#structfield.queue_messages).
+        queue_messages: usize,
+        /// Sets [`Config::queue_bytes`](#structfield.queue_bytes).
+        queue_bytes: usize,
+        /// Sets [`Config::drop_policy`](#structfield.drop_policy).
+        drop_policy: DropPolicy,
+        /// Sets [`Config::max_consecutive_drops`](#structfield.max_consecutive_drops).
+        max_consecutive_drops: u32,
+        /// Sets [`Config::coalesce_writes`](#structfield.coalesce_writes).
+        coalesce_writes: bool,
+        /// Sets [`Config::eager_writers`](#structfield.eager_writers).
+        eager_writers: bool,
+        /// Sets [`Config::reader_stack`](#structfield.reader_stack), in bytes.
+        reader_stack: usize,
+        /// Sets [`Config::writer_stack`](#structfield.writer_stack), in bytes.
+        writer_stack: usize,
+        /// Sets [`Config::drain_timeout`](#structfield.drain_timeout).
+        drain_timeout: Duration,
+        /// Sets [`Config::drain_spread`](#structfield.drain_spread).
+        drain_spread: Duration,
+    }
+
+    /// Sets [`Config::subprotocols`](#structfield.subprotocols), preferred first.
+    pub fn subprotocols<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.subprotocols = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        let fail = |field, reason| Err(ConfigError::new(field, reason));
+        if self.read_buffer < 256 {
+            return fail("read_buffer", "must be at least 256 bytes");
+        }
+        if self.write_timeout.is_zero() {
+            return fail("write_timeout", "must not be 0");
+        }
+        if self.close_timeout.is_zero() {
+            return fail("close_timeout", "must not be 0");
+        }
+        if !self.pong_timeout.is_zero() {
+            if self.ping_period.is_zero() {
+                return fail("ping_period", "must not be 0 unless pong_timeout is");
+            }
+            if self.ping_period >= self.pong_timeout {
+                return fail("ping_period", "must be below pong_timeout");
+            }
+        }
+        if self.queue_messages == 0 {
+            return fail("queue_messages", "must not be 0");
+        }
+        if self.queue_bytes == 0 {
+            return fail("queue_bytes", "must not be 0");
+        }
+        if self.reader_stack < MIN_STACK {
+            return fail("reader_stack", "must be at least 32 KiB");
+        }
+        if self.writer_stack < MIN_STACK {
+            return fail("writer_stack", "must be at least 32 KiB");
+        }
+        if !self.subprotocols.iter().all(|name| is_token(name)) {
+            return fail("subprotocols", "each must be an HTTP token");
+        }
+        Ok(())
+    }
+}
+
+/// Smallest thread stack that the crate accepts, in bytes.
+pub(crate) const MIN_STACK: usize = 32 * 1024;
+
+/// RFC 9110 §5.6.2: a token is one or more of these characters.
+pub(crate) fn is_token(text: &str) -> bool {
+    let token_byte = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    !text.is_empty() && text.bytes().all(token_byte)
+}
+
+/// Limits of a hub. 0 = unlimited, the default of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Connections at one time; one more is refused with 503.
+    pub max_connections: usize,
+    /// Connections at one time of one user; one more is refused with 429.
+    pub max_connections_per_user: usize,
+    /// Connections at one time from one IP address; one more is refused with 429.
+    pub max_connections_per_address: usize,
+    /// Rooms that one client may be in.
+    pub max_rooms_per_client: usize,
+    /// Clients that one room may hold.
+    pub max_clients_per_room: usize,
+    /// Inbound messages a second and client: a token bucket whose burst is the rate.
+    pub max_message_rate: u32,
+    /// What happens to messages over that rate; default [`RatePolicy::Drop`].
+    pub rate_policy: RatePolicy,
+}
+
+impl Limits {
+    setters! {
+        /// Sets [`Limits::max_connections`](#structfield.max_connections).
+        max_connections: usize,
+        /// Sets [`Limits::max_connections_per_user`](#structfield.max_connections_per_user).
+        max_connections_per_user: usize,
+        /// Sets [`Limits::max_connections_per_address`](#structfield.max_connections_per_address).
+        max_connections_per_address: usize,
+        /// Sets [`Limits::max_rooms_per_client`](#structfield.max_rooms_per_client).
+        max_rooms_per_client: usize,
+        /// Sets [`Limits::max_clients_per_room`](#structfield.max_clients_per_room).
+        max_clients_per_room: usize,
+        /// Sets [`Limits::max_message_rate`](#structfield.max_message_rate), in messages a second.
+        max_message_rate: u32,
+        /// Sets [`Limits::rate_policy`](#structfield.rate_policy).
+        rate_policy: RatePolicy,
+    }
+}
+
+/// Whether `count` more-or-equal than `limit` means "full", with 0 for unlimited.
+pub(crate) const fn reached(limit: usize, count: usize) -> bool {
+    limit != 0 && count >= limit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offending(config: &Config) -> Option<&'static str> {
+        config.validate().err().map(|e| e.field())
+    }
+
+    #[test]
+    fn defaults_are_valid_and_errors_name_the_field() {
+        assert_eq!(offending(&Config::default()), None);
+        assert_eq!(offending(&Config::default().queue_messages(0)), Some("queue_messages"));
+        assert_eq!(offending(&Config::default().queue_bytes(0)), Some("queue_bytes"));
+        assert_eq!(offending(&Config::default().read_buffer(1)), Some("read_buffer"));
+        assert_eq!(offending(&Config::default().write_timeout(Duration::ZERO)), Some("write_timeout"));
+        assert_eq!(offending(&Config::default().close_timeout(Duration::ZERO)), Some("close_timeout"));
+        assert_eq!(offending(&Config::default().writer_stack(1)), Some("writer_stack"));
+        assert_eq!(offending(&Config::default().reader_stack(1)), Some("reader_stack"));
+        assert_eq!(offending(&Config::default().subprotocols(["a b"])), Some("subprotocols"));
+    }
+
+    #[test]
+    fn pings_must_come_before_the_pong_deadline() {
+        let config = Config::default().ping_period(Duration::from_secs(60));
+        assert_eq!(offending(&config), Some("ping_period"));
+        assert_eq!(offending(&config.pong_timeout(Duration::ZERO)), None);
+    }
+}

@@ -1,0 +1,157 @@
+//! From a request head to a registered client, or to the HTTP response that says why not (RFC 6455 §4.2).
+
+use crate::error::RoomError;
+use crate::http::{RequestHead, Response};
+use crate::hub::{Admission, Announcements, Client, Hub, Refused, Rejection};
+use crate::log_limit::LogLimit;
+use crate::metrics::ErrorType;
+use crate::outbox::Outbox;
+use crate::transport::Transport;
+use crate::ws;
+
+static REFUSALS: LogLimit = LogLimit::new();
+
+/// A client that is registered and has not been told yet.
+#[derive(Debug)]
+pub(crate) struct Upgraded {
+    pub(crate) client: Client,
+    pub(crate) announcements: Announcements,
+}
+
+/// A response instead of an upgrade, and what it counts as.
+struct Refusal {
+    response: Response,
+    error: ErrorType,
+}
+
+impl Refusal {
+    fn new(status: u16, reason: &str, error: ErrorType) -> Self {
+        Self { response: Response::text(status, format!("{reason}\n")), error }
+    }
+
+    fn bad(reason: &str) -> Self {
+        Self::new(400, reason, ErrorType::UpgradeFailed)
+    }
+}
+
+/// Checks the request, asks the application, takes the limits into account and registers the client. A refusal has been
+/// answered when this returns; its HTTP status is the error.
+pub(crate) fn upgrade(hub: &Hub, transport: Transport, head: RequestHead, is_early: bool) -> Result<Upgraded, u16> {
+    let checked = check(hub, &head, is_early).and_then(|key| Ok((key, admit(hub, &head)?)));
+    match checked {
+        Ok((key, admission)) => register(hub, transport, head, &key, admission),
+        Err(refusal) => Err(refuse(hub, &head, &transport, &refusal)),
+    }
+}
+
+/// The request's own faults, cheapest first. Gives the key.
+fn check(hub: &Hub, head: &RequestHead, is_early: bool) -> Result<String, Refusal> {
+    if !hub.is_running() {
+        return Err(Refusal::new(503, "not accepting connections", ErrorType::ConnectionRejectedDraining));
+    }
+    if head.method() != "GET" {
+        let mut refusal = Refusal::new(405, "method not allowed", ErrorType::UpgradeFailed);
+        refusal.response = refusal.response.header("Allow", "GET");
+        return Err(refusal);
+    }
+    if !head.is_http11() {
+        return Err(Refusal::bad("an upgrade needs HTTP/1.1"));
+    }
+    if !head.has_token("upgrade", "websocket") || !head.has_token("connection", "upgrade") {
+        return Err(Refusal::bad("not a WebSocket upgrade request"));
+    }
+    if head.header("sec-websocket-version") != Some("13") {
+        let mut refusal = Refusal::new(426, "unsupported WebSocket version", ErrorType::UpgradeFailed);
+        refusal.response = refusal.response.header("Sec-WebSocket-Version", "13").header("Upgrade", "websocket");
+        return Err(refusal);
+    }
+    let key = head.header("sec-websocket-key").filter(|key| ws::is_valid_key(key));
+    let key = key.ok_or_else(|| Refusal::bad("missing or invalid Sec-WebSocket-Key"))?;
+    let has_body = head.content_length() != Ok(0) || head.header("transfer-encoding").is_some();
+    if has_body || is_early {
+        return Err(Refusal::bad("an upgrade request has no body"));
+    }
+    // The application's code may be behind it; a panic there refuses.
+    let is_allowed = hub.guarded(None, "the origin policy", || hub.origins().allows(head));
+    if is_allowed != Some(true) {
+        return Err(Refusal::new(403, "origin not allowed", ErrorType::OriginRejected));
+    }
+    Ok(key.to_owned())
+}
+
+/// Asks the application.
+fn admit(hub: &Hub, head: &RequestHead) -> Result<Admission, Refusal> {
+    let Some(hook) = &hub.hooks().on_upgrade else { return Ok(Admission::anonymous()) };
+    let refuse =
+        |rejection: Rejection| Refusal { response: rejection.response().clone(), error: ErrorType::ConnectionRejected };
+    match hub.guarded(None, "on_upgrade", || hook(head)) {
+        Some(verdict) => verdict.map_err(refuse),
+        None => Err(Refusal::new(500, "internal error", ErrorType::ConnectionRejected)),
+    }
+}
+
+fn register(
+    hub: &Hub,
+    transport: Transport,
+    head: RequestHead,
+    key: &str,
+    admission: Admission,
+) -> Result<Upgraded, u16> {
+    let subprotocol = choose_subprotocol(hub, &head, admission.subprotocol);
+    let response = switching_protocols(key, subprotocol.as_deref());
+    let outbox = Outbox::new(transport, hub.shared_config(), response);
+    let client = Client::new(hub, outbox, head, subprotocol, admission.metadata);
+    match hub.register(&client, admission.user, admission.rooms) {
+        Ok(announcements) => Ok(Upgraded { client, announcements }),
+        Err(refused) => Err(refuse(hub, client.request(), client.outbox().transport(), &refusal_of(&refused))),
+    }
+}
+
+fn refusal_of(refused: &Refused) -> Refusal {
+    match refused {
+        Refused::NotRunning => Refusal::new(503, "not accepting connections", ErrorType::ConnectionRejectedDraining),
+        Refused::TooManyConnections => Refusal::new(503, "too many connections", ErrorType::ConnectionLimit),
+        Refused::TooManyOfAddress => {
+            Refusal::new(429, "too many connections from this address", ErrorType::ConnectionLimit)
+        }
+        Refused::TooManyOfUser => Refusal::new(429, "too many connections of this user", ErrorType::ConnectionLimit),
+        Refused::Room(RoomError::Full | RoomError::TooManyRooms) => {
+            Refusal::new(503, "the room is full", ErrorType::ConnectionLimit)
+        }
+        Refused::Room(RoomError::EmptyName | RoomError::NameTooLong) => {
+            Refusal::new(400, "unusable room name", ErrorType::ConnectionRejected)
+        }
+        Refused::Room(_) => Refusal::new(403, "joining the room was refused", ErrorType::ConnectionRejected),
+    }
+}
+
+/// Answers, counts and logs a refusal; gives its status.
+fn refuse(hub: &Hub, head: &RequestHead, transport: &Transport, refusal: &Refusal) -> u16 {
+    let status = refusal.response.status();
+    hub.count_error(refusal.error);
+    if let Some(suppressed) = REFUSALS.pass() {
+        let error = refusal.error;
+        log::info!(target: "wshub::upgrade", "{head:?} refused with {status}: {error} ({suppressed} more not logged)");
+    }
+    transport.answer(&refusal.response.encode(true));
+    status
+}
+
+/// The hook's choice if the client offers it, else the first of ours that it offers.
+fn choose_subprotocol(hub: &Hub, head: &RequestHead, chosen: Option<String>) -> Option<String> {
+    let is_offered = |name: &str| head.tokens("sec-websocket-protocol").any(|offered| offered == name);
+    chosen
+        .filter(|name| is_offered(name))
+        .or_else(|| hub.config().subprotocols.iter().find(|name| is_offered(name)).cloned())
+}
+
+fn switching_protocols(key: &str, subprotocol: Option<&str>) -> Vec<u8> {
+    let mut head = String::with_capacity(192);
+    head.push_str("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
+    head.extend(["Sec-WebSocket-Accept: ", &ws::accept_key(key), "\r\n"]);
+    if let Some(name) = subprotocol {
+        head.extend(["Sec-WebSocket-Protocol: ", name, "\r\n"]);
+    }
+    head.push_str("\r\n");
+    head.into_bytes()
+}

@@ -1,0 +1,243 @@
+//! One small error type per family of operations. Send errors hand the message back.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::message::Message;
+
+/// A value of [`Config`](crate::Config), [`Limits`](crate::Limits) or a builder that makes no sense.
+///
+/// Reported once, when the hub or the server is built; nothing is silently replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    field: &'static str,
+    reason: &'static str,
+}
+
+impl ConfigError {
+    pub(crate) const fn new(field: &'static str, reason: &'static str) -> Self {
+        Self { field, reason }
+    }
+
+    /// The name of the offending field, as it is written in code.
+    pub const fn field(&self) -> &'static str {
+        self.field
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.reason)
+    }
+}
+
+impl Error for ConfigError {}
+
+/// Why a message was not queued. Every variant hands the message back.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The client is closing or closed.
+    Closed(Message),
+    /// The client's queue is full and the drop policy keeps what is queued.
+    Full(Message),
+    /// The queue stayed full until the time given to a `…_timeout` call had passed.
+    Timeout(Message),
+    /// No client with that id is connected.
+    ClientNotFound(Message),
+}
+
+impl SendError {
+    /// The message that was not sent.
+    pub fn into_message(self) -> Message {
+        match self {
+            Self::Closed(m) | Self::Full(m) | Self::Timeout(m) | Self::ClientNotFound(m) => m,
+        }
+    }
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed(_) => "the client is closed",
+            Self::Full(_) => "the client's send queue is full",
+            Self::Timeout(_) => "the client's send queue stayed full",
+            Self::ClientNotFound(_) => "no such client",
+        })
+    }
+}
+
+impl Error for SendError {}
+
+/// Why a client did not join or leave a room. The checks run in the order of the variants.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RoomError {
+    /// The room's name is empty.
+    EmptyName,
+    /// The room's name is longer than [`MAX_ROOM_NAME`](crate::MAX_ROOM_NAME) bytes.
+    NameTooLong,
+    /// The client is not connected to this hub (any more).
+    ClientNotFound,
+    /// The `before_room_join` hook refused; its error is the source.
+    Refused(Box<dyn Error + Send + Sync>),
+    /// The room has reached `max_clients_per_room`.
+    Full,
+    /// The client is in the room already.
+    AlreadyJoined,
+    /// The client has reached `max_rooms_per_client`.
+    TooManyRooms,
+    /// No room of that name exists.
+    NotFound,
+    /// The client is not in the room.
+    NotJoined,
+}
+
+impl fmt::Display for RoomError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EmptyName => f.write_str("the room name is empty"),
+            Self::NameTooLong => f.write_str("the room name is too long"),
+            Self::ClientNotFound => f.write_str("the client is not connected"),
+            Self::Refused(why) => write!(f, "joining was refused: {why}"),
+            Self::Full => f.write_str("the room is full"),
+            Self::AlreadyJoined => f.write_str("the client is in the room already"),
+            Self::TooManyRooms => f.write_str("the client is in too many rooms"),
+            Self::NotFound => f.write_str("no such room"),
+            Self::NotJoined => f.write_str("the client is not in the room"),
+        }
+    }
+}
+
+impl Error for RoomError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Refused(why) => Some(&**why),
+            _ => None,
+        }
+    }
+}
+
+/// Why a client could not be given a user id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UserError {
+    /// The client is not connected (any more).
+    ClientNotFound,
+    /// The user has reached `max_connections_per_user`.
+    TooManyConnections,
+}
+
+impl fmt::Display for UserError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClientNotFound => "the client is not connected",
+            Self::TooManyConnections => "the user has too many connections",
+        })
+    }
+}
+
+impl Error for UserError {}
+
+/// A close code or reason that may not be sent (RFC 6455 §7.4, §5.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseError {
+    /// Not one of 1000–1003, 1007–1014 or 3000–4999.
+    InvalidCode(u16),
+    /// The reason is longer than 123 bytes, what a control frame holds; its length.
+    ReasonTooLong(usize),
+}
+
+impl fmt::Display for CloseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InvalidCode(code) => write!(f, "{code} is not a close code that may be sent"),
+            Self::ReasonTooLong(n) => write!(f, "a close reason of {n} bytes exceeds 123 bytes"),
+        }
+    }
+}
+
+impl Error for CloseError {}
+
+/// The deadline of a drain or shutdown passed while clients were still connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeadlineError {
+    /// How many connections were left.
+    pub remaining: usize,
+}
+
+impl fmt::Display for DeadlineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} connections left at the deadline", self.remaining)
+    }
+}
+
+impl Error for DeadlineError {}
+
+/// What a handler or a refusing hook returns as its error.
+///
+/// Any error, `&str` or `String` converts into it with `?` or `.into()`: it is reported to the `after_message` and
+/// `on_error` hooks, and the connection stays. [`HandlerError::close`] asks for the connection to be closed.
+#[derive(Debug)]
+pub struct HandlerError {
+    close: Option<(u16, String)>,
+    source: Box<dyn Error + Send + Sync>,
+}
+
+impl HandlerError {
+    /// Closes the connection with this code and reason after the `after_message` hook has run. An invalid code or
+    /// a too long reason (see [`CloseError`]) becomes 1011 without a reason.
+    pub fn close(code: u16, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self { source: format!("close {code}: {reason}").into(), close: Some((code, reason)) }
+    }
+
+    /// The close code and reason, if this error asks for the connection to be closed.
+    pub fn close_frame(&self) -> Option<(u16, &str)> {
+        self.close.as_ref().map(|(code, reason)| (*code, reason.as_str()))
+    }
+
+    /// The error itself.
+    pub fn source(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &*self.source
+    }
+
+    pub(crate) fn into_source(self) -> Box<dyn Error + Send + Sync> {
+        self.source
+    }
+}
+
+impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for HandlerError {
+    fn from(error: E) -> Self {
+        Self { close: None, source: error.into() }
+    }
+}
+
+impl fmt::Display for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+/// What a message handler returns.
+pub type HandlerResult = Result<(), HandlerError>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn send_errors_stay_small() {
+        assert!(size_of::<SendError>() <= 48, "{}", size_of::<SendError>());
+    }
+
+    #[test]
+    fn strings_and_errors_become_handler_errors() {
+        let from_str: HandlerError = "no".into();
+        let from_error: HandlerError = UserError::ClientNotFound.into();
+        assert_eq!(from_str.to_string(), "no");
+        assert_eq!(from_error.to_string(), "the client is not connected");
+        assert_eq!(HandlerError::close(4000, "x").close_frame(), Some((4000, "x")));
+    }
+}

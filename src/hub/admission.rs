@@ -1,0 +1,120 @@
+//! What the upgrade hook decides: who comes in as whom, or why not.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use crate::http::Response;
+
+/// A named value that an application keeps on a client.
+pub(crate) type Metadata = Arc<dyn Any + Send + Sync>;
+
+/// Lets a client in. [`Admission::default`] admits it without a user id, rooms or metadata.
+#[derive(Default)]
+#[must_use]
+pub struct Admission {
+    pub(crate) user: Option<Arc<str>>,
+    pub(crate) metadata: Vec<(String, Metadata)>,
+    pub(crate) rooms: Vec<String>,
+    pub(crate) subprotocol: Option<String>,
+}
+
+impl Admission {
+    /// Admits without a user id.
+    pub fn anonymous() -> Self {
+        Self::default()
+    }
+
+    /// Admits as a connection of this user, who counts against `max_connections_per_user`.
+    pub fn user(id: impl Into<String>) -> Self {
+        Self { user: Some(Arc::from(id.into())), ..Self::default() }
+    }
+
+    /// Keeps a value on the client, to be read with [`Client::metadata`](crate::Client::metadata).
+    pub fn metadata<T: Any + Send + Sync>(mut self, key: impl Into<String>, value: T) -> Self {
+        self.metadata.push((key.into(), Arc::new(value)));
+        self
+    }
+
+    /// Joins a room before the client learns that it is connected. The `before_room_join` hook and the limits apply:
+    /// if they refuse, the upgrade is refused (403 by the hook, 503 by a limit, 400 for an unusable name).
+    pub fn room(mut self, name: impl Into<String>) -> Self {
+        self.rooms.push(name.into());
+        self
+    }
+
+    /// Chooses a subprotocol that the client has offered, instead of the first match of
+    /// [`Config::subprotocols`](crate::Config::subprotocols). One that it has not offered is ignored.
+    pub fn subprotocol(mut self, name: impl Into<String>) -> Self {
+        self.subprotocol = Some(name.into());
+        self
+    }
+}
+
+impl std::fmt::Debug for Admission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let keys: Vec<&str> = self.metadata.iter().map(|(key, _)| key.as_str()).collect();
+        f.debug_struct("Admission")
+            .field("user", &self.user)
+            .field("metadata", &keys)
+            .field("rooms", &self.rooms)
+            .field("subprotocol", &self.subprotocol)
+            .finish()
+    }
+}
+
+/// Refuses an upgrade with an HTTP response. The default is 403.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Rejection {
+    response: Box<Response>,
+}
+
+impl Default for Rejection {
+    fn default() -> Self {
+        Self::forbidden()
+    }
+}
+
+impl Rejection {
+    /// A refusal with this status and plain-text body.
+    pub fn new(status: u16, body: impl Into<String>) -> Self {
+        Response::text(status, body).into()
+    }
+
+    /// 403: the client is known and may not connect.
+    pub fn forbidden() -> Self {
+        Self::new(403, "forbidden\n")
+    }
+
+    /// 401: the client has not said who it is, or is not believed.
+    pub fn unauthorized() -> Self {
+        Self::new(401, "unauthorized\n")
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        self.response.status()
+    }
+
+    /// The response that the client gets.
+    pub fn response(&self) -> &Response {
+        &self.response
+    }
+}
+
+impl From<Response> for Rejection {
+    /// Any response: its own headers, a JSON body. A status below 300 becomes 403, so that a refusal cannot be
+    /// mistaken for success.
+    fn from(response: Response) -> Self {
+        let response = if response.status() < 300 { response.with_status(403) } else { response };
+        Self { response: Box::new(response) }
+    }
+}
+
+impl std::fmt::Display for Rejection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "refused with status {}", self.status())
+    }
+}
+
+impl std::error::Error for Rejection {}

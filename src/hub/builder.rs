@@ -1,0 +1,125 @@
+//! Setting up a hub: settings, limits, and the application's code.
+
+use std::sync::Arc;
+
+use super::Hub;
+use super::admission::{Admission, Rejection};
+use super::client::Client;
+use super::hooks::Hooks;
+use crate::config::{Config, Limits};
+use crate::error::{ConfigError, HandlerError, HandlerResult};
+use crate::http::{OriginPolicy, RequestHead};
+use crate::message::Message;
+use crate::metrics::Metrics;
+
+/// Builds a [`Hub`]. Every hook is optional and replaces the one set before.
+///
+/// Hooks run without any lock held and may call anything, unless their description says otherwise. Those of one
+/// connection run one after the other on that connection's thread, except for `on_send_dropped` and
+/// `on_send_timeout`, which run on the sender's. A panic in a hook closes the connection with 1011 and hurts nothing
+/// else.
+#[derive(Debug, Default)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct HubBuilder {
+    pub(super) config: Config,
+    pub(super) limits: Limits,
+    pub(super) origins: OriginPolicy,
+    pub(super) hooks: Hooks,
+    pub(super) metrics: Option<Arc<dyn Metrics>>,
+}
+
+/// A setter for each hook that returns nothing.
+macro_rules! hooks {
+    ($($(#[$doc:meta])* $name:ident($($argument:ty),*) $(-> $result:ty)?;)*) => {
+        $($(#[$doc])*
+        pub fn $name(mut self, hook: impl Fn($($argument),*) $(-> $result)? + Send + Sync + 'static) -> Self {
+            self.hooks.$name = Some(Box::new(hook));
+            self
+        })*
+    };
+}
+
+impl HubBuilder {
+    /// Sets the settings of connections.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets the limits.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets which web pages may connect; default [`OriginPolicy::same_origin`].
+    pub fn origins(mut self, policy: OriginPolicy) -> Self {
+        self.origins = policy;
+        self
+    }
+
+    /// Sets who counts; default nobody, which costs nothing. Keep a clone of the `Arc` to read the counts.
+    pub fn metrics(mut self, metrics: Arc<dyn Metrics>) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    hooks! {
+        /// Decides about a valid upgrade request, before the 101: who it is, or a refusal. Default: everyone comes in,
+        /// anonymous. A panic refuses with 500.
+        on_upgrade(&RequestHead) -> Result<Admission, Rejection>;
+        /// A client is connected and may be sent to. Its messages are read after this returns.
+        after_connect(&Client);
+        /// A connection is ending; the client is still in its rooms.
+        before_disconnect(&Client);
+        /// A connection has ended and is gone from everywhere.
+        after_disconnect(&Client);
+        /// Before the handlers: may replace a message or refuse it. A refusal goes to `after_message` and `on_error`.
+        before_message(&Client, Message) -> Result<Message, HandlerError>;
+        /// Handles a message. An error goes to `after_message` and `on_error`, and the connection stays, unless it is
+        /// a [`HandlerError::close`].
+        on_message(&Client, &Message) -> HandlerResult;
+        /// After the handlers, with their result.
+        after_message(&Client, &Message, &HandlerResult);
+        /// A handler has returned an error.
+        on_error(&Client, &HandlerError);
+        /// An inbound message was over `max_message_rate`.
+        on_rate_limited(&Client, &Message);
+        /// A message was dropped because the client's queue was full: the new one under drop-newest, an old one under
+        /// drop-oldest. Called once for each drop, on the sender's thread: keep it fast. Drops that the hook itself
+        /// causes by sending do not call it again.
+        on_send_dropped(&Client, &Message);
+        /// A `send_timeout` has given up on this client. On the sender's thread.
+        on_send_timeout(&Client, &Message);
+        /// Before a client joins a room: may refuse.
+        before_room_join(&Client, &str) -> Result<(), HandlerError>;
+        /// A client has joined a room.
+        after_room_join(&Client, &str);
+        /// Before a client leaves a room, by itself or because its connection ends.
+        before_room_leave(&Client, &str);
+        /// A client has left a room.
+        after_room_leave(&Client, &str);
+        /// The first connection of a user has come. Exactly once for each transition, in their order, never two of one
+        /// user at a time; normally on the thread that caused it, but transitions of one user that happen while its
+        /// hook runs are run by the same thread afterwards.
+        on_user_online(&Hub, &str);
+        /// The last connection of a user has gone; as [`on_user_online`](HubBuilder::on_user_online).
+        on_user_offline(&Hub, &str);
+    }
+
+    /// Builds the hub; it runs at once.
+    ///
+    /// # Errors
+    ///
+    /// A setting that makes no sense, by its name.
+    pub fn build(self) -> Result<Hub, ConfigError> {
+        self.config.validate()?;
+        Ok(Hub::from_builder(self))
+    }
+}
+
+impl std::fmt::Debug for dyn Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}

@@ -1,0 +1,327 @@
+//! A handle to one connection.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Hub;
+use super::admission::Metadata;
+use super::hooks::Callbacks;
+use super::lock::{Ranked, rank};
+use super::room::Room;
+use super::target::ClientId;
+use crate::error::{CloseError, HandlerError, HandlerResult, RoomError, SendError, UserError};
+use crate::http::RequestHead;
+use crate::message::{Encoded, Message};
+use crate::outbox::{GaveUp, Outbox, Sent};
+use crate::ws::{check_close, close_code};
+
+/// One connection to the hub: a cheap handle that stays valid after the connection has ended.
+///
+/// All methods may be called from any thread; none blocks but [`send_timeout`](Client::send_timeout).
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    id: ClientId,
+    hub: Hub,
+    outbox: Arc<Outbox>,
+    head: RequestHead,
+    remote: Option<SocketAddr>,
+    subprotocol: Option<String>,
+    connected_at: SystemTime,
+    /// Set once, by the connection's thread, when the connection has ended.
+    closed_at: OnceLock<SystemTime>,
+    state: Ranked<{ rank::CLIENT }, State>,
+}
+
+/// Guarded by the client's own lock.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) user: Option<Arc<str>>,
+    /// Changed only while the room's lock is held too, so that both sides agree.
+    pub(super) rooms: HashMap<Arc<str>, Arc<Room>>,
+    /// The connection is ending: nothing may be joined or indexed any more.
+    pub(super) gone: bool,
+    metadata: HashMap<String, Metadata>,
+    callbacks: Callbacks,
+}
+
+impl Client {
+    /// A client that is not registered yet. Its outbox holds everything back until it is opened.
+    pub(crate) fn new(
+        hub: &Hub,
+        outbox: Outbox,
+        head: RequestHead,
+        subprotocol: Option<String>,
+        metadata: Vec<(String, Metadata)>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            id: ClientId::random(),
+            hub: hub.clone(),
+            remote: outbox.transport().peer_addr(),
+            outbox: Arc::new(outbox),
+            head,
+            subprotocol,
+            connected_at: SystemTime::now(),
+            closed_at: OnceLock::new(),
+            state: Ranked::new(State { metadata: metadata.into_iter().collect(), ..State::default() }),
+        }))
+    }
+
+    /// The unique id of this connection.
+    pub fn id(&self) -> ClientId {
+        self.0.id
+    }
+
+    /// The hub that the connection belongs to.
+    pub fn hub(&self) -> &Hub {
+        &self.0.hub
+    }
+
+    /// The head of the upgrade request: path, query, headers.
+    pub fn request(&self) -> &RequestHead {
+        &self.0.head
+    }
+
+    /// The peer's address; `None` for Unix sockets.
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.0.remote
+    }
+
+    /// The subprotocol that was agreed on.
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.0.subprotocol.as_deref()
+    }
+
+    /// When the connection was admitted.
+    pub fn connected_at(&self) -> SystemTime {
+        self.0.connected_at
+    }
+
+    /// When the connection ended; `None` while it lasts.
+    pub fn closed_at(&self) -> Option<SystemTime> {
+        self.0.closed_at.get().copied()
+    }
+
+    /// Whether the connection is closing or closed: it accepts no more messages.
+    pub fn is_closed(&self) -> bool {
+        !self.0.outbox.is_open()
+    }
+
+    /// Messages waiting in this client's queue, and their bytes on the wire.
+    pub fn queue_depth(&self) -> (usize, usize) {
+        self.0.outbox.depth()
+    }
+
+    /// Sends to this client alone, by the hub's drop policy. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Closed`]; [`SendError::Full`] when the policy has dropped the message (and, with
+    /// [`DropPolicy::Disconnect`](crate::DropPolicy::Disconnect), begun to close the client).
+    pub fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
+        let message = message.into();
+        match self.hub().give(&self.into(), &Encoded::new(&message)) {
+            Sent::Queued | Sent::Evicted(_) => {
+                self.hub().count_sent(1);
+                Ok(())
+            }
+            Sent::Full | Sent::SlowConsumer => Err(SendError::Full(message)),
+            Sent::Closed => Err(SendError::Closed(message)),
+        }
+    }
+
+    /// Sends a value as JSON text; see [`send`](Client::send).
+    ///
+    /// # Errors
+    ///
+    /// What the value's `Serialize` implementation reports, or a [`SendError`].
+    pub fn send_json<T: serde::Serialize + ?Sized>(&self, value: &T) -> HandlerResult {
+        self.send(Message::json(value)?)?;
+        Ok(())
+    }
+
+    /// Waits until the message fits into the client's queue; the drop policy does not apply. Blocks for at most
+    /// `timeout` and returns at once when the client closes.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Timeout`] or [`SendError::Closed`].
+    pub fn send_timeout(&self, message: impl Into<Message>, timeout: Duration) -> Result<(), SendError> {
+        let message = message.into();
+        let deadline = Instant::now() + timeout;
+        match self.hub().give_waiting(&self.into(), &Encoded::new(&message), deadline) {
+            Ok(()) => {
+                self.hub().count_sent(1);
+                Ok(())
+            }
+            Err(GaveUp::Timeout) => Err(SendError::Timeout(message)),
+            Err(GaveUp::Closed) => Err(SendError::Closed(message)),
+        }
+    }
+
+    /// Closes the connection: what is queued is sent, then a close frame with this code and reason, then the peer's
+    /// answer is awaited; all of it within the close timeout. Returns at once. Closing again does nothing.
+    ///
+    /// # Errors
+    ///
+    /// A code that may not be sent, or a reason over 123 bytes; the connection then stays.
+    pub fn close(&self, code: u16, reason: &str) -> Result<(), CloseError> {
+        check_close(code, reason)?;
+        self.close_checked(code, reason);
+        Ok(())
+    }
+
+    pub(crate) fn close_checked(&self, code: u16, reason: &str) {
+        if self.0.outbox.begin_close(Some((code, reason))) {
+            log::debug!(target: "wshub::conn", "{} closing with {code} {reason:?}", self.id());
+            self.hub().watch_close(self);
+        }
+    }
+
+    /// As an error asks; 1011 if what it asks for may not be sent.
+    pub(crate) fn close_as_asked(&self, error: &HandlerError) {
+        if let Some((code, reason)) = error.close_frame()
+            && self.close(code, reason).is_err()
+        {
+            self.close_checked(close_code::INTERNAL_ERROR, "");
+        }
+    }
+
+    /// The user that this connection belongs to.
+    pub fn user_id(&self) -> Option<Arc<str>> {
+        self.0.state.read().user.clone()
+    }
+
+    /// Makes this a connection of the user; the user index and the online and offline hooks follow.
+    ///
+    /// # Errors
+    ///
+    /// [`UserError::TooManyConnections`], which leaves everything as it was; [`UserError::ClientNotFound`] after the
+    /// connection has ended.
+    pub fn set_user(&self, user_id: &str) -> Result<(), UserError> {
+        self.hub().set_user(self, Some(user_id))
+    }
+
+    /// Takes this connection away from its user.
+    ///
+    /// # Errors
+    ///
+    /// [`UserError::ClientNotFound`] after the connection has ended.
+    pub fn clear_user(&self) -> Result<(), UserError> {
+        self.hub().set_user(self, None)
+    }
+
+    /// Joins a room; see [`Hub::join`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::join`].
+    pub fn join(&self, room: &str) -> Result<(), RoomError> {
+        self.hub().join(self, room)
+    }
+
+    /// Leaves a room; see [`Hub::leave`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::leave`].
+    pub fn leave(&self, room: &str) -> Result<(), RoomError> {
+        self.hub().leave(self, room)
+    }
+
+    /// The rooms that this client is in, in no particular order.
+    pub fn rooms(&self) -> Vec<Arc<str>> {
+        self.0.state.read().rooms.keys().cloned().collect()
+    }
+
+    /// How many rooms this client is in.
+    pub fn room_count(&self) -> usize {
+        self.0.state.read().rooms.len()
+    }
+
+    /// Whether this client is in the room.
+    pub fn in_room(&self, room: &str) -> bool {
+        self.0.state.read().rooms.contains_key(room)
+    }
+
+    /// Keeps a value on this client under a name, replacing the one before.
+    pub fn set_metadata<T: Any + Send + Sync>(&self, key: impl Into<String>, value: T) {
+        let old = self.0.state.write().metadata.insert(key.into(), Arc::new(value));
+        // Dropped here, without the lock: it is the application's type.
+        drop(old);
+    }
+
+    /// The value kept under the name; `None` also when it is not a `T`.
+    pub fn metadata<T: Any + Send + Sync>(&self, key: &str) -> Option<Arc<T>> {
+        let value = self.0.state.read().metadata.get(key).cloned()?;
+        value.downcast().ok()
+    }
+
+    /// Removes the value kept under the name; false if there was none.
+    pub fn remove_metadata(&self, key: &str) -> bool {
+        let old = self.0.state.write().metadata.remove(key);
+        old.is_some()
+    }
+
+    /// Sets this client's own message handler; it runs before the hub's, on the connection's thread.
+    pub fn on_message(&self, handler: impl Fn(&Client, &Message) -> HandlerResult + Send + Sync + 'static) {
+        self.set_callbacks(|c| c.on_message = Some(Arc::new(handler)));
+    }
+
+    /// Sets what runs when this connection has ended, before the `after_disconnect` hook, on the connection's thread.
+    pub fn on_close(&self, callback: impl Fn(&Client) + Send + Sync + 'static) {
+        self.set_callbacks(|c| c.on_close = Some(Arc::new(callback)));
+    }
+
+    /// Sets what runs after the `on_error` hook for errors of this client.
+    pub fn on_error(&self, callback: impl Fn(&Client, &HandlerError) + Send + Sync + 'static) {
+        self.set_callbacks(|c| c.on_error = Some(Arc::new(callback)));
+    }
+
+    pub(crate) fn callbacks(&self) -> Callbacks {
+        self.0.state.read().callbacks.clone()
+    }
+
+    fn set_callbacks(&self, change: impl FnOnce(&mut Callbacks)) {
+        let mut callbacks = self.callbacks();
+        change(&mut callbacks);
+        let old = std::mem::replace(&mut self.0.state.write().callbacks, callbacks);
+        // Dropped here, without the lock: closures hold the application's types.
+        drop(old);
+    }
+
+    pub(crate) fn outbox(&self) -> &Arc<Outbox> {
+        &self.0.outbox
+    }
+
+    pub(super) fn state(&self) -> &Ranked<{ rank::CLIENT }, State> {
+        &self.0.state
+    }
+
+    pub(crate) fn mark_closed(&self) {
+        // Only the connection's own thread comes here, once.
+        let _ = self.0.closed_at.set(SystemTime::now());
+        // Callbacks may hold clients: without this they could keep each other alive.
+        let callbacks = std::mem::take(&mut self.0.state.write().callbacks);
+        drop(callbacks);
+    }
+}
+
+impl PartialEq for Client {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Client {}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("id", &self.0.id).field("remote_addr", &self.0.remote).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,261 @@
+//! Who is connected: registration with its limits, the user index, and the way out.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::Hub;
+use super::client::Client;
+use super::lifecycle::HubState;
+use super::roster::{Roster, Snapshot};
+use super::target::ClientId;
+use super::users::{Transition, Turn, Users};
+use crate::config::reached;
+use crate::error::{RoomError, UserError};
+use crate::transport::canonical_ip;
+
+/// Every connection of the hub; the outermost of its locks guards it.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    pub(super) roster: Roster,
+    per_address: HashMap<IpAddr, usize>,
+}
+
+/// Why a client that `on_upgrade` has admitted does not get in after all.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    NotRunning,
+    TooManyConnections,
+    TooManyOfAddress,
+    TooManyOfUser,
+    Room(RoomError),
+}
+
+/// What a registered client's thread still owes: hooks that run once the client knows that it is connected.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct Announcements {
+    turn: Option<Turn>,
+    rooms: Vec<String>,
+}
+
+impl Clients {
+    fn insert(&mut self, client: &Client, hub: &Hub) -> Result<(), Refused> {
+        let limits = hub.limits();
+        // Under this lock, so that no client slips in behind a drain or shutdown that has taken its list.
+        if hub.state() != HubState::Running {
+            return Err(Refused::NotRunning);
+        }
+        if reached(limits.max_connections, self.roster.len()) {
+            return Err(Refused::TooManyConnections);
+        }
+        if let Some(ip) = client.remote_addr().map(canonical_ip) {
+            let count = self.per_address.entry(ip).or_default();
+            if reached(limits.max_connections_per_address, *count) {
+                return Err(Refused::TooManyOfAddress);
+            }
+            *count += 1;
+        }
+        self.roster.insert(client);
+        Ok(())
+    }
+
+    fn remove(&mut self, client: &Client) {
+        if !self.roster.remove(client.id()) {
+            return;
+        }
+        let Some(ip) = client.remote_addr().map(canonical_ip) else { return };
+        if let Some(count) = self.per_address.get_mut(&ip) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_address.remove(&ip);
+            }
+        }
+    }
+}
+
+impl Hub {
+    /// Connected clients.
+    pub fn client_count(&self) -> usize {
+        self.inner().clients.read().roster.len()
+    }
+
+    /// All connected clients. O(n).
+    pub fn clients(&self) -> Vec<Client> {
+        self.everyone().iter().map(|m| m.client.clone()).collect()
+    }
+
+    /// The client of that id, while it is connected.
+    pub fn client(&self, id: ClientId) -> Option<Client> {
+        self.inner().clients.read().roster.get(id).cloned()
+    }
+
+    /// The connections of a user.
+    pub fn user_clients(&self, user_id: &str) -> Vec<Client> {
+        self.inner().users.read().by_id.get(user_id).map_or_else(Vec::new, Roster::clients)
+    }
+
+    /// How many connections a user has.
+    pub fn user_connection_count(&self, user_id: &str) -> usize {
+        self.inner().users.read().by_id.get(user_id).map_or(0, Roster::len)
+    }
+
+    /// Whether a user has any connection.
+    pub fn is_user_online(&self, user_id: &str) -> bool {
+        self.inner().users.read().by_id.contains_key(user_id)
+    }
+
+    /// How many users have connections.
+    pub fn user_count(&self) -> usize {
+        self.inner().users.read().by_id.len()
+    }
+
+    pub(super) fn everyone(&self) -> Snapshot {
+        let cached = self.inner().clients.read().roster.cached();
+        cached.unwrap_or_else(|| self.inner().clients.write().roster.snapshot())
+    }
+
+    /// Takes every limit into account and makes the client known: to broadcasts, to its user, in its rooms. Nothing of
+    /// a refused client stays behind.
+    pub(crate) fn register(
+        &self,
+        client: &Client,
+        user: Option<Arc<str>>,
+        rooms: Vec<String>,
+    ) -> Result<Announcements, Refused> {
+        self.inner().clients.write().insert(client, self)?;
+        self.inner().lifecycle.begin_connection();
+        let mut announcements = Announcements::default();
+        let joined = self.register_user(client, user, &mut announcements).and_then(|()| {
+            rooms.iter().try_for_each(|room| match self.join_unannounced(client, room) {
+                Ok(()) | Err(RoomError::AlreadyJoined) => Ok(()),
+                Err(error) => Err(Refused::Room(error)),
+            })
+        });
+        if let Err(refused) = joined {
+            self.withdraw(client, announcements);
+            return Err(refused);
+        }
+        announcements.rooms = rooms;
+        Ok(announcements)
+    }
+
+    /// Undoes a registration whose client has never been connected.
+    pub(crate) fn withdraw(&self, client: &Client, announcements: Announcements) {
+        self.run_turns(announcements.turn);
+        let turn = self.remove_from_user(client);
+        self.run_turns(turn);
+        self.leave_all_unannounced(client);
+        self.inner().clients.write().remove(client);
+        self.inner().lifecycle.end_connection();
+    }
+
+    /// Runs the hooks of a client that has become connected.
+    pub(crate) fn announce(&self, client: &Client, announcements: Announcements) {
+        self.count(|m| m.increment_connections());
+        self.run_turns(announcements.turn);
+        self.run_client_hook(&self.hooks().after_connect, "after_connect", client);
+        for room in &announcements.rooms {
+            self.announce_join(client, room);
+        }
+    }
+
+    /// Everything between the end of a connection and the end of its socket: `before_disconnect`, the user index,
+    /// rooms with their hooks, the client list.
+    pub(crate) fn unregister(&self, client: &Client) {
+        self.run_client_hook(&self.hooks().before_disconnect, "before_disconnect", client);
+        let turn = self.remove_from_user(client);
+        self.run_turns(turn);
+        self.leave_all(client);
+        self.inner().clients.write().remove(client);
+        self.count(|m| m.decrement_connections());
+    }
+
+    /// After the socket is closed: the last hooks.
+    pub(crate) fn retire(&self, client: &Client) {
+        let on_close = client.callbacks().on_close;
+        client.mark_closed();
+        self.close_is_over();
+        if let Some(on_close) = on_close {
+            self.guarded(Some(client), "the client's on_close", || on_close(client));
+        }
+        self.run_client_hook(&self.hooks().after_disconnect, "after_disconnect", client);
+        self.inner().lifecycle.end_connection();
+    }
+
+    pub(super) fn set_user(&self, client: &Client, user: Option<&str>) -> Result<(), UserError> {
+        let mut turns = [None, None];
+        {
+            let mut own = client.state().write();
+            if own.gone {
+                return Err(UserError::ClientNotFound);
+            }
+            if own.user.as_deref() == user {
+                return Ok(());
+            }
+            let mut users = self.inner().users.write();
+            let new: Option<Arc<str>> = user.map(Arc::from);
+            if let Some(new) = &new {
+                turns[1] = self.insert_user(&mut users, new, client)?;
+            }
+            if let Some(old) = std::mem::replace(&mut own.user, new) {
+                turns[0] = self.remove_user(&mut users, &old, client);
+            }
+        }
+        turns.into_iter().for_each(|turn| self.run_turns(turn));
+        Ok(())
+    }
+
+    fn register_user(
+        &self,
+        client: &Client,
+        user: Option<Arc<str>>,
+        announcements: &mut Announcements,
+    ) -> Result<(), Refused> {
+        let Some(user) = user else { return Ok(()) };
+        let mut own = client.state().write();
+        let mut users = self.inner().users.write();
+        announcements.turn = self.insert_user(&mut users, &user, client).map_err(|_| Refused::TooManyOfUser)?;
+        own.user = Some(user);
+        Ok(())
+    }
+
+    /// Marks the client as gone, so that it joins nothing any more, and takes it from its user.
+    fn remove_from_user(&self, client: &Client) -> Option<Turn> {
+        let mut own = client.state().write();
+        own.gone = true;
+        let user = own.user.clone()?;
+        self.remove_user(&mut self.inner().users.write(), &user, client)
+    }
+
+    fn insert_user(&self, users: &mut Users, user: &Arc<str>, client: &Client) -> Result<Option<Turn>, UserError> {
+        let is_first = users.insert(user, client, self.limits().max_connections_per_user)?;
+        Ok(if is_first { self.record(user, Transition::Online) } else { None })
+    }
+
+    fn remove_user(&self, users: &mut Users, user: &Arc<str>, client: &Client) -> Option<Turn> {
+        let is_last = users.remove(user, client);
+        if is_last { self.record(user, Transition::Offline) } else { None }
+    }
+
+    /// Under the user index's lock, so that transitions have its order.
+    fn record(&self, user: &Arc<str>, transition: Transition) -> Option<Turn> {
+        let hooks = self.hooks();
+        let is_watched = hooks.on_user_online.is_some() || hooks.on_user_offline.is_some();
+        if is_watched { self.inner().transitions.record(user, transition) } else { None }
+    }
+
+    /// Runs the hooks of a user's transitions, those that come meanwhile too.
+    fn run_turns(&self, mut turn: Option<Turn>) {
+        while let Some(now) = turn {
+            let (hook, what) = match now.transition {
+                Transition::Online => (&self.hooks().on_user_online, "on_user_online"),
+                Transition::Offline => (&self.hooks().on_user_offline, "on_user_offline"),
+            };
+            if let Some(hook) = hook {
+                self.guarded(None, what, || hook(self, &now.user));
+            }
+            turn = self.inner().transitions.next(now);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The application's code: which hooks there are, and the one place from which they are called.
+//!
+//! Order for a connection: `on_upgrade` → `before_room_join` (rooms of the admission) → the client learns that it is
+//! connected → `on_user_online` → `after_connect` → `after_room_join` → messages → `before_disconnect` →
+//! `on_user_offline` → `before_room_leave`/`after_room_leave` for each room → the socket is closed → the client's
+//! `on_close` → `after_disconnect`.
+//!
+//! Order for a message: `before_message` → the client's handler → the hub's handler → `after_message`; an error goes to
+//! `on_error` as well.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::Hub;
+use super::admission::{Admission, Rejection};
+use super::client::Client;
+use super::lock::assert_no_lock_held;
+use crate::error::{HandlerError, HandlerResult};
+use crate::http::RequestHead;
+use crate::message::Message;
+use crate::metrics::ErrorType;
+use crate::ws::close_code;
+
+type Hook<F> = Option<Box<F>>;
+
+/// Replaces a message or refuses it.
+type BeforeMessage = dyn Fn(&Client, Message) -> Result<Message, HandlerError> + Send + Sync;
+type OfClient = dyn Fn(&Client) + Send + Sync;
+type OfMessage = dyn Fn(&Client, &Message) + Send + Sync;
+type OfRoom = dyn Fn(&Client, &str) + Send + Sync;
+type OfUser = dyn Fn(&Hub, &str) + Send + Sync;
+type OnUpgrade = dyn Fn(&RequestHead) -> Result<Admission, Rejection> + Send + Sync;
+
+/// Every hook of a hub; see [`HubBuilder`](crate::HubBuilder) for what each means.
+#[derive(Default)]
+pub(crate) struct Hooks {
+    pub(crate) on_upgrade: Hook<OnUpgrade>,
+    pub(crate) after_connect: Hook<OfClient>,
+    pub(crate) before_disconnect: Hook<OfClient>,
+    pub(crate) after_disconnect: Hook<OfClient>,
+    pub(crate) before_message: Hook<BeforeMessage>,
+    pub(crate) on_message: Hook<dyn Fn(&Client, &Message) -> HandlerResult + Send + Sync>,
+    pub(crate) after_message: Hook<dyn Fn(&Client, &Message, &HandlerResult) + Send + Sync>,
+    pub(crate) on_error: Hook<dyn Fn(&Client, &HandlerError) + Send + Sync>,
+    pub(crate) on_rate_limited: Hook<OfMessage>,
+    pub(crate) on_send_dropped: Hook<OfMessage>,
+    pub(crate) on_send_timeout: Hook<OfMessage>,
+    pub(crate) before_room_join: Hook<dyn Fn(&Client, &str) -> Result<(), HandlerError> + Send + Sync>,
+    pub(crate) after_room_join: Hook<OfRoom>,
+    pub(crate) before_room_leave: Hook<OfRoom>,
+    pub(crate) after_room_leave: Hook<OfRoom>,
+    pub(crate) on_user_online: Hook<OfUser>,
+    pub(crate) on_user_offline: Hook<OfUser>,
+}
+
+impl std::fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hooks").finish_non_exhaustive()
+    }
+}
+
+impl Hub {
+    pub(crate) fn hooks(&self) -> &Hooks {
+        &self.inner().hooks
+    }
+
+    /// Runs user code. A panic in it is logged, counted, and closes `client` with 1011; then the result is `None`.
+    pub(crate) fn guarded<T>(&self, client: Option<&Client>, what: &str, code: impl FnOnce() -> T) -> Option<T> {
+        assert_no_lock_held();
+        let result = catch_unwind(AssertUnwindSafe(code));
+        if result.is_err() {
+            let id = client.map(|c| c.id().to_string()).unwrap_or_default();
+            log::error!(target: "wshub::hub", "{what} panicked {id}");
+            self.count_error(ErrorType::Panic);
+            if let Some(client) = client {
+                client.close_checked(close_code::INTERNAL_ERROR, "");
+            }
+        }
+        result.ok()
+    }
+
+    /// Runs a hook that takes a client, if it is set.
+    pub(crate) fn run_client_hook(&self, hook: &Hook<OfClient>, what: &str, client: &Client) {
+        if let Some(hook) = hook {
+            self.guarded(Some(client), what, || hook(client));
+        }
+    }
+
+    /// Runs a hook that takes a client and a message, if it is set.
+    pub(crate) fn run_message_hook(&self, hook: &Hook<OfMessage>, what: &str, client: &Client, message: &Message) {
+        if let Some(hook) = hook {
+            self.guarded(Some(client), what, || hook(client, message));
+        }
+    }
+
+    /// Runs a hook that takes a client and a room, if it is set.
+    pub(super) fn run_room_hook(&self, hook: &Hook<OfRoom>, what: &str, client: &Client, room: &str) {
+        if let Some(hook) = hook {
+            self.guarded(Some(client), what, || hook(client, room));
+        }
+    }
+
+    /// Tells the `on_error` hook and the client's own callback.
+    pub(crate) fn report_error(&self, client: &Client, error: &HandlerError) {
+        if let Some(hook) = &self.hooks().on_error {
+            self.guarded(Some(client), "on_error", || hook(client, error));
+        }
+        if let Some(callback) = client.callbacks().on_error {
+            self.guarded(Some(client), "the client's on_error", || callback(client, error));
+        }
+    }
+}
+
+/// A client's own callbacks; they may be set at any time.
+#[derive(Clone, Default)]
+pub(crate) struct Callbacks {
+    pub(crate) on_message: Option<Arc<dyn Fn(&Client, &Message) -> HandlerResult + Send + Sync>>,
+    pub(crate) on_close: Option<Arc<OfClient>>,
+    pub(crate) on_error: Option<Arc<dyn Fn(&Client, &HandlerError) + Send + Sync>>,
+}

@@ -1,0 +1,164 @@
+//! The hub: who is connected, in which rooms, as which user; and sending to them.
+//!
+//! It knows no socket: it ends at each client's outbox.
+
+mod admission;
+mod builder;
+mod client;
+mod clients;
+mod hooks;
+mod lifecycle;
+mod limits;
+mod lock;
+mod reaper;
+mod room;
+mod rooms;
+mod roster;
+mod send;
+mod target;
+mod users;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use admission::{Admission, Rejection};
+pub use builder::HubBuilder;
+pub use client::Client;
+pub use lifecycle::{Health, HubState};
+pub use limits::{RateLimiter, TokenBucket};
+pub use rooms::MAX_ROOM_NAME;
+pub use target::{ClientId, Delivery, Target};
+
+pub(crate) use clients::{Announcements, Refused};
+
+use crate::config::{Config, Limits};
+use crate::http::OriginPolicy;
+use crate::metrics::{ErrorType, Metrics};
+use clients::Clients;
+use hooks::Hooks;
+use lifecycle::Lifecycle;
+use lock::{Ranked, rank};
+use reaper::Reaper;
+use rooms::Directory;
+use users::{Transitions, Users};
+
+/// The set of connections that can reach each other: a cheap handle, shared by cloning.
+///
+/// A built hub runs; there is no loop to start. It lives until the last handle and the last connection are gone.
+#[derive(Clone)]
+pub struct Hub(Arc<Inner>);
+
+/// | lock | rank | guards | written by |
+/// | --- | --- | --- | --- |
+/// | `clients` | 1 | every connection, counts per address | connect, disconnect |
+/// | `rooms` | 2 | room names → rooms | first join, last leave |
+/// | a room's `state` | 3 | its members, whether it is closed | join, leave |
+/// | a client's `state` | 4 | its user, rooms, metadata, callbacks | join, leave, `set_user`, metadata |
+/// | `users` | 5 | user ids → connections | connect, disconnect, `set_user` |
+///
+/// Taken in rising rank only, at most one of a rank at a time; never held over user code, a socket or the cluster. All
+/// other locks of the crate are leaves.
+struct Inner {
+    clients: Ranked<{ rank::CLIENTS }, Clients>,
+    rooms: Ranked<{ rank::ROOMS }, Directory>,
+    users: Ranked<{ rank::USERS }, Users>,
+    transitions: Transitions,
+    lifecycle: Lifecycle,
+    reaper: Arc<Reaper>,
+    config: Arc<Config>,
+    limits: Limits,
+    origins: OriginPolicy,
+    hooks: Hooks,
+    metrics: Option<Arc<dyn Metrics>>,
+}
+
+impl Hub {
+    /// A hub with default settings and no handlers: it serves connections that only receive.
+    pub fn new() -> Self {
+        Self::from_builder(HubBuilder::default())
+    }
+
+    /// Sets up a hub.
+    pub fn builder() -> HubBuilder {
+        HubBuilder::default()
+    }
+
+    fn from_builder(builder: HubBuilder) -> Self {
+        Self(Arc::new(Inner {
+            clients: Ranked::default(),
+            rooms: Ranked::default(),
+            users: Ranked::default(),
+            transitions: Transitions::default(),
+            lifecycle: Lifecycle::default(),
+            reaper: Arc::default(),
+            config: Arc::new(builder.config),
+            limits: builder.limits,
+            origins: builder.origins,
+            hooks: builder.hooks,
+            metrics: builder.metrics,
+        }))
+    }
+
+    /// The settings of the hub's connections.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The hub's limits.
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    fn inner(&self) -> &Inner {
+        &self.0
+    }
+
+    pub(crate) fn shared_config(&self) -> Arc<Config> {
+        Arc::clone(&self.0.config)
+    }
+
+    pub(crate) fn origins(&self) -> &OriginPolicy {
+        &self.0.origins
+    }
+
+    /// Counts something, if anybody counts. Never under a hub lock: metrics are the application's code.
+    #[inline]
+    pub(crate) fn count(&self, what: impl FnOnce(&dyn Metrics)) {
+        if let Some(metrics) = &self.0.metrics {
+            lock::assert_no_lock_held();
+            what(&**metrics);
+        }
+    }
+
+    pub(crate) fn counts(&self) -> bool {
+        self.0.metrics.is_some()
+    }
+
+    pub(crate) fn count_error(&self, error: ErrorType) {
+        self.count(|m| m.increment_errors(error));
+    }
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Two handles are equal when they are of the same hub.
+impl PartialEq for Hub {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Hub {}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub")
+            .field("state", &self.state())
+            .field("clients", &self.client_count())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,188 @@
+//! The directory of rooms, and joining and leaving them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Hub;
+use super::client::Client;
+use super::room::{Join, Room};
+use crate::error::RoomError;
+
+/// Longest name of a room, in bytes.
+pub const MAX_ROOM_NAME: usize = 256;
+
+/// Every room by its name.
+pub(super) type Directory = HashMap<Arc<str>, Arc<Room>>;
+
+impl Hub {
+    /// Adds the client to the room, which is made if it does not exist. The checks, in this order: empty or too long
+    /// name, client not connected, the `before_room_join` hook, room full, already in it, too many rooms. Then
+    /// `after_room_join` runs, on the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// The [`RoomError`] of the check that failed; nothing has changed then.
+    pub fn join(&self, client: &Client, room: &str) -> Result<(), RoomError> {
+        self.join_unannounced(client, room)?;
+        self.announce_join(client, room);
+        Ok(())
+    }
+
+    /// Removes the client from the room: `before_room_leave`, the removal, `after_room_leave`, on the calling thread.
+    /// A room without members ceases to exist.
+    ///
+    /// # Errors
+    ///
+    /// [`RoomError::EmptyName`], [`RoomError::NotFound`] or [`RoomError::NotJoined`]; no hook has run then, but
+    /// `before_room_leave` may have if another thread removed the client at the same time.
+    pub fn leave(&self, client: &Client, room: &str) -> Result<(), RoomError> {
+        if room.is_empty() {
+            return Err(RoomError::EmptyName);
+        }
+        let found = self.find_room(room).ok_or(RoomError::NotFound)?;
+        if !found.contains(client) {
+            return Err(RoomError::NotJoined);
+        }
+        self.leave_found(client, &found)
+    }
+
+    /// Removes the client from all its rooms, with the hooks of each.
+    pub fn leave_all(&self, client: &Client) {
+        let rooms: Vec<_> = client.state().read().rooms.values().cloned().collect();
+        for room in rooms {
+            // Another thread may have removed the client from this one already.
+            let _ = self.leave_found(client, &room);
+        }
+    }
+
+    /// Clients in the room, 0 if it does not exist.
+    pub fn room_count(&self, room: &str) -> usize {
+        self.find_room(room).map_or(0, |r| r.len())
+    }
+
+    /// The room's clients; empty if it does not exist.
+    pub fn room_clients(&self, room: &str) -> Vec<Client> {
+        self.find_room(room).map_or_else(Vec::new, |r| r.clients())
+    }
+
+    /// Whether the room exists, which means that it has members.
+    pub fn room_exists(&self, room: &str) -> bool {
+        self.room_count(room) > 0
+    }
+
+    /// The names of all rooms, in no particular order.
+    pub fn room_names(&self) -> Vec<Arc<str>> {
+        self.rooms().into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// All rooms with their member counts, in no particular order. For dashboards, not for hot paths.
+    pub fn rooms(&self) -> Vec<(Arc<str>, usize)> {
+        let rooms: Vec<_> = self.inner().rooms.read().values().cloned().collect();
+        rooms.iter().map(|r| (Arc::clone(&r.name), r.len())).filter(|(_, count)| *count > 0).collect()
+    }
+
+    pub(super) fn find_room(&self, name: &str) -> Option<Arc<Room>> {
+        self.inner().rooms.read().get(name).cloned()
+    }
+
+    /// Joins without the `after_room_join` hook.
+    pub(super) fn join_unannounced(&self, client: &Client, name: &str) -> Result<(), RoomError> {
+        if name.is_empty() {
+            return Err(RoomError::EmptyName);
+        }
+        if name.len() > MAX_ROOM_NAME {
+            return Err(RoomError::NameTooLong);
+        }
+        if client.state().read().gone || client.hub() != self {
+            return Err(RoomError::ClientNotFound);
+        }
+        if let Some(hook) = &self.hooks().before_room_join {
+            let verdict = self.guarded(Some(client), "before_room_join", || hook(client, name));
+            verdict
+                .unwrap_or_else(|| Err("the hook panicked".into()))
+                .map_err(|error| RoomError::Refused(error.into_source()))?;
+        }
+        loop {
+            let room = self.find_or_create(name);
+            match room.join(client, &self.inner().limits) {
+                Join::Joined => return Ok(()),
+                // The last member has just left: `remove_closed` or `find_or_create` replaces the room.
+                Join::Closed => {}
+                Join::Refused(error) => {
+                    self.remove_closed(&room);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    pub(super) fn announce_join(&self, client: &Client, room: &str) {
+        log::debug!(target: "wshub::hub", "{} joined {room:?}", client.id());
+        self.count(|m| m.increment_room_joins());
+        self.run_room_hook(&self.hooks().after_room_join, "after_room_join", client, room);
+    }
+
+    /// Leaves without hooks or counts: for a client whose upgrade is refused after all.
+    pub(super) fn leave_all_unannounced(&self, client: &Client) {
+        let rooms: Vec<_> = client.state().read().rooms.values().cloned().collect();
+        for room in rooms {
+            let _ = room.leave(client);
+            self.remove_closed(&room);
+        }
+    }
+
+    fn leave_found(&self, client: &Client, room: &Arc<Room>) -> Result<(), RoomError> {
+        self.run_room_hook(&self.hooks().before_room_leave, "before_room_leave", client, &room.name);
+        let left = room.leave(client);
+        self.remove_closed(room);
+        left?;
+        log::debug!(target: "wshub::hub", "{} left {:?}", client.id(), room.name);
+        self.count(|m| m.increment_room_leaves());
+        self.run_room_hook(&self.hooks().after_room_leave, "after_room_leave", client, &room.name);
+        Ok(())
+    }
+
+    /// The one place where rooms are made. A closed room that is still listed is replaced.
+    fn find_or_create(&self, name: &str) -> Arc<Room> {
+        if let Some(room) = self.find_room(name).filter(|r| !r.is_closed()) {
+            return room;
+        }
+        let mut directory = self.inner().rooms.write();
+        let listed = directory.get(name).cloned();
+        if let Some(room) = listed.as_ref().filter(|r| !r.is_closed()) {
+            return Arc::clone(room);
+        }
+        let room = Arc::new(Room::new(name));
+        directory.insert(Arc::clone(&room.name), Arc::clone(&room));
+        drop(directory);
+        if listed.is_some() {
+            self.count(|m| m.decrement_rooms());
+        }
+        self.count(|m| m.increment_rooms());
+        room
+    }
+
+    /// The one place where rooms end. A join that finds the room closed in the meantime tries again, with a new one.
+    fn remove_closed(&self, room: &Arc<Room>) {
+        if !room.is_closed() {
+            return;
+        }
+        let mut directory = self.inner().rooms.write();
+        let is_listed = directory.get(&room.name).is_some_and(|listed| Arc::ptr_eq(listed, room));
+        if is_listed {
+            directory.remove(&room.name);
+            give_back_memory(&mut directory);
+        }
+        drop(directory);
+        if is_listed {
+            self.count(|m| m.decrement_rooms());
+        }
+    }
+}
+
+/// After many rooms have ended, the directory's memory goes too.
+fn give_back_memory(directory: &mut Directory) {
+    if directory.capacity() > 64 && directory.len() < directory.capacity() / 8 {
+        directory.shrink_to(directory.len() * 2);
+    }
+}

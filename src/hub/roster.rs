@@ -1,0 +1,96 @@
+//! A set of clients that is cheap to change and cheap to broadcast to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::client::Client;
+use super::target::ClientId;
+use crate::outbox::Outbox;
+
+/// One recipient. The outbox stands beside the client so that a broadcast touches nothing but the outboxes.
+#[derive(Debug, Clone)]
+pub(super) struct Member {
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) client: Client,
+}
+
+impl From<&Client> for Member {
+    fn from(client: &Client) -> Self {
+        Self { outbox: Arc::clone(client.outbox()), client: client.clone() }
+    }
+}
+
+/// The members at one moment; a broadcast works through it without holding a lock.
+pub(super) type Snapshot = Arc<[Member]>;
+
+/// Members in joining order (as far as removals leave it), found by id, with a snapshot that lives until the next
+/// change: joining and leaving cost O(1), the first broadcast after a change O(n), the others nothing.
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    members: Vec<Member>,
+    places: HashMap<ClientId, usize>,
+    snapshot: Option<Snapshot>,
+}
+
+impl Roster {
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub(super) fn get(&self, id: ClientId) -> Option<&Client> {
+        self.places.get(&id).map(|&at| &self.members[at].client)
+    }
+
+    pub(super) fn contains(&self, id: ClientId) -> bool {
+        self.places.contains_key(&id)
+    }
+
+    /// False if the client was a member already.
+    pub(super) fn insert(&mut self, client: &Client) -> bool {
+        if self.contains(client.id()) {
+            return false;
+        }
+        self.places.insert(client.id(), self.members.len());
+        self.members.push(Member::from(client));
+        self.snapshot = None;
+        true
+    }
+
+    /// False if the client was no member.
+    pub(super) fn remove(&mut self, id: ClientId) -> bool {
+        let Some(at) = self.places.remove(&id) else { return false };
+        self.snapshot = None;
+        self.members.swap_remove(at);
+        if let Some(moved) = self.members.get(at) {
+            self.places.insert(moved.client.id(), at);
+        }
+        self.give_back_memory();
+        true
+    }
+
+    pub(super) fn clients(&self) -> Vec<Client> {
+        self.members.iter().map(|m| m.client.clone()).collect()
+    }
+
+    /// The snapshot, if nothing has changed since it was taken.
+    pub(super) fn cached(&self) -> Option<Snapshot> {
+        self.snapshot.clone()
+    }
+
+    pub(super) fn snapshot(&mut self) -> Snapshot {
+        self.snapshot.get_or_insert_with(|| Arc::from(self.members.as_slice())).clone()
+    }
+
+    /// After a crowd has left, its memory goes too.
+    fn give_back_memory(&mut self) {
+        if self.members.capacity() > 64 && self.members.len() < self.members.capacity() / 4 {
+            let keep = self.members.len() * 2;
+            self.members.shrink_to(keep);
+            self.places.shrink_to(keep);
+        }
+    }
+}

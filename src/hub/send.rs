@@ -1,0 +1,210 @@
+//! From a target to the outboxes of its recipients.
+
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Hub;
+use super::client::Client;
+use super::lock::assert_no_lock_held;
+use super::roster::{Member, Roster, Snapshot};
+use super::target::{Delivery, Part, Target};
+use crate::error::SendError;
+use crate::message::{Encoded, Message};
+use crate::outbox::{Cork, GaveUp, Sent};
+use crate::ws::close_code;
+
+thread_local! {
+    /// This thread is in the `on_send_dropped` hook: drops that the hook itself causes do not call it again.
+    static IN_DROP_HOOK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The recipients of one message. A broadcast to everyone, a room or a user shares the cached list.
+enum Recipients {
+    None,
+    One(Member),
+    Shared(Snapshot),
+    Union(Vec<Member>),
+}
+
+impl Recipients {
+    fn as_slice(&self) -> &[Member] {
+        match self {
+            Self::None => &[],
+            Self::One(member) => std::slice::from_ref(member),
+            Self::Shared(snapshot) => snapshot,
+            Self::Union(members) => members,
+        }
+    }
+}
+
+impl Hub {
+    /// Sends a message to a target, by the drop policy. Never blocks on a peer.
+    ///
+    /// The order of one thread's messages is kept for each recipient.
+    ///
+    /// ```
+    /// # use wshub::{Hub, Target};
+    /// # let hub = Hub::builder().build()?;
+    /// let delivery = hub.send(Target::room("lobby"), "hello")?;
+    /// assert_eq!(delivery.queued, 0, "nobody is in the lobby");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::ClientNotFound`] when the target is one client that is not connected. Rooms and users that do not
+    /// exist are no error: nothing is queued.
+    pub fn send<'a>(&self, target: impl Into<Target<'a>>, message: impl Into<Message>) -> Result<Delivery, SendError> {
+        self.deliver(&target.into(), message.into(), |member, frame, delivery| match self.give(member, frame) {
+            Sent::Queued => delivery.queued += 1,
+            Sent::Evicted(old) => {
+                delivery.queued += 1;
+                delivery.dropped += old.len();
+            }
+            Sent::Full | Sent::SlowConsumer => delivery.dropped += 1,
+            Sent::Closed => {}
+        })
+    }
+
+    /// Sends a message to a target and waits, for at most `timeout` in all, until it fits into every recipient's
+    /// queue; the drop policy does not apply. A recipient that closes is not waited for. Those for whom the time did
+    /// not suffice count as dropped, and the `on_send_timeout` hook is called for each. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Hub::send).
+    pub fn send_timeout<'a>(
+        &self,
+        target: impl Into<Target<'a>>,
+        message: impl Into<Message>,
+        timeout: Duration,
+    ) -> Result<Delivery, SendError> {
+        let deadline = Instant::now() + timeout;
+        self.deliver(&target.into(), message.into(), |member, frame, delivery| {
+            match self.give_waiting(member, frame, deadline) {
+                Ok(()) => delivery.queued += 1,
+                Err(GaveUp::Timeout) => delivery.dropped += 1,
+                Err(GaveUp::Closed) => {}
+            }
+        })
+    }
+
+    /// Batches this thread's sends until the guard is dropped: see [`Cork`].
+    pub fn cork(&self) -> Cork {
+        Cork::new()
+    }
+
+    fn deliver(
+        &self,
+        target: &Target<'_>,
+        message: Message,
+        mut give: impl FnMut(&Member, &Encoded, &mut Delivery),
+    ) -> Result<Delivery, SendError> {
+        assert_no_lock_held();
+        let recipients = self.resolve(target);
+        if matches!((&recipients, target.single()), (Recipients::None, Some(Part::Client(_)))) {
+            return Err(SendError::ClientNotFound(message));
+        }
+        let timed = !matches!(recipients, Recipients::One(_)) && self.inner().metrics.is_some();
+        let started = timed.then(Instant::now);
+        let frame = Encoded::new(&message);
+        let excluded: Vec<Client> = target.except.iter().filter_map(|id| self.client(*id)).collect();
+        let mut delivery = Delivery::default();
+        for member in recipients.as_slice() {
+            // Pointers are compared, so that a recipient's own memory is not touched for it.
+            if !excluded.iter().any(|c| Arc::ptr_eq(c.outbox(), &member.outbox)) {
+                give(member, &frame, &mut delivery);
+            }
+        }
+        self.count_sent(delivery.queued);
+        if let Some(started) = started {
+            self.count(|m| m.record_broadcast_duration(started.elapsed()));
+        }
+        Ok(delivery)
+    }
+
+    fn resolve(&self, target: &Target<'_>) -> Recipients {
+        if let Some(part) = target.single() {
+            return self.resolve_part(part);
+        }
+        let mut seen = HashSet::new();
+        let mut members = Vec::new();
+        for part in target.parts() {
+            let new = |m: &&Member| seen.insert(Arc::as_ptr(&m.outbox));
+            members.extend(self.resolve_part(part).as_slice().iter().filter(new).cloned());
+        }
+        Recipients::Union(members)
+    }
+
+    fn resolve_part(&self, part: &Part<'_>) -> Recipients {
+        match part {
+            Part::All => Recipients::Shared(self.everyone()),
+            Part::Room(name) => self.find_room(name).map_or(Recipients::None, |r| Recipients::Shared(r.snapshot())),
+            Part::User(id) => self.user_snapshot(id).map_or(Recipients::None, Recipients::Shared),
+            Part::Client(id) => self.client(*id).map_or(Recipients::None, |c| Recipients::One(Member::from(&c))),
+        }
+    }
+
+    fn user_snapshot(&self, id: &str) -> Option<Snapshot> {
+        let cached = self.inner().users.read().by_id.get(id)?.cached();
+        cached.or_else(|| self.inner().users.write().by_id.get_mut(id).map(Roster::snapshot))
+    }
+
+    /// Gives one frame to one recipient and sees to what follows from a drop.
+    #[inline]
+    pub(super) fn give(&self, member: &Member, frame: &Encoded) -> Sent {
+        let sent = member.outbox.send(frame);
+        if !matches!(sent, Sent::Queued | Sent::Closed) {
+            self.after_drop(member, frame, &sent);
+        }
+        sent
+    }
+
+    pub(super) fn give_waiting(&self, member: &Member, frame: &Encoded, deadline: Instant) -> Result<(), GaveUp> {
+        assert_no_lock_held();
+        let result = member.outbox.send_waiting(frame, deadline);
+        if result == Err(GaveUp::Timeout) {
+            self.count(|m| m.increment_messages_dropped());
+            let hook = &self.hooks().on_send_timeout;
+            self.run_message_hook(hook, "on_send_timeout", &member.client, &frame.message());
+        }
+        result
+    }
+
+    #[cold]
+    fn after_drop(&self, member: &Member, frame: &Encoded, sent: &Sent) {
+        match sent {
+            Sent::Evicted(old) => old.iter().for_each(|f| self.report_drop(&member.client, f)),
+            _ => self.report_drop(&member.client, frame),
+        }
+        if let Sent::SlowConsumer = sent {
+            log::warn!(target: "wshub::conn", "{} closed: slow consumer", member.client.id());
+            self.watch_close(&member.client);
+            return;
+        }
+        let in_a_row = member.outbox.count_drop();
+        let limit = self.config().max_consecutive_drops;
+        if limit != 0 && in_a_row >= limit {
+            log::warn!(target: "wshub::conn", "{} closed: {in_a_row} drops in a row", member.client.id());
+            member.client.close_checked(close_code::TRY_AGAIN_LATER, "slow consumer");
+        }
+    }
+
+    fn report_drop(&self, client: &Client, frame: &Encoded) {
+        self.count(|m| m.increment_messages_dropped());
+        let hook = &self.hooks().on_send_dropped;
+        if hook.is_none() || IN_DROP_HOOK.replace(true) {
+            return;
+        }
+        self.run_message_hook(hook, "on_send_dropped", client, &frame.message());
+        IN_DROP_HOOK.set(false);
+    }
+
+    pub(super) fn count_sent(&self, count: usize) {
+        if count > 0 {
+            self.count(|m| m.increment_messages_sent(count));
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Whom a message is for.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The unique id of a connection: a random UUID (version 4), made by the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClientId(Uuid);
+
+impl ClientId {
+    pub(super) fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// The UUID.
+    pub const fn as_uuid(&self) -> &Uuid {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<Uuid> for ClientId {
+    fn from(id: Uuid) -> Self {
+        Self(id)
+    }
+}
+
+impl FromStr for ClientId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        text.parse().map(Self)
+    }
+}
+
+/// Recipients of a message: everyone, rooms, users, clients, or any union of these, less exceptions.
+///
+/// Each connection gets one copy however many parts match it.
+///
+/// ```
+/// use wshub::Target;
+/// let target = Target::room("lobby").and(Target::users(["ann", "bob"]));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a target does nothing until it is sent to"]
+pub struct Target<'a> {
+    /// Most targets have one part: it needs no allocation.
+    pub(super) first: Option<Part<'a>>,
+    pub(super) more: Vec<Part<'a>>,
+    pub(super) except: Vec<ClientId>,
+}
+
+/// One kind of recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Part<'a> {
+    All,
+    Room(Cow<'a, str>),
+    User(Cow<'a, str>),
+    Client(ClientId),
+}
+
+impl<'a> Target<'a> {
+    fn from_parts(mut parts: impl Iterator<Item = Part<'a>>) -> Self {
+        Self { first: parts.next(), more: parts.collect(), except: Vec::new() }
+    }
+
+    fn one(part: Part<'a>) -> Self {
+        Self::from_parts(std::iter::once(part))
+    }
+
+    /// Every client of the hub.
+    pub fn all() -> Self {
+        Self::one(Part::All)
+    }
+
+    /// Every client in the room.
+    pub fn room(name: impl Into<Cow<'a, str>>) -> Self {
+        Self::one(Part::Room(name.into()))
+    }
+
+    /// Every client in any of the rooms.
+    pub fn rooms<S: Into<Cow<'a, str>>>(names: impl IntoIterator<Item = S>) -> Self {
+        Self::from_parts(names.into_iter().map(|n| Part::Room(n.into())))
+    }
+
+    /// Every connection of the user.
+    pub fn user(id: impl Into<Cow<'a, str>>) -> Self {
+        Self::one(Part::User(id.into()))
+    }
+
+    /// Every connection of any of the users.
+    pub fn users<S: Into<Cow<'a, str>>>(ids: impl IntoIterator<Item = S>) -> Self {
+        Self::from_parts(ids.into_iter().map(|id| Part::User(id.into())))
+    }
+
+    /// One client.
+    pub fn client(id: ClientId) -> Self {
+        Self::one(Part::Client(id))
+    }
+
+    /// Several clients.
+    pub fn clients(ids: impl IntoIterator<Item = ClientId>) -> Self {
+        Self::from_parts(ids.into_iter().map(Part::Client))
+    }
+
+    /// The union with `other`; exceptions of both apply to the whole.
+    pub fn and(mut self, other: Target<'a>) -> Self {
+        let parts = other.first.into_iter().chain(other.more);
+        for part in parts {
+            match self.first {
+                None => self.first = Some(part),
+                Some(_) => self.more.push(part),
+            }
+        }
+        self.except.extend(other.except);
+        self
+    }
+
+    /// Leaves one client out.
+    pub fn except(mut self, id: ClientId) -> Self {
+        self.except.push(id);
+        self
+    }
+
+    /// Leaves several clients out.
+    pub fn except_all(mut self, ids: impl IntoIterator<Item = ClientId>) -> Self {
+        self.except.extend(ids);
+        self
+    }
+
+    pub(super) fn parts(&self) -> impl Iterator<Item = &Part<'a>> {
+        self.first.iter().chain(&self.more)
+    }
+
+    /// The only part, if there is just one.
+    pub(super) fn single(&self) -> Option<&Part<'a>> {
+        self.first.as_ref().filter(|_| self.more.is_empty())
+    }
+}
+
+impl From<ClientId> for Target<'_> {
+    fn from(id: ClientId) -> Self {
+        Self::client(id)
+    }
+}
+
+/// What became of a message, counted in connections of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Delivery {
+    /// Connections into whose socket or queue the message went.
+    pub queued: usize,
+    /// Messages that were dropped because a queue was full: this one under drop-newest, older ones under drop-oldest.
+    pub dropped: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unions_keep_all_parts_and_exceptions() {
+        let (a, b) = (ClientId::random(), ClientId::random());
+        let target = Target::rooms(["x", "y"]).except(a).and(Target::user("u").except(b)).and(Target::client(a));
+        assert_eq!(target.parts().count(), 4);
+        assert_eq!(target.except, [a, b]);
+        assert_eq!(target.single(), None);
+        assert_eq!(Target::room("x").single(), Some(&Part::Room("x".into())));
+        assert_eq!(Target::rooms(Vec::<String>::new()).and(Target::all()).single(), Some(&Part::All));
+    }
+
+    #[test]
+    fn ids_read_back() {
+        let id = ClientId::random();
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!("nonsense".parse::<ClientId>().is_err());
+    }
+}

@@ -1,0 +1,350 @@
+//! What the hub counts, as a trait that applications implement; and an implementation in memory.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// What went wrong, in [`Metrics::increment_errors`]; [`as_str`](ErrorType::as_str) gives the label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ErrorType {
+    /// An upgrade was refused by `on_upgrade`.
+    ConnectionRejected,
+    /// An upgrade was refused because the hub drains or is stopped.
+    ConnectionRejectedDraining,
+    /// An upgrade was refused by a limit.
+    ConnectionLimit,
+    /// An upgrade request was malformed, or the connection broke during the handshake.
+    UpgradeFailed,
+    /// An upgrade was refused by the origin policy.
+    OriginRejected,
+    /// An inbound message was over the message rate.
+    RateLimitExceeded,
+    /// Reading from a connection failed.
+    ReadError,
+    /// A peer sent nothing for the pong timeout.
+    ReadDeadlineError,
+    /// A write made no progress for the write timeout.
+    WriteDeadlineError,
+    /// Writing to a connection failed.
+    WriteError,
+    /// A ping could not be sent.
+    PingError,
+    /// The cluster adapter could not subscribe.
+    AdapterSubscribe,
+    /// The cluster adapter could not publish.
+    AdapterPublish,
+    /// A message handler returned an error.
+    MessageHandling,
+    /// User code panicked.
+    Panic,
+    /// A peer broke the WebSocket protocol.
+    ProtocolError,
+}
+
+impl ErrorType {
+    /// The stable name, such as `rate_limit_exceeded`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ConnectionRejected => "connection_rejected",
+            Self::ConnectionRejectedDraining => "connection_rejected_draining",
+            Self::ConnectionLimit => "connection_limit",
+            Self::UpgradeFailed => "upgrade_failed",
+            Self::OriginRejected => "origin_rejected",
+            Self::RateLimitExceeded => "rate_limit_exceeded",
+            Self::ReadError => "read_error",
+            Self::ReadDeadlineError => "read_deadline_error",
+            Self::WriteDeadlineError => "write_deadline_error",
+            Self::WriteError => "write_error",
+            Self::PingError => "ping_error",
+            Self::AdapterSubscribe => "adapter_subscribe",
+            Self::AdapterPublish => "adapter_publish",
+            Self::MessageHandling => "message_handling",
+            Self::Panic => "panic",
+            Self::ProtocolError => "protocol_error",
+        }
+    }
+}
+
+impl fmt::Display for ErrorType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Receives what the hub counts. Every method does nothing by default.
+///
+/// Called on the threads of connections and senders, never under a hub lock; keep it fast and do not panic.
+pub trait Metrics: Send + Sync {
+    /// A client has connected.
+    fn increment_connections(&self) {}
+    /// A client has disconnected.
+    fn decrement_connections(&self) {}
+    /// A whole message has arrived.
+    fn increment_messages_received(&self) {}
+    /// A message has been queued for `count` clients.
+    fn increment_messages_sent(&self, count: usize) {
+        let _ = count;
+    }
+    /// A message has been dropped for one client.
+    fn increment_messages_dropped(&self) {}
+    /// The payload size of a received message, in bytes.
+    fn record_message_size(&self, size: usize) {
+        let _ = size;
+    }
+    /// How long the handlers of one message took.
+    fn record_latency(&self, duration: Duration) {
+        let _ = duration;
+    }
+    /// How long a send to more than a single client took.
+    fn record_broadcast_duration(&self, duration: Duration) {
+        let _ = duration;
+    }
+    /// A client has joined a room.
+    fn increment_room_joins(&self) {}
+    /// A client has left a room.
+    fn increment_room_leaves(&self) {}
+    /// A room has come into being.
+    fn increment_rooms(&self) {}
+    /// A room has become empty and is gone.
+    fn decrement_rooms(&self) {}
+    /// Something went wrong.
+    fn increment_errors(&self, error: ErrorType) {
+        let _ = error;
+    }
+}
+
+/// Counts in memory: for development, tests and small programs. Print it, or read [`stats`](DebugMetrics::stats).
+#[derive(Debug)]
+pub struct DebugMetrics {
+    active_connections: AtomicI64,
+    active_rooms: AtomicI64,
+    connections: AtomicU64,
+    received: AtomicU64,
+    received_bytes: AtomicU64,
+    sent: AtomicU64,
+    dropped: AtomicU64,
+    joins: AtomicU64,
+    leaves: AtomicU64,
+    latency: Average,
+    broadcast: Average,
+    errors: Mutex<BTreeMap<ErrorType, u64>>,
+    since: Mutex<Instant>,
+}
+
+/// Relaxed everywhere in this file: counts that order nothing else.
+const ORDER: Ordering = Ordering::Relaxed;
+
+#[derive(Debug, Default)]
+struct Average {
+    nanos: AtomicU64,
+    count: AtomicU64,
+}
+
+impl Average {
+    fn record(&self, duration: Duration) {
+        self.nanos.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), ORDER);
+        self.count.fetch_add(1, ORDER);
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_nanos(self.nanos.load(ORDER).checked_div(self.count.load(ORDER)).unwrap_or(0))
+    }
+
+    fn reset(&self) {
+        self.nanos.store(0, ORDER);
+        self.count.store(0, ORDER);
+    }
+}
+
+/// What [`DebugMetrics`] has counted up to one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DebugStats {
+    /// Clients connected now.
+    pub active_connections: i64,
+    /// Clients that have connected.
+    pub total_connections: u64,
+    /// Messages received.
+    pub messages_received: u64,
+    /// Payload bytes received.
+    pub bytes_received: u64,
+    /// Messages queued, once for each client.
+    pub messages_sent: u64,
+    /// Messages dropped, once for each client.
+    pub messages_dropped: u64,
+    /// Joins of rooms.
+    pub room_joins: u64,
+    /// Leaves of rooms.
+    pub room_leaves: u64,
+    /// Rooms that exist now.
+    pub active_rooms: i64,
+    /// Average time of a message's handlers.
+    pub average_latency: Duration,
+    /// Average time of a send to many.
+    pub average_broadcast: Duration,
+    /// Errors by their type; types without errors are left out.
+    pub errors: BTreeMap<ErrorType, u64>,
+    /// Time since the start or the last reset.
+    pub uptime: Duration,
+}
+
+impl Default for DebugMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl DebugMetrics {
+    /// All counts zero, the clock started.
+    pub fn new() -> Self {
+        Self {
+            active_connections: AtomicI64::new(0),
+            active_rooms: AtomicI64::new(0),
+            connections: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            joins: AtomicU64::new(0),
+            leaves: AtomicU64::new(0),
+            latency: Average::default(),
+            broadcast: Average::default(),
+            errors: Mutex::new(BTreeMap::new()),
+            since: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// A snapshot; counts that change meanwhile may be a moment apart.
+    pub fn stats(&self) -> DebugStats {
+        DebugStats {
+            active_connections: self.active_connections.load(ORDER),
+            total_connections: self.connections.load(ORDER),
+            messages_received: self.received.load(ORDER),
+            bytes_received: self.received_bytes.load(ORDER),
+            messages_sent: self.sent.load(ORDER),
+            messages_dropped: self.dropped.load(ORDER),
+            room_joins: self.joins.load(ORDER),
+            room_leaves: self.leaves.load(ORDER),
+            active_rooms: self.active_rooms.load(ORDER),
+            average_latency: self.latency.get(),
+            average_broadcast: self.broadcast.get(),
+            errors: self.errors.lock().clone(),
+            uptime: self.since.lock().elapsed(),
+        }
+    }
+
+    /// Sets every count to zero and restarts the clock; what is connected or exists now counts as zero too.
+    pub fn reset(&self) {
+        for gauge in [&self.active_connections, &self.active_rooms] {
+            gauge.store(0, ORDER);
+        }
+        let counters = [&self.connections, &self.received, &self.received_bytes, &self.sent, &self.dropped];
+        for counter in counters.into_iter().chain([&self.joins, &self.leaves]) {
+            counter.store(0, ORDER);
+        }
+        self.latency.reset();
+        self.broadcast.reset();
+        self.errors.lock().clear();
+        *self.since.lock() = Instant::now();
+    }
+}
+
+impl Metrics for DebugMetrics {
+    fn increment_connections(&self) {
+        self.active_connections.fetch_add(1, ORDER);
+        self.connections.fetch_add(1, ORDER);
+    }
+
+    fn decrement_connections(&self) {
+        self.active_connections.fetch_sub(1, ORDER);
+    }
+
+    fn increment_messages_received(&self) {
+        self.received.fetch_add(1, ORDER);
+    }
+
+    fn increment_messages_sent(&self, count: usize) {
+        self.sent.fetch_add(count as u64, ORDER);
+    }
+
+    fn increment_messages_dropped(&self) {
+        self.dropped.fetch_add(1, ORDER);
+    }
+
+    fn record_message_size(&self, size: usize) {
+        self.received_bytes.fetch_add(size as u64, ORDER);
+    }
+
+    fn record_latency(&self, duration: Duration) {
+        self.latency.record(duration);
+    }
+
+    fn record_broadcast_duration(&self, duration: Duration) {
+        self.broadcast.record(duration);
+    }
+
+    fn increment_room_joins(&self) {
+        self.joins.fetch_add(1, ORDER);
+    }
+
+    fn increment_room_leaves(&self) {
+        self.leaves.fetch_add(1, ORDER);
+    }
+
+    fn increment_rooms(&self) {
+        self.active_rooms.fetch_add(1, ORDER);
+    }
+
+    fn decrement_rooms(&self) {
+        self.active_rooms.fetch_sub(1, ORDER);
+    }
+
+    fn increment_errors(&self, error: ErrorType) {
+        *self.errors.lock().entry(error).or_default() += 1;
+    }
+}
+
+impl fmt::Display for DebugMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = self.stats();
+        writeln!(f, "connections  {} now, {} in all", s.active_connections, s.total_connections)?;
+        writeln!(f, "rooms        {} now, {} joins, {} leaves", s.active_rooms, s.room_joins, s.room_leaves)?;
+        writeln!(f, "received     {} messages, {} bytes", s.messages_received, s.bytes_received)?;
+        writeln!(f, "sent         {} messages, {} dropped", s.messages_sent, s.messages_dropped)?;
+        writeln!(f, "handlers     {:?} on average", s.average_latency)?;
+        writeln!(f, "broadcasts   {:?} on average", s.average_broadcast)?;
+        for (error, count) in &s.errors {
+            writeln!(f, "error        {count} {error}")?;
+        }
+        write!(f, "uptime       {:?}", s.uptime)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_prints_and_resets() {
+        let m = DebugMetrics::new();
+        m.increment_connections();
+        m.increment_messages_received();
+        m.record_message_size(128);
+        m.increment_messages_sent(3);
+        m.record_latency(Duration::from_millis(2));
+        m.record_latency(Duration::from_millis(4));
+        m.increment_errors(ErrorType::Panic);
+        let s = m.stats();
+        assert_eq!((s.active_connections, s.messages_received, s.bytes_received), (1, 1, 128));
+        assert_eq!((s.messages_sent, s.average_latency), (3, Duration::from_millis(3)));
+        assert!(m.to_string().contains("error        1 panic"), "{m}");
+        m.reset();
+        let s = m.stats();
+        assert_eq!((s.total_connections, s.messages_sent, s.average_latency), (0, 0, Duration::ZERO));
+        assert!(s.errors.is_empty());
+    }
+}

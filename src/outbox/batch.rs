@@ -1,0 +1,240 @@
+//! Frames that have left the queue and are on their way into the socket.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+use crate::message::Encoded;
+use crate::ws;
+
+/// Most frames in one system call, and most frames that a batch takes from the queue.
+const MAX_FRAMES: usize = 64;
+/// A batch takes no further frame from the queue once it holds this many bytes.
+const MAX_BYTES: usize = 64 * 1024;
+
+#[derive(Debug)]
+enum Chunk {
+    Message(Encoded),
+    /// A control frame, a joined frame, or bytes that precede the first frame.
+    Bytes(Vec<u8>),
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Message(frame) => frame.wire(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// What a [`Batch::write`] came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Nothing is left in the batch.
+    Written,
+    /// Nothing is left, and the last frame was the close frame.
+    Closed,
+    /// The socket takes no more.
+    Blocked,
+}
+
+/// An ordered run of frames, the first perhaps half written.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    chunks: VecDeque<Chunk>,
+    /// Bytes of the first chunk that are written.
+    offset: usize,
+    bytes: usize,
+    /// The last frame is the close frame.
+    closes: bool,
+}
+
+thread_local! {
+    /// An empty batch whose allocation the next flush of this thread uses again.
+    static SCRATCH: Cell<Batch> = const { Cell::new(Batch::new()) };
+}
+
+impl Batch {
+    const fn new() -> Self {
+        Self { chunks: VecDeque::new(), offset: 0, bytes: 0, closes: false }
+    }
+
+    /// An empty batch, perhaps with an allocation from before.
+    pub(super) fn scratch() -> Self {
+        SCRATCH.take()
+    }
+
+    /// Gives the allocation of an empty batch back.
+    pub(super) fn into_scratch(self) {
+        debug_assert!(self.is_empty(), "only an empty batch may be used again");
+        SCRATCH.set(self);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// A frame of which `written` bytes are in the socket already.
+    pub(super) fn push_partial(&mut self, frame: &Encoded, written: usize) {
+        debug_assert!(self.is_empty(), "only the first frame can be half written");
+        self.offset = written;
+        self.push(Chunk::Message(frame.clone()));
+    }
+
+    /// A frame that goes next, behind only the one that is half written.
+    pub(super) fn push_urgent(&mut self, bytes: Vec<u8>) {
+        self.bytes += bytes.len();
+        self.chunks.insert(usize::from(self.offset > 0), Chunk::Bytes(bytes));
+    }
+
+    /// The close frame, which goes last.
+    pub(super) fn push_close(&mut self, bytes: Vec<u8>) {
+        self.closes = true;
+        self.push_last(bytes);
+    }
+
+    /// A frame that goes last.
+    pub(super) fn push_last(&mut self, bytes: Vec<u8>) {
+        self.push(Chunk::Bytes(bytes));
+    }
+
+    /// Fills up from `pop`. With `join`, neighbouring texts become one text frame.
+    pub(super) fn refill(&mut self, join: bool, mut pop: impl FnMut() -> Option<Encoded>) {
+        let mut texts: Vec<Encoded> = Vec::new();
+        let mut joined = 0;
+        while self.chunks.len() + texts.len() < MAX_FRAMES && self.bytes + joined < MAX_BYTES {
+            let Some(frame) = pop() else { break };
+            if join && frame.is_text() {
+                joined += frame.len();
+                texts.push(frame);
+            } else {
+                self.push_joined(&mut texts);
+                joined = 0;
+                self.push(Chunk::Message(frame));
+            }
+        }
+        self.push_joined(&mut texts);
+    }
+
+    /// Writes until nothing is left or `send` would block.
+    pub(super) fn write(&mut self, mut send: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<Progress> {
+        while !self.chunks.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MAX_FRAMES];
+            let count = self.chunks.len().min(MAX_FRAMES);
+            for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
+                *slice = IoSlice::new(chunk.bytes());
+            }
+            slices[0].advance(self.offset);
+            match send(&slices[..count]) {
+                Ok(n) => self.advance(n),
+                Err(e) if crate::transport::is_timeout(&e) => return Ok(Progress::Blocked),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(if self.closes { Progress::Closed } else { Progress::Written })
+    }
+
+    fn push(&mut self, chunk: Chunk) {
+        self.bytes += chunk.bytes().len();
+        self.chunks.push_back(chunk);
+    }
+
+    fn push_joined(&mut self, texts: &mut Vec<Encoded>) {
+        match texts.len() {
+            0 => {}
+            1 => texts.drain(..).for_each(|text| self.push(Chunk::Message(text))),
+            _ => {
+                self.push(Chunk::Bytes(ws::encode_joined_text(texts.iter().map(Encoded::payload))));
+                texts.clear();
+            }
+        }
+    }
+
+    fn advance(&mut self, mut n: usize) {
+        while let Some(first) = self.chunks.front() {
+            let len = first.bytes().len();
+            let left = len - self.offset;
+            if n < left {
+                self.offset += n;
+                return;
+            }
+            n -= left;
+            self.offset = 0;
+            self.bytes -= len;
+            self.chunks.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Message;
+
+    fn frames(texts: &[&str]) -> impl FnMut() -> Option<Encoded> {
+        let mut list: VecDeque<_> = texts.iter().map(|t| Encoded::new(&Message::text(*t))).collect();
+        move || list.pop_front()
+    }
+
+    /// Writes through a socket that takes `step` bytes a call and is full after `limit` in all.
+    fn write(batch: &mut Batch, out: &mut Vec<u8>, step: usize, limit: usize) -> Progress {
+        let send = |slices: &[IoSlice<'_>]| {
+            let all: Vec<u8> = slices.iter().flat_map(|s| s.to_vec()).collect();
+            let n = step.min(all.len()).min(limit.saturating_sub(out.len()));
+            out.extend_from_slice(&all[..n]);
+            if n == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+        };
+        batch.write(send).expect("no hard error")
+    }
+
+    #[test]
+    fn partial_writes_keep_every_byte_in_order() {
+        for step in 1..12 {
+            let mut batch = Batch::default();
+            batch.refill(false, frames(&["one", "two", "three"]));
+            let mut out = Vec::new();
+            assert_eq!(write(&mut batch, &mut out, step, 7), Progress::Blocked);
+            batch.push_urgent(b"\x8a\x00".to_vec());
+            assert_eq!(write(&mut batch, &mut out, step, usize::MAX), Progress::Written);
+            assert_eq!(out, b"\x81\x03one\x81\x03two\x8a\x00\x81\x05three", "step {step}");
+            assert!(batch.is_empty());
+        }
+    }
+
+    #[test]
+    fn urgent_frames_go_first_between_frames() {
+        let mut batch = Batch::default();
+        batch.refill(false, frames(&["a"]));
+        batch.push_urgent(b"!".to_vec());
+        let mut out = Vec::new();
+        assert_eq!(write(&mut batch, &mut out, 100, 100), Progress::Written);
+        assert_eq!(out, b"!\x81\x01a");
+    }
+
+    #[test]
+    fn joined_texts_are_one_frame_and_binary_goes_alone() {
+        let mut list: VecDeque<_> =
+            [Message::text("a"), Message::text("b"), Message::binary(vec![1]), Message::text("c")]
+                .iter()
+                .map(Encoded::new)
+                .collect();
+        let mut batch = Batch::default();
+        batch.refill(true, || list.pop_front());
+        let mut out = Vec::new();
+        write(&mut batch, &mut out, 100, 100);
+        assert_eq!(out, b"\x81\x03a\nb\x82\x01\x01\x81\x01c");
+    }
+
+    #[test]
+    fn a_batch_is_bounded_in_frames_and_bytes() {
+        let mut endless = || Some(Encoded::new(&Message::text("x")));
+        let mut batch = Batch::default();
+        batch.refill(false, &mut endless);
+        assert_eq!(batch.chunks.len(), MAX_FRAMES);
+        let mut large = || Some(Encoded::new(&Message::binary(vec![0; 40_000])));
+        let mut batch = Batch::default();
+        batch.refill(false, &mut large);
+        assert_eq!(batch.chunks.len(), 2);
+    }
+}

@@ -1,0 +1,539 @@
+//! One client's way out: a bounded queue of shared frames, and the socket behind a mutex.
+//!
+//! # Who writes
+//!
+//! Whoever holds the socket's mutex. A sender tries it: with nothing queued it writes the shared frame straight into
+//! the socket (non-blocking); otherwise it pushes to the queue and drains that. A sender that does not get the mutex
+//! leaves, because the holder looks at the queue again after unlocking. When the socket takes no more, the holder
+//! keeps the half-written frame, marks the socket as handed over and calls the writer thread, which writes blocking
+//! until nothing is left. So a healthy connection costs no thread switch per message, and a stalled one costs its
+//! senders a failed `try_lock`.
+//!
+//! # Why no wake-up is lost
+//!
+//! Pusher: (1) push, (2) fence, (3) `try_lock`. Holder: (4) unlock, (5) fence, (6) look for work. Both fences are
+//! sequentially consistent, so they have an order. If (2) comes first, what (1) wrote is visible to (6): the holder
+//! drains it. If (5) comes first, the unlock (4) is visible to (3): the pusher gets the mutex, unless somebody else
+//! has it by then, who is a holder with a (4) still to come, and the argument starts again with that one. The same
+//! holds for the `urgent` flag in place of the queue. A pusher that gets the mutex and finds the socket handed over
+//! may leave: the writer thread has yet to lock it, so it will see the push. `tests/outbox_model.rs` explores this
+//! argument exhaustively, `tests/races.rs` runs it against real sockets.
+
+mod batch;
+mod cork;
+mod queue;
+mod writer;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+pub use cork::Cork;
+
+use crate::config::{Config, DropPolicy};
+use crate::message::Encoded;
+use crate::transport::Transport;
+use crate::ws::{self, Control, close_code};
+use batch::{Batch, Progress};
+use queue::Queue;
+use writer::Writer;
+
+/// Batches that a sender writes for others before it hands the socket to the writer thread.
+const MAX_BATCHES: usize = 16;
+
+/// Life of an outbox; it only moves forward.
+mod phase {
+    /// Messages are accepted.
+    pub(super) const OPEN: u8 = 0;
+    /// No more messages are accepted; what is queued goes out, then the close frame.
+    pub(super) const CLOSING: u8 = 1;
+    /// The close frame is in the socket; nothing is written after it.
+    pub(super) const CLOSE_SENT: u8 = 2;
+    /// The socket is dead.
+    pub(super) const DEAD: u8 = 3;
+}
+
+/// What became of one message for one client.
+#[derive(Debug)]
+pub(crate) enum Sent {
+    /// Written or queued.
+    Queued,
+    /// Queued; these older messages were dropped to make room.
+    Evicted(Vec<Encoded>),
+    /// The queue is full and the policy drops the new message.
+    Full,
+    /// The queue is full and the policy closes the client, which has been begun.
+    SlowConsumer,
+    /// The client is closing or closed.
+    Closed,
+}
+
+/// Why [`Outbox::send_waiting`] gave up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GaveUp {
+    Timeout,
+    Closed,
+}
+
+/// Why the writing side of a connection died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WriteFailure {
+    /// The socket made no progress for the write timeout.
+    Timeout,
+    /// The peer is gone or the socket broke.
+    Error(io::ErrorKind),
+    /// The writer thread could not be started.
+    NoThread,
+}
+
+/// Frames that are past the queue because the socket pushed back. Guarded by the socket's mutex.
+#[derive(Debug)]
+struct Backlog {
+    batch: Batch,
+    /// Only the writer thread may write (at first: the connection's own thread, which has the handshake to finish).
+    handed_over: bool,
+}
+
+/// Control frames wait here, not in the queue: a full queue neither delays nor drops them.
+#[derive(Debug, Default)]
+struct Controls {
+    /// Only the latest pong is worth sending (RFC 6455 §5.5.3).
+    pong: Option<Vec<u8>>,
+    ping: bool,
+    close: Option<Vec<u8>>,
+    close_begun: bool,
+}
+
+/// See the module's documentation. What a send to a healthy client reads stands first, on one cache line.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Outbox {
+    /// Moves forward only. SeqCst where it moves; a sender's first look is Relaxed, because it looks again under the
+    /// socket's mutex, under which the close frame is written.
+    phase: AtomicU8,
+    /// `controls` holds something. Set after the slot is filled, cleared before it is emptied.
+    urgent: AtomicBool,
+    /// Threads asleep on `changed`. Counted before their last look, read after a fence: no sleeper is missed.
+    waiters: AtomicU32,
+    /// The cork that has listed this client last. Relaxed: a thread only compares it with what it wrote itself.
+    corked_by: AtomicU64,
+    /// Drops in a row. Relaxed: a count that nothing else depends on.
+    drops: AtomicU32,
+    transport: Transport,
+    queue: Queue,
+    /// The right to write to the socket. A leaf lock: nothing but leaf locks is taken under it.
+    socket: Mutex<Option<Box<Backlog>>>,
+
+    settings: Arc<Config>,
+    controls: Mutex<Controls>,
+    writer: Writer,
+    /// Guards nothing: what sleepers wait for are atomics and the queue. `changed` goes with it.
+    gate: Mutex<()>,
+    changed: Condvar,
+    failure: OnceLock<WriteFailure>,
+}
+
+impl Outbox {
+    /// An outbox that holds everything back until [`open`](Self::open), when `first` goes before all else.
+    pub(crate) fn new(transport: Transport, settings: Arc<Config>, first: Vec<u8>) -> Self {
+        let mut batch = Batch::default();
+        batch.push_last(first);
+        Self {
+            phase: AtomicU8::new(phase::OPEN),
+            urgent: AtomicBool::new(false),
+            waiters: AtomicU32::new(0),
+            corked_by: AtomicU64::new(0),
+            drops: AtomicU32::new(0),
+            transport,
+            queue: Queue::new(),
+            socket: Mutex::new(Some(Box::new(Backlog { batch, handed_over: true }))),
+            settings,
+            controls: Mutex::default(),
+            writer: Writer::default(),
+            gate: Mutex::new(()),
+            changed: Condvar::new(),
+            failure: OnceLock::new(),
+        }
+    }
+
+    /// Lets messages flow, the first bytes before them.
+    pub(crate) fn open(self: &Arc<Self>) {
+        if let Some(backlog) = self.socket.lock().as_mut() {
+            backlog.handed_over = false;
+        }
+        if self.settings.eager_writers && !self.writer.start(self) {
+            self.fail(WriteFailure::NoThread);
+        }
+        self.flush();
+    }
+
+    /// Sends one frame by the drop policy. Never blocks.
+    #[inline]
+    pub(crate) fn send(self: &Arc<Self>, frame: &Encoded) -> Sent {
+        if self.phase.load(Ordering::Relaxed) != phase::OPEN {
+            return Sent::Closed;
+        }
+        let corked = cork::is_active();
+        if !corked && self.write_through(frame) {
+            return Sent::Queued;
+        }
+        self.enqueue(frame, corked)
+    }
+
+    /// Waits until the frame fits into the queue; the drop policy does not apply.
+    pub(crate) fn send_waiting(self: &Arc<Self>, frame: &Encoded, deadline: Instant) -> Result<(), GaveUp> {
+        let (max_messages, max_bytes) = (self.settings.queue_messages, self.settings.queue_bytes);
+        self.flush();
+        let outcome = self.wait_for(deadline, || {
+            if !self.is_open() {
+                return Some(Err(GaveUp::Closed));
+            }
+            self.queue.try_push(frame, max_messages, max_bytes).then_some(Ok(()))
+        });
+        self.flush();
+        outcome.unwrap_or(Err(GaveUp::Timeout))
+    }
+
+    /// Writes what is queued, or leaves that to whoever is at it.
+    pub(crate) fn flush(self: &Arc<Self>) {
+        loop {
+            // (2) of the module's argument.
+            fence(Ordering::SeqCst);
+            let Some(mut slot) = self.socket.try_lock() else { return };
+            if slot.as_ref().is_some_and(|b| b.handed_over) {
+                return;
+            }
+            let pumped = self.pump(&mut slot, MAX_BATCHES, |t, buffers| t.try_send_all(buffers));
+            drop(slot);
+            match pumped {
+                Pumped::Idle if self.has_work() => {}
+                Pumped::Idle => return,
+                Pumped::Blocked => return self.call_writer(),
+                Pumped::Failed(why) => return self.fail(why),
+            }
+        }
+    }
+
+    /// Answers a ping.
+    pub(crate) fn pong(self: &Arc<Self>, payload: Vec<u8>) {
+        self.post(|c| c.pong = Some(payload));
+    }
+
+    /// Asks the peer whether it is alive.
+    pub(crate) fn ping(self: &Arc<Self>) {
+        self.post(|c| c.ping = true);
+    }
+
+    /// Begins to close: what is queued goes out, then the close frame. `None` sends one without a code. False if it
+    /// had begun before.
+    pub(crate) fn begin_close(self: &Arc<Self>, close: Option<(u16, &str)>) -> bool {
+        let mut payload = Vec::new();
+        if let Some((code, reason)) = close {
+            payload.extend_from_slice(&code.to_be_bytes());
+            payload.extend_from_slice(reason.as_bytes());
+        }
+        {
+            let mut controls = self.controls.lock();
+            if controls.close_begun || !self.is_open() {
+                return false;
+            }
+            controls.close_begun = true;
+            controls.close = Some(ws::encode_control(Control::Close, &payload));
+            self.advance(phase::CLOSING);
+        }
+        self.post(|_| ());
+        self.wake_waiters();
+        true
+    }
+
+    /// Ends the connection at once; everything blocked on it returns.
+    pub(crate) fn kill(&self) {
+        self.advance(phase::DEAD);
+        self.transport.kill();
+        self.wake_waiters();
+    }
+
+    /// Waits until the close frame is in the socket or the socket is dead. False if the deadline came first.
+    pub(crate) fn wait_close_sent(&self, deadline: Instant) -> bool {
+        let over = || (self.phase.load(Ordering::SeqCst) >= phase::CLOSE_SENT).then_some(());
+        self.wait_for(deadline, over).is_some()
+    }
+
+    /// Ends the writer thread, if there is one, and waits for it. Call it once nothing more is to be written.
+    pub(crate) fn stop_writer(&self) {
+        self.writer.stop();
+    }
+
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// Whether messages are accepted.
+    pub(crate) fn is_open(&self) -> bool {
+        self.phase.load(Ordering::SeqCst) == phase::OPEN
+    }
+
+    /// Whether everything accepted so far has reached the socket.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.socket.try_lock().is_some_and(|slot| slot.is_none())
+    }
+
+    /// Messages that wait in the queue, and their wire bytes.
+    pub(crate) fn depth(&self) -> (usize, usize) {
+        (self.queue.len(), self.queue.bytes())
+    }
+
+    /// Why writing failed, if it did.
+    pub(crate) fn failure(&self) -> Option<WriteFailure> {
+        self.failure.get().copied()
+    }
+
+    /// Counts a drop; returns how many there have been in a row.
+    pub(crate) fn count_drop(&self) -> u32 {
+        self.drops.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    /// True if this is the first time that the cork lists this client.
+    fn mark_corked(&self, cork: u64) -> bool {
+        let new = self.corked_by.load(Ordering::Relaxed) != cork;
+        if new {
+            self.corked_by.store(cork, Ordering::Relaxed);
+        }
+        new
+    }
+
+    /// The fast path: nothing queued and the socket free, so the frame goes from the sender's hands into the socket.
+    #[inline]
+    fn write_through(self: &Arc<Self>, frame: &Encoded) -> bool {
+        let Some(mut slot) = self.socket.try_lock() else { return false };
+        // Under the mutex, this thread's earlier messages are in the queue, in the backlog or in the socket.
+        let is_free = slot.is_none()
+            && self.queue.is_empty()
+            && !self.urgent.load(Ordering::Relaxed)
+            && self.phase.load(Ordering::Relaxed) == phase::OPEN;
+        if !is_free {
+            return false;
+        }
+        let result = self.transport.try_send(frame.wire());
+        if result.as_ref().is_ok_and(|n| *n == frame.len()) {
+            drop(slot);
+            self.reset_drops();
+            // (5) and (6) of the module's argument.
+            fence(Ordering::SeqCst);
+            if self.has_work() {
+                self.flush();
+            }
+            return true;
+        }
+        let written = match result {
+            Ok(n) => n,
+            Err(e) if crate::transport::is_timeout(&e) => 0,
+            Err(e) => {
+                drop(slot);
+                self.fail(WriteFailure::Error(e.kind()));
+                return true;
+            }
+        };
+        let mut batch = Batch::default();
+        batch.push_partial(frame, written);
+        *slot = Some(Box::new(Backlog { batch, handed_over: true }));
+        drop(slot);
+        self.call_writer();
+        true
+    }
+
+    fn enqueue(self: &Arc<Self>, frame: &Encoded, corked: bool) -> Sent {
+        let mut evicted = Vec::new();
+        let (max_messages, max_bytes) = (self.settings.queue_messages, self.settings.queue_bytes);
+        let push = || self.queue.try_push(frame, max_messages, max_bytes);
+        let mut pushed = push();
+        if !pushed {
+            // Full perhaps only because this thread is corked.
+            self.flush();
+            pushed = push();
+        }
+        while !pushed {
+            match self.settings.drop_policy {
+                _ if !self.is_open() => return Sent::Closed,
+                DropPolicy::DropNewest => return Sent::Full,
+                DropPolicy::Disconnect => {
+                    self.begin_close(Some((close_code::TRY_AGAIN_LATER, "slow consumer")));
+                    return Sent::SlowConsumer;
+                }
+                DropPolicy::DropOldest => evicted.extend(self.queue.pop()),
+            }
+            pushed = push();
+        }
+        if corked {
+            cork::touch(self);
+        } else {
+            self.flush();
+        }
+        if evicted.is_empty() {
+            self.reset_drops();
+            Sent::Queued
+        } else {
+            Sent::Evicted(evicted)
+        }
+    }
+
+    /// Writes batch after batch. The caller holds the socket's mutex.
+    fn pump(
+        &self,
+        slot: &mut Option<Box<Backlog>>,
+        max_batches: usize,
+        send: impl Fn(&Transport, &[io::IoSlice<'_>]) -> io::Result<usize>,
+    ) -> Pumped {
+        let mut batch = slot.take().map_or_else(Batch::scratch, |backlog| backlog.batch);
+        for _ in 0..max_batches {
+            if self.phase.load(Ordering::SeqCst) >= phase::CLOSE_SENT {
+                return Pumped::Idle;
+            }
+            self.refill(&mut batch);
+            if batch.is_empty() {
+                batch.into_scratch();
+                return Pumped::Idle;
+            }
+            match batch.write(|buffers| send(&self.transport, buffers)) {
+                Ok(Progress::Blocked) => {
+                    *slot = Some(Box::new(Backlog { batch, handed_over: true }));
+                    return Pumped::Blocked;
+                }
+                Ok(Progress::Closed) => self.close_sent(),
+                Ok(Progress::Written) => {}
+                Err(e) => return Pumped::Failed(WriteFailure::Error(e.kind())),
+            }
+        }
+        *slot = Some(Box::new(Backlog { batch, handed_over: true }));
+        Pumped::Blocked
+    }
+
+    /// Control frames first, then the queue, and the close frame when nothing else is left.
+    fn refill(&self, batch: &mut Batch) {
+        if self.urgent.swap(false, Ordering::SeqCst) {
+            let mut controls = self.controls.lock();
+            if let Some(payload) = controls.pong.take() {
+                batch.push_urgent(ws::encode_control(Control::Pong, &payload));
+            }
+            if std::mem::take(&mut controls.ping) {
+                batch.push_urgent(ws::encode_control(Control::Ping, b""));
+            }
+        }
+        batch.refill(self.settings.coalesce_writes, || self.queue.pop());
+        if batch.is_empty()
+            && self.phase.load(Ordering::SeqCst) == phase::CLOSING
+            && let Some(close) = self.controls.lock().close.take()
+        {
+            batch.push_close(close);
+        }
+        self.wake_waiters();
+    }
+
+    /// The writer thread's work: everything, blocking.
+    fn write_blocking(self: &Arc<Self>) {
+        let mut slot = self.socket.lock();
+        loop {
+            let pumped = self.pump(&mut slot, usize::MAX, Transport::send_all);
+            drop(slot);
+            match pumped {
+                Pumped::Idle => {}
+                Pumped::Blocked => return self.fail(WriteFailure::Timeout),
+                Pumped::Failed(why) => return self.fail(why),
+            }
+            // (5) and (6) of the module's argument, then the pusher's (3).
+            fence(Ordering::SeqCst);
+            if !self.has_work() {
+                return;
+            }
+            match self.socket.try_lock() {
+                Some(again) => slot = again,
+                None => return,
+            }
+        }
+    }
+
+    /// Whether there is something that may still be written.
+    #[inline]
+    fn has_work(&self) -> bool {
+        let waiting = !self.queue.is_empty() || self.urgent.load(Ordering::SeqCst);
+        waiting && self.phase.load(Ordering::SeqCst) < phase::CLOSE_SENT
+    }
+
+    fn post(self: &Arc<Self>, change: impl FnOnce(&mut Controls)) {
+        change(&mut self.controls.lock());
+        self.urgent.store(true, Ordering::SeqCst);
+        self.flush();
+    }
+
+    fn call_writer(self: &Arc<Self>) {
+        if !self.writer.call(self) {
+            self.fail(WriteFailure::NoThread);
+        }
+    }
+
+    fn fail(&self, why: WriteFailure) {
+        // A socket that was killed on purpose has not failed.
+        if self.phase.load(Ordering::SeqCst) < phase::DEAD {
+            let _ = self.failure.set(why);
+        }
+        self.kill();
+        while self.queue.pop().is_some() {}
+    }
+
+    fn close_sent(&self) {
+        self.advance(phase::CLOSE_SENT);
+        self.wake_waiters();
+    }
+
+    fn advance(&self, to: u8) {
+        self.phase.fetch_max(to, Ordering::SeqCst);
+    }
+
+    #[inline]
+    fn reset_drops(&self) {
+        if self.drops.load(Ordering::Relaxed) != 0 {
+            self.drops.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Sleeps until `look` gives an answer; `None` at the deadline. `look` must neither block nor wake.
+    fn wait_for<T>(&self, deadline: Instant, look: impl Fn() -> Option<T>) -> Option<T> {
+        let mut gate = self.gate.lock();
+        self.waiters.fetch_add(1, Ordering::SeqCst);
+        // Against the fence in `wake_waiters`: either we see the change, or the changer sees us counted.
+        fence(Ordering::SeqCst);
+        let mut answer = look();
+        while answer.is_none() && !self.changed.wait_until(&mut gate, deadline).timed_out() {
+            answer = look();
+        }
+        let answer = answer.or_else(look);
+        self.waiters.fetch_sub(1, Ordering::SeqCst);
+        answer
+    }
+
+    fn wake_waiters(&self) {
+        fence(Ordering::SeqCst);
+        if self.waiters.load(Ordering::Relaxed) > 0 {
+            // A waiter that has looked holds the gate until it sleeps: taking it means the wake-up is not too early.
+            drop(self.gate.lock());
+            self.changed.notify_all();
+        }
+    }
+}
+
+/// What a [`Outbox::pump`] came to.
+#[derive(Debug)]
+enum Pumped {
+    Idle,
+    /// The socket is handed over.
+    Blocked,
+    Failed(WriteFailure),
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,145 @@
+//! The accept loop: it outlives full descriptor tables and refused threads.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::exchange;
+use super::listener::Listener;
+use super::{Shared, slots::Slot};
+use crate::http::Response;
+use crate::log_limit::LogLimit;
+use crate::transport::Transport;
+
+/// First and longest pause after a failure that would repeat at once.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+/// Refused connections that are kept open for a moment, so that the answer is not lost in a reset.
+const LINGERING: (usize, Duration) = (64, Duration::from_secs(1));
+
+static FAILURES: LogLimit = LogLimit::new();
+
+/// Accepts on one listener until the server stops.
+pub(super) struct Acceptor<'a> {
+    shared: &'a Arc<Shared>,
+    listener: &'a Listener,
+    pause: Duration,
+    /// Given up for a moment when descriptors run out, to be able to accept and refuse.
+    spare: Option<File>,
+    refused: VecDeque<(Instant, Transport)>,
+}
+
+impl<'a> Acceptor<'a> {
+    pub(super) fn new(shared: &'a Arc<Shared>, listener: &'a Listener) -> Self {
+        Self { shared, listener, pause: PAUSES.0, spare: spare(), refused: VecDeque::new() }
+    }
+
+    pub(super) fn run(&mut self) {
+        loop {
+            let accepted = self.listener.accept();
+            if self.shared.is_stopping() {
+                return;
+            }
+            match accepted {
+                Ok(transport) => {
+                    self.pause = PAUSES.0;
+                    self.admit(transport);
+                }
+                Err(error) => self.recover(&error),
+            }
+        }
+    }
+
+    /// Gives the connection a thread, or 503.
+    fn admit(&mut self, transport: Transport) {
+        let Some(slot) = self.shared.handshakes.take(self.shared.max_handshakes) else {
+            warn("too many handshakes at once");
+            return self.refuse(transport);
+        };
+        if let Err((transport, error)) = start(self.shared, transport, slot) {
+            warn(&format!("no thread for a connection: {error}"));
+            self.refuse(transport);
+            self.rest();
+        }
+    }
+
+    fn recover(&mut self, error: &io::Error) {
+        let is_full = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+        let is_of_peer = matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted);
+        if is_of_peer {
+            return;
+        }
+        warn(&format!("accepting failed: {error}"));
+        if is_full {
+            self.refused.clear();
+            self.spare = None;
+            // Somebody is waiting, or accept would not have failed; still, it must not block without the spare.
+            if let Ok(transport) = self.listener.accept() {
+                answer(&transport);
+                // The request is probably there: read, it cannot turn the close into a reset.
+                let _ = transport.set_read_timeout(Some(Duration::from_millis(20)));
+                let _ = transport.read(&mut [0; 1024]);
+            }
+            self.spare = spare();
+        }
+        self.rest();
+    }
+
+    fn refuse(&mut self, transport: Transport) {
+        answer(&transport);
+        let now = Instant::now();
+        let is_over = |at: Instant| now.saturating_duration_since(at) > LINGERING.1;
+        while self.refused.front().is_some_and(|(at, _)| self.refused.len() >= LINGERING.0 || is_over(*at)) {
+            self.refused.pop_front();
+        }
+        self.refused.push_back((now, transport));
+    }
+
+    /// Pauses, longer each time until an accept succeeds.
+    fn rest(&mut self) {
+        self.shared.sleep(self.pause);
+        self.pause = (self.pause * 2).min(PAUSES.1);
+    }
+}
+
+/// Starts the connection's thread; gives the connection back if that fails.
+fn start(shared: &Arc<Shared>, transport: Transport, slot: Slot) -> Result<(), (Transport, io::Error)> {
+    let (give, take) = sync_channel::<(Transport, Slot)>(1);
+    let context = Arc::clone(shared);
+    let live = shared.threads.take(0);
+    let builder = thread::Builder::new().name("wshub-conn".into()).stack_size(shared.stack);
+    let spawned = builder.spawn(move || {
+        if let Ok((transport, slot)) = take.recv() {
+            exchange::serve(&context, transport, slot);
+        }
+        drop(live);
+    });
+    match spawned {
+        Ok(_) => {
+            // The thread waits for exactly this.
+            let _ = give.send((transport, slot));
+            Ok(())
+        }
+        Err(error) => Err((transport, error)),
+    }
+}
+
+/// A refusal that cannot block: the socket's buffer is empty.
+fn answer(transport: &Transport) {
+    let response = Response::text(503, "overloaded\n").header("Retry-After", "1");
+    let _ = transport.try_send(&response.encode(true));
+    transport.finish();
+}
+
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+fn warn(what: &str) {
+    if let Some(suppressed) = FAILURES.pass() {
+        log::warn!(target: "wshub::server", "{what} ({suppressed} more not logged)");
+    }
+}

@@ -1,0 +1,166 @@
+//! The first request of a connection: read it, within its limits, and give it to its route.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Shared;
+use super::routes::{Request, Route, probe};
+use super::slots::Slot;
+use crate::conn;
+use crate::http::{HeadError, RequestHead, Response};
+use crate::hub::Hub;
+use crate::log_limit::LogLimit;
+use crate::transport::{Transport, is_timeout};
+
+/// A read wakes up this often to see whether the server stops.
+const SLICE: Duration = Duration::from_millis(250);
+/// Bytes of one read.
+const CHUNK: usize = 1024;
+
+static FAILURES: LogLimit = LogLimit::new();
+
+/// Why no request came.
+enum Broken {
+    /// The peer is gone: nobody to answer to.
+    Gone,
+    /// The answer that says why.
+    Answer(Response),
+}
+
+impl From<HeadError> for Broken {
+    fn from(error: HeadError) -> Self {
+        Self::answer(error.status(), error.reason())
+    }
+}
+
+impl Broken {
+    fn answer(status: u16, reason: &str) -> Self {
+        Self::Answer(Response::text(status, format!("{reason}\n")))
+    }
+}
+
+/// Runs a connection from its first byte to its end. `slot` is its place among the handshakes.
+pub(super) fn serve(shared: &Arc<Shared>, transport: Transport, slot: Slot) {
+    let incoming = Incoming { shared, transport: &transport, deadline: Instant::now() + shared.handshake_timeout };
+    match incoming.head() {
+        Ok((head, rest)) => respond(shared, transport, slot, head, rest),
+        Err(Broken::Gone) => {}
+        Err(Broken::Answer(response)) => {
+            if let Some(suppressed) = FAILURES.pass() {
+                let (peer, status) = (transport.peer_addr(), response.status());
+                log::info!(target: "wshub::server", "bad request from {peer:?}: {status} ({suppressed} more not logged)");
+            }
+            transport.answer(&response.encode(true));
+        }
+    }
+}
+
+fn respond(shared: &Arc<Shared>, transport: Transport, slot: Slot, head: RequestHead, rest: Vec<u8>) {
+    match shared.routes.find(head.path()) {
+        Some(Route::WebSocket(hub)) => upgrade(hub, transport, slot, head, &rest),
+        Some(route) => {
+            let with_body = head.method() != "HEAD";
+            let response = plain(shared, &transport, route, head, rest);
+            transport.answer(&response.encode(with_body));
+        }
+        None => transport.answer(&Response::text(404, "not found\n").encode(head.method() != "HEAD")),
+    }
+}
+
+fn upgrade(hub: &Hub, transport: Transport, slot: Slot, head: RequestHead, rest: &[u8]) {
+    if let Ok(upgraded) = conn::upgrade(hub, transport, head, !rest.is_empty()) {
+        drop(slot);
+        conn::run(upgraded, &[]);
+    }
+}
+
+fn plain(shared: &Arc<Shared>, transport: &Transport, route: &Route, head: RequestHead, rest: Vec<u8>) -> Response {
+    let handler = match route {
+        Route::Health(hub) => return probe(hub, hub.alive(), &head),
+        Route::Ready(hub) => return probe(hub, hub.ready(), &head),
+        Route::WebSocket(_) => return Response::new(500),
+        Route::Handler(handler) => handler,
+    };
+    let incoming = Incoming { shared, transport, deadline: Instant::now() + shared.handshake_timeout };
+    let body = match incoming.body(&head, rest) {
+        Ok(body) => body,
+        Err(Broken::Answer(response)) => return response,
+        Err(Broken::Gone) => return Response::new(400),
+    };
+    let request = Request::new(head, body, transport.peer_addr());
+    let call = std::panic::AssertUnwindSafe(|| handler(&request));
+    std::panic::catch_unwind(call).unwrap_or_else(|_| {
+        log::error!(target: "wshub::server", "the handler of {:?} panicked", request.head());
+        Response::text(500, "internal error\n")
+    })
+}
+
+/// Reads a request under a deadline.
+struct Incoming<'a> {
+    shared: &'a Shared,
+    transport: &'a Transport,
+    deadline: Instant,
+}
+
+impl Incoming<'_> {
+    /// The head, and what came behind it.
+    fn head(&self) -> Result<(RequestHead, Vec<u8>), Broken> {
+        let mut bytes = Vec::with_capacity(CHUNK);
+        loop {
+            self.read(&mut bytes, CHUNK)?;
+            if let Some((head, length)) = RequestHead::parse(&bytes)? {
+                return Ok((head, bytes.split_off(length)));
+            }
+        }
+    }
+
+    /// The body, of which `bytes` have come already.
+    fn body(&self, head: &RequestHead, mut bytes: Vec<u8>) -> Result<Vec<u8>, Broken> {
+        if head.header("transfer-encoding").is_some() {
+            return Err(Broken::answer(411, "a body needs a Content-Length"));
+        }
+        let length = usize::try_from(head.content_length()?).unwrap_or(usize::MAX);
+        if length > self.shared.max_body {
+            return Err(Broken::answer(413, "body too large"));
+        }
+        if bytes.len() < length && head.has_token("expect", "100-continue") {
+            let _ = self.transport.try_send(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        while bytes.len() < length {
+            // Memory follows what arrives.
+            let step = (length - bytes.len()).min(16 * CHUNK);
+            self.read(&mut bytes, step)?;
+        }
+        // What follows would be a second request: every answer closes the connection.
+        bytes.truncate(length);
+        Ok(bytes)
+    }
+
+    /// Appends at least one byte and at most `most`.
+    fn read(&self, bytes: &mut Vec<u8>, most: usize) -> Result<(), Broken> {
+        let start = bytes.len();
+        bytes.resize(start + most, 0);
+        let n = self.read_some(&mut bytes[start..]);
+        bytes.truncate(start + n.as_ref().unwrap_or(&0));
+        n.map(|_| ())
+    }
+
+    fn read_some(&self, buffer: &mut [u8]) -> Result<usize, Broken> {
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Broken::answer(408, "the request did not come in time"));
+            }
+            if self.shared.is_stopping() {
+                return Err(Broken::answer(503, "shutting down"));
+            }
+            let timed = self.transport.set_read_timeout(Some(left.min(SLICE)));
+            match timed.and_then(|()| self.transport.read(buffer)) {
+                Ok(0) => return Err(Broken::Gone),
+                Ok(n) => return Ok(n),
+                Err(e) if is_timeout(&e) => {}
+                Err(_) => return Err(Broken::Gone),
+            }
+        }
+    }
+}

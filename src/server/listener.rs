@@ -1,0 +1,125 @@
+//! Where connections come from: TCP and Unix sockets.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::transport::Transport;
+
+/// Connections that the kernel keeps until they are accepted; it may cap this (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+
+/// A listening socket, made by [`tcp`](Listener::tcp) or [`unix`](Listener::unix) or from one of the standard
+/// library's, for instance one inherited from systemd.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    is_tcp: bool,
+    /// The socket file that we have made and must remove.
+    path: Option<PathBuf>,
+}
+
+impl Listener {
+    /// Listens on the first address that can be bound. Port 0 takes a free port.
+    ///
+    /// # Errors
+    ///
+    /// What binding reports, such as an address in use.
+    pub fn tcp(addr: impl ToSocketAddrs) -> io::Result<Self> {
+        let mut last = io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on");
+        for addr in addr.to_socket_addrs()? {
+            match Self::tcp_one(addr) {
+                Ok(listener) => return Ok(listener),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Listens on a Unix socket. A socket file that nobody listens on any more is replaced; ours is removed when the
+    /// server ends.
+    ///
+    /// # Errors
+    ///
+    /// What binding reports, such as a path in use.
+    pub fn unix(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        let listener = match UnixListener::bind(path) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
+                fs::remove_file(path)?;
+                UnixListener::bind(path)?
+            }
+            result => result?,
+        };
+        Ok(Self { socket: listener.into(), is_tcp: false, path: Some(path.to_owned()) })
+    }
+
+    fn tcp_one(addr: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(Self { socket, is_tcp: true, path: None })
+    }
+
+    /// The bound address; `None` for Unix sockets.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()?.as_socket()
+    }
+
+    /// Blocks until a connection comes or [`wake`](Self::wake) is called.
+    pub(super) fn accept(&self) -> io::Result<Transport> {
+        let (socket, _) = self.socket.accept()?;
+        if self.is_tcp {
+            // Refused only by a socket that is dead already. Nagle: the hub batches by itself.
+            let _ = socket.set_tcp_nodelay(true);
+            let _ = socket.set_keepalive(true);
+        }
+        Ok(Transport::from_socket(socket))
+    }
+
+    /// Ends listening: a blocked accept returns an error.
+    pub(super) fn wake(&self) {
+        let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
+        // Where shutting a listening socket down does not wake its accept, a connection does.
+        if cfg!(not(any(target_os = "linux", target_os = "android"))) {
+            let _ = match (&self.path, self.local_addr()) {
+                (Some(path), _) => UnixStream::connect(path).map(drop),
+                (None, Some(addr)) => std::net::TcpStream::connect(addr).map(drop),
+                (None, None) => Ok(()),
+            };
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // Somebody else may have removed it.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+impl From<TcpListener> for Listener {
+    /// The listener must be in blocking mode.
+    fn from(listener: TcpListener) -> Self {
+        Self { socket: listener.into(), is_tcp: true, path: None }
+    }
+}
+
+impl From<UnixListener> for Listener {
+    /// The listener must be in blocking mode; its socket file stays when the server ends.
+    fn from(listener: UnixListener) -> Self {
+        Self { socket: listener.into(), is_tcp: false, path: None }
+    }
+}
+
+/// A socket file on which connecting is refused.
+fn is_stale(path: &Path) -> bool {
+    UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+}

@@ -1,0 +1,317 @@
+//! A small HTTP server around the hub: listeners, routes, one thread for each connection.
+
+mod accept;
+mod exchange;
+mod listener;
+mod routes;
+mod slots;
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+pub use listener::Listener;
+pub use routes::Request;
+
+use crate::config::MIN_STACK;
+use crate::error::DeadlineError;
+use crate::http::Response;
+use crate::hub::Hub;
+use accept::Acceptor;
+use routes::{Route, Routes};
+use slots::Slots;
+
+/// Serves hubs over HTTP.
+///
+/// ```no_run
+/// use wshub::{Hub, Server, Target};
+/// let hub = Hub::builder()
+///     .on_message(|client, message| {
+///         client.hub().send(Target::all(), message)?;
+///         Ok(())
+///     })
+///     .build()?;
+/// Server::bind("127.0.0.1:8080")?.websocket("/ws", &hub).probes(&hub).run()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Every connection gets one thread, from its first byte to its end. Plain HTTP answers close their connection.
+#[derive(Debug)]
+#[must_use = "a server does nothing until it is run or spawned"]
+pub struct Server {
+    listeners: Vec<Listener>,
+    routes: Routes,
+    handshake_timeout: Duration,
+    max_handshakes: usize,
+    max_body: usize,
+    stack: usize,
+    /// The first mistake of the builder calls, reported by `spawn`.
+    mistake: Option<String>,
+}
+
+impl Server {
+    /// A server that listens on a TCP address. Port 0 takes a free port.
+    ///
+    /// # Errors
+    ///
+    /// What binding reports.
+    pub fn bind(addr: impl ToSocketAddrs) -> io::Result<Self> {
+        Ok(Self::on(Listener::tcp(addr)?))
+    }
+
+    /// A server that listens on a Unix socket; see [`Listener::unix`].
+    ///
+    /// # Errors
+    ///
+    /// What binding reports.
+    pub fn bind_unix(path: impl AsRef<Path>) -> io::Result<Self> {
+        Ok(Self::on(Listener::unix(path)?))
+    }
+
+    /// A server that listens on this listener.
+    pub fn on(listener: impl Into<Listener>) -> Self {
+        Self {
+            listeners: vec![listener.into()],
+            routes: Routes::default(),
+            handshake_timeout: Duration::from_secs(10),
+            max_handshakes: 1024,
+            max_body: 512 * 1024,
+            stack: 512 * 1024,
+            mistake: None,
+        }
+    }
+
+    /// Listens on one more listener.
+    pub fn also_on(mut self, listener: impl Into<Listener>) -> Self {
+        self.listeners.push(listener.into());
+        self
+    }
+
+    /// Upgrades requests for this path to WebSocket connections of the hub. The path is compared as it is sent; `*`
+    /// stands for every path without a route of its own.
+    pub fn websocket(self, path: &str, hub: &Hub) -> Self {
+        self.route(path, Route::WebSocket(hub.clone()))
+    }
+
+    /// Answers `/healthz` (200 while the hub is alive, else 503) and `/readyz` (200 while it admits connections), both
+    /// with the hub's [`Health`](crate::Health) as JSON.
+    pub fn probes(self, hub: &Hub) -> Self {
+        self.route("/healthz", Route::Health(hub.clone())).route("/readyz", Route::Ready(hub.clone()))
+    }
+
+    /// Answers a path with plain HTTP, on the connection's thread; `*` stands for every path without a route of its
+    /// own. The handler sees every method. A panic in it answers 500.
+    pub fn handle(self, path: &str, handler: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
+        self.route(path, Route::Handler(Arc::new(handler)))
+    }
+
+    /// Answers every path without a route of its own; without it they get 404.
+    pub fn fallback(self, handler: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
+        self.handle("*", handler)
+    }
+
+    /// How long a request's head may take to come, and again its body; default 10 s. Then 408. Not 0.
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.handshake_timeout = timeout;
+        self
+    }
+
+    /// Connections that may be before their upgrade, or in a plain HTTP exchange, at one time; default 1024. One more
+    /// is refused with 503. 0 = unlimited.
+    pub fn max_handshakes(mut self, count: usize) -> Self {
+        self.max_handshakes = count;
+        self
+    }
+
+    /// Largest body of a plain HTTP request in bytes; default 512 KiB. A larger one is refused with 413.
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.max_body = bytes;
+        self
+    }
+
+    /// Stack of connection threads in bytes; default 512 KiB. They run handlers and hooks. Only pages in use occupy
+    /// memory.
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack = bytes;
+        self
+    }
+
+    /// The bound address of the first TCP listener.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.listeners.iter().find_map(Listener::local_addr)
+    }
+
+    /// Serves until the process ends. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`](Server::spawn).
+    pub fn run(self) -> io::Result<()> {
+        self.spawn()?.join();
+        Ok(())
+    }
+
+    /// Serves on threads of its own and returns at once.
+    ///
+    /// # Errors
+    ///
+    /// A setting that makes no sense (`InvalidInput`, naming it), or an accept thread that cannot be started.
+    pub fn spawn(self) -> io::Result<ServerHandle> {
+        self.validate()?;
+        let addrs = self.listeners.iter().filter_map(Listener::local_addr).collect();
+        let shared = Arc::new(Shared {
+            hubs: self.routes.hubs(),
+            routes: self.routes,
+            handshake_timeout: self.handshake_timeout,
+            max_handshakes: self.max_handshakes,
+            max_body: self.max_body,
+            stack: self.stack,
+            handshakes: Slots::default(),
+            threads: Slots::default(),
+            stopping: AtomicBool::new(false),
+            stopped: Mutex::new(false),
+            changed: Condvar::new(),
+        });
+        let listeners: Vec<Arc<Listener>> = self.listeners.into_iter().map(Arc::new).collect();
+        let handle = ServerHandle { shared, addrs, listeners, acceptors: Mutex::default() };
+        match handle.start() {
+            Ok(()) => Ok(handle),
+            Err(error) => {
+                handle.stop_accepting();
+                Err(error)
+            }
+        }
+    }
+
+    fn route(mut self, path: &str, route: Route) -> Self {
+        let is_path = path.starts_with('/') || path == "*";
+        if !is_path {
+            self.mistake.get_or_insert(format!("route {path:?}: a path begins with /"));
+        }
+        if !self.routes.add(path, route) {
+            self.mistake.get_or_insert(format!("route {path:?}: it has one already"));
+        }
+        self
+    }
+
+    fn validate(&self) -> io::Result<()> {
+        let mistake = match &self.mistake {
+            Some(mistake) => mistake.as_str(),
+            None if self.handshake_timeout.is_zero() => "handshake_timeout: must not be 0",
+            None if self.stack < MIN_STACK => "stack_size: must be at least 32 KiB",
+            None => return Ok(()),
+        };
+        Err(io::Error::new(io::ErrorKind::InvalidInput, mistake))
+    }
+}
+
+/// What the accept and connection threads share.
+#[derive(Debug)]
+struct Shared {
+    routes: Routes,
+    hubs: Vec<Hub>,
+    handshake_timeout: Duration,
+    max_handshakes: usize,
+    max_body: usize,
+    stack: usize,
+    handshakes: Slots,
+    threads: Slots,
+    /// Set once. SeqCst: it is rarely written, and an acceptor that wakes up must see it.
+    stopping: AtomicBool,
+    /// Set once the accept threads have ended.
+    stopped: Mutex<bool>,
+    /// `stopping` or `stopped` has changed.
+    changed: Condvar,
+}
+
+impl Shared {
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Sleeps, but not beyond the beginning of the stop.
+    fn sleep(&self, duration: Duration) {
+        let mut stopped = self.stopped.lock();
+        if !self.is_stopping() {
+            self.changed.wait_for(&mut stopped, duration);
+        }
+    }
+}
+
+/// A running server. Dropping the handle leaves it running.
+#[derive(Debug)]
+pub struct ServerHandle {
+    shared: Arc<Shared>,
+    addrs: Vec<SocketAddr>,
+    listeners: Vec<Arc<Listener>>,
+    acceptors: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl ServerHandle {
+    /// The bound address of the first TCP listener.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.addrs.first().copied()
+    }
+
+    /// The bound addresses of all TCP listeners.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// Waits until the server has been shut down. Blocks.
+    pub fn join(&self) {
+        let mut stopped = self.shared.stopped.lock();
+        while !*stopped {
+            self.shared.changed.wait(&mut stopped);
+        }
+    }
+
+    /// Stops accepting, shuts all mounted hubs down (close frames go out, see [`Hub::shutdown`]) and waits for every
+    /// thread, for at most `timeout` and a second's grace for last hooks. Blocks. To let clients finish first, call
+    /// [`Hub::drain`] before.
+    ///
+    /// # Errors
+    ///
+    /// How many connections were left even so, because user code does not return.
+    pub fn shutdown(&self, timeout: Duration) -> Result<(), DeadlineError> {
+        let deadline = Instant::now() + timeout;
+        self.stop_accepting();
+        self.shared.hubs.iter().for_each(Hub::begin_shutdown);
+        for hub in &self.shared.hubs {
+            // What is left there is counted among the threads.
+            let _ = hub.shutdown(deadline.saturating_duration_since(Instant::now()));
+        }
+        let remaining = self.shared.threads.wait_none(deadline.max(Instant::now() + Duration::from_secs(1)));
+        *self.shared.stopped.lock() = true;
+        self.shared.changed.notify_all();
+        if remaining == 0 { Ok(()) } else { Err(DeadlineError { remaining }) }
+    }
+
+    fn start(&self) -> io::Result<()> {
+        for listener in &self.listeners {
+            let (shared, listener) = (Arc::clone(&self.shared), Arc::clone(listener));
+            let builder = thread::Builder::new().name("wshub-accept".into()).stack_size(128 * 1024);
+            let thread = builder.spawn(move || Acceptor::new(&shared, &listener).run())?;
+            self.acceptors.lock().push(thread);
+        }
+        Ok(())
+    }
+
+    fn stop_accepting(&self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        drop(self.shared.stopped.lock());
+        self.shared.changed.notify_all();
+        self.listeners.iter().for_each(|l| l.wake());
+        let acceptors = std::mem::take(&mut *self.acceptors.lock());
+        for thread in acceptors {
+            // It runs no user code and cannot panic short of a bug here.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Which path is answered by what.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use crate::http::{RequestHead, Response};
+use crate::hub::Hub;
+
+/// A plain HTTP request, as handlers get it.
+#[derive(Debug)]
+pub struct Request {
+    head: RequestHead,
+    body: Vec<u8>,
+    remote: Option<SocketAddr>,
+}
+
+impl Request {
+    pub(super) fn new(head: RequestHead, body: Vec<u8>, remote: Option<SocketAddr>) -> Self {
+        Self { head, body, remote }
+    }
+
+    /// Method, path, query and headers.
+    pub fn head(&self) -> &RequestHead {
+        &self.head
+    }
+
+    /// The body; at most [`Server::max_body`](crate::Server::max_body) bytes.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The body, parsed as JSON.
+    ///
+    /// # Errors
+    ///
+    /// Not JSON, or not of type `T`.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_slice(&self.body)
+    }
+
+    /// The peer's address; `None` for Unix sockets.
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.remote
+    }
+}
+
+/// Answers plain HTTP.
+pub(super) type Handler = Arc<dyn Fn(&Request) -> Response + Send + Sync>;
+
+/// What answers a path.
+#[derive(Clone)]
+pub(super) enum Route {
+    WebSocket(Hub),
+    Health(Hub),
+    Ready(Hub),
+    Handler(Handler),
+}
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::WebSocket(_) => "WebSocket",
+            Self::Health(_) => "Health",
+            Self::Ready(_) => "Ready",
+            Self::Handler(_) => "Handler",
+        })
+    }
+}
+
+/// Exact paths, and what answers all others.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    exact: Vec<(String, Route)>,
+    fallback: Option<Route>,
+}
+
+impl Routes {
+    /// The path `*` is the fallback. False if the path has a route already.
+    pub(super) fn add(&mut self, path: &str, route: Route) -> bool {
+        let is_free = if path == "*" { self.fallback.is_none() } else { self.find_exact(path).is_none() };
+        if path == "*" {
+            self.fallback = Some(route);
+        } else {
+            self.exact.push((path.to_owned(), route));
+        }
+        is_free
+    }
+
+    pub(super) fn find(&self, path: &str) -> Option<&Route> {
+        self.find_exact(path).or(self.fallback.as_ref())
+    }
+
+    /// Every hub, each once.
+    pub(super) fn hubs(&self) -> Vec<Hub> {
+        let mut hubs: Vec<Hub> = Vec::new();
+        for route in self.exact.iter().map(|(_, route)| route).chain(&self.fallback) {
+            if let Route::WebSocket(hub) | Route::Health(hub) | Route::Ready(hub) = route
+                && !hubs.contains(hub)
+            {
+                hubs.push(hub.clone());
+            }
+        }
+        hubs
+    }
+
+    fn find_exact(&self, path: &str) -> Option<&Route> {
+        self.exact.iter().find(|(p, _)| p == path).map(|(_, route)| route)
+    }
+}
+
+/// The answer of a probe: 200 or 503, and the hub's health as JSON either way.
+pub(super) fn probe(hub: &Hub, is_good: bool, head: &RequestHead) -> Response {
+    if !matches!(head.method(), "GET" | "HEAD") {
+        return Response::text(405, "method not allowed\n").header("Allow", "GET, HEAD");
+    }
+    Response::json(if is_good { 200 } else { 503 }, &hub.health()).header("Cache-Control", "no-store")
+}

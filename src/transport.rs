@@ -1,0 +1,146 @@
+//! The socket of a connection: one blocking read half, one write half that can do both.
+//!
+//! A blocking socket is written to without blocking by `MSG_DONTWAIT`, so that one descriptor serves the reader
+//! thread, every sender and the writer thread. Only the outbox writes after the upgrade; only `conn` reads.
+
+use std::io::{self, IoSlice, Read};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+
+/// No `SIGPIPE` when the peer is gone: the error is enough.
+const SEND: i32 = libc::MSG_NOSIGNAL;
+
+/// How long writing an HTTP answer may take.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// How long the end of an HTTP exchange waits for the peer to close.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// A connected stream: made from a [`TcpStream`] or a [`UnixStream`].
+#[derive(Debug)]
+pub struct Transport {
+    socket: Socket,
+}
+
+impl From<TcpStream> for Transport {
+    /// Also turns Nagle's algorithm off: the hub batches by itself.
+    fn from(stream: TcpStream) -> Self {
+        // A socket that refuses the option still works, only slower.
+        let _ = stream.set_nodelay(true);
+        Self { socket: stream.into() }
+    }
+}
+
+impl From<UnixStream> for Transport {
+    fn from(stream: UnixStream) -> Self {
+        Self { socket: stream.into() }
+    }
+}
+
+impl Transport {
+    pub(crate) fn from_socket(socket: Socket) -> Self {
+        Self { socket }
+    }
+
+    /// The peer's address; `None` for Unix sockets.
+    pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
+        self.socket.peer_addr().ok()?.as_socket()
+    }
+
+    /// Blocks until bytes arrive (0 = the peer has closed) or the read timeout passes (`WouldBlock`).
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        retry(|| (&self.socket).read(buffer))
+    }
+
+    /// `None` = wait for ever.
+    pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        // A zero timeout would mean "for ever" to the kernel.
+        self.socket.set_read_timeout(timeout.map(|t| t.max(Duration::from_millis(1))))
+    }
+
+    pub(crate) fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.socket.set_write_timeout(Some(timeout.max(Duration::from_millis(1))))
+    }
+
+    /// Writes what the socket takes now; `WouldBlock` when that is nothing.
+    pub(crate) fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
+        retry(|| self.socket.send_with_flags(bytes, SEND | libc::MSG_DONTWAIT))
+    }
+
+    /// As [`try_send`](Self::try_send), for several buffers in one system call.
+    pub(crate) fn try_send_all(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        match buffers {
+            [one] => self.try_send(one),
+            _ => retry(|| self.socket.send_vectored_with_flags(buffers, SEND | libc::MSG_DONTWAIT)),
+        }
+    }
+
+    /// Blocks until the socket takes something; `WouldBlock` when the write timeout passes first.
+    pub(crate) fn send_all(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        retry(|| self.socket.send_vectored_with_flags(buffers, SEND))
+    }
+
+    /// Writes a whole HTTP answer, blocking for at most [`ANSWER_TIME`], and closes so that it arrives.
+    pub(crate) fn answer(&self, mut bytes: &[u8]) {
+        let deadline = Instant::now() + ANSWER_TIME;
+        let _ = self.set_write_timeout(ANSWER_TIME);
+        while !bytes.is_empty() && Instant::now() < deadline {
+            match self.send_all(&[IoSlice::new(bytes)]) {
+                Ok(n) => bytes = &bytes[n..],
+                Err(_) => return,
+            }
+        }
+        self.linger(deadline.min(Instant::now() + LINGER_TIME));
+    }
+
+    /// Ends the writing direction: the peer reads what is under way and then the end.
+    pub(crate) fn finish(&self) {
+        // Fails only when the socket is not connected any more.
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// Ends both directions: every blocked read or write on this socket returns.
+    pub(crate) fn kill(&self) {
+        // Fails only when the socket is not connected any more: then there is nothing to end.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Sends FIN and swallows what the peer still sends until it closes too, the time is up or it has sent 16 MiB, so
+    /// that unread input does not turn into a reset that destroys our last bytes on their way.
+    pub(crate) fn linger(&self, deadline: Instant) {
+        if self.socket.shutdown(Shutdown::Write).is_err() {
+            return;
+        }
+        let mut sink = [0u8; 1024];
+        for _ in 0..16 * 1024 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.set_read_timeout(Some(left)).is_err() {
+                return;
+            }
+            if !matches!(self.read(&mut sink), Ok(1..)) {
+                return;
+            }
+        }
+    }
+}
+
+/// The IP address that per-address limits count; an IPv4-mapped IPv6 address counts as its IPv4 address.
+pub(crate) fn canonical_ip(addr: SocketAddr) -> IpAddr {
+    addr.ip().to_canonical()
+}
+
+fn retry(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+/// Whether a read or write ended because its time was up.
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}

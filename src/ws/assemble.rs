@@ -1,0 +1,266 @@
+//! Bytes from a client to whole messages: framing, masking, fragmentation, sizes, text.
+
+use std::io::Cursor;
+
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control as ControlCode, Data, OpCode};
+
+use super::utf8::Utf8Checker;
+use super::{CloseFrame, MessageKind, Violation};
+
+/// The read buffer grows to at most this while a larger message is being read.
+const MAX_BUFFER: usize = 256 * 1024;
+/// Payload bytes that count as progress of an unfinished frame.
+const PROGRESS: u64 = 16 * 1024;
+
+/// What the peer has said.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    Message(MessageKind, Vec<u8>),
+    Ping(Vec<u8>),
+    Pong,
+    Close(CloseFrame),
+}
+
+/// A frame whose payload is still arriving.
+#[derive(Debug)]
+struct Partial {
+    header: FrameHeader,
+    left: u64,
+    /// Where in the mask the next payload byte stands.
+    mask_at: usize,
+    /// Payload of a control frame; data goes to the message under assembly.
+    control: Vec<u8>,
+}
+
+/// A data message under assembly, perhaps over several frames.
+#[derive(Debug)]
+struct Assembly {
+    kind: MessageKind,
+    payload: Vec<u8>,
+    utf8: Utf8Checker,
+}
+
+impl Assembly {
+    /// Checks the text that has arrived at `from`.
+    fn check(&mut self, from: usize) -> Result<(), Violation> {
+        let is_good = self.kind != MessageKind::Text || self.utf8.push(&self.payload[from..]);
+        if is_good { Ok(()) } else { Err(Violation::utf8()) }
+    }
+}
+
+/// The receiving half of a connection. Give it bytes through [`space`](Self::space) and [`filled`](Self::filled), take
+/// events from [`next`](Self::next); after an error it must not be used again.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    buffer: Vec<u8>,
+    /// Unread bytes stand at `start..end`.
+    start: usize,
+    end: usize,
+    idle_buffer: usize,
+    max_message: usize,
+    frame: Option<Partial>,
+    message: Option<Assembly>,
+    /// Counts finished frames and large steps of unfinished ones.
+    progress: u64,
+}
+
+impl Decoder {
+    pub(crate) fn new(idle_buffer: usize, max_message: usize) -> Self {
+        Self {
+            buffer: vec![0; idle_buffer],
+            start: 0,
+            end: 0,
+            idle_buffer,
+            max_message,
+            frame: None,
+            message: None,
+            progress: 0,
+        }
+    }
+
+    /// Where the next read goes; never empty.
+    pub(crate) fn space(&mut self) -> &mut [u8] {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        let wanted = self.wanted_buffer();
+        if wanted > self.buffer.len() {
+            self.buffer.resize(wanted, 0);
+        } else if wanted == self.idle_buffer && self.end < wanted && self.buffer.len() > wanted {
+            self.buffer.truncate(wanted);
+            self.buffer.shrink_to_fit();
+        }
+        &mut self.buffer[self.end..]
+    }
+
+    pub(crate) fn filled(&mut self, n: usize) {
+        self.end += n;
+    }
+
+    /// A number that changes whenever the peer gets on: a frame ends, or 16 KiB more of a frame have come.
+    pub(crate) fn progress(&self) -> u64 {
+        self.progress
+    }
+
+    /// Whether a frame or message has begun and not ended.
+    pub(crate) fn is_mid_message(&self) -> bool {
+        self.frame.is_some() || self.message.is_some() || self.start < self.end
+    }
+
+    /// The next event that is whole, or `None` when more bytes are needed.
+    pub(crate) fn next(&mut self) -> Result<Option<Event>, Violation> {
+        loop {
+            if self.frame.is_none() {
+                match self.parse_header()? {
+                    Some(frame) => self.frame = Some(frame),
+                    None => return Ok(None),
+                }
+            }
+            self.take_payload()?;
+            match self.frame.take() {
+                Some(frame) if frame.left > 0 => {
+                    self.frame = Some(frame);
+                    return Ok(None);
+                }
+                Some(frame) => {
+                    self.progress += 1;
+                    if let Some(event) = self.finish(frame)? {
+                        return Ok(Some(event));
+                    }
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The idle size, or more while the payload in progress needs it.
+    fn wanted_buffer(&self) -> usize {
+        let left = self.frame.as_ref().map_or(0, |f| f.left);
+        let left = usize::try_from(left).unwrap_or(MAX_BUFFER).min(MAX_BUFFER);
+        left.max(self.idle_buffer)
+    }
+
+    fn parse_header(&mut self) -> Result<Option<Partial>, Violation> {
+        let unread = &self.buffer[self.start..self.end];
+        let mut cursor = Cursor::new(unread);
+        let parsed = FrameHeader::parse(&mut cursor).map_err(|_| Violation::protocol("reserved opcode"))?;
+        let Some((header, len)) = parsed else { return Ok(None) };
+        let used = usize::try_from(cursor.position()).unwrap_or(unread.len());
+        self.check_header(&header, len)?;
+        self.start += used;
+        self.begin(&header, len);
+        Ok(Some(Partial { header, left: len, mask_at: 0, control: Vec::new() }))
+    }
+
+    /// Everything that can be wrong is refused here, before any payload is stored.
+    fn check_header(&self, header: &FrameHeader, len: u64) -> Result<(), Violation> {
+        if header.rsv1 || header.rsv2 || header.rsv3 {
+            return Err(Violation::protocol("reserved bit set"));
+        }
+        if header.mask.is_none() {
+            return Err(Violation::protocol("client frame without mask"));
+        }
+        match header.opcode {
+            OpCode::Control(_) if !header.is_final => Err(Violation::protocol("fragmented control frame")),
+            OpCode::Control(_) if len > 125 => Err(Violation::protocol("control frame over 125 bytes")),
+            OpCode::Control(_) => Ok(()),
+            OpCode::Data(Data::Continue) if self.message.is_none() => {
+                Err(Violation::protocol("continuation of nothing"))
+            }
+            OpCode::Data(Data::Text | Data::Binary) if self.message.is_some() => {
+                Err(Violation::protocol("new message inside a fragmented one"))
+            }
+            OpCode::Data(_) => self.check_size(len),
+        }
+    }
+
+    fn check_size(&self, len: u64) -> Result<(), Violation> {
+        let stored = self.message.as_ref().map_or(0, |m| m.payload.len()) as u64;
+        // RFC 6455 §5.2: the most significant bit of a 64-bit length must be 0.
+        if len >> 63 != 0 {
+            return Err(Violation::protocol("length over 63 bits"));
+        }
+        if stored.saturating_add(len) > self.max_message as u64 {
+            return Err(Violation::too_big());
+        }
+        Ok(())
+    }
+
+    /// Opens the message that a first data frame starts. Memory is reserved for what has arrived, not for what the
+    /// header announces: a whole small message gets exactly its size.
+    fn begin(&mut self, header: &FrameHeader, len: u64) {
+        let kind = match header.opcode {
+            OpCode::Data(Data::Text) => MessageKind::Text,
+            OpCode::Data(Data::Binary) => MessageKind::Binary,
+            _ => return,
+        };
+        let arrived = usize::try_from(len).unwrap_or(usize::MAX).min(self.end - self.start);
+        self.message = Some(Assembly { kind, payload: Vec::with_capacity(arrived), utf8: Utf8Checker::default() });
+    }
+
+    /// Moves what has arrived of the frame's payload to its place, unmasked and checked.
+    fn take_payload(&mut self) -> Result<(), Violation> {
+        let Some(frame) = self.frame.as_mut() else { return Ok(()) };
+        let unread = &self.buffer[self.start..self.end];
+        let n = usize::try_from(frame.left).unwrap_or(usize::MAX).min(unread.len());
+        if n == 0 {
+            return Ok(());
+        }
+        let is_data = matches!(frame.header.opcode, OpCode::Data(_));
+        let target = match self.message.as_mut() {
+            Some(message) if is_data => &mut message.payload,
+            _ => &mut frame.control,
+        };
+        let from = target.len();
+        target.extend_from_slice(&unread[..n]);
+        unmask(&mut target[from..], frame.header.mask.unwrap_or_default(), frame.mask_at);
+        frame.mask_at = (frame.mask_at + n) % 4;
+        let before = frame.left / PROGRESS;
+        frame.left -= n as u64;
+        self.progress += before - frame.left / PROGRESS;
+        self.start += n;
+        if is_data && let Some(message) = self.message.as_mut() {
+            return message.check(from);
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, frame: Partial) -> Result<Option<Event>, Violation> {
+        match frame.header.opcode {
+            OpCode::Control(ControlCode::Ping) => Ok(Some(Event::Ping(frame.control))),
+            OpCode::Control(ControlCode::Pong) => Ok(Some(Event::Pong)),
+            OpCode::Control(_) => CloseFrame::parse(&frame.control).map(|close| Some(Event::Close(close))),
+            OpCode::Data(_) if !frame.header.is_final => Ok(None),
+            OpCode::Data(_) => self.finish_message(),
+        }
+    }
+
+    fn finish_message(&mut self) -> Result<Option<Event>, Violation> {
+        let Some(message) = self.message.take() else { return Ok(None) };
+        if message.kind == MessageKind::Text && !message.utf8.is_complete() {
+            return Err(Violation::utf8());
+        }
+        Ok(Some(Event::Message(message.kind, message.payload)))
+    }
+}
+
+/// RFC 6455 §5.3, eight bytes at a time; `at` is where in the mask the first byte stands.
+fn unmask(bytes: &mut [u8], mut mask: [u8; 4], at: usize) {
+    mask.rotate_left(at);
+    let [a, b, c, d] = mask;
+    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let mut chunks = bytes.chunks_exact_mut(8);
+    for chunk in &mut chunks {
+        let mut word = [0; 8];
+        word.copy_from_slice(chunk);
+        chunk.copy_from_slice(&(u64::from_ne_bytes(word) ^ wide).to_ne_bytes());
+    }
+    for (byte, key) in chunks.into_remainder().iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= key;
+    }
+}
+
+#[cfg(test)]
+#[path = "assemble_tests.rs"]
+mod tests;

@@ -1,0 +1,151 @@
+//! The decoder against hand-made client frames, cut in every way.
+
+use super::*;
+
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// A masked client frame with `first` as its first byte (FIN, reserved bits, opcode).
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![first];
+    match payload.len() {
+        n @ 0..126 => out.push(0x80 | n as u8),
+        n @ 126..65_536 => {
+            out.push(0x80 | 126);
+            out.extend((n as u16).to_be_bytes());
+        }
+        n => {
+            out.push(0x80 | 127);
+            out.extend((n as u64).to_be_bytes());
+        }
+    }
+    out.extend(MASK);
+    out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(b, m)| b ^ m));
+    out
+}
+
+/// Feeds `bytes` in steps of `step` and collects the events, or the first violation's code.
+fn decode(bytes: &[u8], step: usize, max: usize) -> Result<Vec<Event>, u16> {
+    let mut decoder = Decoder::new(256, max);
+    let mut events = Vec::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let space = decoder.space();
+        let n = step.min(rest.len()).min(space.len());
+        space[..n].copy_from_slice(&rest[..n]);
+        decoder.filled(n);
+        rest = &rest[n..];
+        while let Some(event) = decoder.next().map_err(|v| v.code)? {
+            events.push(event);
+        }
+    }
+    Ok(events)
+}
+
+fn text(s: &str) -> Event {
+    Event::Message(MessageKind::Text, s.as_bytes().to_vec())
+}
+
+#[test]
+fn whole_and_fragmented_messages_in_every_cut() {
+    let stream = [
+        frame(0x81, b"hello"),
+        frame(0x01, "κόσ".as_bytes()),
+        frame(0x89, b"ping"),
+        frame(0x00, b""),
+        frame(0x80, "με".as_bytes()),
+        frame(0x8a, b""),
+        frame(0x82, &[9; 300]),
+        frame(0x88, b"\x03\xe8bye"),
+    ]
+    .concat();
+    for step in 1..=stream.len() {
+        let expected = vec![
+            text("hello"),
+            Event::Ping(b"ping".to_vec()),
+            text("κόσμε"),
+            Event::Pong,
+            Event::Message(MessageKind::Binary, vec![9; 300]),
+            Event::Close(CloseFrame { code: Some(1000), reason: "bye".into() }),
+        ];
+        assert_eq!(decode(&stream, step, 1000), Ok(expected), "step {step}");
+    }
+}
+
+#[test]
+fn violations_and_their_codes() {
+    let unmasked = vec![0x81, 0x00];
+    let huge = [vec![0x82, 0x80 | 127], u64::MAX.to_be_bytes().to_vec(), MASK.to_vec()].concat();
+    let cases: [(&str, Vec<u8>, u16); 15] = [
+        ("no mask", unmasked, 1002),
+        ("rsv1", frame(0xc1, b""), 1002),
+        ("rsv2", frame(0xa1, b""), 1002),
+        ("rsv3", frame(0x91, b""), 1002),
+        ("opcode 3", frame(0x83, b""), 1002),
+        ("opcode 11", frame(0x8b, b""), 1002),
+        ("fragmented ping", frame(0x09, b""), 1002),
+        ("long ping", frame(0x89, &[0; 126]), 1002),
+        ("continuation of nothing", frame(0x80, b"x"), 1002),
+        ("text inside text", [frame(0x01, b"a"), frame(0x81, b"b")].concat(), 1002),
+        ("bad close", frame(0x88, b"x"), 1002),
+        ("64-bit length", huge, 1002),
+        ("bad text", frame(0x81, b"\xff"), 1007),
+        ("text that ends early", frame(0x81, "é".as_bytes()[..1].as_ref()), 1007),
+        ("too big over fragments", [frame(0x02, &[0; 600]), frame(0x80, &[0; 401])].concat(), 1009),
+    ];
+    for (name, bytes, code) in cases {
+        for step in [1, 7, bytes.len()] {
+            assert_eq!(decode(&bytes, step, 1000), Err(code), "{name}, step {step}");
+        }
+    }
+}
+
+#[test]
+fn bad_text_fails_before_its_frame_ends() {
+    let whole = frame(0x81, b"fine \xff then much more");
+    let head = &whole[..6 + 6];
+    assert_eq!(decode(head, 1, 1000), Err(1007));
+}
+
+#[test]
+fn the_buffer_grows_for_a_large_message_and_shrinks_again() {
+    let mut decoder = Decoder::new(4096, 1 << 20);
+    let bytes = frame(0x82, &vec![5; 600_000]);
+    let mut rest = bytes.as_slice();
+    let mut largest = 0;
+    let mut got = None;
+    while !rest.is_empty() {
+        let space = decoder.space();
+        largest = largest.max(space.len());
+        let n = space.len().min(rest.len());
+        space[..n].copy_from_slice(&rest[..n]);
+        decoder.filled(n);
+        rest = &rest[n..];
+        got = decoder.next().expect("valid");
+    }
+    assert_eq!(got, Some(Event::Message(MessageKind::Binary, vec![5; 600_000])));
+    assert_eq!(largest, MAX_BUFFER);
+    assert_eq!(decoder.space().len(), 4096);
+    assert_eq!(decoder.buffer.capacity(), 4096);
+}
+
+#[test]
+fn memory_follows_what_has_arrived() {
+    let mut decoder = Decoder::new(4096, 1 << 30);
+    let head = [vec![0x82, 0x80 | 127], (1_u64 << 30).to_be_bytes().to_vec(), MASK.to_vec(), vec![1; 10]].concat();
+    decoder.space()[..head.len()].copy_from_slice(&head);
+    decoder.filled(head.len());
+    assert_eq!(decoder.next(), Ok(None));
+    assert!(decoder.message.as_ref().is_some_and(|m| m.payload.capacity() <= 4096));
+}
+
+#[test]
+fn unmasking_agrees_with_the_simple_loop_at_every_offset() {
+    for at in 0..4 {
+        for len in 0..40 {
+            let mut bytes: Vec<u8> = (0..len).collect();
+            unmask(&mut bytes, MASK, at);
+            let simple: Vec<u8> = (0..len).map(|i| i ^ MASK[(at + i as usize) % 4]).collect();
+            assert_eq!(bytes, simple);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Server frames: never masked (RFC 6455 §5.1), one header and the payload in one buffer.
+
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding;
+
+use super::MessageKind;
+
+/// The control frames a server sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Control {
+    Ping,
+    Pong,
+    Close,
+}
+
+/// One unfragmented data frame.
+pub(crate) fn encode_message(kind: MessageKind, payload: &[u8]) -> Vec<u8> {
+    let opcode = match kind {
+        MessageKind::Text => coding::OpCode::Data(coding::Data::Text),
+        MessageKind::Binary => coding::OpCode::Data(coding::Data::Binary),
+    };
+    encode(opcode, payload.len(), |out| out.extend_from_slice(payload))
+}
+
+/// One text frame of several texts, joined by `\n`.
+pub(crate) fn encode_joined_text<'a>(texts: impl Iterator<Item = &'a [u8]> + Clone) -> Vec<u8> {
+    let len = texts.clone().map(|t| t.len() + 1).sum::<usize>().saturating_sub(1);
+    encode(coding::OpCode::Data(coding::Data::Text), len, |out| {
+        for (i, text) in texts.enumerate() {
+            if i > 0 {
+                out.push(b'\n');
+            }
+            out.extend_from_slice(text);
+        }
+    })
+}
+
+/// A control frame; the payload is cut at 125 bytes (RFC 6455 §5.5).
+pub(crate) fn encode_control(control: Control, payload: &[u8]) -> Vec<u8> {
+    let opcode = coding::OpCode::Control(match control {
+        Control::Ping => coding::Control::Ping,
+        Control::Pong => coding::Control::Pong,
+        Control::Close => coding::Control::Close,
+    });
+    let payload = &payload[..payload.len().min(125)];
+    encode(opcode, payload.len(), |out| out.extend_from_slice(payload))
+}
+
+fn encode(opcode: coding::OpCode, len: usize, payload: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let header = FrameHeader { opcode, ..FrameHeader::default() };
+    let mut out = Vec::with_capacity(header.len(len as u64) + len);
+    header.format(len as u64, &mut out).expect("writing to a Vec cannot fail");
+    payload(&mut out);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_take_the_shortest_form() {
+        for (len, head) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
+            let frame = encode_message(MessageKind::Binary, &vec![7; len]);
+            assert_eq!((frame.len(), frame.capacity()), (head + len, head + len));
+            assert_eq!(frame[0], 0x82);
+        }
+        assert_eq!(encode_message(MessageKind::Text, b"hi"), b"\x81\x02hi");
+    }
+
+    #[test]
+    fn joined_texts_and_controls() {
+        assert_eq!(encode_joined_text([b"a".as_slice(), b"bc"].into_iter()), b"\x81\x04a\nbc");
+        assert_eq!(encode_control(Control::Pong, b"x"), b"\x8a\x01x");
+        assert_eq!(encode_control(Control::Ping, &[0; 200]).len(), 127);
+        assert_eq!(encode_control(Control::Close, &[3, 232]), b"\x88\x02\x03\xe8");
+    }
+}

@@ -1,0 +1,74 @@
+//! The WebSocket protocol without I/O: bytes to frames to messages and back.
+//!
+//! The only module that names a WebSocket crate: frame headers, opcodes and close codes are tungstenite's, the
+//! assembly is ours, because it validates text as it arrives and allocates only for what has arrived.
+
+mod assemble;
+mod close;
+mod frame;
+mod utf8;
+
+pub(crate) use assemble::{Decoder, Event};
+pub use close::close_code;
+pub(crate) use close::{CloseFrame, check_close};
+pub(crate) use frame::{Control, encode_control, encode_joined_text, encode_message};
+
+use tungstenite::handshake::derive_accept_key;
+
+/// What a message carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MessageKind {
+    /// UTF-8 text (opcode 1).
+    Text,
+    /// Arbitrary bytes (opcode 2).
+    Binary,
+}
+
+/// The value of `Sec-WebSocket-Accept` for a key (RFC 6455 §4.2.2).
+pub(crate) fn accept_key(key: &str) -> String {
+    derive_accept_key(key.as_bytes())
+}
+
+/// Whether a `Sec-WebSocket-Key` is the base64 of 16 bytes (RFC 6455 §4.1): 22 digits and two paddings.
+pub(crate) fn is_valid_key(key: &str) -> bool {
+    let digits = key.strip_suffix("==").unwrap_or_default();
+    // 16 bytes leave four zero bits in the last digit.
+    digits.len() == 22
+        && digits.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
+        && digits.ends_with(['A', 'Q', 'g', 'w'])
+}
+
+/// A peer that broke the protocol: the close code it gets and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Violation {
+    pub(crate) code: u16,
+    pub(crate) reason: &'static str,
+}
+
+impl Violation {
+    pub(crate) const fn protocol(reason: &'static str) -> Self {
+        Self { code: close_code::PROTOCOL_ERROR, reason }
+    }
+
+    pub(crate) const fn utf8() -> Self {
+        Self { code: close_code::INVALID_PAYLOAD, reason: "invalid UTF-8" }
+    }
+
+    pub(crate) const fn too_big() -> Self {
+        Self { code: close_code::MESSAGE_TOO_BIG, reason: "message too big" }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_the_key_of_the_rfc_and_refuses_others() {
+        assert_eq!(accept_key("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert!(is_valid_key("dGhlIHNhbXBsZSBub25jZQ=="));
+        for bad in ["", "==", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZR==", "dGhlIHNhbXBsZSBub25jZ?=="] {
+            assert!(!is_valid_key(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! A WebSocket client of a few lines, so that tests can also say what no decent client would; and a server to say it
+//! to. Every read has a deadline.
+#![allow(dead_code, clippy::unwrap_used, reason = "each test file uses a part, and a test may fail by a panic")]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use wshub::{Hub, HubBuilder, Server, ServerHandle};
+
+/// No test waits longer than this for anything that is going to happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+pub(crate) const TEXT: u8 = 0x81;
+pub(crate) const BINARY: u8 = 0x82;
+pub(crate) const CLOSE: u8 = 0x88;
+pub(crate) const PING: u8 = 0x89;
+pub(crate) const PONG: u8 = 0x8a;
+
+/// A server on a free port of the loopback; it is shut down when dropped.
+pub(crate) struct TestServer {
+    pub(crate) hub: Hub,
+    pub(crate) addr: SocketAddr,
+    pub(crate) handle: ServerHandle,
+}
+
+impl TestServer {
+    /// Serves the hub at `/ws`, with probes.
+    pub(crate) fn new(builder: HubBuilder) -> Self {
+        Self::with(builder, |server| server)
+    }
+
+    pub(crate) fn with(builder: HubBuilder, change: impl FnOnce(Server) -> Server) -> Self {
+        let hub = builder.build().unwrap();
+        let server = Server::bind("127.0.0.1:0").unwrap().websocket("/ws", &hub).probes(&hub);
+        let handle = change(server).spawn().unwrap();
+        Self { hub, addr: handle.local_addr().unwrap(), handle }
+    }
+
+    pub(crate) fn connect(&self) -> WsClient {
+        self.connect_to("/ws")
+    }
+
+    /// Connects to a path with a query, such as `/ws?user=ann`.
+    pub(crate) fn connect_to(&self, target: &str) -> WsClient {
+        WsClient::connect(self.addr, target, "")
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        let _ = self.handle.shutdown(Duration::from_secs(5));
+    }
+}
+
+/// One received frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Frame {
+    /// FIN, reserved bits and opcode, as [`TEXT`].
+    pub(crate) first: u8,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Frame {
+    pub(crate) fn text(&self) -> &str {
+        assert_eq!(self.first, TEXT, "{self:?}");
+        std::str::from_utf8(&self.payload).unwrap()
+    }
+
+    /// Close code and reason.
+    pub(crate) fn close(&self) -> (u16, &str) {
+        assert_eq!(self.first, CLOSE, "{self:?}");
+        let (code, reason) = self.payload.split_at(2);
+        (u16::from_be_bytes([code[0], code[1]]), std::str::from_utf8(reason).unwrap())
+    }
+}
+
+/// A client connection.
+pub(crate) struct WsClient {
+    pub(crate) stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl WsClient {
+    /// Connects and expects the 101. `headers` are further header lines, each with its CR LF.
+    pub(crate) fn connect(addr: SocketAddr, target: &str, headers: &str) -> Self {
+        let (head, client) = Self::try_connect(addr, target, headers);
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        assert!(head.contains(&format!("\r\nSec-WebSocket-Accept: {ACCEPT}\r\n")), "{head}");
+        client
+    }
+
+    /// Connects and gives the response head.
+    pub(crate) fn try_connect(addr: SocketAddr, target: &str, headers: &str) -> (String, Self) {
+        let request = format!(
+            "GET {target} HTTP/1.1\r\nHost: {addr}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n"
+        );
+        let mut stream = TcpStream::connect(addr).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut client = Self { stream, buffer: Vec::new() };
+        let head = client.read_head();
+        (head, client)
+    }
+
+    fn read_head(&mut self) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(at) = self.buffer.windows(4).position(|w| w == b"\r\n\r\n") {
+                let head = self.buffer.drain(..at + 4).collect();
+                return String::from_utf8(head).unwrap();
+            }
+            assert!(self.fill(deadline), "closed before the response: {:?}", String::from_utf8_lossy(&self.buffer));
+        }
+    }
+
+    pub(crate) fn send_text(&mut self, text: &str) {
+        self.send_frame(TEXT, text.as_bytes());
+    }
+
+    pub(crate) fn send_frame(&mut self, first: u8, payload: &[u8]) {
+        self.stream.write_all(&client_frame(first, payload)).unwrap();
+    }
+
+    pub(crate) fn send_close(&mut self, code: u16) {
+        self.send_frame(CLOSE, &code.to_be_bytes());
+    }
+
+    /// The next frame; panics at the end of the stream.
+    pub(crate) fn frame(&mut self) -> Frame {
+        self.next_frame().expect("the server closed the connection")
+    }
+
+    /// The next frame, or `None` at the end of the stream (also by a reset).
+    pub(crate) fn next_frame(&mut self) -> Option<Frame> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some((frame, used)) = parse(&self.buffer) {
+                self.buffer.drain(..used);
+                return Some(frame);
+            }
+            if !self.fill(deadline) {
+                return None;
+            }
+        }
+    }
+
+    /// The next text message, pings aside.
+    pub(crate) fn text(&mut self) -> String {
+        loop {
+            let frame = self.frame();
+            if frame.first != PING {
+                return frame.text().to_owned();
+            }
+        }
+    }
+
+    /// Everything up to the end of the stream must be nothing.
+    pub(crate) fn expect_end(&mut self) {
+        let next = self.next_frame();
+        assert_eq!(next, None);
+    }
+
+    /// Reads the close frame, answers it, and expects the end; gives code and reason.
+    pub(crate) fn expect_close(&mut self) -> (u16, String) {
+        let frame = self.frame();
+        let (code, reason) = frame.close();
+        let result = (code, reason.to_owned());
+        let _ = self.stream.write_all(&client_frame(CLOSE, &code.to_be_bytes()));
+        self.expect_end();
+        result
+    }
+
+    /// Closes normally and waits for the end.
+    pub(crate) fn close(mut self) {
+        self.send_close(1000);
+        while self.next_frame().is_some() {}
+    }
+
+    fn fill(&mut self, deadline: Instant) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        assert!(!left.is_zero(), "nothing came in {PATIENCE:?}; so far {} bytes", self.buffer.len());
+        self.stream.set_read_timeout(Some(left)).unwrap();
+        let mut chunk = [0; 16 * 1024];
+        match self.stream.read(&mut chunk) {
+            Ok(0) => false,
+            Ok(n) => {
+                self.buffer.extend_from_slice(&chunk[..n]);
+                true
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => false,
+            Err(e) => panic!("reading: {e}; so far {} bytes", self.buffer.len()),
+        }
+    }
+}
+
+/// A masked client frame.
+pub(crate) fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+    let mut out = vec![first];
+    match payload.len() {
+        n @ 0..126 => out.push(0x80 | u8::try_from(n).unwrap()),
+        n @ 126..65_536 => {
+            out.push(0x80 | 126);
+            out.extend(u16::try_from(n).unwrap().to_be_bytes());
+        }
+        n => {
+            out.push(0x80 | 127);
+            out.extend((n as u64).to_be_bytes());
+        }
+    }
+    out.extend(MASK);
+    out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(b, m)| b ^ m));
+    out
+}
+
+/// The server frame at the front of `bytes`, and its length.
+fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
+    let (head, len) = match bytes.get(1)? {
+        126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
+        127 => (10, usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).unwrap()),
+        n @ 0..126 => (2, usize::from(*n)),
+        _ => panic!("a masked server frame"),
+    };
+    let payload = bytes.get(head..head + len)?.to_vec();
+    Some((Frame { first: bytes[0], payload }, head + len))
+}
+
+/// Sends raw bytes, ends the writing direction, and reads all that comes back.
+pub(crate) fn exchange(addr: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    // The server may answer and close before it has all: then writing fails, and the answer still counts.
+    let _ = stream.write_all(bytes);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answer = Vec::new();
+    let mut chunk = [0; 4096];
+    while let Ok(n @ 1..) = stream.read(&mut chunk) {
+        answer.extend_from_slice(&chunk[..n]);
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Waits until `condition` holds.
+pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not in {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
