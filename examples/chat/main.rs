@@ -14,10 +14,8 @@ use model::{Event, Histories, Line, Person, Refusal, Request};
 use wshub::{Client, Config, DebugMetrics, DropPolicy, HandlerResult, Hub, Limits, Message, Response};
 use wshub::{RoomError, Server, Target};
 
-/// Who has been welcomed is in this room, and hears which rooms there are. No visitor can name it: see `model::room_name`.
+/// Everybody is in this room, once welcomed: it hears which other rooms there are. `model::room_name` keeps others out.
 const EVERYONE: &str = "\n";
-/// The list of rooms is sent at most once in this time, however often rooms change.
-const PAUSE: Duration = Duration::from_millis(100);
 
 struct Chat {
     histories: Histories,
@@ -56,27 +54,26 @@ fn welcome(client: &Client) -> HandlerResult {
     client.set_metadata("name", name.clone());
     client.send_json(&Event::Welcome(Person::of(client)))?;
     if !is_granted {
-        client.send_json(&Event::Error {
-            code: "name",
-            message: format!("names have 1 to 32 characters: you are {name:?}"),
-        })?;
+        let message = format!("names have 1 to 32 characters: you are {name:?}");
+        client.send_json(&Event::Error { code: "name", message })?;
     }
     client.join(EVERYONE)?;
     client.send_json(&rooms(client.hub()))
 }
 
+/// However often rooms change, their list is sent ten times a second at most.
 fn announce_rooms(hub: &Hub, changes: &mpsc::Receiver<()>) {
     while changes.recv().is_ok() {
         if let Ok(message) = Message::json(&rooms(hub)) {
             let _ = hub.send(Target::room(EVERYONE), message);
         }
-        thread::sleep(PAUSE);
+        thread::sleep(Duration::from_millis(100));
     }
 }
 
 fn rooms(hub: &Hub) -> Event<'static> {
     let rooms = hub.rooms().into_iter().filter(|(name, _)| &**name != EVERYONE);
-    Event::Rooms { rooms: rooms.map(|(name, members)| model::Room { name: name.to_string(), members }).collect() }
+    Event::Rooms { rooms: rooms.map(model::Room::from).collect() }
 }
 
 impl Chat {

@@ -35,8 +35,14 @@ pub(crate) enum Event<'a> {
 
 #[derive(Serialize)]
 pub(crate) struct Room {
-    pub(crate) name: String,
-    pub(crate) members: usize,
+    name: String,
+    members: usize,
+}
+
+impl From<(Arc<str>, usize)> for Room {
+    fn from((name, members): (Arc<str>, usize)) -> Self {
+        Self { name: name.to_string(), members }
+    }
 }
 
 #[derive(Serialize)]
