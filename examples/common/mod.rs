@@ -1,7 +1,8 @@
 //! What every example needs: options from the command line, and a clean end on SIGTERM or SIGINT.
 #![allow(dead_code, clippy::print_stdout, clippy::print_stderr, reason = "each example uses a part and prints")]
 
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -67,7 +68,7 @@ pub(crate) fn get(request: &Request, answer: impl FnOnce() -> Response) -> Respo
 pub(crate) fn prometheus(stats: &DebugStats) -> Response {
     let mut text = String::new();
     let mut add = |name: &str, kind: &str, value: &dyn std::fmt::Display| {
-        text += &format!("# TYPE wshub_{name} {kind}\nwshub_{name} {value}\n");
+        let _ = write!(text, "# TYPE wshub_{name} {kind}\nwshub_{name} {value}\n");
     };
     add("connections_active", "gauge", &stats.active_connections);
     add("connections_total", "counter", &stats.total_connections);
@@ -82,7 +83,7 @@ pub(crate) fn prometheus(stats: &DebugStats) -> Response {
     add("room_leaves_total", "counter", &stats.room_leaves);
     text += "# TYPE wshub_errors_total counter\n";
     for (error, count) in &stats.errors {
-        text += &format!("wshub_errors_total{{type=\"{error}\"}} {count}\n");
+        let _ = writeln!(text, "wshub_errors_total{{type=\"{error}\"}} {count}");
     }
     Response::new(200).header("Content-Type", "text/plain; version=0.0.4; charset=utf-8").body(text)
 }

@@ -202,7 +202,9 @@ impl Hub {
                 turns[0] = self.remove_user(&mut users, &old, client);
             }
         }
-        turns.into_iter().for_each(|turn| self.run_turns(turn));
+        for turn in turns {
+            self.run_turns(turn);
+        }
         Ok(())
     }
 

@@ -207,7 +207,7 @@ impl Outbox {
             if slot.as_ref().is_some_and(|b| b.handed_over) {
                 return;
             }
-            let pumped = self.pump(&mut slot, MAX_BATCHES, |t, buffers| t.try_send_all(buffers));
+            let pumped = self.pump(&mut slot, MAX_BATCHES, Transport::try_send_all);
             drop(slot);
             match pumped {
                 Pumped::Idle if self.has_work() => {}
