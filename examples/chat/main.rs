@@ -25,7 +25,7 @@ struct Chat {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
-    let (changed, changes) = mpsc::sync_channel(1);
+    let (changed, notes) = mpsc::sync_channel(1);
     // Lives as long as the program.
     let chat: &Chat = Box::leak(Box::new(Chat { histories: Histories::default(), changed }));
     let metrics = Arc::new(DebugMetrics::new());
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .probes(&hub)
         .handle("/", |request| common::get(request, || Response::html(include_str!("page.html"))))
         .handle("/metrics", move |request| common::get(request, || common::prometheus(&metrics.stats())));
-    thread::spawn(move || announce_rooms(&hub, &changes));
+    thread::spawn(move || announce_rooms(&hub, &notes));
     common::serve(server)
 }
 
@@ -62,8 +62,8 @@ fn welcome(client: &Client) -> HandlerResult {
 }
 
 /// However often rooms change, their list is sent ten times a second at most.
-fn announce_rooms(hub: &Hub, changes: &mpsc::Receiver<()>) {
-    while changes.recv().is_ok() {
+fn announce_rooms(hub: &Hub, notes: &mpsc::Receiver<()>) {
+    while notes.recv().is_ok() {
         if let Ok(message) = Message::json(&rooms(hub)) {
             let _ = hub.send(Target::room(EVERYONE), message);
         }
