@@ -43,19 +43,23 @@
 //!
 //! ```text
 //! TcpListener / UnixListener
-//!   └ accept thread ── one thread per connection, named, small stack ───────────────────────────┐
-//!       http::head     bytes → RequestHead, limits on size, count and time                      │
-//!       server::routes /ws → upgrade, /healthz /readyz → probes, other paths → handlers         │
-//!       conn::upgrade  version, key, origin, on_upgrade → Admission | Rejection                 │ same thread
-//!       conn::reader   blocking read → every whole message in the buffer → hooks and handlers   │ all the way
-//!       ws             bytes ↔ frames ↔ messages; UTF-8, sizes, close codes; pure, no I/O ──────┘
+//!   └ accept thread ── one named thread per connection ───────────────────────┐
+//!       http::head      bytes → RequestHead; limits on size, count and time   │
+//!       server::routes  /ws → upgrade, /healthz → probe, others → handlers    │
+//!       conn::upgrade   version, key, origin, on_upgrade → Admission          │ the same
+//!       conn::reader    blocking read → every whole message → hooks, handlers │ thread
+//!       ws              bytes ↔ frames ↔ messages; pure, no I/O ──────────────┘ all the way
 //!   hub.send(target, message)
-//!       hub            target → recipients (clients → rooms → room → client → user index)
-//!       message        the wire bytes, made once per broadcast, shared by every recipient
-//!       outbox         a bounded queue with a drop policy; the sender drains it into the socket without blocking;
-//!                      a socket that pushes back wakes the connection's writer thread
-//!       transport      the socket: TCP or Unix
+//!       hub             clients → rooms → room → client → user index
+//!       message         wire bytes, made once, shared by every recipient
+//!       outbox          a bounded queue and the right to write: the sender writes
+//!                       without blocking; when a socket pushes back, the
+//!                       connection's writer thread takes over
+//!       transport       the socket: TCP or Unix
 //! ```
+//!
+//! These are also the modules of the source, in the order in which it is best read; `config`, `error`, `metrics` and
+//! `log_limit` are used all along the way.
 //!
 //! # What always holds
 //!
@@ -80,7 +84,7 @@
 //!
 //! # Logging
 //!
-//! Through the [`log`] crate. Queries, headers and message contents are never logged at `info` or above. Refused upgrades,
+//! Through the `log` crate. Queries, headers and message contents are never logged at `info` or above. Refused upgrades,
 //! bad requests and failures to accept write at most ten records a second each, and then how many were left out.
 //!
 //! | target | error | warn | info | debug |
