@@ -89,7 +89,8 @@ impl RequestHead {
     pub fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, HeadError> {
         let window = &bytes[..bytes.len().min(MAX_HEAD)];
         check_line_ends(window)?;
-        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        // On the heap: 2 KiB of stack would stay resident for as long as the connection lives.
+        let mut headers = vec![httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut headers);
         let length = match request.parse(window) {
             Ok(httparse::Status::Complete(n)) => n,

@@ -54,7 +54,7 @@ impl Client {
     /// A client that is not registered yet. Its outbox holds everything back until it is opened.
     pub(crate) fn new(
         hub: &Hub,
-        outbox: Outbox,
+        outbox: Arc<Outbox>,
         head: RequestHead,
         subprotocol: Option<String>,
         metadata: Vec<(String, Metadata)>,
@@ -63,7 +63,7 @@ impl Client {
             id: ClientId::random(),
             hub: hub.clone(),
             remote: outbox.transport().peer_addr(),
-            outbox: Arc::new(outbox),
+            outbox,
             head,
             subprotocol,
             connected_at: SystemTime::now(),

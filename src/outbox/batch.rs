@@ -119,20 +119,30 @@ impl Batch {
 
     /// Writes until nothing is left or `send` would block.
     pub(super) fn write(&mut self, mut send: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<Progress> {
-        while !self.chunks.is_empty() {
-            let mut slices = [IoSlice::new(&[]); MAX_FRAMES];
-            let count = self.chunks.len().min(MAX_FRAMES);
-            for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
-                *slice = IoSlice::new(chunk.bytes());
-            }
-            slices[0].advance(self.offset);
-            match send(&slices[..count]) {
+        while let Some(first) = self.chunks.front() {
+            let result = match self.chunks.len() {
+                1 => send(&[IoSlice::new(&first.bytes()[self.offset..])]),
+                _ => self.write_many(&mut send),
+            };
+            match result {
                 Ok(n) => self.advance(n),
                 Err(e) if crate::transport::is_timeout(&e) => return Ok(Progress::Blocked),
                 Err(e) => return Err(e),
             }
         }
         Ok(if self.closes { Progress::Closed } else { Progress::Written })
+    }
+
+    /// One system call for many frames. Not inlined: its kilobyte of stack would become resident in every connection.
+    #[inline(never)]
+    fn write_many(&self, send: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); MAX_FRAMES];
+        let count = self.chunks.len().min(MAX_FRAMES);
+        for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
+            *slice = IoSlice::new(chunk.bytes());
+        }
+        slices[0].advance(self.offset);
+        send(&slices[..count])
     }
 
     fn push(&mut self, chunk: Chunk) {

@@ -139,10 +139,11 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     /// An outbox that holds everything back until [`open`](Self::open), when `first` goes before all else.
-    pub(crate) fn new(transport: Transport, settings: Arc<Config>, first: Vec<u8>) -> Self {
+    #[inline(never)]
+    pub(crate) fn new(transport: Transport, settings: Arc<Config>, first: Vec<u8>) -> Arc<Self> {
         let mut batch = Batch::default();
         batch.push_last(first);
-        Self {
+        Arc::new(Self {
             phase: AtomicU8::new(phase::OPEN),
             urgent: AtomicBool::new(false),
             waiters: AtomicU32::new(0),
@@ -157,7 +158,7 @@ impl Outbox {
             gate: Mutex::new(()),
             changed: Condvar::new(),
             failure: OnceLock::new(),
-        }
+        })
     }
 
     /// Lets messages flow, the first bytes before them.
