@@ -209,6 +209,8 @@ impl Outbox {
             }
             let pumped = self.pump(&mut slot, MAX_BATCHES, |t, buffers| t.try_send_all(buffers));
             drop(slot);
+            // (5) of the module's argument; (6) is the look at the work.
+            fence(Ordering::SeqCst);
             match pumped {
                 Pumped::Idle if self.has_work() => {}
                 Pumped::Idle => return,
