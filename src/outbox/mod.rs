@@ -280,8 +280,14 @@ impl Outbox {
     }
 
     /// Whether everything accepted so far has reached the socket.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.socket.try_lock().is_some_and(|slot| slot.is_none())
+    pub(crate) fn is_idle(self: &Arc<Self>) -> bool {
+        let is_idle = self.queue.is_empty() && self.socket.try_lock().is_some_and(|slot| slot.is_none());
+        // Looking makes this thread a holder for a moment: a sender that has met it has left its message to us.
+        fence(Ordering::SeqCst);
+        if self.has_work() {
+            self.flush();
+        }
+        is_idle
     }
 
     /// Messages that wait in the queue, and their wire bytes.
