@@ -422,6 +422,9 @@ impl Outbox {
 
     /// Control frames first, then the queue, and the close frame when nothing else is left.
     fn refill(&self, batch: &mut Batch) {
+        if batch.closes() {
+            return;
+        }
         if self.urgent.swap(false, Ordering::SeqCst) {
             let mut controls = self.controls.lock();
             if let Some(payload) = controls.pong.take() {
