@@ -217,6 +217,10 @@ impl Hub {
     ) -> Result<(), Refused> {
         let Some(user) = user else { return Ok(()) };
         let mut own = client.state().write();
+        if own.user.is_some() {
+            // Somebody has found the client in the list and set its user already, who must not be forgotten now.
+            return Ok(());
+        }
         let mut users = self.inner().users.write();
         announcements.turn = self.insert_user(&mut users, &user, client).map_err(|_| Refused::TooManyOfUser)?;
         own.user = Some(user);
