@@ -288,9 +288,12 @@ impl Client {
     }
 
     fn set_callbacks(&self, change: impl FnOnce(&mut Callbacks)) {
-        let mut callbacks = self.callbacks();
-        change(&mut callbacks);
-        let old = std::mem::replace(&mut self.0.state.write().callbacks, callbacks);
+        let old = {
+            let mut state = self.0.state.write();
+            let old = state.callbacks.clone();
+            change(&mut state.callbacks);
+            old
+        };
         // Dropped here, without the lock: closures hold the application's types.
         drop(old);
     }

@@ -123,8 +123,11 @@ impl Hub {
         user: Option<Arc<str>>,
         rooms: Vec<String>,
     ) -> Result<Announcements, Refused> {
-        self.inner().clients.write().insert(client, self)?;
-        self.inner().lifecycle.begin_connection();
+        let lifecycle = &self.inner().lifecycle;
+        // Counted before the hub's state is looked at: a drain or shutdown that this connect does not see sees it.
+        lifecycle.begin_connection();
+        let listed = self.inner().clients.write().insert(client, self);
+        listed.inspect_err(|_| lifecycle.end_connection())?;
         let mut announcements = Announcements::default();
         let joined = self.register_user(client, user, &mut announcements).and_then(|()| {
             rooms.iter().try_for_each(|room| match self.join_unannounced(client, room) {
@@ -216,6 +219,10 @@ impl Hub {
     ) -> Result<(), Refused> {
         let Some(user) = user else { return Ok(()) };
         let mut own = client.state().write();
+        if own.user.is_some() {
+            // Somebody has found the client in the list and set its user already, who must not be forgotten now.
+            return Ok(());
+        }
         let mut users = self.inner().users.write();
         announcements.turn = self.insert_user(&mut users, &user, client).map_err(|_| Refused::TooManyOfUser)?;
         own.user = Some(user);

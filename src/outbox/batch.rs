@@ -75,6 +75,11 @@ impl Batch {
         self.chunks.is_empty()
     }
 
+    /// Whether the close frame is in it, after which nothing may come (RFC 6455 §5.5.1).
+    pub(super) fn closes(&self) -> bool {
+        self.closes
+    }
+
     /// A frame of which `written` bytes are in the socket already.
     pub(super) fn push_partial(&mut self, frame: &Encoded, written: usize) {
         debug_assert!(self.is_empty(), "only the first frame can be half written");

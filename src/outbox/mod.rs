@@ -210,6 +210,8 @@ impl Outbox {
             }
             let pumped = self.pump(&mut slot, MAX_BATCHES, Transport::try_send_all);
             drop(slot);
+            // (5) of the module's argument; (6) is the look at the work.
+            fence(Ordering::SeqCst);
             match pumped {
                 Pumped::Idle if self.has_work() => {}
                 Pumped::Idle => return,
@@ -279,8 +281,14 @@ impl Outbox {
     }
 
     /// Whether everything accepted so far has reached the socket.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.socket.try_lock().is_some_and(|slot| slot.is_none())
+    pub(crate) fn is_idle(self: &Arc<Self>) -> bool {
+        let is_idle = self.queue.is_empty() && self.socket.try_lock().is_some_and(|slot| slot.is_none());
+        // Looking makes this thread a holder for a moment: a sender that has met it has left its message to us.
+        fence(Ordering::SeqCst);
+        if self.has_work() {
+            self.flush();
+        }
+        is_idle
     }
 
     /// Messages that wait in the queue, and their wire bytes.
@@ -415,6 +423,9 @@ impl Outbox {
 
     /// Control frames first, then the queue, and the close frame when nothing else is left.
     fn refill(&self, batch: &mut Batch) {
+        if batch.closes() {
+            return;
+        }
         if self.urgent.swap(false, Ordering::SeqCst) {
             let mut controls = self.controls.lock();
             if let Some(payload) = controls.pong.take() {
