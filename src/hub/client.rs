@@ -125,7 +125,7 @@ impl Client {
     /// [`DropPolicy::Disconnect`](crate::DropPolicy::Disconnect), begun to close the client).
     pub fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
         let message = message.into();
-        match self.hub().give(&self.into(), &Encoded::new(&message)) {
+        match self.hub().give(self.outbox(), self, &Encoded::new(&message)) {
             Sent::Queued | Sent::Evicted(_) => {
                 self.hub().count_sent(1);
                 Ok(())
@@ -154,7 +154,7 @@ impl Client {
     pub fn send_timeout(&self, message: impl Into<Message>, timeout: Duration) -> Result<(), SendError> {
         let message = message.into();
         let deadline = Instant::now() + timeout;
-        match self.hub().give_waiting(&self.into(), &Encoded::new(&message), deadline) {
+        match self.hub().give_waiting(self, &Encoded::new(&message), deadline) {
             Ok(()) => {
                 self.hub().count_sent(1);
                 Ok(())

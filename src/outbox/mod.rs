@@ -413,6 +413,12 @@ impl Outbox {
                     return Pumped::Blocked;
                 }
                 Ok(Progress::Closed) => self.close_sent(),
+                // What comes after this look is seen by the one after unlocking. A close frame is no "work": it waits
+                // for the queue to be empty, so a closing outbox takes another turn.
+                Ok(Progress::Written) if self.is_open() && !self.has_work() => {
+                    batch.into_scratch();
+                    return Pumped::Idle;
+                }
                 Ok(Progress::Written) => {}
                 Err(e) => return Pumped::Failed(WriteFailure::Error(e.kind())),
             }
@@ -426,7 +432,8 @@ impl Outbox {
         if batch.closes() {
             return;
         }
-        if self.urgent.swap(false, Ordering::SeqCst) {
+        // The load spares an atomic write where nothing is urgent, which is nearly always.
+        if self.urgent.load(Ordering::SeqCst) && self.urgent.swap(false, Ordering::SeqCst) {
             let mut controls = self.controls.lock();
             if let Some(payload) = controls.pong.take() {
                 batch.push_urgent(ws::encode_control(Control::Pong, &payload));
