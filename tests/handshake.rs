@@ -341,7 +341,7 @@ fn rooms_of_the_admission_can_refuse_it() {
         );
     }
     member.close();
-    eventually("the room is gone", || server.hub.room_names().len() == 0);
+    eventually("the room is gone", || server.hub.room_names().is_empty());
 }
 
 #[test]

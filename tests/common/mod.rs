@@ -211,11 +211,11 @@ pub(crate) fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     match payload.len() {
         n @ 0..126 => out.push(0x80 | u8::try_from(n).unwrap()),
         n @ 126..65_536 => {
-            out.push(0x80 | 126);
+            out.push(0xfe);
             out.extend(u16::try_from(n).unwrap().to_be_bytes());
         }
         n => {
-            out.push(0x80 | 127);
+            out.push(0xff);
             out.extend((n as u64).to_be_bytes());
         }
     }
