@@ -308,7 +308,8 @@ impl Client {
         let _ = self.0.closed_at.set(SystemTime::now());
         // Callbacks may hold clients: without this they could keep each other alive.
         let callbacks = std::mem::take(&mut self.0.state.write().callbacks);
-        drop(callbacks);
+        // They hold the application's types, whose destructors are its code.
+        self.hub().guarded(None, "a destructor of the client's callbacks", || drop(callbacks));
     }
 }
 
