@@ -123,8 +123,14 @@ impl Hub {
         user: Option<Arc<str>>,
         rooms: Vec<String>,
     ) -> Result<Announcements, Refused> {
-        self.inner().clients.write().insert(client, self)?;
+        // Before the client is listed: a drain or shutdown that finds nobody counted refuses whoever comes to the list
+        // later, so nobody is overlooked.
         self.inner().lifecycle.begin_connection();
+        let listed = self.inner().clients.write().insert(client, self);
+        if let Err(refused) = listed {
+            self.inner().lifecycle.end_connection();
+            return Err(refused);
+        }
         let mut announcements = Announcements::default();
         let joined = self.register_user(client, user, &mut announcements).and_then(|()| {
             rooms.iter().try_for_each(|room| match self.join_unannounced(client, room) {
