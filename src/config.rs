@@ -1,6 +1,6 @@
 //! Settings of connections and limits of a hub, validated once when the hub is built.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::ConfigError;
 
@@ -44,7 +44,7 @@ pub enum RatePolicy {
 /// Durations count on a monotonic clock. Every setter consumes and returns the value:
 ///
 /// ```
-/// use std::time::Duration;
+/// use std::time::{Duration, Instant};
 /// let config = wshub::Config::default().max_message_size(64 * 1024).write_timeout(Duration::from_secs(2));
 /// assert_eq!(config.max_message_size, 64 * 1024);
 /// ```
@@ -199,6 +199,12 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// When a wait that begins now is over. "For ever", as `Duration::MAX`, is a time that the clock cannot hold.
+pub(crate) fn deadline_after(timeout: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+    Instant::now() + timeout.min(CENTURY)
 }
 
 /// Smallest thread stack that the crate accepts, in bytes.

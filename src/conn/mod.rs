@@ -19,11 +19,11 @@ mod upgrade;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
 
 pub use accept::{Accept, AcceptError};
 pub(crate) use upgrade::{Upgraded, upgrade};
 
+use crate::config::deadline_after;
 use crate::hub::{Client, Hub};
 use crate::metrics::ErrorType;
 use crate::outbox::WriteFailure;
@@ -63,7 +63,7 @@ pub(crate) fn run(upgraded: Upgraded, early: &[u8]) {
 /// From the end of reading to the end of everything.
 fn finish(hub: &Hub, client: &Client, end: &End) {
     let outbox = client.outbox();
-    let deadline = Instant::now() + hub.config().close_timeout;
+    let deadline = deadline_after(hub.config().close_timeout);
     let is_orderly = match end {
         End::PeerClosed(frame) => {
             outbox.begin_close(frame.code.map(|code| (code, "")));

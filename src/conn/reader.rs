@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::End;
-use crate::config::RatePolicy;
+use crate::config::{RatePolicy, deadline_after};
 use crate::error::HandlerResult;
 use crate::hub::{Client, TokenBucket};
 use crate::message::Message;
@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         if !matches!(self.waiting, Waiting::ForClose(_)) {
-            self.waiting = Waiting::ForClose(Instant::now() + self.client.hub().config().close_timeout);
+            self.waiting = Waiting::ForClose(deadline_after(self.client.hub().config().close_timeout));
         }
         self.apply_timeout()
     }

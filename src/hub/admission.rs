@@ -36,9 +36,13 @@ impl Admission {
     }
 
     /// Joins a room before the client learns that it is connected. The `before_room_join` hook and the limits apply:
-    /// if they refuse, the upgrade is refused (403 by the hook, 503 by a limit, 400 for an unusable name).
+    /// if they refuse, the upgrade is refused (403 by the hook, 503 by a limit, 400 for an unusable name). A room that
+    /// is named twice is joined once.
     pub fn room(mut self, name: impl Into<String>) -> Self {
-        self.rooms.push(name.into());
+        let name = name.into();
+        if !self.rooms.contains(&name) {
+            self.rooms.push(name);
+        }
         self
     }
 

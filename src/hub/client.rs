@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use super::Hub;
 use super::admission::Metadata;
@@ -13,6 +13,7 @@ use super::hooks::Callbacks;
 use super::lock::{Ranked, rank};
 use super::room::Room;
 use super::target::ClientId;
+use crate::config::deadline_after;
 use crate::error::{CloseError, HandlerError, HandlerResult, RoomError, SendError, UserError};
 use crate::http::RequestHead;
 use crate::message::{Encoded, Message};
@@ -153,7 +154,7 @@ impl Client {
     /// [`SendError::Timeout`] or [`SendError::Closed`].
     pub fn send_timeout(&self, message: impl Into<Message>, timeout: Duration) -> Result<(), SendError> {
         let message = message.into();
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline_after(timeout);
         match self.hub().give_waiting(self, &Encoded::new(&message), deadline) {
             Ok(()) => {
                 self.hub().count_sent(1);
@@ -311,7 +312,8 @@ impl Client {
         let _ = self.0.closed_at.set(SystemTime::now());
         // Callbacks may hold clients: without this they could keep each other alive.
         let callbacks = std::mem::take(&mut self.0.state.write().callbacks);
-        drop(callbacks);
+        // They hold the application's types, whose destructors are its code.
+        self.hub().guarded(None, "a destructor of the client's callbacks", || drop(callbacks));
     }
 }
 

@@ -150,6 +150,9 @@ impl Hub {
         self.run_turns(turn);
         self.leave_all_unannounced(client);
         self.inner().clients.write().remove(client);
+        // A hook or a shutdown may have closed it already: nobody need watch that close any more.
+        client.mark_closed();
+        self.close_is_over();
         self.inner().lifecycle.end_connection();
     }
 

@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::Hub;
 use super::client::Client;
 use super::target::ClientId;
+use crate::config::deadline_after;
 use crate::error::DeadlineError;
 use crate::ws::close_code;
 
@@ -164,16 +165,15 @@ impl Hub {
     ///
     /// How many connections were left at the deadline.
     pub fn drain(&self, timeout: Duration) -> Result<(), DeadlineError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline_after(timeout);
         let lifecycle = &self.inner().lifecycle;
         lifecycle.advance(HubState::Draining);
         log::info!(target: "wshub::hub", "draining {} clients", self.client_count());
         let tick = (self.config().drain_timeout / 4).max(Duration::from_millis(100));
         loop {
             self.close_idle();
-            let now = Instant::now();
             let stopped = || self.state() == HubState::Stopped;
-            let remaining = lifecycle.wait_empty(deadline.min(now + tick), stopped);
+            let remaining = lifecycle.wait_empty(deadline.min(deadline_after(tick)), stopped);
             if remaining == 0 || stopped() {
                 return Ok(());
             }
@@ -194,7 +194,7 @@ impl Hub {
     pub fn shutdown(&self, timeout: Duration) -> Result<(), DeadlineError> {
         self.begin_shutdown();
         let lifecycle = &self.inner().lifecycle;
-        let mut remaining = lifecycle.wait_empty(Instant::now() + timeout, || false);
+        let mut remaining = lifecycle.wait_empty(deadline_after(timeout), || false);
         if remaining > 0 {
             log::warn!(target: "wshub::hub", "cutting {remaining} connections at the deadline");
             self.everyone().iter().for_each(|member| member.outbox.kill());
@@ -234,7 +234,8 @@ impl Hub {
         *idle = still;
         for member in clients.iter() {
             let Some(since) = idle.get(&member.client.id()) else { continue };
-            if now >= *since + patience + self.drain_offset(member.client.id()) {
+            let due = patience.saturating_add(self.drain_offset(member.client.id()));
+            if now.saturating_duration_since(*since) >= due {
                 member.client.close_checked(close_code::GOING_AWAY, "server draining");
             }
         }

@@ -19,6 +19,7 @@ mod target;
 mod users;
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 pub use admission::{Admission, Rejection};
@@ -33,6 +34,7 @@ pub(crate) use clients::{Announcements, Refused};
 
 use crate::config::{Config, Limits};
 use crate::http::OriginPolicy;
+use crate::log_limit::LogLimit;
 use crate::metrics::{ErrorType, Metrics};
 use clients::Clients;
 use hooks::Hooks;
@@ -126,7 +128,9 @@ impl Hub {
     pub(crate) fn count(&self, what: impl FnOnce(&dyn Metrics)) {
         if let Some(metrics) = &self.0.metrics {
             lock::assert_no_lock_held();
-            what(&**metrics);
+            if catch_unwind(AssertUnwindSafe(|| what(&**metrics))).is_err() {
+                metrics_panicked();
+            }
         }
     }
 
@@ -136,6 +140,15 @@ impl Hub {
 
     pub(crate) fn count_error(&self, error: ErrorType) {
         self.count(|m| m.increment_errors(error));
+    }
+}
+
+/// Not counted: that would be the metrics' task.
+#[cold]
+fn metrics_panicked() {
+    static PANICS: LogLimit = LogLimit::new();
+    if let Some(suppressed) = PANICS.pass() {
+        log::error!(target: "wshub::hub", "the metrics panicked ({suppressed} more not logged)");
     }
 }
 

@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use super::Hub;
 use super::client::Client;
 use super::target::ClientId;
+use crate::config::deadline_after;
 
 thread_local! {
     /// The connection whose thread this is: it watches its own close.
@@ -40,7 +41,7 @@ impl Hub {
             return;
         }
         let reaper = &self.inner().reaper;
-        let deadline = Instant::now() + self.config().close_timeout;
+        let deadline = deadline_after(self.config().close_timeout);
         if !reaper.add(reaper, deadline, client) {
             log::warn!(target: "wshub::hub", "no thread to watch a close: {} is cut", client.id());
             client.outbox().kill();

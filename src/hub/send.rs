@@ -10,6 +10,7 @@ use super::client::Client;
 use super::lock::assert_no_lock_held;
 use super::roster::{Member, Roster, Snapshot};
 use super::target::{Delivery, Part, Target};
+use crate::config::deadline_after;
 use crate::error::SendError;
 use crate::message::{Encoded, Message};
 use crate::outbox::{Cork, GaveUp, Outbox, Sent};
@@ -83,7 +84,7 @@ impl Hub {
         message: impl Into<Message>,
         timeout: Duration,
     ) -> Result<Delivery, SendError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline_after(timeout);
         self.deliver(&target.into(), message.into(), |member, frame, delivery| {
             match self.give_waiting(&member.client, frame, deadline) {
                 Ok(()) => delivery.queued += 1,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::Shared;
 use super::routes::{Request, Route, probe};
 use super::slots::Slot;
+use crate::config::deadline_after;
 use crate::conn;
 use crate::http::{HeadError, RequestHead, Response};
 use crate::hub::Hub;
@@ -41,7 +42,7 @@ impl Broken {
 
 /// Runs a connection from its first byte to its end. `slot` is its place among the handshakes.
 pub(super) fn serve(shared: &Arc<Shared>, transport: Transport, slot: Slot) {
-    let incoming = Incoming { shared, transport: &transport, deadline: Instant::now() + shared.handshake_timeout };
+    let incoming = Incoming { shared, transport: &transport, deadline: deadline_after(shared.handshake_timeout) };
     match incoming.head() {
         Ok((head, rest)) => respond(shared, transport, slot, head, rest),
         Err(Broken::Gone) => {}
@@ -81,7 +82,7 @@ fn plain(shared: &Arc<Shared>, transport: &Transport, route: &Route, head: Reque
         Route::WebSocket(_) => return Response::new(500),
         Route::Handler(handler) => handler,
     };
-    let incoming = Incoming { shared, transport, deadline: Instant::now() + shared.handshake_timeout };
+    let incoming = Incoming { shared, transport, deadline: deadline_after(shared.handshake_timeout) };
     let body = match incoming.body(&head, rest) {
         Ok(body) => body,
         Err(Broken::Answer(response)) => return response,

@@ -19,7 +19,7 @@ use parking_lot::{Condvar, Mutex};
 pub use listener::Listener;
 pub use routes::Request;
 
-use crate::config::MIN_STACK;
+use crate::config::{MIN_STACK, deadline_after};
 use crate::error::DeadlineError;
 use crate::http::Response;
 use crate::hub::Hub;
@@ -280,7 +280,7 @@ impl ServerHandle {
     ///
     /// How many connections were left even so, because user code does not return.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), DeadlineError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline_after(timeout);
         self.stop_accepting();
         self.shared.hubs.iter().for_each(Hub::begin_shutdown);
         for hub in &self.shared.hubs {

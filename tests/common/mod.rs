@@ -4,10 +4,10 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use wshub::{DebugMetrics, ErrorType, Hub, HubBuilder, Server, ServerHandle};
+use wshub::{Client, DebugMetrics, ErrorType, Hub, HubBuilder, Server, ServerHandle};
 
 /// No test waits longer than this for anything that is going to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -47,6 +47,18 @@ impl TestServer {
     /// Connects to a path with a query, such as `/ws?user=ann`.
     pub(crate) fn connect_to(&self, target: &str) -> WsClient {
         WsClient::connect(self.addr, target, "")
+    }
+
+    /// Connects, and finds the hub's handle of this connection.
+    pub(crate) fn pair(&self) -> (WsClient, Client) {
+        self.pair_to("/ws")
+    }
+
+    pub(crate) fn pair_to(&self, target: &str) -> (WsClient, Client) {
+        let before = self.hub.clients();
+        let socket = self.connect_to(target);
+        let client = self.hub.clients().into_iter().find(|c| !before.contains(c)).unwrap();
+        (socket, client)
     }
 }
 
@@ -163,6 +175,17 @@ impl WsClient {
                 return frame.text().to_owned();
             }
         }
+    }
+
+    /// Waits until the server has handled everything sent so far.
+    pub(crate) fn sync(&mut self) {
+        self.send_frame(PING, b"sync");
+        assert_eq!(self.frame(), Frame { first: PONG, payload: b"sync".to_vec() });
+    }
+
+    /// All texts before the next `"end"`.
+    pub(crate) fn texts_until_end(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| Some(self.text()).filter(|text| text != "end")).collect()
     }
 
     /// Everything up to the end of the stream must be nothing.
@@ -294,4 +317,56 @@ pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "not in {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// What has happened, in order, told from any thread.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    pub(crate) fn add(&self, entry: impl Into<String>) {
+        self.0.lock().unwrap().push(entry.into());
+    }
+
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// Gives all entries and forgets them.
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+
+    pub(crate) fn has(&self, entry: &str) -> bool {
+        self.all().iter().any(|e| e == entry)
+    }
+
+    /// Waits until the entry is there.
+    pub(crate) fn wait(&self, entry: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.has(entry) {
+            assert!(Instant::now() < deadline, "{entry:?} did not come in {PATIENCE:?}: {:?}", self.all());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// `GET`s a path; gives status and body.
+pub(crate) fn get(addr: SocketAddr, path: &str) -> (u16, String) {
+    let answer = exchange(addr, format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\n\r\n").as_bytes());
+    split_answer(&answer)
+}
+
+/// Status and body of an HTTP answer.
+pub(crate) fn split_answer(answer: &str) -> (u16, String) {
+    let status = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|digits| digits.parse().ok());
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
+    (status.unwrap_or_else(|| panic!("no status: {answer:?}")), body.to_owned())
+}
+
+/// Threads of this process that belong to the crate.
+pub(crate) fn crate_threads() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.map(|name| name.trim().to_owned()).filter(|name| name.starts_with("wshub-")).collect()
 }
