@@ -1,7 +1,7 @@
 //! A handle to one connection.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -39,15 +39,15 @@ struct Inner {
     state: Ranked<{ rank::CLIENT }, State>,
 }
 
-/// Guarded by the client's own lock.
+/// Guarded by the client's own lock. Ordered maps: empty they are small, and their making asks for no random numbers.
 #[derive(Default)]
 pub(super) struct State {
     pub(super) user: Option<Arc<str>>,
     /// Changed only while the room's lock is held too, so that both sides agree.
-    pub(super) rooms: HashMap<Arc<str>, Arc<Room>>,
+    pub(super) rooms: BTreeMap<Arc<str>, Arc<Room>>,
     /// The connection is ending: nothing may be joined or indexed any more.
     pub(super) gone: bool,
-    metadata: HashMap<String, Metadata>,
+    metadata: BTreeMap<String, Metadata>,
     callbacks: Callbacks,
 }
 

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use wshub::{Client, DebugMetrics, ErrorType, Hub, HubBuilder, Server, ServerHandle};
+use wshub::{Client, Config, DebugMetrics, ErrorType, Hub, HubBuilder, Message, Server, ServerHandle};
 
 /// No test waits longer than this for anything that is going to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -349,6 +349,18 @@ impl Log {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
+}
+
+/// For [`stall`]: a queue that holds more than the sockets do.
+pub(crate) fn deep_queue(config: Config) -> Config {
+    config.queue_messages(256).queue_bytes(128 * 1024 * 1024)
+}
+
+/// Fills the queue of a client that does not read, with large binary messages; says how many. The queue is a
+/// [`deep_queue`], so the kernel's buffers cannot swallow it.
+pub(crate) fn stall(client: &Client) -> usize {
+    let large = Message::binary(vec![0; 256 * 1024]);
+    std::iter::repeat_with(|| client.send(large.clone())).take_while(Result::is_ok).count()
 }
 
 /// `GET`s a path; gives status and body.
