@@ -162,6 +162,8 @@ impl Outbox {
 
     /// Lets messages flow, the first bytes before them.
     pub(crate) fn open(self: &Arc<Self>) {
+        // Refused only by a socket that is dead already.
+        let _ = self.transport.set_write_timeout(self.settings.write_timeout);
         if let Some(backlog) = self.socket.lock().as_mut() {
             backlog.handed_over = false;
         }
