@@ -196,6 +196,9 @@ impl Outbox {
             }
             self.queue.try_push(frame, max_messages, max_bytes).then_some(Ok(()))
         });
+        if let Some(Ok(())) = outcome {
+            self.reset_drops();
+        }
         self.flush();
         outcome.unwrap_or(Err(GaveUp::Timeout))
     }
