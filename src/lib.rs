@@ -1,22 +1,144 @@
-//! A WebSocket hub for programs without an async runtime.
+//! A WebSocket hub for programs without an async runtime: rooms, users, backpressure and graceful drain on std threads.
+//!
+//! ```no_run
+//! use wshub::{Admission, Hub, Limits, Rejection, Server, Target};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let hub = Hub::builder()
+//!         .limits(Limits::default().max_connections(10_000))
+//!         .on_upgrade(|head| match head.query_param("name") {
+//!             Some(name) => Ok(Admission::user(name).room("lobby")),
+//!             None => Err(Rejection::unauthorized()),
+//!         })
+//!         .on_message(|client, message| {
+//!             let name = client.user_id().unwrap_or_default();
+//!             let text = message.as_text().ok_or("text only")?;
+//!             client.hub().send(Target::room("lobby"), format!("{name}: {text}"))?;
+//!             Ok(())
+//!         })
+//!         .build()?;
+//!     Server::bind("127.0.0.1:8080")?.websocket("/ws", &hub).probes(&hub).run()?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! A [`Hub`] is the set of connections that can reach each other; a [`Client`] is one of them; a [`Message`] goes to a
+//! [`Target`]: everyone, rooms, users, single clients, any union of these, less exceptions. A [`Server`] listens, answers
+//! plain HTTP beside the WebSocket endpoints and gives each connection a thread; a program with a listener of its own
+//! hands its sockets over with [`Hub::accept`].
+//!
+//! # Guides
+//!
+//! | guide | tells |
+//! | --- | --- |
+//! | [rooms](guide::rooms) | rooms, users, targets: who gets a message, in which order |
+//! | [backpressure](guide::backpressure) | what happens when a client reads more slowly than it is written to |
+//! | [lifecycle](guide::lifecycle) | hooks, probes, closing, draining, shutting down |
+//! | [embedding](guide::embedding) | the hub inside a program that has other work: listeners, threads, stacks, memory |
+//!
+//! The examples are the other way in: `chat`, `auth`, `gateway`, `echo`, `broadcast`; the first line of each is the
+//! command that runs it.
+//!
+//! # The path of a byte
+//!
+//! ```text
+//! TcpListener / UnixListener
+//!   └ accept thread ── one named thread per connection ───────────────────────┐
+//!       http::head      bytes → RequestHead; limits on size, count and time   │
+//!       server::routes  /ws → upgrade, /healthz → probe, others → handlers    │
+//!       conn::upgrade   version, key, origin, on_upgrade → Admission          │ the same
+//!       conn::reader    blocking read → every whole message → hooks, handlers │ thread
+//!       ws              bytes ↔ frames ↔ messages; pure, no I/O ──────────────┘ all the way
+//!   hub.send(target, message)
+//!       hub             clients → rooms → room → client → user index
+//!       message         wire bytes, made once, shared by every recipient
+//!       outbox          a bounded queue and the right to write: the sender writes
+//!                       without blocking; when a socket pushes back, the
+//!                       connection's writer thread takes over
+//!       transport       the socket: TCP or Unix
+//! ```
+//!
+//! These are also the modules of the source, in the order in which it is best read; `config`, `error`, `metrics` and
+//! `log_limit` are used all along the way.
+//!
+//! # What always holds
+//!
+//! 1. `http` and `ws` know no hub and do no I/O. `hub` knows no socket: it ends at a client's outbox.
+//! 2. After the upgrade only `outbox` writes to a socket, and only `conn` reads from one.
+//! 3. A broadcast is encoded once, whatever the number of its recipients.
+//! 4. No handler, no hook and no I/O runs while a lock of the hub is held.
+//! 5. Locks are taken in one order: clients, rooms, room, client, user index. Debug builds check each acquisition.
+//! 6. A join never lands in a room that a concurrent leave has just removed.
+//! 7. Nothing that a peer sends, and no panic in a handler or hook, takes down the hub, another connection or the
+//!    process: such a panic is caught, logged, counted, and closes that one connection with 1011.
+//! 8. A send never blocks on a slow peer, except `send_timeout`, which returns at once when the client closes.
+//! 9. Memory per connection is bounded: read buffer, queue (messages and bytes), stacks.
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! | --- | --- | --- |
+//! | – | – | there are none yet: everything described here is always there |
+//!
+//! No async runtime is among the dependencies.
+//!
+//! # Logging
+//!
+//! Through the `log` crate. Queries, headers and message contents are never logged at `info` or above. Refused upgrades,
+//! bad requests and failures to accept write at most ten records a second each, and then how many were left out.
+//!
+//! | target | error | warn | info | debug |
+//! | --- | --- | --- | --- | --- |
+//! | `wshub::server` | a handler of plain HTTP panicked | accepting failed, no thread, too many handshakes | bad requests | |
+//! | `wshub::upgrade` | | | refused upgrades | |
+//! | `wshub::conn` | a bug in this crate | slow consumers closed | | connects, ends and why, errors of handlers |
+//! | `wshub::hub` | a hook or handler panicked | connections cut at a deadline | drain, shutdown | joins, leaves |
+//!
+//! # Platforms, Rust versions, compatibility
+//!
+//! Unix only: the crate writes to blocking sockets without blocking (`MSG_DONTWAIT`) and serves Unix sockets. It is
+//! developed and tested on Linux.
+//!
+//! Rust 1.89 or newer. Until 1.0 a new minor version may change the interface or need a newer Rust, and the changelog says
+//! so; a patch version does neither. Close codes, HTTP statuses, the names of metrics and errors, and log targets count
+//! as interface.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 #[cfg(not(unix))]
 compile_error!("wshub needs a Unix system: it writes to blocking sockets without blocking, and serves Unix sockets");
 
-mod config;
-mod conn;
-mod error;
-mod http;
-mod hub;
-mod log_limit;
-mod message;
-mod metrics;
-mod outbox;
+pub mod guide;
+
+// In the order of a byte's path.
+
+// Accepting, the first request, routes.
 mod server;
-mod transport;
+// Request heads, responses, origins: no I/O.
+mod http;
+// One connection's life: the upgrade and the read loop.
+mod conn;
+// Frames, messages, close codes: no I/O.
 mod ws;
+// Clients, rooms, users; sending to them.
+mod hub;
+// What is sent, and its wire bytes.
+mod message;
+// Each client's queue, and who writes it to the socket.
+mod outbox;
+// The socket itself.
+mod transport;
+
+// Used all along the path.
+
+// Settings and limits.
+mod config;
+// One error type for each family of operations.
+mod error;
+// What is counted, and by whom.
+mod metrics;
+// Keeps peers from flooding the log.
+mod log_limit;
 
 pub use config::{Config, DropPolicy, Limits, RatePolicy};
 pub use conn::{Accept, AcceptError};

@@ -83,6 +83,7 @@ impl Transport {
     }
 
     /// Writes a whole HTTP answer, blocking for at most [`ANSWER_TIME`], and closes so that it arrives.
+    #[inline(never)]
     pub(crate) fn answer(&self, mut bytes: &[u8]) {
         let deadline = Instant::now() + ANSWER_TIME;
         let _ = self.set_write_timeout(ANSWER_TIME);
@@ -109,6 +110,9 @@ impl Transport {
 
     /// Sends FIN and swallows what the peer still sends until it closes too, the time is up or it has sent 16 MiB, so
     /// that unread input does not turn into a reset that destroys our last bytes on their way.
+    ///
+    /// Not inlined: its kilobyte of stack would become resident in every connection.
+    #[inline(never)]
     pub(crate) fn linger(&self, deadline: Instant) {
         if self.socket.shutdown(Shutdown::Write).is_err() {
             return;

@@ -102,7 +102,9 @@ fn clients_of_all_listeners_share_the_hub() {
     eventually("all four are there", || server.hub.client_count() == 4);
     assert_eq!(server.hub.clients().iter().filter(|c| c.remote_addr().is_none()).count(), 1);
     assert_eq!(server.hub.send(Target::all(), "to all").unwrap().queued, 4);
-    sockets.iter_mut().for_each(|s| assert_eq!(s.text(), "to all"));
+    for socket in &mut sockets {
+        assert_eq!(socket.text(), "to all");
+    }
     let mut seen = Vec::new();
     while !seen.ends_with(b"\x81\x06to all") {
         let mut bytes = [0; 512];

@@ -36,7 +36,7 @@ fn admitting_rooms(builder: HubBuilder) -> HubBuilder {
     builder.on_upgrade(|head| {
         let rooms = head.query_param("rooms").unwrap_or_default();
         let names = rooms.split(',').filter(|_| head.query().is_some());
-        Ok(names.fold(Admission::anonymous(), |admission, name| admission.room(name)))
+        Ok(names.fold(Admission::anonymous(), Admission::room))
     })
 }
 

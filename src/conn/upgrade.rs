@@ -133,7 +133,7 @@ fn refuse(hub: &Hub, head: &RequestHead, transport: &Transport, refusal: &Refusa
         let error = refusal.error;
         log::info!(target: "wshub::upgrade", "{head:?} refused with {status}: {error} ({suppressed} more not logged)");
     }
-    transport.answer(&refusal.response.encode(true));
+    transport.answer(&refusal.response.encode(head.method() != "HEAD"));
     status
 }
 

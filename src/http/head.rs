@@ -89,7 +89,8 @@ impl RequestHead {
     pub fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, HeadError> {
         let window = &bytes[..bytes.len().min(MAX_HEAD)];
         check_line_ends(window)?;
-        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        // On the heap: 2 KiB of stack would stay resident for as long as the connection lives.
+        let mut headers = vec![httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut headers);
         let length = match request.parse(window) {
             Ok(httparse::Status::Complete(n)) => n,
@@ -259,7 +260,9 @@ fn split_absolute(target: &str) -> Option<(&str, &str)> {
 
 /// Bare CR, bare LF and NUL are refused in the head; what follows the head is not looked at.
 fn check_line_ends(bytes: &[u8]) -> Result<(), HeadError> {
-    let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").map_or(bytes.len(), |at| at + 4);
+    // Empty lines before the request line are skipped (RFC 9112 §2.2); they are not the end of the head.
+    let start = bytes.chunks_exact(2).take_while(|pair| pair == b"\r\n").count() * 2;
+    let end = bytes[start..].windows(4).position(|w| w == b"\r\n\r\n").map_or(bytes.len(), |at| start + at + 4);
     let mut previous = 0;
     for (i, &byte) in bytes[..end].iter().enumerate() {
         let last = i + 1 == end;
@@ -324,6 +327,8 @@ mod tests {
             with("X : a"),
             with(": a"),
             "GET / HTTP/1.1\nHost: a\n\n".to_owned(),
+            "\r\n\r\nGET / HTTP/1.1\nHost: a\n\n".to_owned(),
+            "\r\n\r\nGET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n".to_owned(),
             "GET  / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
             "GET / HTTP/2.0\r\nHost: a\r\n\r\n".to_owned(),
             "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
@@ -336,6 +341,7 @@ mod tests {
         }
         assert_eq!(status("GET http://a/x?y HTTP/1.1\r\nHost: A\r\n\r\n"), 200);
         assert_eq!(status("GET / HTTP/1.0\r\n\r\n"), 200);
+        assert_eq!(status("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Response {
         for (name, value) in &self.headers {
             head.extend([name, ": ", value, "\r\n"]);
         }
-        head.push_str(&format!("Content-Length: {}\r\nConnection: close\r\n\r\n", self.body.len()));
+        head.extend(["Content-Length: ", &self.body.len().to_string(), "\r\nConnection: close\r\n\r\n"]);
         let mut bytes = head.into_bytes();
         if with_body {
             bytes.extend_from_slice(&self.body);

@@ -1,7 +1,7 @@
 //! A handle to one connection.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -39,15 +39,15 @@ struct Inner {
     state: Ranked<{ rank::CLIENT }, State>,
 }
 
-/// Guarded by the client's own lock.
+/// Guarded by the client's own lock. Ordered maps: empty they are small, and their making asks for no random numbers.
 #[derive(Default)]
 pub(super) struct State {
     pub(super) user: Option<Arc<str>>,
     /// Changed only while the room's lock is held too, so that both sides agree.
-    pub(super) rooms: HashMap<Arc<str>, Arc<Room>>,
+    pub(super) rooms: BTreeMap<Arc<str>, Arc<Room>>,
     /// The connection is ending: nothing may be joined or indexed any more.
     pub(super) gone: bool,
-    metadata: HashMap<String, Metadata>,
+    metadata: BTreeMap<String, Metadata>,
     callbacks: Callbacks,
 }
 
@@ -55,7 +55,7 @@ impl Client {
     /// A client that is not registered yet. Its outbox holds everything back until it is opened.
     pub(crate) fn new(
         hub: &Hub,
-        outbox: Outbox,
+        outbox: Arc<Outbox>,
         head: RequestHead,
         subprotocol: Option<String>,
         metadata: Vec<(String, Metadata)>,
@@ -64,7 +64,7 @@ impl Client {
             id: ClientId::random(),
             hub: hub.clone(),
             remote: outbox.transport().peer_addr(),
-            outbox: Arc::new(outbox),
+            outbox,
             head,
             subprotocol,
             connected_at: SystemTime::now(),
@@ -126,7 +126,7 @@ impl Client {
     /// [`DropPolicy::Disconnect`](crate::DropPolicy::Disconnect), begun to close the client).
     pub fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
         let message = message.into();
-        match self.hub().give(&self.into(), &Encoded::new(&message)) {
+        match self.hub().give(self.outbox(), self, &Encoded::new(&message)) {
             Sent::Queued | Sent::Evicted(_) => {
                 self.hub().count_sent(1);
                 Ok(())
@@ -155,7 +155,7 @@ impl Client {
     pub fn send_timeout(&self, message: impl Into<Message>, timeout: Duration) -> Result<(), SendError> {
         let message = message.into();
         let deadline = deadline_after(timeout);
-        match self.hub().give_waiting(&self.into(), &Encoded::new(&message), deadline) {
+        match self.hub().give_waiting(self, &Encoded::new(&message), deadline) {
             Ok(()) => {
                 self.hub().count_sent(1);
                 Ok(())
@@ -289,9 +289,12 @@ impl Client {
     }
 
     fn set_callbacks(&self, change: impl FnOnce(&mut Callbacks)) {
-        let mut callbacks = self.callbacks();
-        change(&mut callbacks);
-        let old = std::mem::replace(&mut self.0.state.write().callbacks, callbacks);
+        let old = {
+            let mut state = self.0.state.write();
+            let old = state.callbacks.clone();
+            change(&mut state.callbacks);
+            old
+        };
         // Dropped here, without the lock: closures hold the application's types.
         drop(old);
     }

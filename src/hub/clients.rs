@@ -123,14 +123,11 @@ impl Hub {
         user: Option<Arc<str>>,
         rooms: Vec<String>,
     ) -> Result<Announcements, Refused> {
-        // Before the client is listed: a drain or shutdown that finds nobody counted refuses whoever comes to the list
-        // later, so nobody is overlooked.
-        self.inner().lifecycle.begin_connection();
+        let lifecycle = &self.inner().lifecycle;
+        // Counted before the hub's state is looked at: a drain or shutdown that this connect does not see sees it.
+        lifecycle.begin_connection();
         let listed = self.inner().clients.write().insert(client, self);
-        if let Err(refused) = listed {
-            self.inner().lifecycle.end_connection();
-            return Err(refused);
-        }
+        listed.inspect_err(|_| lifecycle.end_connection())?;
         let mut announcements = Announcements::default();
         let joined = self.register_user(client, user, &mut announcements).and_then(|()| {
             rooms.iter().try_for_each(|room| match self.join_unannounced(client, room) {
@@ -211,7 +208,9 @@ impl Hub {
                 turns[0] = self.remove_user(&mut users, &old, client);
             }
         }
-        turns.into_iter().for_each(|turn| self.run_turns(turn));
+        for turn in turns {
+            self.run_turns(turn);
+        }
         Ok(())
     }
 
@@ -223,6 +222,10 @@ impl Hub {
     ) -> Result<(), Refused> {
         let Some(user) = user else { return Ok(()) };
         let mut own = client.state().write();
+        if own.user.is_some() {
+            // Somebody has found the client in the list and set its user already, who must not be forgotten now.
+            return Ok(());
+        }
         let mut users = self.inner().users.write();
         announcements.turn = self.insert_user(&mut users, &user, client).map_err(|_| Refused::TooManyOfUser)?;
         own.user = Some(user);

@@ -8,6 +8,8 @@
 //! Order for a message: `before_message` → the client's handler → the hub's handler → `after_message`; an error goes to
 //! `on_error` as well.
 
+#![allow(clippy::ref_option, reason = "a hook is passed as the field that holds it")]
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -23,9 +25,13 @@ use crate::ws::close_code;
 
 type Hook<F> = Option<Box<F>>;
 
+type AfterMessage = dyn Fn(&Client, &Message, &HandlerResult) + Send + Sync;
 /// Replaces a message or refuses it.
 type BeforeMessage = dyn Fn(&Client, Message) -> Result<Message, HandlerError> + Send + Sync;
+type BeforeRoomJoin = dyn Fn(&Client, &str) -> Result<(), HandlerError> + Send + Sync;
+type Handler = dyn Fn(&Client, &Message) -> HandlerResult + Send + Sync;
 type OfClient = dyn Fn(&Client) + Send + Sync;
+type OfError = dyn Fn(&Client, &HandlerError) + Send + Sync;
 type OfMessage = dyn Fn(&Client, &Message) + Send + Sync;
 type OfRoom = dyn Fn(&Client, &str) + Send + Sync;
 type OfUser = dyn Fn(&Hub, &str) + Send + Sync;
@@ -39,13 +45,13 @@ pub(crate) struct Hooks {
     pub(crate) before_disconnect: Hook<OfClient>,
     pub(crate) after_disconnect: Hook<OfClient>,
     pub(crate) before_message: Hook<BeforeMessage>,
-    pub(crate) on_message: Hook<dyn Fn(&Client, &Message) -> HandlerResult + Send + Sync>,
-    pub(crate) after_message: Hook<dyn Fn(&Client, &Message, &HandlerResult) + Send + Sync>,
-    pub(crate) on_error: Hook<dyn Fn(&Client, &HandlerError) + Send + Sync>,
+    pub(crate) on_message: Hook<Handler>,
+    pub(crate) after_message: Hook<AfterMessage>,
+    pub(crate) on_error: Hook<OfError>,
     pub(crate) on_rate_limited: Hook<OfMessage>,
     pub(crate) on_send_dropped: Hook<OfMessage>,
     pub(crate) on_send_timeout: Hook<OfMessage>,
-    pub(crate) before_room_join: Hook<dyn Fn(&Client, &str) -> Result<(), HandlerError> + Send + Sync>,
+    pub(crate) before_room_join: Hook<BeforeRoomJoin>,
     pub(crate) after_room_join: Hook<OfRoom>,
     pub(crate) before_room_leave: Hook<OfRoom>,
     pub(crate) after_room_leave: Hook<OfRoom>,
@@ -113,8 +119,9 @@ impl Hub {
 
 /// A client's own callbacks; they may be set at any time.
 #[derive(Clone, Default)]
+#[allow(clippy::struct_field_names, reason = "named as the methods that set them")]
 pub(crate) struct Callbacks {
-    pub(crate) on_message: Option<Arc<dyn Fn(&Client, &Message) -> HandlerResult + Send + Sync>>,
+    pub(crate) on_message: Option<Arc<Handler>>,
     pub(crate) on_close: Option<Arc<OfClient>>,
-    pub(crate) on_error: Option<Arc<dyn Fn(&Client, &HandlerError) + Send + Sync>>,
+    pub(crate) on_error: Option<Arc<OfError>>,
 }

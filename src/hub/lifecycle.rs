@@ -244,7 +244,7 @@ impl Hub {
     /// A client's place in the window over which drain closes are spread: random, because its id is.
     fn drain_offset(&self, id: ClientId) -> Duration {
         let share = id.as_uuid().as_u128() & 0xffff_ffff;
-        let nanos = self.config().drain_spread.as_nanos() * share >> 32;
+        let nanos = (self.config().drain_spread.as_nanos() * share) >> 32;
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }

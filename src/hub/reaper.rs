@@ -90,18 +90,14 @@ impl Reaper {
         }
         let this = Arc::clone(shared);
         let builder = thread::Builder::new().name("wshub-reaper".into()).stack_size(64 * 1024);
-        match builder.spawn(move || this.run()) {
-            Ok(thread) => {
-                desk.running = true;
-                // The one before has left its loop; it needs no joining.
-                desk.thread = Some(thread);
-                true
-            }
-            Err(_) => {
-                desk.closing.pop_back();
-                false
-            }
-        }
+        let Ok(thread) = builder.spawn(move || this.run()) else {
+            desk.closing.pop_back();
+            return false;
+        };
+        desk.running = true;
+        // The one before has left its loop; it needs no joining.
+        desk.thread = Some(thread);
+        true
     }
 
     fn nudge(&self) {

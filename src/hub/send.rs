@@ -12,8 +12,9 @@ use super::roster::{Member, Roster, Snapshot};
 use super::target::{Delivery, Part, Target};
 use crate::config::deadline_after;
 use crate::error::SendError;
+use crate::log_limit::LogLimit;
 use crate::message::{Encoded, Message};
-use crate::outbox::{Cork, GaveUp, Sent};
+use crate::outbox::{Cork, GaveUp, Outbox, Sent};
 use crate::ws::close_code;
 
 thread_local! {
@@ -58,14 +59,16 @@ impl Hub {
     /// [`SendError::ClientNotFound`] when the target is one client that is not connected. Rooms and users that do not
     /// exist are no error: nothing is queued.
     pub fn send<'a>(&self, target: impl Into<Target<'a>>, message: impl Into<Message>) -> Result<Delivery, SendError> {
-        self.deliver(&target.into(), message.into(), |member, frame, delivery| match self.give(member, frame) {
-            Sent::Queued => delivery.queued += 1,
-            Sent::Evicted(old) => {
-                delivery.queued += 1;
-                delivery.dropped += old.len();
+        self.deliver(&target.into(), message.into(), |member, frame, delivery| {
+            match self.give(&member.outbox, &member.client, frame) {
+                Sent::Queued => delivery.queued += 1,
+                Sent::Evicted(old) => {
+                    delivery.queued += 1;
+                    delivery.dropped += old.len();
+                }
+                Sent::Full | Sent::SlowConsumer => delivery.dropped += 1,
+                Sent::Closed => {}
             }
-            Sent::Full | Sent::SlowConsumer => delivery.dropped += 1,
-            Sent::Closed => {}
         })
     }
 
@@ -84,7 +87,7 @@ impl Hub {
     ) -> Result<Delivery, SendError> {
         let deadline = deadline_after(timeout);
         self.deliver(&target.into(), message.into(), |member, frame, delivery| {
-            match self.give_waiting(member, frame, deadline) {
+            match self.give_waiting(&member.client, frame, deadline) {
                 Ok(()) => delivery.queued += 1,
                 Err(GaveUp::Timeout) => delivery.dropped += 1,
                 Err(GaveUp::Closed) => {}
@@ -155,41 +158,41 @@ impl Hub {
 
     /// Gives one frame to one recipient and sees to what follows from a drop.
     #[inline]
-    pub(super) fn give(&self, member: &Member, frame: &Encoded) -> Sent {
-        let sent = member.outbox.send(frame);
+    pub(super) fn give(&self, outbox: &Arc<Outbox>, client: &Client, frame: &Encoded) -> Sent {
+        let sent = outbox.send(frame);
         if !matches!(sent, Sent::Queued | Sent::Closed) {
-            self.after_drop(member, frame, &sent);
+            self.after_drop(client, frame, &sent);
         }
         sent
     }
 
-    pub(super) fn give_waiting(&self, member: &Member, frame: &Encoded, deadline: Instant) -> Result<(), GaveUp> {
+    pub(super) fn give_waiting(&self, client: &Client, frame: &Encoded, deadline: Instant) -> Result<(), GaveUp> {
         assert_no_lock_held();
-        let result = member.outbox.send_waiting(frame, deadline);
+        let result = client.outbox().send_waiting(frame, deadline);
         if result == Err(GaveUp::Timeout) {
             self.count(|m| m.increment_messages_dropped());
             let hook = &self.hooks().on_send_timeout;
-            self.run_message_hook(hook, "on_send_timeout", &member.client, &frame.message());
+            self.run_message_hook(hook, "on_send_timeout", client, &frame.message());
         }
         result
     }
 
     #[cold]
-    fn after_drop(&self, member: &Member, frame: &Encoded, sent: &Sent) {
+    fn after_drop(&self, client: &Client, frame: &Encoded, sent: &Sent) {
         match sent {
-            Sent::Evicted(old) => old.iter().for_each(|f| self.report_drop(&member.client, f)),
-            _ => self.report_drop(&member.client, frame),
+            Sent::Evicted(old) => old.iter().for_each(|f| self.report_drop(client, f)),
+            _ => self.report_drop(client, frame),
         }
         if let Sent::SlowConsumer = sent {
-            log::warn!(target: "wshub::conn", "{} closed: slow consumer", member.client.id());
-            self.watch_close(&member.client);
+            warn_slow(client, "its queue is full");
+            self.watch_close(client);
             return;
         }
-        let in_a_row = member.outbox.count_drop();
+        let in_a_row = client.outbox().count_drop();
         let limit = self.config().max_consecutive_drops;
         if limit != 0 && in_a_row >= limit {
-            log::warn!(target: "wshub::conn", "{} closed: {in_a_row} drops in a row", member.client.id());
-            member.client.close_checked(close_code::TRY_AGAIN_LATER, "slow consumer");
+            warn_slow(client, "too many drops in a row");
+            client.close_checked(close_code::TRY_AGAIN_LATER, "slow consumer");
         }
     }
 
@@ -207,5 +210,13 @@ impl Hub {
         if count > 0 {
             self.count(|m| m.increment_messages_sent(count));
         }
+    }
+}
+
+/// Limited, because a peer that stalls and returns could repeat it.
+fn warn_slow(client: &Client, why: &str) {
+    static SLOW: LogLimit = LogLimit::new();
+    if let Some(suppressed) = SLOW.pass() {
+        log::warn!(target: "wshub::conn", "{} closed: {why} ({suppressed} more not logged)", client.id());
     }
 }

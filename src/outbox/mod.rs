@@ -21,6 +21,8 @@
 
 mod batch;
 mod cork;
+mod gate;
+mod pump;
 mod queue;
 mod writer;
 
@@ -30,7 +32,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 pub use cork::Cork;
 
@@ -38,12 +40,10 @@ use crate::config::{Config, DropPolicy};
 use crate::message::Encoded;
 use crate::transport::Transport;
 use crate::ws::{self, Control, close_code};
-use batch::{Batch, Progress};
+use batch::Batch;
+use gate::Gate;
 use queue::Queue;
 use writer::Writer;
-
-/// Batches that a sender writes for others before it hands the socket to the writer thread.
-const MAX_BATCHES: usize = 16;
 
 /// Life of an outbox; it only moves forward.
 mod phase {
@@ -117,8 +117,6 @@ pub(crate) struct Outbox {
     phase: AtomicU8,
     /// `controls` holds something. Set after the slot is filled, cleared before it is emptied.
     urgent: AtomicBool,
-    /// Threads asleep on `changed`. Counted before their last look, read after a fence: no sleeper is missed.
-    waiters: AtomicU32,
     /// The cork that has listed this client last. Relaxed: a thread only compares it with what it wrote itself.
     corked_by: AtomicU64,
     /// Drops in a row. Relaxed: a count that nothing else depends on.
@@ -131,21 +129,20 @@ pub(crate) struct Outbox {
     settings: Arc<Config>,
     controls: Mutex<Controls>,
     writer: Writer,
-    /// Guards nothing: what sleepers wait for are atomics and the queue. `changed` goes with it.
-    gate: Mutex<()>,
-    changed: Condvar,
+    /// Where threads sleep until there is room in the queue or the phase moves.
+    gate: Gate,
     failure: OnceLock<WriteFailure>,
 }
 
 impl Outbox {
     /// An outbox that holds everything back until [`open`](Self::open), when `first` goes before all else.
-    pub(crate) fn new(transport: Transport, settings: Arc<Config>, first: Vec<u8>) -> Self {
+    #[inline(never)]
+    pub(crate) fn new(transport: Transport, settings: Arc<Config>, first: Vec<u8>) -> Arc<Self> {
         let mut batch = Batch::default();
         batch.push_last(first);
-        Self {
+        Arc::new(Self {
             phase: AtomicU8::new(phase::OPEN),
             urgent: AtomicBool::new(false),
-            waiters: AtomicU32::new(0),
             corked_by: AtomicU64::new(0),
             drops: AtomicU32::new(0),
             transport,
@@ -154,10 +151,9 @@ impl Outbox {
             settings,
             controls: Mutex::default(),
             writer: Writer::default(),
-            gate: Mutex::new(()),
-            changed: Condvar::new(),
+            gate: Gate::default(),
             failure: OnceLock::new(),
-        }
+        })
     }
 
     /// Lets messages flow, the first bytes before them.
@@ -188,7 +184,7 @@ impl Outbox {
     pub(crate) fn send_waiting(self: &Arc<Self>, frame: &Encoded, deadline: Instant) -> Result<(), GaveUp> {
         let (max_messages, max_bytes) = (self.settings.queue_messages, self.settings.queue_bytes);
         self.flush();
-        let outcome = self.wait_for(deadline, || {
+        let outcome = self.gate.wait_for(deadline, || {
             if !self.is_open() {
                 return Some(Err(GaveUp::Closed));
             }
@@ -196,26 +192,6 @@ impl Outbox {
         });
         self.flush();
         outcome.unwrap_or(Err(GaveUp::Timeout))
-    }
-
-    /// Writes what is queued, or leaves that to whoever is at it.
-    pub(crate) fn flush(self: &Arc<Self>) {
-        loop {
-            // (2) of the module's argument.
-            fence(Ordering::SeqCst);
-            let Some(mut slot) = self.socket.try_lock() else { return };
-            if slot.as_ref().is_some_and(|b| b.handed_over) {
-                return;
-            }
-            let pumped = self.pump(&mut slot, MAX_BATCHES, |t, buffers| t.try_send_all(buffers));
-            drop(slot);
-            match pumped {
-                Pumped::Idle if self.has_work() => {}
-                Pumped::Idle => return,
-                Pumped::Blocked => return self.call_writer(),
-                Pumped::Failed(why) => return self.fail(why),
-            }
-        }
     }
 
     /// Answers a ping.
@@ -246,7 +222,7 @@ impl Outbox {
             self.advance(phase::CLOSING);
         }
         self.post(|_| ());
-        self.wake_waiters();
+        self.gate.wake();
         true
     }
 
@@ -254,13 +230,13 @@ impl Outbox {
     pub(crate) fn kill(&self) {
         self.advance(phase::DEAD);
         self.transport.kill();
-        self.wake_waiters();
+        self.gate.wake();
     }
 
     /// Waits until the close frame is in the socket or the socket is dead. False if the deadline came first.
     pub(crate) fn wait_close_sent(&self, deadline: Instant) -> bool {
         let over = || (self.phase.load(Ordering::SeqCst) >= phase::CLOSE_SENT).then_some(());
-        self.wait_for(deadline, over).is_some()
+        self.gate.wait_for(deadline, over).is_some()
     }
 
     /// Ends the writer thread, if there is one, and waits for it. Call it once nothing more is to be written.
@@ -278,8 +254,14 @@ impl Outbox {
     }
 
     /// Whether everything accepted so far has reached the socket.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.socket.try_lock().is_some_and(|slot| slot.is_none())
+    pub(crate) fn is_idle(self: &Arc<Self>) -> bool {
+        let is_idle = self.queue.is_empty() && self.socket.try_lock().is_some_and(|slot| slot.is_none());
+        // Looking makes this thread a holder for a moment: a sender that has met it has left its message to us.
+        fence(Ordering::SeqCst);
+        if self.has_work() {
+            self.flush();
+        }
+        is_idle
     }
 
     /// Messages that wait in the queue, and their wire bytes.
@@ -304,46 +286,6 @@ impl Outbox {
             self.corked_by.store(cork, Ordering::Relaxed);
         }
         new
-    }
-
-    /// The fast path: nothing queued and the socket free, so the frame goes from the sender's hands into the socket.
-    #[inline]
-    fn write_through(self: &Arc<Self>, frame: &Encoded) -> bool {
-        let Some(mut slot) = self.socket.try_lock() else { return false };
-        // Under the mutex, this thread's earlier messages are in the queue, in the backlog or in the socket.
-        let is_free = slot.is_none()
-            && self.queue.is_empty()
-            && !self.urgent.load(Ordering::Relaxed)
-            && self.phase.load(Ordering::Relaxed) == phase::OPEN;
-        if !is_free {
-            return false;
-        }
-        let result = self.transport.try_send(frame.wire());
-        if result.as_ref().is_ok_and(|n| *n == frame.len()) {
-            drop(slot);
-            self.reset_drops();
-            // (5) and (6) of the module's argument.
-            fence(Ordering::SeqCst);
-            if self.has_work() {
-                self.flush();
-            }
-            return true;
-        }
-        let written = match result {
-            Ok(n) => n,
-            Err(e) if crate::transport::is_timeout(&e) => 0,
-            Err(e) => {
-                drop(slot);
-                self.fail(WriteFailure::Error(e.kind()));
-                return true;
-            }
-        };
-        let mut batch = Batch::default();
-        batch.push_partial(frame, written);
-        *slot = Some(Box::new(Backlog { batch, handed_over: true }));
-        drop(slot);
-        self.call_writer();
-        true
     }
 
     fn enqueue(self: &Arc<Self>, frame: &Encoded, corked: bool) -> Sent {
@@ -381,88 +323,6 @@ impl Outbox {
         }
     }
 
-    /// Writes batch after batch. The caller holds the socket's mutex.
-    fn pump(
-        &self,
-        slot: &mut Option<Box<Backlog>>,
-        max_batches: usize,
-        send: impl Fn(&Transport, &[io::IoSlice<'_>]) -> io::Result<usize>,
-    ) -> Pumped {
-        let mut batch = slot.take().map_or_else(Batch::scratch, |backlog| backlog.batch);
-        for _ in 0..max_batches {
-            if self.phase.load(Ordering::SeqCst) >= phase::CLOSE_SENT {
-                return Pumped::Idle;
-            }
-            self.refill(&mut batch);
-            if batch.is_empty() {
-                batch.into_scratch();
-                return Pumped::Idle;
-            }
-            match batch.write(|buffers| send(&self.transport, buffers)) {
-                Ok(Progress::Blocked) => {
-                    *slot = Some(Box::new(Backlog { batch, handed_over: true }));
-                    return Pumped::Blocked;
-                }
-                Ok(Progress::Closed) => self.close_sent(),
-                Ok(Progress::Written) => {}
-                Err(e) => return Pumped::Failed(WriteFailure::Error(e.kind())),
-            }
-        }
-        *slot = Some(Box::new(Backlog { batch, handed_over: true }));
-        Pumped::Blocked
-    }
-
-    /// Control frames first, then the queue, and the close frame when nothing else is left.
-    fn refill(&self, batch: &mut Batch) {
-        if self.urgent.swap(false, Ordering::SeqCst) {
-            let mut controls = self.controls.lock();
-            if let Some(payload) = controls.pong.take() {
-                batch.push_urgent(ws::encode_control(Control::Pong, &payload));
-            }
-            if std::mem::take(&mut controls.ping) {
-                batch.push_urgent(ws::encode_control(Control::Ping, b""));
-            }
-        }
-        batch.refill(self.settings.coalesce_writes, || self.queue.pop());
-        if batch.is_empty()
-            && self.phase.load(Ordering::SeqCst) == phase::CLOSING
-            && let Some(close) = self.controls.lock().close.take()
-        {
-            batch.push_close(close);
-        }
-        self.wake_waiters();
-    }
-
-    /// The writer thread's work: everything, blocking.
-    fn write_blocking(self: &Arc<Self>) {
-        let mut slot = self.socket.lock();
-        loop {
-            let pumped = self.pump(&mut slot, usize::MAX, Transport::send_all);
-            drop(slot);
-            match pumped {
-                Pumped::Idle => {}
-                Pumped::Blocked => return self.fail(WriteFailure::Timeout),
-                Pumped::Failed(why) => return self.fail(why),
-            }
-            // (5) and (6) of the module's argument, then the pusher's (3).
-            fence(Ordering::SeqCst);
-            if !self.has_work() {
-                return;
-            }
-            match self.socket.try_lock() {
-                Some(again) => slot = again,
-                None => return,
-            }
-        }
-    }
-
-    /// Whether there is something that may still be written.
-    #[inline]
-    fn has_work(&self) -> bool {
-        let waiting = !self.queue.is_empty() || self.urgent.load(Ordering::SeqCst);
-        waiting && self.phase.load(Ordering::SeqCst) < phase::CLOSE_SENT
-    }
-
     fn post(self: &Arc<Self>, change: impl FnOnce(&mut Controls)) {
         change(&mut self.controls.lock());
         self.urgent.store(true, Ordering::SeqCst);
@@ -486,7 +346,7 @@ impl Outbox {
 
     fn close_sent(&self) {
         self.advance(phase::CLOSE_SENT);
-        self.wake_waiters();
+        self.gate.wake();
     }
 
     fn advance(&self, to: u8) {
@@ -499,41 +359,4 @@ impl Outbox {
             self.drops.store(0, Ordering::Relaxed);
         }
     }
-
-    /// Sleeps until `look` gives an answer; `None` at the deadline. `look` must neither block nor wake.
-    fn wait_for<T>(&self, deadline: Instant, look: impl Fn() -> Option<T>) -> Option<T> {
-        let mut gate = self.gate.lock();
-        self.waiters.fetch_add(1, Ordering::SeqCst);
-        // Against the fence in `wake_waiters`: either we see the change, or the changer sees us counted.
-        fence(Ordering::SeqCst);
-        let mut answer = look();
-        while answer.is_none() && !self.changed.wait_until(&mut gate, deadline).timed_out() {
-            answer = look();
-        }
-        let answer = answer.or_else(look);
-        self.waiters.fetch_sub(1, Ordering::SeqCst);
-        answer
-    }
-
-    fn wake_waiters(&self) {
-        fence(Ordering::SeqCst);
-        if self.waiters.load(Ordering::Relaxed) > 0 {
-            // A waiter that has looked holds the gate until it sleeps: taking it means the wake-up is not too early.
-            drop(self.gate.lock());
-            self.changed.notify_all();
-        }
-    }
 }
-
-/// What a [`Outbox::pump`] came to.
-#[derive(Debug)]
-enum Pumped {
-    Idle,
-    /// The socket is handed over.
-    Blocked,
-    Failed(WriteFailure),
-}
-
-#[cfg(test)]
-#[path = "tests.rs"]
-mod tests;

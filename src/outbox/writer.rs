@@ -29,12 +29,12 @@ impl Writer {
         let mut desk = self.desk.lock();
         desk.work = true;
         self.called.notify_one();
-        desk.stop || self.ensure_thread(&mut desk, outbox)
+        desk.stop || Self::ensure_thread(&mut desk, outbox)
     }
 
     /// Starts the thread without work.
     pub(super) fn start(&self, outbox: &Arc<Outbox>) -> bool {
-        self.ensure_thread(&mut self.desk.lock(), outbox)
+        Self::ensure_thread(&mut self.desk.lock(), outbox)
     }
 
     /// Ends the thread and waits for it. The socket must be dead or idle, or this waits for the write timeout.
@@ -51,7 +51,7 @@ impl Writer {
         }
     }
 
-    fn ensure_thread(&self, desk: &mut Desk, outbox: &Arc<Outbox>) -> bool {
+    fn ensure_thread(desk: &mut Desk, outbox: &Arc<Outbox>) -> bool {
         if desk.thread.is_some() || desk.stop {
             return true;
         }

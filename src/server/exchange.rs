@@ -15,8 +15,8 @@ use crate::transport::{Transport, is_timeout};
 
 /// A read wakes up this often to see whether the server stops.
 const SLICE: Duration = Duration::from_millis(250);
-/// Bytes of one read.
-const CHUNK: usize = 1024;
+/// Bytes of one read. Above what glibc's allocator keeps for each thread, so that it is shared after the handshake.
+const CHUNK: usize = 2048;
 
 static FAILURES: LogLimit = LogLimit::new();
 
@@ -129,7 +129,7 @@ impl Incoming<'_> {
         }
         while bytes.len() < length {
             // Memory follows what arrives.
-            let step = (length - bytes.len()).min(16 * CHUNK);
+            let step = (length - bytes.len()).min(8 * CHUNK);
             self.read(&mut bytes, step)?;
         }
         // What follows would be a second request: every answer closes the connection.

@@ -8,10 +8,10 @@ const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![first];
     match payload.len() {
-        n @ 0..126 => out.push(0x80 | n as u8),
+        n @ 0..126 => out.push(0x80 | u8::try_from(n).unwrap()),
         n @ 126..65_536 => {
             out.push(0x80 | 126);
-            out.extend((n as u16).to_be_bytes());
+            out.extend(u16::try_from(n).unwrap().to_be_bytes());
         }
         n => {
             out.push(0x80 | 127);

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use wshub::{Client, Config, Hub, HubBuilder, Message, Server, ServerHandle};
+use wshub::{Client, Config, DebugMetrics, ErrorType, Hub, HubBuilder, Message, Server, ServerHandle};
 
 /// No test waits longer than this for anything that is going to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -114,12 +114,18 @@ impl WsClient {
         let mut stream = TcpStream::connect(addr).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
-        let mut client = Self { stream, buffer: Vec::new() };
+        let mut client = Self::on(stream);
         let head = client.read_head();
         (head, client)
     }
 
-    fn read_head(&mut self) -> String {
+    /// A client on a stream of which nothing has been read.
+    pub(crate) fn on(stream: TcpStream) -> Self {
+        Self { stream, buffer: Vec::new() }
+    }
+
+    /// Reads a response head.
+    pub(crate) fn read_head(&mut self) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(at) = self.buffer.windows(4).position(|w| w == b"\r\n\r\n") {
@@ -235,11 +241,11 @@ pub(crate) fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     match payload.len() {
         n @ 0..126 => out.push(0x80 | u8::try_from(n).unwrap()),
         n @ 126..65_536 => {
-            out.push(0x80 | 126);
+            out.push(0xfe);
             out.extend(u16::try_from(n).unwrap().to_be_bytes());
         }
         n => {
-            out.push(0x80 | 127);
+            out.push(0xff);
             out.extend((n as u64).to_be_bytes());
         }
     }
@@ -273,6 +279,42 @@ pub(crate) fn exchange(addr: SocketAddr, bytes: &[u8]) -> String {
         answer.extend_from_slice(&chunk[..n]);
     }
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// A request with the five headers of an upgrade, changed: `Name: value` replaces the header of that name or adds it,
+/// `+Name: value` adds it in any case, `-Name` leaves it out.
+pub(crate) fn upgrade_request(line: &str, changes: &[&str]) -> String {
+    let mut headers: Vec<String> =
+        ["Host: a", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"].map(str::to_owned).into();
+    headers.push(format!("Sec-WebSocket-Key: {KEY}"));
+    for change in changes {
+        let added = change.trim_start_matches(['+', '-']);
+        let name = format!("{}:", added.split(':').next().unwrap());
+        if !change.starts_with('+') {
+            headers.retain(|h| !h.starts_with(&name));
+        }
+        if !change.starts_with('-') {
+            headers.push(added.to_owned());
+        }
+    }
+    format!("{line}\r\n{}\r\n\r\n", headers.join("\r\n"))
+}
+
+/// The status of the only response in `answer`; 0 if there is none.
+pub(crate) fn status(answer: &str) -> u16 {
+    assert!(answer.matches("HTTP/1.1 ").count() <= 1, "more than one response: {answer}");
+    answer.strip_prefix("HTTP/1.1 ").map_or(0, |rest| rest[..3].parse().unwrap())
+}
+
+/// The hub's metrics, and the builder that uses them.
+pub(crate) fn counted(builder: HubBuilder) -> (Arc<DebugMetrics>, HubBuilder) {
+    let metrics = Arc::new(DebugMetrics::new());
+    (Arc::clone(&metrics), builder.metrics(metrics))
+}
+
+/// How often an error has been counted.
+pub(crate) fn errors(metrics: &DebugMetrics, error: ErrorType) -> u64 {
+    metrics.stats().errors.get(&error).copied().unwrap_or(0)
 }
 
 /// Waits until `condition` holds.

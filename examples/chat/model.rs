@@ -1,0 +1,160 @@
+//! What the chat says over the wire (JSON in text messages), its rules for names and texts, and what rooms remember.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use wshub::{Client, ClientId, HandlerError, Hub};
+
+/// From the page. `{"type":"join","room":"lobby"}` is answered by `joined`, `leave` by `left`.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub(crate) enum Request {
+    Join { room: String },
+    Leave { room: String },
+    Message { room: String, text: String },
+}
+
+/// To the page: `welcome` first; `rooms` whenever they change; `arrived` and `departed` to the other members of a room;
+/// `message` to all of them, its author too; `error` instead of what a request asked for.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub(crate) enum Event<'a> {
+    Welcome(Person),
+    Rooms { rooms: Vec<Room> },
+    Joined { room: &'a str, members: Vec<Person>, history: Vec<&'a Line> },
+    Left { room: &'a str },
+    Arrived { room: &'a str, member: Person },
+    Departed { room: &'a str, member: Person },
+    Message { room: &'a str, from: &'a Person, text: &'a str, at: u64 },
+    Error { code: &'a str, message: String },
+}
+
+#[derive(Serialize)]
+pub(crate) struct Room {
+    name: String,
+    members: usize,
+}
+
+impl From<(Arc<str>, usize)> for Room {
+    fn from((name, members): (Arc<str>, usize)) -> Self {
+        Self { name: name.to_string(), members }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct Person {
+    id: ClientId,
+    name: String,
+}
+
+impl Person {
+    pub(crate) fn of(client: &Client) -> Self {
+        Self { id: client.id(), name: client.metadata::<String>("name").as_deref().cloned().unwrap_or_default() }
+    }
+}
+
+/// What somebody has said; `at` is in milliseconds since 1970.
+#[derive(Serialize)]
+pub(crate) struct Line {
+    #[serde(flatten)]
+    pub(crate) from: Person,
+    pub(crate) text: String,
+    pub(crate) at: u64,
+}
+
+impl Line {
+    pub(crate) fn now(from: Person, text: String) -> Result<Self, Refusal> {
+        if text.trim().is_empty() || text.chars().count() > 2000 {
+            return Err(Refusal("text", "a message has 1 to 2,000 characters".into()));
+        }
+        let at = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
+        Ok(Self { from, text, at: u64::try_from(at).unwrap_or(u64::MAX) })
+    }
+}
+
+/// The newest lines of a room: at most 2,000, and at most 1 MiB of JSON.
+#[derive(Default)]
+pub(crate) struct History {
+    lines: VecDeque<(usize, Line)>,
+    bytes: usize,
+}
+
+impl History {
+    pub(crate) fn lines(&self) -> Vec<&Line> {
+        self.lines.iter().map(|(_, line)| line).collect()
+    }
+
+    fn last_at(&self) -> u64 {
+        self.lines.back().map_or(0, |(_, line)| line.at)
+    }
+
+    /// `bytes` is the line's share of the limit.
+    pub(crate) fn push(&mut self, line: Line, bytes: usize) {
+        self.lines.push_back((bytes, line));
+        self.bytes += bytes;
+        while self.lines.len() > 2000 || self.bytes > 1 << 20 {
+            self.bytes -= self.lines.pop_front().map_or(0, |(bytes, _)| bytes);
+        }
+    }
+}
+
+/// The histories of all rooms; of empty ones only the 100 in which there was talk last, for a page that comes back.
+#[derive(Default)]
+pub(crate) struct Histories(Mutex<HashMap<String, Arc<Mutex<History>>>>);
+
+impl Histories {
+    pub(crate) fn of(&self, hub: &Hub, room: &str) -> Arc<Mutex<History>> {
+        let mut all = self.0.lock();
+        if !all.contains_key(room) {
+            // Nobody is in these rooms, or about to join.
+            let is_empty = |name: &str, kept| Arc::strong_count(kept) == 1 && !hub.room_exists(name);
+            let empty = all.iter().filter(|(name, kept)| is_empty(name, kept));
+            let mut empty: Vec<_> = empty.map(|(name, kept)| (kept.lock().last_at(), name.clone())).collect();
+            empty.sort_unstable();
+            empty.iter().rev().skip(99).for_each(|(_, name)| drop(all.remove(name)));
+        }
+        Arc::clone(all.entry(room.to_owned()).or_default())
+    }
+}
+
+/// A request that is not granted: a code for programs, and why.
+#[derive(Debug)]
+pub(crate) struct Refusal(pub(crate) &'static str, pub(crate) String);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.1)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl From<&HandlerError> for Event<'_> {
+    fn from(error: &HandlerError) -> Self {
+        let code = error.source().downcast_ref::<Refusal>().map_or("internal", |refusal| refusal.0);
+        Self::Error { code, message: error.to_string() }
+    }
+}
+
+/// Without control characters, and without blanks around it.
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ").trim().to_owned()
+}
+
+/// The name that a visitor gets, and whether it is the one that was asked for.
+pub(crate) fn nickname(wish: &str) -> (String, bool) {
+    let wish = one_line(wish);
+    let name: String = wish.chars().take(32).collect();
+    let is_granted = !name.is_empty() && name == wish;
+    (if name.is_empty() { "guest".to_owned() } else { name }, is_granted)
+}
+
+pub(crate) fn room_name(text: &str) -> Result<String, Refusal> {
+    let name = one_line(text);
+    let is_good = (1..=64).contains(&name.chars().count());
+    if is_good { Ok(name) } else { Err(Refusal("room", "a room's name has 1 to 64 characters".into())) }
+}

@@ -1,0 +1,114 @@
+//! `cargo run --release --example gateway -- --addr 127.0.0.1:8080`
+//!
+//! A program that has its own work and only wants to be watched: the main thread reads sensors (simulated here) and
+//! publishes their readings; the hub runs beside it and never blocks it. Memory and threads are printed every five
+//! seconds. SIGTERM or SIGINT ends the readings, drains the clients and then the program.
+//!
+//! A client of `/ws` first gets the text message `sensors NAME NAME …`. It sends `subscribe NAME` or `unsubscribe NAME`
+//! and gets `subscribed NAME`, `unsubscribed NAME` or `error WHY`; and for every reading of a sensor that it has
+//! subscribed to `{"sensor":NAME,"value":NUMBER,"at":UNIX_MS}`.
+#![allow(clippy::print_stdout, reason = "the report goes to standard output")]
+
+mod common;
+
+use std::sync::{Arc, atomic::AtomicBool, atomic::Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use wshub::{Client, Config, DropPolicy, HandlerResult, Hub, Limits, Message, Server, Target};
+
+/// Sensors, and how many ticks lie between their readings: 1, 10 and 100 readings a second.
+const SENSORS: [(&str, u64); 4] =
+    [("sensor/temperature", 100), ("sensor/humidity", 100), ("sensor/pressure", 10), ("sensor/vibration", 1)];
+const TICK: Duration = Duration::from_millis(10);
+const REPORT: u64 = 500;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    env_logger::init();
+    // A small device: little memory for each client, and who falls behind misses old readings, not new ones.
+    let config = Config::default()
+        .read_buffer(512)
+        .max_message_size(256)
+        .queue_messages(200)
+        .queue_bytes(32 * 1024)
+        .drop_policy(DropPolicy::DropOldest)
+        .drain_timeout(Duration::from_millis(500))
+        .drain_spread(Duration::from_secs(1));
+    let hub = Hub::builder()
+        .config(config)
+        .limits(Limits::default().max_connections(500).max_message_rate(20))
+        .after_connect(|client| drop(client.send(format!("sensors {}", SENSORS.map(|(name, _)| name).join(" ")))))
+        .on_message(receive)
+        .on_error(|client, error| drop(client.send(format!("error {error}"))))
+        .build()?;
+    let handle = Server::bind(common::option("addr", "127.0.0.1:8080"))?.websocket("/ws", &hub).probes(&hub).spawn()?;
+    common::announce(&handle.local_addr().map(|a| a.to_string()).unwrap_or_default());
+
+    let is_over = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&is_over))?;
+    }
+    work(&hub, &is_over)?;
+    if let Err(late) = hub.drain(Duration::from_secs(5)) {
+        println!("{late}");
+    }
+    handle.shutdown(Duration::from_secs(2))?;
+    println!("stopped");
+    Ok(())
+}
+
+/// The program's own loop.
+fn work(hub: &Hub, is_over: &AtomicBool) -> Result<(), Box<dyn std::error::Error>> {
+    let mut next = Instant::now();
+    for tick in 1_u64.. {
+        if is_over.load(Ordering::Relaxed) {
+            break;
+        }
+        {
+            // Readings of one tick go to each client in one system call.
+            let _cork = hub.cork();
+            for (sensor, _) in SENSORS.iter().filter(|(_, ticks)| tick % ticks == 0) {
+                let reading = serde_json::json!({"sensor": sensor, "value": measure(sensor), "at": unix_ms()});
+                hub.send(Target::room(*sensor), Message::json(&reading)?)?;
+            }
+        }
+        if tick % REPORT == 0 {
+            report(hub);
+        }
+        next += TICK;
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    Ok(())
+}
+
+fn receive(client: &Client, message: &Message) -> HandlerResult {
+    let request = message.as_text().and_then(|text| text.split_once(' '));
+    let (verb, sensor) = request.filter(|(_, name)| SENSORS.iter().any(|(s, _)| s == name)).ok_or("no such sensor")?;
+    match verb {
+        "subscribe" => client.join(sensor)?,
+        "unsubscribe" => client.leave(sensor)?,
+        _ => return Err("subscribe or unsubscribe".into()),
+    }
+    client.send(format!("{verb}d {sensor}"))?;
+    Ok(())
+}
+
+/// Something that goes up and down.
+fn measure(sensor: &str) -> f64 {
+    let seconds = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64();
+    20.0 + (seconds / if sensor == "sensor/vibration" { 0.1 } else { 10.0 }).sin()
+}
+
+fn unix_ms() -> u64 {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Memory and threads as Linux tells them; elsewhere only the clients.
+fn report(hub: &Hub) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let facts = status.lines().filter(|line| line.starts_with("VmRSS:") || line.starts_with("Threads:"));
+    let facts: Vec<String> = facts.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    println!("{} clients, {}", hub.client_count(), facts.join(", "));
+}

@@ -1,0 +1,18 @@
+//! Guides: how the parts are meant to be used together. There is no code here.
+
+#[doc = include_str!("guide/rooms.md")]
+pub mod rooms {}
+
+#[doc = include_str!("guide/backpressure.md")]
+pub mod backpressure {}
+
+#[doc = include_str!("guide/lifecycle.md")]
+pub mod lifecycle {}
+
+#[doc = include_str!("guide/embedding.md")]
+pub mod embedding {}
+
+/// The README's code compiles too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub mod readme {}

@@ -1,0 +1,42 @@
+//! Where threads sleep until an outbox changes.
+
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+/// A condition variable that costs a fence and a load where nobody sleeps.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    /// Threads asleep on `changed`. Counted before their last look, read after a fence: no sleeper is missed.
+    sleepers: AtomicU32,
+    /// Guards nothing: what sleepers wait for are atomics and the queue. A leaf lock.
+    lock: Mutex<()>,
+    changed: Condvar,
+}
+
+impl Gate {
+    /// Sleeps until `look` gives an answer; `None` at the deadline. `look` must neither block nor wake.
+    pub(super) fn wait_for<T>(&self, deadline: Instant, look: impl Fn() -> Option<T>) -> Option<T> {
+        let mut guard = self.lock.lock();
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        // Against the fence in `wake`: either we see the change, or the changer sees us counted.
+        fence(Ordering::SeqCst);
+        let mut answer = look();
+        while answer.is_none() && !self.changed.wait_until(&mut guard, deadline).timed_out() {
+            answer = look();
+        }
+        let answer = answer.or_else(look);
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        answer
+    }
+
+    pub(super) fn wake(&self) {
+        fence(Ordering::SeqCst);
+        if self.sleepers.load(Ordering::Relaxed) > 0 {
+            // A sleeper that has looked holds the lock until it sleeps: taking it means the wake-up is not too early.
+            drop(self.lock.lock());
+            self.changed.notify_all();
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! The outbox over real socket pairs.

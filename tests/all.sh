@@ -1,0 +1,68 @@
+#!/bin/bash
+# Installs what the tests need and runs them all. The last line says how many passed and failed.
+#
+# Needs Rust, and for the browser test Node.js with npm, and Chromium. As root on Debian and its relatives the missing
+# packages are installed; otherwise their names are printed. CHROMIUM names another browser than /usr/bin/chromium.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CHROMIUM=${CHROMIUM:-/usr/bin/chromium}
+
+passed=0
+failed=0
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# The sum of the numbers before this word in the log.
+sum() {
+    { grep -oE "[0-9]+ $1" "$log" || true; } | awk '{n += $1} END {print n + 0}'
+}
+
+# run WHAT COMMAND...: runs a command and adds up the results that it prints (`3 passed; 1 failed`, as cargo and the
+# browser test do). A command that fails without a failed test counts as one.
+run() {
+    local status=0 bad
+    printf '\n== %s\n' "$1"
+    shift
+    "$@" 2>&1 | tee "$log" || status=$?
+    bad=$(sum failed)
+    if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then
+        echo "FAILED with status $status: $*"
+        bad=1
+    fi
+    passed=$((passed + $(sum passed)))
+    failed=$((failed + bad))
+}
+
+# need COMMAND PACKAGE...: installs the packages if the command is missing.
+need() {
+    local command=$1
+    shift
+    if ! command -v "$command" >/dev/null && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+    fi
+    if ! command -v "$command" >/dev/null; then
+        echo "$command is missing; on Debian: apt-get install $*"
+        return 1
+    fi
+}
+
+# Called where `set -e` does not reach: hence the chain.
+browser() {
+    local target
+    need node nodejs npm && need npm npm && need "$CHROMIUM" chromium fonts-dejavu-core &&
+        cargo build --locked --release --example chat &&
+        target=$(cargo metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/') &&
+        cd tests/browser && npm ci --silent --no-audit --no-fund &&
+        CHAT_BIN=$target/release/examples/chat timeout 330 node chat.mjs
+}
+
+run "unit and integration tests, examples" \
+    timeout 480 cargo test --locked --all-features --all-targets --no-fail-fast
+run "code in the documentation" timeout 240 cargo test --locked --all-features --doc
+run "the page of the chat example in a browser" browser
+if [ -x tests/autobahn.sh ]; then
+    run "the Autobahn conformance suite" timeout 300 tests/autobahn.sh
+fi
+
+printf '\n%d passed, %d failed\n' "$passed" "$failed"
+[ "$failed" -eq 0 ]
