@@ -84,6 +84,17 @@ impl Listener {
         Ok(Transport::from_socket(socket))
     }
 
+    /// As [`accept`](Self::accept), but does not block when nobody is waiting (`WouldBlock`).
+    pub(super) fn accept_waiting(&self) -> io::Result<Transport> {
+        self.socket.set_nonblocking(true)?;
+        let accepted = self.socket.accept();
+        self.socket.set_nonblocking(false)?;
+        let (socket, _) = accepted?;
+        // Some systems hand the mode down.
+        socket.set_nonblocking(false)?;
+        Ok(Transport::from_socket(socket))
+    }
+
     /// Removes our socket file, if there is one and it has not been done yet.
     pub(super) fn remove_file(&self) {
         if let Some(path) = self.path.lock().take() {

@@ -272,6 +272,13 @@ impl WsClient {
         while self.next_frame().is_some() {}
     }
 
+    /// Everything up to the end of the stream, as it comes: the body of an HTTP answer.
+    pub(crate) fn bytes_until_end(&mut self) -> Vec<u8> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.fill(deadline) {}
+        std::mem::take(&mut self.buffer)
+    }
+
     fn fill(&mut self, deadline: Instant) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());
         assert!(!left.is_zero(), "nothing came in {PATIENCE:?}; so far {} bytes", self.buffer.len());
