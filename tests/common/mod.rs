@@ -2,7 +2,7 @@
 //! to. Every read has a deadline.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses a part, and a test may fail by a panic")]
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -279,6 +279,14 @@ impl WsClient {
         std::mem::take(&mut self.buffer)
     }
 
+    /// Waits for that long; nothing may come.
+    pub(crate) fn wait_quietly(&mut self, duration: Duration) {
+        self.stream.set_read_timeout(Some(duration)).unwrap();
+        let result = self.stream.read(&mut [0; 1]);
+        let kind = result.map_err(|e| e.kind());
+        assert!(matches!(kind, Err(ErrorKind::WouldBlock | ErrorKind::TimedOut)), "{kind:?}");
+    }
+
     fn fill(&mut self, deadline: Instant) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());
         assert!(!left.is_zero(), "nothing came in {PATIENCE:?}; so far {} bytes", self.buffer.len());
@@ -290,7 +298,7 @@ impl WsClient {
                 self.buffer.extend_from_slice(&chunk[..n]);
                 true
             }
-            Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => false,
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => false,
             Err(e) => panic!("reading: {e}; so far {} bytes", self.buffer.len()),
         }
     }
