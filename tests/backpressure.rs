@@ -285,7 +285,7 @@ fn send_timeout_waits_for_room() {
     setup.plug();
     setup.send_numbers(0..QUEUE);
     let client = setup.client.clone();
-    let waiting = thread::spawn(move || client.send_timeout(QUEUE.to_string(), PATIENCE));
+    let waiting = thread::spawn(move || client.send_timeout(QUEUE.to_string(), PATIENCE * 10));
     setup.expect_plug();
     setup.expect_numbers(0..QUEUE + 1);
     waiting.join().unwrap().unwrap();

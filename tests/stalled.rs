@@ -17,6 +17,13 @@ fn config() -> Config {
     Config::default().queue_messages(64).write_timeout(FOR_EVER).close_timeout(FOR_EVER)
 }
 
+/// Runs `work` and fails, instead of hanging, when it blocks.
+fn without_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let thread = thread::spawn(work);
+    eventually("nothing blocks", || thread.is_finished());
+    thread.join().unwrap()
+}
+
 /// Clients that do not read, whose queues are full.
 fn stall(hub: &Hub, count: usize) -> Vec<(WsClient, Client)> {
     let links = [Link::TinyUnix, Link::TinyTcp];
@@ -42,16 +49,45 @@ fn others_and_the_sender_are_not_delayed() {
                 thread::spawn(move || (0..MESSAGES).for_each(|n| assert_eq!(reader.text(), format!("{n:0>100}"))))
             })
             .collect();
-        for n in 0..MESSAGES {
-            let delivery = hub.send(Target::all(), format!("{n:0>100}")).unwrap();
-            assert!(delivery.queued >= 4, "{delivery:?}");
-        }
+        let sender = hub.clone();
+        without_blocking(move || {
+            for n in 0..MESSAGES {
+                let delivery = sender.send(Target::all(), format!("{n:0>100}")).unwrap();
+                assert!(delivery.queued >= 4, "{delivery:?}");
+            }
+        });
         readers.into_iter().for_each(|reader| reader.join().unwrap());
         for (_, client) in &stalled {
             assert!(!client.is_closed());
         }
         hub.shutdown(Duration::ZERO).unwrap();
     }
+}
+
+/// The first to find the socket full may be the end of a cork, or a sender that writes what others have queued.
+#[test]
+fn whoever_meets_a_full_socket_goes_on() {
+    let hub = Hub::builder().config(config().queue_messages(10_000).queue_bytes(1 << 30)).build().unwrap();
+    for link in [Link::TinyUnix, Link::TinyTcp] {
+        let (_reader, client) = accept(&hub, link, "/");
+        let corking = client.clone();
+        without_blocking(move || {
+            let _cork = corking.hub().cork();
+            (0..200).for_each(|_| corking.send(vec![0; 100_000]).unwrap());
+        });
+        assert!(client.queue_depth().0 > 0);
+        let (_reader, client) = accept(&hub, link, "/");
+        let senders: Vec<_> = (0..4).map(|_| client.clone()).collect();
+        without_blocking(move || {
+            thread::scope(|scope| {
+                for client in &senders {
+                    scope.spawn(move || (0..500).for_each(|_| client.send(vec![0; 10_000]).unwrap()));
+                }
+            });
+        });
+        assert!(client.queue_depth().0 > 0);
+    }
+    hub.shutdown(Duration::ZERO).unwrap();
 }
 
 #[test]
