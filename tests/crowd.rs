@@ -36,7 +36,9 @@ fn connect(server: &TestServer, hand: usize) -> Vec<Guest> {
 
 /// Everybody says something, and hears everybody in the room once.
 fn chat(guests: &mut [Guest]) {
-    guests.iter_mut().for_each(|(_, socket)| socket.send_text("hello"));
+    for (_, socket) in &mut *guests {
+        socket.send_text("hello");
+    }
     for (room, socket) in guests {
         for _ in 0..MEMBERS {
             assert_eq!(socket.text(), format!("{room}: hello"));
@@ -66,7 +68,9 @@ fn round(server: &TestServer, metrics: &DebugMetrics) -> usize {
             scope.spawn(move || {
                 chat(&mut guests);
                 // Whoever left now would be missed by those who still talk.
-                guests.iter_mut().for_each(|(_, socket)| assert_eq!(socket.text(), "time to go"));
+                for (_, socket) in &mut guests {
+                    assert_eq!(socket.text(), "time to go");
+                }
                 leave(guests);
             });
         }
@@ -86,7 +90,7 @@ fn round(server: &TestServer, metrics: &DebugMetrics) -> usize {
 fn a_crowd_comes_and_goes_twice() {
     let (_, hard) = Resource::NOFILE.get().unwrap();
     Resource::NOFILE.set(hard, hard).unwrap();
-    assert!(hard as usize > 2 * CLIENTS + 100, "both ends of {CLIENTS} connections need more than {hard} descriptors");
+    assert!(hard > 2 * CLIENTS as u64 + 100, "both ends of {CLIENTS} connections need more than {hard} descriptors");
     let metrics = Arc::new(DebugMetrics::new());
     // Every client owns a share of it until it is freed; this test and the hook have one each.
     let owned = Arc::new(());
