@@ -36,7 +36,7 @@ fn connect(server: &TestServer, hand: usize) -> Vec<Guest> {
 
 /// Everybody says something, and hears everybody in the room once.
 fn chat(guests: &mut [Guest]) {
-    for (_, socket) in guests.iter_mut() {
+    for (_, socket) in &mut *guests {
         socket.send_text("hello");
     }
     for (room, socket) in guests {

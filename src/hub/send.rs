@@ -11,9 +11,8 @@ use super::lock::assert_no_lock_held;
 use super::roster::{Member, Roster, Snapshot};
 use super::target::{Delivery, Part, Target};
 use crate::config::deadline_after;
-use crate::error::SendError;
 use crate::log_limit::LogLimit;
-use crate::message::{Encoded, Message};
+use crate::message::{Encoded, Message, SendError};
 use crate::outbox::{Cork, GaveUp, Outbox, Sent};
 use crate::ws::close_code;
 
