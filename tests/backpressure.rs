@@ -287,7 +287,8 @@ fn send_timeout_waits_for_room() {
     let client = setup.client.clone();
     let waiting = thread::spawn(move || client.send_timeout(QUEUE.to_string(), PATIENCE * 10));
     setup.expect_plug();
-    setup.expect_numbers(0..QUEUE + 1);
+    let sent = QUEUE + 1;
+    setup.expect_numbers(0..sent);
     waiting.join().unwrap().unwrap();
     assert_eq!(setup.timed_out.lock().unwrap().len() + setup.dropped().len(), 0);
 }

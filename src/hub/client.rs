@@ -20,6 +20,9 @@ use crate::ws::{check_close, close_code};
 
 /// One connection to the hub: a cheap handle that stays valid after the connection has ended.
 ///
+/// A handle keeps the connection's memory and its socket's descriptor until it is dropped: to remember a client beyond
+/// its connection, keep its [`id`](Client::id).
+///
 /// All methods may be called from any thread; none blocks but [`send_timeout`](Client::send_timeout).
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
