@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
@@ -29,46 +29,50 @@ fn a_join_never_lands_in_a_room_that_a_last_leave_removes() {
     let mut clients: Vec<(WsClient, Client)> = (0..THREADS * 2).map(|_| accept(&hub, Link::Unix, "/")).collect();
     let handles: Vec<Client> = clients.iter().map(|c| c.1.clone()).collect();
     let expected: Vec<Mutex<BTreeSet<&str>>> = handles.iter().map(|_| Mutex::default()).collect();
-    let (begin, end) = (Barrier::new(THREADS + 1), Barrier::new(THREADS + 1));
-    thread::scope(|scope| {
-        for (number, own) in handles.chunks(2).enumerate() {
-            let (expected, begin, end) = (&expected, &begin, &end);
-            scope.spawn(move || {
-                let mut random = Random::new(number as u64);
-                for _ in 0..ROUNDS {
-                    begin.wait();
+    for round in 0..ROUNDS {
+        thread::scope(|scope| {
+            for (number, own) in handles.chunks(2).enumerate() {
+                let expected = &expected;
+                scope.spawn(move || {
+                    let mut random = Random::new((round * THREADS + number) as u64);
                     for _ in 0..TRIALS {
                         let which = random.below(own.len());
                         let mut rooms = expected[number * 2 + which].lock().unwrap();
                         toggle(&own[which], ROOMS[random.below(ROOMS.len())], &mut rooms);
                     }
-                    end.wait();
-                }
-            });
-        }
-        for round in 0..ROUNDS {
-            begin.wait();
-            end.wait();
-            for room in ROOMS {
-                let is_in = |at: &usize| expected[*at].lock().unwrap().contains(room);
-                let members: Vec<usize> = (0..clients.len()).filter(is_in).collect();
-                let listed: BTreeSet<_> = hub.room_clients(room).iter().map(Client::id).collect();
-                assert_eq!(listed, members.iter().map(|at| handles[*at].id()).collect(), "room {room}");
-                assert_eq!(hub.room_exists(room), !members.is_empty());
-                let delivery = hub.send(Target::room(room), format!("{room} {round}")).unwrap();
-                assert_eq!(delivery.queued, members.len());
-                members.iter().for_each(|at| assert_eq!(clients[*at].0.text(), format!("{room} {round}")));
+                });
             }
-            for (client, rooms) in handles.iter().zip(&expected) {
-                assert_eq!(client.rooms().iter().map(|r| &**r).collect::<BTreeSet<_>>(), *rooms.lock().unwrap());
-            }
-        }
-    });
+        });
+        check_rooms(&hub, &ROOMS, &mut clients, &expected, &round.to_string());
+    }
     handles.iter().for_each(|client| hub.leave_all(client));
     assert_eq!((hub.rooms().len(), metrics.stats().active_rooms), (0, 0));
     assert_eq!(metrics.stats().room_joins, metrics.stats().room_leaves);
     drop(clients);
     hub.shutdown(PATIENCE).unwrap();
+}
+
+/// Holds every list against where the clients must be, and sends to every room.
+fn check_rooms(
+    hub: &Hub,
+    rooms: &[&str],
+    clients: &mut [(WsClient, Client)],
+    expected: &[Mutex<BTreeSet<&str>>],
+    text: &str,
+) {
+    for room in rooms {
+        let is_in = |at: &usize| expected[*at].lock().unwrap().contains(room);
+        let members: Vec<usize> = (0..clients.len()).filter(is_in).collect();
+        let listed: BTreeSet<_> = hub.room_clients(room).iter().map(Client::id).collect();
+        assert_eq!(listed, members.iter().map(|at| clients[*at].1.id()).collect(), "room {room}");
+        assert_eq!(hub.room_exists(room), !members.is_empty());
+        let delivery = hub.send(Target::room(*room), format!("{room} {text}")).unwrap();
+        assert_eq!(delivery.queued, members.len());
+        members.iter().for_each(|at| assert_eq!(clients[*at].0.text(), format!("{room} {text}")));
+    }
+    for ((_, client), rooms) in clients.iter().zip(expected) {
+        assert_eq!(client.rooms().iter().map(|r| &**r).collect::<BTreeSet<_>>(), *rooms.lock().unwrap());
+    }
 }
 
 /// Joins or leaves, and what is the other way round is refused.
@@ -159,8 +163,12 @@ fn a_user_that_is_set_during_registration_is_not_left_behind() {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
+            let mut seen = HashSet::new();
             while !is_over.load(Ordering::SeqCst) {
-                hub.clients().iter().for_each(|client| drop(client.set_user("bob")));
+                // Once each: a second time would put it right again.
+                let clients = hub.clients();
+                let new = clients.iter().filter(|client| seen.insert(client.id()));
+                new.for_each(|client| client.set_user("bob").unwrap_or_default());
             }
         });
         for _ in 0..2000 {
@@ -175,22 +183,24 @@ fn a_user_that_is_set_during_registration_is_not_left_behind() {
 #[test]
 fn callbacks_that_are_set_at_once_are_all_kept() {
     let hub = Hub::new();
-    let calls = Arc::new(AtomicUsize::new(0));
     let (_socket, client) = accept(&hub, Link::Unix, "/");
     let begin = Barrier::new(2);
-    for _ in 0..3000 {
-        // Each closure holds the counter: how many live tells which callbacks are kept.
-        let (one, two) = (Arc::clone(&calls), Arc::clone(&calls));
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                begin.wait();
-                client.on_close(move |_| drop(one.load(Ordering::SeqCst)));
-            });
-            begin.wait();
-            client.on_error(move |_, _| drop(two.load(Ordering::SeqCst)));
+    // A closure lives while it is a callback of the client; its mark tells.
+    let keep = |set: &dyn Fn(Arc<()>)| {
+        begin.wait();
+        let lost = (0..20_000).filter(|_| {
+            let mark = Arc::new(());
+            let is_kept = Arc::downgrade(&mark);
+            set(mark);
+            thread::yield_now();
+            is_kept.upgrade().is_none()
         });
-        assert_eq!(Arc::strong_count(&calls), 3);
-    }
+        assert_eq!(lost.count(), 0);
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| keep(&|mark| client.on_close(move |_| assert!(Arc::strong_count(&mark) > 0))));
+        keep(&|mark| client.on_error(move |_, _| assert!(Arc::strong_count(&mark) > 0)));
+    });
 }
 
 const USERS: [&str; 3] = ["ann", "bob", "cid"];
@@ -271,29 +281,24 @@ fn the_limit_per_user_holds_against_racing_changes() {
     const LIMIT: usize = 2;
     let hub = Hub::builder().limits(Limits::default().max_connections_per_user(LIMIT)).build().unwrap();
     let clients: Vec<(WsClient, Client)> = (0..THREADS).map(|_| accept(&hub, Link::Unix, "/")).collect();
-    let (begin, end) = (Barrier::new(THREADS), Barrier::new(THREADS));
-    let got = AtomicUsize::new(0);
-    thread::scope(|scope| {
-        for (_, client) in &clients {
-            let (hub, begin, end, got) = (&hub, &begin, &end, &got);
-            scope.spawn(move || {
-                for _ in 0..3000 {
+    for _ in 0..2000 {
+        let begin = Barrier::new(THREADS);
+        let got = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for (_, client) in &clients {
+                let (begin, got) = (&begin, &got);
+                scope.spawn(move || {
                     client.clear_user().unwrap();
                     begin.wait();
                     match client.set_user("ann") {
-                        Ok(()) => assert_eq!(got.fetch_add(1, Ordering::SeqCst) / LIMIT, 0, "one too many"),
+                        Ok(()) => drop(got.fetch_add(1, Ordering::SeqCst)),
                         Err(error) => assert!(matches!(error, UserError::TooManyConnections), "{error}"),
                     }
-                    end.wait();
-                    assert_eq!(got.load(Ordering::SeqCst), LIMIT, "one too few");
-                    assert_eq!(hub.user_connection_count("ann"), LIMIT);
-                    if begin.wait().is_leader() {
-                        got.store(0, Ordering::SeqCst);
-                    }
-                }
-            });
-        }
-    });
+                });
+            }
+        });
+        assert_eq!((got.into_inner(), hub.user_connection_count("ann")), (LIMIT, LIMIT));
+    }
     // And against connections that bring the user with them.
     clients.iter().for_each(|c| c.1.clear_user().unwrap());
     let server = TestServer::new(
