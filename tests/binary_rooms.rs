@@ -250,12 +250,12 @@ fn without_claims_there_is_no_upgrade() {
 
 #[test]
 fn what_is_refused_reaches_nobody_and_the_connection_stays() {
-    let (log, builder) = logged(protocol().into_hub().limits(Limits::default().max_rooms_per_client(2)));
+    let (reported, builder) = logged(protocol().into_hub().limits(Limits::default().max_rooms_per_client(2)));
     let server = TestServer::new(builder);
     let (mut ann, mut bob) = (Peer::connect(&server), Peer::connect(&server));
     ann.expect(ROOT, "new_member", "", "", &bob.id);
     ann.join("lobby");
-    let long = "x".repeat(257);
+    let too_long = "x".repeat(257);
     let refused = [
         ("lobby", "chat", "", "the client is not in the room"),
         ("nowhere", "chat", "", "the client is not in the room"),
@@ -268,7 +268,7 @@ fn what_is_refused_reaches_nobody_and_the_connection_stays() {
         (ROOT, "member_left", &ann.id.clone(), "member_left is sent by the server only"),
         ("", "join", "", "the room name is empty"),
         ("", "leave", "", "the room name is empty"),
-        (&long, "join", "", "the room name is too long"),
+        (&too_long, "join", "", "the room name is too long"),
     ];
     for (room, event, dst, _) in refused {
         bob.send(room, event, dst, "");
@@ -278,7 +278,7 @@ fn what_is_refused_reaches_nobody_and_the_connection_stays() {
     bob.expect_nothing();
     let mut expected: Vec<&str> = refused.iter().map(|(.., error)| *error).collect();
     expected.push("the client is in too many rooms");
-    assert_eq!(log.all(), expected);
+    assert_eq!(reported.all(), expected);
     ann.expect_nothing();
 }
 
@@ -343,6 +343,7 @@ fn text_and_oversized_messages_close() {
     peer.socket.send_text("{}");
     assert_eq!(peer.socket.expect_close(), (1003, "binary messages only".into()));
     assert_eq!(errors(&metrics, ErrorType::ProtocolError), 1);
+    eventually("the first is gone", || server.hub.room_count(ROOT) == 0);
     let mut peer = Peer::connect(&server);
     let id = peer.id.clone();
     let overhead = Message::new(ROOT, "echo", "", "", "").encode().len();
