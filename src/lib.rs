@@ -37,8 +37,7 @@
 //! | [embedding](guide::embedding) | the hub inside a program that has other work: listeners, threads, stacks, memory |
 //!
 //! The examples are the other way in: `chat`, `auth`, `gateway`, `binary_rooms`, `relay`, `echo`, `broadcast`; the first
-//! line of each is the
-//! command that runs it.
+//! line of each is the command that runs it.
 //!
 //! # The path of a byte
 //!

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{BINARY, Log, PATIENCE, WsClient, eventually, exchange, status, upgrade_request};
 use serde_json::{Value, json};
@@ -86,6 +86,20 @@ impl TestRelay {
         let mut socket = WsClient::connect(self.addr, &format!("/ws?{query}"), "");
         socket.sync();
         socket
+    }
+
+    /// Connects as soon as the relay lets it.
+    fn connect_at_last(&self, query: &str) -> WsClient {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (head, mut socket) = WsClient::try_connect(self.addr, &format!("/ws?{query}"), "");
+            if head.starts_with("HTTP/1.1 101 ") {
+                socket.sync();
+                return socket;
+            }
+            assert!(Instant::now() < deadline, "{head}");
+            thread::yield_now();
+        }
     }
 
     fn status(&self, query: &str) -> u16 {
@@ -222,7 +236,8 @@ fn a_refused_upgrade_gives_the_device_back() {
     assert_eq!(server.status("user=ann&device=lock"), 503);
     ann.close();
     eventually("there is room", || server.relay.hub().client_count() == 0);
-    let _lock = server.connect("user=ann&device=lock");
+    // The device is given back when the refusal has been answered: not a moment sooner.
+    let _lock = server.connect_at_last("user=ann&device=lock");
     assert!(server.relay.is_device_online("lock"));
 }
 
