@@ -44,7 +44,7 @@ pub enum RatePolicy {
 /// Durations count on a monotonic clock. Every setter consumes and returns the value:
 ///
 /// ```
-/// use std::time::{Duration, Instant};
+/// use std::time::Duration;
 /// let config = wshub::Config::default().max_message_size(64 * 1024).write_timeout(Duration::from_secs(2));
 /// assert_eq!(config.max_message_size, 64 * 1024);
 /// ```

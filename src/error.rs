@@ -1,9 +1,8 @@
-//! One small error type per family of operations. Send errors hand the message back.
+//! One small error type per family of operations. That of sends stands with the message that it hands back.
 
 use std::error::Error;
 use std::fmt;
 
-use crate::message::Message;
 use crate::metrics::ErrorType;
 
 /// A value of [`Config`](crate::Config), [`Limits`](crate::Limits) or a builder that makes no sense.
@@ -33,42 +32,6 @@ impl fmt::Display for ConfigError {
 }
 
 impl Error for ConfigError {}
-
-/// Why a message was not queued. Every variant hands the message back.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum SendError {
-    /// The client is closing or closed.
-    Closed(Message),
-    /// The client's queue is full and the drop policy keeps what is queued.
-    Full(Message),
-    /// The queue stayed full until the time given to a `…_timeout` call had passed.
-    Timeout(Message),
-    /// No client with that id is connected.
-    ClientNotFound(Message),
-}
-
-impl SendError {
-    /// The message that was not sent.
-    pub fn into_message(self) -> Message {
-        match self {
-            Self::Closed(m) | Self::Full(m) | Self::Timeout(m) | Self::ClientNotFound(m) => m,
-        }
-    }
-}
-
-impl fmt::Display for SendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Closed(_) => "the client is closed",
-            Self::Full(_) => "the client's send queue is full",
-            Self::Timeout(_) => "the client's send queue stayed full",
-            Self::ClientNotFound(_) => "no such client",
-        })
-    }
-}
-
-impl Error for SendError {}
 
 /// Why a client did not join or leave a room. The checks run in the order of the variants.
 #[derive(Debug)]
@@ -241,11 +204,6 @@ pub type HandlerResult = Result<(), HandlerError>;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn send_errors_stay_small() {
-        assert!(size_of::<SendError>() <= 48, "{}", size_of::<SendError>());
-    }
 
     #[test]
     fn strings_and_errors_become_handler_errors() {

@@ -144,13 +144,13 @@ mod log_limit;
 
 pub use config::{Config, DropPolicy, Limits, RatePolicy};
 pub use conn::{Accept, AcceptError};
-pub use error::{CloseError, ConfigError, DeadlineError, HandlerError, HandlerResult, RoomError, SendError, UserError};
+pub use error::{CloseError, ConfigError, DeadlineError, HandlerError, HandlerResult, RoomError, UserError};
 pub use http::{HeadError, MAX_HEAD, MAX_HEADERS, OriginPolicy, RequestHead, Response};
 pub use hub::{
     Admission, Client, ClientId, Delivery, Health, Hub, HubBuilder, HubState, MAX_ROOM_NAME, RateLimiter, Rejection,
     Target, TokenBucket,
 };
-pub use message::Message;
+pub use message::{Message, SendError};
 pub use metrics::{DebugMetrics, DebugStats, ErrorType, Metrics};
 pub use outbox::Cork;
 pub use server::{Listener, Request, Server, ServerHandle};

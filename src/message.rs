@@ -1,5 +1,7 @@
-//! What travels: a message, and its wire form made once for all its recipients.
+//! What travels: a message, its wire form made once for all its recipients, and the error that hands it back.
 
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -85,9 +87,9 @@ impl Message {
     }
 }
 
-impl std::fmt::Debug for Message {
+impl fmt::Debug for Message {
     /// The kind and the length, never the content: messages end up in logs.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Message({:?}, {} bytes)", self.kind, self.payload.len())
     }
 }
@@ -121,6 +123,42 @@ impl From<&[u8]> for Message {
         Self::binary(bytes.to_vec())
     }
 }
+
+/// Why a message was not queued. Every variant hands the message back.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The client is closing or closed.
+    Closed(Message),
+    /// The client's queue is full and the drop policy keeps what is queued.
+    Full(Message),
+    /// The queue stayed full until the time given to a `…_timeout` call had passed.
+    Timeout(Message),
+    /// No client with that id is connected.
+    ClientNotFound(Message),
+}
+
+impl SendError {
+    /// The message that was not sent.
+    pub fn into_message(self) -> Message {
+        match self {
+            Self::Closed(m) | Self::Full(m) | Self::Timeout(m) | Self::ClientNotFound(m) => m,
+        }
+    }
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed(_) => "the client is closed",
+            Self::Full(_) => "the client's send queue is full",
+            Self::Timeout(_) => "the client's send queue stayed full",
+            Self::ClientNotFound(_) => "no such client",
+        })
+    }
+}
+
+impl Error for SendError {}
 
 /// A message's wire form: made once per broadcast, one pointer in every queue.
 #[derive(Debug, Clone)]
@@ -178,6 +216,11 @@ mod tests {
             assert!(encoded.len() > message.len());
         }
         assert_eq!(size_of::<Encoded>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn send_errors_stay_small() {
+        assert!(size_of::<SendError>() <= 48, "{}", size_of::<SendError>());
     }
 
     #[test]

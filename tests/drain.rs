@@ -8,8 +8,8 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{BINARY, KEY, PATIENCE, TestServer, WsClient, eventually};
-use wshub::{Config, DeadlineError, DebugMetrics, ErrorType, Hub, HubState, Message, RequestHead};
+use common::{BINARY, KEY, PATIENCE, TestServer, WsClient, deep_queue, eventually, stall};
+use wshub::{Config, DeadlineError, DebugMetrics, ErrorType, Hub, HubState, RequestHead};
 
 /// Closes idle clients soon, all at once.
 fn brisk() -> Config {
@@ -65,15 +65,10 @@ fn those_that_exist_go_on_while_new_ones_are_refused() {
 
 #[test]
 fn a_busy_client_stays_until_its_queue_is_empty() {
-    let server = TestServer::new(Hub::builder().config(brisk().queue_messages(8).write_timeout(3 * PATIENCE)));
+    let server = TestServer::new(Hub::builder().config(deep_queue(brisk().write_timeout(3 * PATIENCE))));
     let (mut busy_socket, busy) = server.pair();
     let mut idle_socket = server.connect();
-    // More than the sockets hold: what is left waits in the queue, because nobody reads.
-    let large = Message::binary(vec![0; 256 * 1024]);
-    let mut sent = 0;
-    while busy.send(large.clone()).is_ok() {
-        sent += 1;
-    }
+    let sent = stall(&busy);
     thread::scope(|scope| {
         let drain = scope.spawn(|| server.hub.drain(PATIENCE));
         assert_eq!(idle_socket.expect_close(), (1001, "server draining".into()));

@@ -167,7 +167,9 @@ fn racing_set_user_never_exceeds_the_limit() {
             threads.into_iter().map(|t| t.join().unwrap()).sum()
         });
         assert_eq!((won, server.hub.user_connection_count("ann")), (2, 2));
-        pairs.iter().for_each(|(_, client)| client.clear_user().unwrap());
+        for (_, client) in &pairs {
+            client.clear_user().unwrap();
+        }
     }
 }
 

@@ -90,9 +90,10 @@ impl Rejection {
         Self::new(403, "forbidden\n")
     }
 
-    /// 401: the client has not said who it is, or is not believed.
+    /// 401: the client has not said who it is, or is not believed. Names the scheme `Bearer`, because a 401 must name
+    /// one (RFC 9110 §15.5.2); for another, convert a [`Response`] with its own `WWW-Authenticate`.
     pub fn unauthorized() -> Self {
-        Self::new(401, "unauthorized\n")
+        Response::text(401, "unauthorized\n").header("WWW-Authenticate", "Bearer").into()
     }
 
     /// The HTTP status.

@@ -1,7 +1,7 @@
 //! A handle to one connection.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -9,18 +9,19 @@ use std::time::{Duration, SystemTime};
 
 use super::Hub;
 use super::admission::Metadata;
-use super::hooks::Callbacks;
 use super::lock::{Ranked, rank};
-use super::room::Room;
 use super::target::ClientId;
 use crate::config::deadline_after;
-use crate::error::{CloseError, HandlerError, HandlerResult, RoomError, SendError, UserError};
+use crate::error::{CloseError, HandlerError, HandlerResult, RoomError, UserError};
 use crate::http::RequestHead;
-use crate::message::{Encoded, Message};
+use crate::message::{Encoded, Message, SendError};
 use crate::outbox::{GaveUp, Outbox, Sent};
 use crate::ws::{check_close, close_code};
 
 /// One connection to the hub: a cheap handle that stays valid after the connection has ended.
+///
+/// A handle keeps the connection's memory and its socket's descriptor until it is dropped: to remember a client beyond
+/// its connection, keep its [`id`](Client::id).
 ///
 /// All methods may be called from any thread; none blocks but [`send_timeout`](Client::send_timeout).
 #[derive(Clone)]
@@ -39,16 +40,29 @@ struct Inner {
     state: Ranked<{ rank::CLIENT }, State>,
 }
 
-/// Guarded by the client's own lock.
+/// Guarded by the client's own lock. Ordered maps: empty they are small, and their making asks for no random numbers.
 #[derive(Default)]
 pub(super) struct State {
     pub(super) user: Option<Arc<str>>,
     /// Changed only while the room's lock is held too, so that both sides agree.
-    pub(super) rooms: HashMap<Arc<str>, Arc<Room>>,
+    pub(super) rooms: BTreeSet<Arc<str>>,
     /// The connection is ending: nothing may be joined or indexed any more.
     pub(super) gone: bool,
-    metadata: HashMap<String, Metadata>,
+    metadata: BTreeMap<String, Metadata>,
     callbacks: Callbacks,
+}
+
+pub(super) type Handler = dyn Fn(&Client, &Message) -> HandlerResult + Send + Sync;
+pub(super) type OfClient = dyn Fn(&Client) + Send + Sync;
+pub(super) type OfError = dyn Fn(&Client, &HandlerError) + Send + Sync;
+
+/// A client's own callbacks; they may be set at any time.
+#[derive(Clone, Default)]
+#[allow(clippy::struct_field_names, reason = "named as the methods that set them")]
+pub(crate) struct Callbacks {
+    pub(crate) on_message: Option<Arc<Handler>>,
+    pub(crate) on_close: Option<Arc<OfClient>>,
+    pub(crate) on_error: Option<Arc<OfError>>,
 }
 
 impl Client {
@@ -237,7 +251,7 @@ impl Client {
 
     /// The rooms that this client is in, in no particular order.
     pub fn rooms(&self) -> Vec<Arc<str>> {
-        self.0.state.read().rooms.keys().cloned().collect()
+        self.0.state.read().rooms.iter().cloned().collect()
     }
 
     /// How many rooms this client is in.
@@ -247,7 +261,7 @@ impl Client {
 
     /// Whether this client is in the room.
     pub fn in_room(&self, room: &str) -> bool {
-        self.0.state.read().rooms.contains_key(room)
+        self.0.state.read().rooms.contains(room)
     }
 
     /// Keeps a value on this client under a name, replacing the one before.

@@ -11,11 +11,10 @@
 #![allow(clippy::ref_option, reason = "a hook is passed as the field that holds it")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 use super::Hub;
 use super::admission::{Admission, Rejection};
-use super::client::Client;
+use super::client::{Client, Handler, OfClient, OfError};
 use super::lock::assert_no_lock_held;
 use crate::error::{HandlerError, HandlerResult};
 use crate::http::RequestHead;
@@ -29,9 +28,6 @@ type AfterMessage = dyn Fn(&Client, &Message, &HandlerResult) + Send + Sync;
 /// Replaces a message or refuses it.
 type BeforeMessage = dyn Fn(&Client, Message) -> Result<Message, HandlerError> + Send + Sync;
 type BeforeRoomJoin = dyn Fn(&Client, &str) -> Result<(), HandlerError> + Send + Sync;
-type Handler = dyn Fn(&Client, &Message) -> HandlerResult + Send + Sync;
-type OfClient = dyn Fn(&Client) + Send + Sync;
-type OfError = dyn Fn(&Client, &HandlerError) + Send + Sync;
 type OfMessage = dyn Fn(&Client, &Message) + Send + Sync;
 type OfRoom = dyn Fn(&Client, &str) + Send + Sync;
 type OfUser = dyn Fn(&Hub, &str) + Send + Sync;
@@ -115,13 +111,4 @@ impl Hub {
             self.guarded(Some(client), "the client's on_error", || callback(client, error));
         }
     }
-}
-
-/// A client's own callbacks; they may be set at any time.
-#[derive(Clone, Default)]
-#[allow(clippy::struct_field_names, reason = "named as the methods that set them")]
-pub(crate) struct Callbacks {
-    pub(crate) on_message: Option<Arc<Handler>>,
-    pub(crate) on_close: Option<Arc<OfClient>>,
-    pub(crate) on_error: Option<Arc<OfError>>,
 }

@@ -37,12 +37,12 @@ impl Room {
 
     /// Adds the client, in the room's list and in its own, under both locks. A room that stays without members, because
     /// its first join was refused, is closed.
-    pub(super) fn join(self: &Arc<Self>, client: &Client, limits: &Limits) -> Join {
+    pub(super) fn join(&self, client: &Client, limits: &Limits) -> Join {
         let mut state = self.state.write();
         if state.closed {
             return Join::Closed;
         }
-        let result = state.admit(self, client, limits);
+        let result = state.admit(&self.name, client, limits);
         state.closed = state.roster.is_empty();
         match result {
             Ok(()) => Join::Joined,
@@ -85,7 +85,7 @@ impl Room {
 
 impl State {
     /// The checks in the contract's order, then the change.
-    fn admit(&mut self, room: &Arc<Room>, client: &Client, limits: &Limits) -> Result<(), RoomError> {
+    fn admit(&mut self, name: &Arc<str>, client: &Client, limits: &Limits) -> Result<(), RoomError> {
         let mut own = client.state().write();
         if own.gone {
             return Err(RoomError::ClientNotFound);
@@ -99,7 +99,7 @@ impl State {
         if reached(limits.max_rooms_per_client, own.rooms.len()) {
             return Err(RoomError::TooManyRooms);
         }
-        own.rooms.insert(Arc::clone(&room.name), Arc::clone(room));
+        own.rooms.insert(Arc::clone(name));
         self.roster.insert(client);
         Ok(())
     }

@@ -48,8 +48,7 @@ impl Hub {
 
     /// Removes the client from all its rooms, with the hooks of each.
     pub fn leave_all(&self, client: &Client) {
-        let rooms: Vec<_> = client.state().read().rooms.values().cloned().collect();
-        for room in rooms {
+        for room in self.rooms_of(client) {
             // Another thread may have removed the client from this one already.
             let _ = self.leave_found(client, &room);
         }
@@ -83,6 +82,11 @@ impl Hub {
 
     pub(super) fn find_room(&self, name: &str) -> Option<Arc<Room>> {
         self.inner().rooms.read().get(name).cloned()
+    }
+
+    /// The rooms that the client is in. Each is listed while the client is its member.
+    fn rooms_of(&self, client: &Client) -> Vec<Arc<Room>> {
+        client.rooms().iter().filter_map(|name| self.find_room(name)).collect()
     }
 
     /// Joins without the `after_room_join` hook.
@@ -124,8 +128,7 @@ impl Hub {
 
     /// Leaves without hooks or counts: for a client whose upgrade is refused after all.
     pub(super) fn leave_all_unannounced(&self, client: &Client) {
-        let rooms: Vec<_> = client.state().read().rooms.values().cloned().collect();
-        for room in rooms {
+        for room in self.rooms_of(client) {
             let _ = room.leave(client);
             self.remove_closed(&room);
         }

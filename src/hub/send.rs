@@ -11,8 +11,8 @@ use super::lock::assert_no_lock_held;
 use super::roster::{Member, Roster, Snapshot};
 use super::target::{Delivery, Part, Target};
 use crate::config::deadline_after;
-use crate::error::SendError;
-use crate::message::{Encoded, Message};
+use crate::log_limit::LogLimit;
+use crate::message::{Encoded, Message, SendError};
 use crate::outbox::{Cork, GaveUp, Outbox, Sent};
 use crate::ws::close_code;
 
@@ -183,14 +183,14 @@ impl Hub {
             _ => self.report_drop(client, frame),
         }
         if let Sent::SlowConsumer = sent {
-            log::warn!(target: "wshub::conn", "{} closed: slow consumer", client.id());
+            warn_slow(client, "its queue is full");
             self.watch_close(client);
             return;
         }
         let in_a_row = client.outbox().count_drop();
         let limit = self.config().max_consecutive_drops;
         if limit != 0 && in_a_row >= limit {
-            log::warn!(target: "wshub::conn", "{} closed: {in_a_row} drops in a row", client.id());
+            warn_slow(client, "too many drops in a row");
             client.close_checked(close_code::TRY_AGAIN_LATER, "slow consumer");
         }
     }
@@ -209,5 +209,13 @@ impl Hub {
         if count > 0 {
             self.count(|m| m.increment_messages_sent(count));
         }
+    }
+}
+
+/// Limited, because a peer that stalls and returns could repeat it.
+fn warn_slow(client: &Client, why: &str) {
+    static SLOW: LogLimit = LogLimit::new();
+    if let Some(suppressed) = SLOW.pass() {
+        log::warn!(target: "wshub::conn", "{} closed: {why} ({suppressed} more not logged)", client.id());
     }
 }

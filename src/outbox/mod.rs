@@ -158,6 +158,8 @@ impl Outbox {
 
     /// Lets messages flow, the first bytes before them.
     pub(crate) fn open(self: &Arc<Self>) {
+        // Refused only by a socket that is dead already.
+        let _ = self.transport.set_write_timeout(self.settings.write_timeout);
         if let Some(backlog) = self.socket.lock().as_mut() {
             backlog.handed_over = false;
         }
@@ -190,6 +192,9 @@ impl Outbox {
             }
             self.queue.try_push(frame, max_messages, max_bytes).then_some(Ok(()))
         });
+        if let Some(Ok(())) = outcome {
+            self.reset_drops();
+        }
         self.flush();
         outcome.unwrap_or(Err(GaveUp::Timeout))
     }

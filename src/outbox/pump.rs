@@ -137,9 +137,11 @@ impl Outbox {
                 batch.push_urgent(ws::encode_control(Control::Ping, b""));
             }
         }
+        // Looked at before the queue is emptied: what was sent before the close began is in the queue by then.
+        let is_closing = self.phase.load(Ordering::SeqCst) == phase::CLOSING;
         batch.refill(self.settings.coalesce_writes, || self.queue.pop());
         if batch.is_empty()
-            && self.phase.load(Ordering::SeqCst) == phase::CLOSING
+            && is_closing
             && let Some(close) = self.controls.lock().close.take()
         {
             batch.push_close(close);

@@ -76,8 +76,8 @@ impl<'a> Acceptor<'a> {
         if is_full {
             self.refused.clear();
             self.spare = None;
-            // Somebody is waiting, or accept would not have failed; still, it must not block without the spare.
-            if let Ok(transport) = self.listener.accept() {
+            // The kernel looks for a descriptor before it looks for a connection: perhaps nobody is waiting.
+            if let Ok(transport) = self.listener.accept_waiting() {
                 answer(&transport);
                 // The request is probably there: read, it cannot turn the close into a reset.
                 let _ = transport.set_read_timeout(Some(Duration::from_millis(20)));

@@ -3,9 +3,11 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::transport::Transport;
@@ -19,8 +21,8 @@ const BACKLOG: i32 = 4096;
 pub struct Listener {
     socket: Socket,
     is_tcp: bool,
-    /// The socket file that we have made and must remove.
-    path: Option<PathBuf>,
+    /// The socket file that we have made and must remove, once: afterwards the path may be somebody else's.
+    path: Mutex<Option<PathBuf>>,
 }
 
 impl Listener {
@@ -55,7 +57,7 @@ impl Listener {
             }
             result => result?,
         };
-        Ok(Self { socket: listener.into(), is_tcp: false, path: Some(path.to_owned()) })
+        Ok(Self { socket: listener.into(), is_tcp: false, path: Mutex::new(Some(path.to_owned())) })
     }
 
     fn tcp_one(addr: SocketAddr) -> io::Result<Self> {
@@ -63,7 +65,7 @@ impl Listener {
         socket.set_reuse_address(true)?;
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
-        Ok(Self { socket, is_tcp: true, path: None })
+        Ok(Self { socket, is_tcp: true, path: Mutex::default() })
     }
 
     /// The bound address; `None` for Unix sockets.
@@ -82,12 +84,36 @@ impl Listener {
         Ok(Transport::from_socket(socket))
     }
 
+    /// As [`accept`](Self::accept), but does not block when nobody is waiting (`WouldBlock`).
+    pub(super) fn accept_waiting(&self) -> io::Result<Transport> {
+        self.socket.set_nonblocking(true)?;
+        let accepted = self.socket.accept();
+        self.socket.set_nonblocking(false)?;
+        let (socket, _) = accepted?;
+        // Some systems hand the mode down.
+        socket.set_nonblocking(false)?;
+        Ok(Transport::from_socket(socket))
+    }
+
+    /// Removes our socket file, if there is one and it has not been done yet.
+    pub(super) fn remove_file(&self) {
+        if let Some(path) = self.path.lock().take() {
+            // Somebody else may have removed it.
+            let _ = fs::remove_file(path);
+        }
+    }
+
     /// Ends listening: a blocked accept returns an error.
     pub(super) fn wake(&self) {
+        let wakes_by_itself = cfg!(any(target_os = "linux", target_os = "android"));
+        if wakes_by_itself {
+            // First: nobody takes the path over while we listen, but a successor may as soon as we do not.
+            self.remove_file();
+        }
         let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
         // Where shutting a listening socket down does not wake its accept, a connection does.
-        if cfg!(not(any(target_os = "linux", target_os = "android"))) {
-            let _ = match (&self.path, self.local_addr()) {
+        if !wakes_by_itself {
+            let _ = match (&*self.path.lock(), self.local_addr()) {
                 (Some(path), _) => UnixStream::connect(path).map(drop),
                 (None, Some(addr)) => std::net::TcpStream::connect(addr).map(drop),
                 (None, None) => Ok(()),
@@ -98,28 +124,26 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            // Somebody else may have removed it.
-            let _ = fs::remove_file(path);
-        }
+        self.remove_file();
     }
 }
 
 impl From<TcpListener> for Listener {
     /// The listener must be in blocking mode.
     fn from(listener: TcpListener) -> Self {
-        Self { socket: listener.into(), is_tcp: true, path: None }
+        Self { socket: listener.into(), is_tcp: true, path: Mutex::default() }
     }
 }
 
 impl From<UnixListener> for Listener {
     /// The listener must be in blocking mode; its socket file stays when the server ends.
     fn from(listener: UnixListener) -> Self {
-        Self { socket: listener.into(), is_tcp: false, path: None }
+        Self { socket: listener.into(), is_tcp: false, path: Mutex::default() }
     }
 }
 
-/// A socket file on which connecting is refused.
+/// A socket file on which connecting is refused. To connect to any other file is refused too.
 fn is_stale(path: &Path) -> bool {
-    UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+    let is_socket = fs::metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    is_socket && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
 }

@@ -313,5 +313,6 @@ impl ServerHandle {
             // It runs no user code and cannot panic short of a bug here.
             let _ = thread.join();
         }
+        self.listeners.iter().for_each(|l| l.remove_file());
     }
 }

@@ -2,12 +2,17 @@
 //! to. Every read has a deadline.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses a part, and a test may fail by a panic")]
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use wshub::{Client, DebugMetrics, ErrorType, Hub, HubBuilder, Server, ServerHandle};
+use socket2::{Domain, SockRef, Socket, Type};
+use wshub::{
+    Client, Config, DebugMetrics, ErrorType, Hub, HubBuilder, Message, RequestHead, Server, ServerHandle, Transport,
+};
 
 /// No test waits longer than this for anything that is going to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -66,6 +71,63 @@ impl Drop for TestServer {
     fn drop(&mut self) {
         let _ = self.handle.shutdown(Duration::from_secs(5));
     }
+}
+
+/// How the ends of an [`accept`]ed connection are joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    Tcp,
+    Unix,
+    /// TCP and Unix sockets whose kernel buffers hold a few KiB.
+    TinyTcp,
+    TinyUnix,
+}
+
+/// A connection by `Hub::accept`: the client's end, and the hub's handle for it. `target` is the request's.
+pub(crate) fn accept(hub: &Hub, link: Link, target: &str) -> (WsClient, Client) {
+    let (near, far): (Transport, TcpStream) = match link {
+        Link::Tcp | Link::TinyTcp => {
+            let (near, far) = tcp_pair(link == Link::TinyTcp);
+            (near.into(), far)
+        }
+        Link::Unix | Link::TinyUnix => {
+            let (near, far) = UnixStream::pair().unwrap();
+            if link == Link::TinyUnix {
+                SockRef::from(&near).set_send_buffer_size(TINY).unwrap();
+            }
+            // What a client does with its stream does not depend on the family.
+            (near.into(), TcpStream::from(OwnedFd::from(far)))
+        }
+    };
+    let request = format!(
+        "GET {target} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    );
+    let (head, _) = RequestHead::parse(request.as_bytes()).unwrap().unwrap();
+    hub.accept(near, head, &[]).detach().unwrap();
+    // The newest client is the last of the list.
+    let handle = hub.clients().pop().unwrap();
+    let mut client = WsClient { stream: far, buffer: Vec::new() };
+    let head = client.read_head();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    (client, handle)
+}
+
+const TINY: usize = 4096;
+
+fn tcp_pair(is_tiny: bool) -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let far = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    if is_tiny {
+        // Before connecting: it bounds the window.
+        far.set_recv_buffer_size(TINY).unwrap();
+    }
+    far.connect(&listener.local_addr().unwrap().into()).unwrap();
+    let (near, _) = listener.accept().unwrap();
+    if is_tiny {
+        SockRef::from(&near).set_send_buffer_size(TINY).unwrap();
+    }
+    (near, far.into())
 }
 
 /// One received frame.
@@ -210,6 +272,21 @@ impl WsClient {
         while self.next_frame().is_some() {}
     }
 
+    /// Everything up to the end of the stream, as it comes: the body of an HTTP answer.
+    pub(crate) fn bytes_until_end(&mut self) -> Vec<u8> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.fill(deadline) {}
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// Waits for that long; nothing may come.
+    pub(crate) fn wait_quietly(&mut self, duration: Duration) {
+        self.stream.set_read_timeout(Some(duration)).unwrap();
+        let result = self.stream.read(&mut [0; 1]);
+        let kind = result.map_err(|e| e.kind());
+        assert!(matches!(kind, Err(ErrorKind::WouldBlock | ErrorKind::TimedOut)), "{kind:?}");
+    }
+
     fn fill(&mut self, deadline: Instant) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());
         assert!(!left.is_zero(), "nothing came in {PATIENCE:?}; so far {} bytes", self.buffer.len());
@@ -221,7 +298,7 @@ impl WsClient {
                 self.buffer.extend_from_slice(&chunk[..n]);
                 true
             }
-            Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => false,
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => false,
             Err(e) => panic!("reading: {e}; so far {} bytes", self.buffer.len()),
         }
     }
@@ -351,6 +428,18 @@ impl Log {
     }
 }
 
+/// For [`stall`]: a queue that holds more than the sockets do.
+pub(crate) fn deep_queue(config: Config) -> Config {
+    config.queue_messages(256).queue_bytes(128 * 1024 * 1024)
+}
+
+/// Fills the queue of a client that does not read, with large binary messages; says how many. The queue is a
+/// [`deep_queue`], so the kernel's buffers cannot swallow it.
+pub(crate) fn stall(client: &Client) -> usize {
+    let large = Message::binary(vec![0; 256 * 1024]);
+    std::iter::repeat_with(|| client.send(large.clone())).take_while(Result::is_ok).count()
+}
+
 /// `GET`s a path; gives status and body.
 pub(crate) fn get(addr: SocketAddr, path: &str) -> (u16, String) {
     let answer = exchange(addr, format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\n\r\n").as_bytes());
@@ -369,4 +458,21 @@ pub(crate) fn crate_threads() -> Vec<String> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
     names.map(|name| name.trim().to_owned()).filter(|name| name.starts_with("wshub-")).collect()
+}
+
+/// A small generator, so that a run can vary without a dependency (xorshift).
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number below `end`.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap() % end
+    }
 }

@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""Measures wshub against a floor and a tokio peer, the servers in turn, and prints medians and ratios as a table.
+
+usage: benches/compare.py [--rounds N] [--seconds N] [ROW ...]     (default: 3 rounds, 5 seconds, every row)
+
+CPU is user plus system time of the server for each message that clients received. Ratios are taken within a round, so
+that a machine that is slow for a while slows both sides; the table holds their medians.
+"""
+import argparse
+import json
+import os
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+LOADGEN = os.path.join(ROOT, "target", "loadgen", "release")
+EXAMPLES = os.path.join(ROOT, "target", "release", "examples")
+CPU, P50, P99, RATE, RSS = "cpu_us_per_delivery", "p50_ms", "p99_ms", "per_second", "rss_kb_per_client"
+
+# row: loadgen's mode, clients and keys; the servers; what to compare
+ROWS = {
+    "rate1000": (["rate", "1000", "rate=100"], ["broadcast", "floor", "peer_tokio"], [CPU, P50, P99]),
+    "rate6000": (["rate", "6000", "rate=15"], ["broadcast", "floor", "peer_tokio"], [CPU, P50, P99]),
+    "rate9000": (["rate", "9000", "rate=10"], ["broadcast", "floor"], [CPU]),
+    "flood": (["flood", "1000", "win=8"], ["broadcast", "peer_tokio"], [RATE, CPU]),
+    "echo": (["echo", "1000"], ["echo", "floor echo", "threads"], [CPU, P50]),
+    "stall": (["rate", "1000", "rate=50", "size=4096", "stall=100"], ["broadcast"], [P50, P99]),
+    "nostall": (["rate", "900", "rate=50", "size=4096"], ["broadcast"], [P50, P99]),
+    "memory": (["hold", "5000"], ["broadcast", "peer_tokio"], [RSS]),
+}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def start(server):
+    """The server's process and address."""
+    name, *rest = server.split()
+    if name in ("broadcast", "echo"):
+        command = [os.path.join(EXAMPLES, name), "--addr", "127.0.0.1:0"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        return process, process.stdout.readline().split()[-1]
+    addr = f"127.0.0.1:{free_port()}"
+    process = subprocess.Popen([os.path.join(LOADGEN, name), addr, *rest])
+    host, port = addr.split(":")
+    for _ in range(500):
+        with socket.socket() as s:
+            if s.connect_ex((host, int(port))) == 0 and name != "floor":
+                break
+        # The floor takes any connection for a client, so it must not be tried: it gets a moment instead.
+        if name == "floor":
+            subprocess.run(["sleep", "0.5"], check=True)
+            break
+    return process, addr
+
+
+def measure(server, mode, seconds):
+    process, addr = start(server)
+    try:
+        command = [os.path.join(LOADGEN, "loadgen"), addr, *mode, f"dur={seconds}", f"pid={process.pid}", "json=1"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
+        return json.loads(result.stdout)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def compare(row, rounds, seconds):
+    mode, servers, keys = ROWS[row]
+    results = {server: [] for server in servers}
+    for _ in range(rounds):
+        for server in servers:
+            results[server].append(measure(server, mode, seconds))
+    ours = results[servers[0]]
+    for server in servers:
+        for key in keys:
+            value = statistics.median(r[key] for r in results[server])
+            ratios = [a[key] / b[key] for a, b in zip(ours, results[server]) if b[key]]
+            ratio = f"{statistics.median(ratios):.2f}" if ratios and server != servers[0] else ""
+            print(f"| {row} | {server} | {key} | {value:,.2f} | {ratio} |", flush=True)
+    return statistics.median(r[CPU] for r in ours), statistics.median(r[P99] for r in ours)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
+    args = parser.parse_args()
+    unknown = [row for row in args.rows if row not in ROWS]
+    if unknown:
+        sys.exit(f"no such row: {' '.join(unknown)}; there are {', '.join(ROWS)}")
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    print("| row | server | figure | median | wshub / this |\n| --- | --- | --- | --- | --- |")
+    done = {row: compare(row, args.rounds, args.seconds) for row in args.rows or ROWS}
+    if "rate1000" in done and "rate9000" in done:
+        print(f"\nCPU per delivery, 9,000 clients / 1,000: {done['rate9000'][0] / done['rate1000'][0]:.2f}")
+    if "stall" in done and "nostall" in done:
+        print(f"99th percentile, 10 % stalled / none stalled: {done['stall'][1] / done['nostall'][1]:.2f}")
+
+
+if __name__ == "__main__":
+    main()

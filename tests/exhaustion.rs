@@ -1,0 +1,232 @@
+//! The server outlives full descriptor tables, refused threads and floods of handshakes. In a process of its own: it
+//! changes the limits of the process, so its tests run one after the other.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+mod common;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use common::{KEY, PATIENCE, TestServer, WsClient, deep_queue, eventually, stall};
+use rlimit::Resource;
+use socket2::{Domain, Socket, Type};
+use wshub::{AcceptError, Config, DebugMetrics, ErrorType, Hub, RequestHead};
+
+/// No process has room for such a stack.
+const ABSURD: usize = 1 << 50;
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A lowered soft limit, raised again when dropped.
+struct Lowered(Resource, u64, u64);
+
+impl Lowered {
+    fn new(resource: Resource, limit: u64) -> Self {
+        let (soft, hard) = resource.get().unwrap();
+        resource.set(limit, hard).unwrap();
+        Self(resource, soft, hard)
+    }
+}
+
+impl Drop for Lowered {
+    fn drop(&mut self) {
+        self.0.set(self.1, self.2).unwrap();
+    }
+}
+
+/// Takes every descriptor that is left.
+fn take_all() -> Vec<File> {
+    std::iter::from_fn(|| File::open("/dev/null").ok()).collect()
+}
+
+/// A socket that exists before it is connected: connecting takes no further descriptor.
+fn unconnected() -> Socket {
+    Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()
+}
+
+fn ask(stream: &mut TcpStream, addr: SocketAddr) {
+    let request = format!(
+        "GET /ws HTTP/1.1\r\nHost: {addr}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {KEY}\r\n\
+         Sec-WebSocket-Version: 13\r\n\r\n"
+    );
+    // A refusal may come and close before it is asked for.
+    let _ = stream.write_all(request.as_bytes());
+}
+
+/// The status of an answer that has come or will come.
+fn status(stream: &mut TcpStream) -> String {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut line = [0; 12];
+    stream.read_exact(&mut line).unwrap();
+    String::from_utf8(line[9..].to_vec()).unwrap()
+}
+
+fn upgrade(socket: Socket, addr: SocketAddr) -> TcpStream {
+    socket.connect(&addr.into()).unwrap();
+    let mut stream = TcpStream::from(socket);
+    ask(&mut stream, addr);
+    stream
+}
+
+/// Whether the server's accept thread is asleep: normally, because it waits for a connection.
+fn acceptor_sleeps() -> bool {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let mut stats = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
+    stats.any(|stat| stat.contains("(wshub-accept) S"))
+}
+
+fn echo(socket: &mut WsClient) {
+    socket.send_text("hi");
+    assert_eq!(socket.text(), "hi");
+}
+
+fn echo_server() -> TestServer {
+    TestServer::new(Hub::builder().on_message(|c, m| Ok(c.send(m)?)))
+}
+
+#[test]
+fn accept_survives_a_full_descriptor_table() {
+    let _alone = alone();
+    let server = echo_server();
+    let mut before = server.connect();
+    let spare: Vec<_> = (0..6).map(|_| unconnected()).collect();
+    eventually("the server waits for connections", acceptor_sleeps);
+    let _limit = Lowered::new(Resource::NOFILE, 256);
+    let taken = take_all();
+    let mut asked: Vec<_> = spare.into_iter().map(|socket| upgrade(socket, server.addr)).collect();
+    // An accept that waited already has its descriptor: the first may be served, all others are told.
+    let statuses: Vec<_> = asked.iter_mut().map(status).collect();
+    assert!(statuses[0] == "101" || statuses[0] == "503", "{statuses:?}");
+    assert!(statuses[1..].iter().all(|s| s == "503"), "{statuses:?}");
+    echo(&mut before);
+    drop((taken, asked));
+    // The first accept after the table has room may still have begun before.
+    eventually("new clients are served", || WsClient::try_connect(server.addr, "/ws", "").0.contains(" 101 "));
+    echo(&mut server.connect());
+    echo(&mut before);
+}
+
+#[test]
+fn a_full_table_that_has_passed_refuses_nobody() {
+    let _alone = alone();
+    let server = echo_server();
+    let mut refused = 0;
+    for _ in 0..5 {
+        let [first, second] = [unconnected(), unconnected()];
+        let limit = Lowered::new(Resource::NOFILE, 256);
+        let taken = take_all();
+        // Uses the descriptor of the accept that waits; the next accept finds none, and nobody waiting either. It may
+        // have to wait itself, if the spare descriptor was among those taken.
+        let mut first = upgrade(first, server.addr);
+        first.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let _ = first.read(&mut [0; 12]);
+        drop(taken);
+        drop(limit);
+        refused += usize::from(status(&mut upgrade(second, server.addr)) == "503");
+    }
+    // In one round the second may have come in the very moment of the failure.
+    assert!(refused <= 1, "{refused} of 5 were refused without need");
+}
+
+#[test]
+fn accept_survives_refused_threads() {
+    const STACK: usize = 1 << 30;
+    let _alone = alone();
+    let server = TestServer::with(Hub::builder().on_message(|c, m| Ok(c.send(m)?)), |s| s.stack_size(STACK));
+    let mut before = server.connect();
+    let pages: u64 = std::fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
+    // Room for everything but such a stack.
+    let limit = Lowered::new(Resource::AS, pages * 4096 + STACK as u64 / 2);
+    for _ in 0..3 {
+        let (head, mut rest) = WsClient::try_connect(server.addr, "/ws", "");
+        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nRetry-After: 1\r\n"), "{head}");
+        assert_eq!(rest.bytes_until_end(), b"overloaded\n");
+        echo(&mut before);
+    }
+    drop(limit);
+    let mut after = server.connect();
+    echo(&mut after);
+    echo(&mut before);
+    assert_eq!(server.hub.client_count(), 2);
+}
+
+#[test]
+fn a_server_that_never_gets_a_thread_lives_and_ends() {
+    let _alone = alone();
+    let server = TestServer::with(Hub::builder(), |s| s.stack_size(ABSURD));
+    for _ in 0..3 {
+        assert!(WsClient::try_connect(server.addr, "/ws", "").0.starts_with("HTTP/1.1 503 "));
+    }
+    assert_eq!(server.hub.client_count(), 0);
+    server.handle.shutdown(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_detached_connection_without_a_thread_was_never_connected() {
+    let _alone = alone();
+    let metrics = Arc::new(DebugMetrics::new());
+    let config = Config::default().reader_stack(ABSURD);
+    let builder = Hub::builder().config(config).metrics(metrics.clone());
+    let hub = builder.on_upgrade(|_| Ok(wshub::Admission::user("ann").room("x"))).build().unwrap();
+    let headers = [
+        ("Host", "x"),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Key", KEY),
+        ("Sec-WebSocket-Version", "13"),
+    ];
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let head = RequestHead::from_parts("GET", "/", headers).unwrap();
+    assert!(matches!(hub.accept(ours, head, &[]).detach(), Err(AcceptError::Thread(_))));
+    assert_eq!((hub.client_count(), hub.user_count(), hub.room_names().len()), (0, 0, 0));
+    theirs.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut rest = Vec::new();
+    theirs.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"", "closed, and never told that it was connected");
+    assert_eq!(metrics.stats().total_connections, 0);
+    hub.shutdown(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_connection_without_a_writer_thread_ends_alone() {
+    let _alone = alone();
+    let metrics = Arc::new(DebugMetrics::new());
+    let config = deep_queue(Config::default().writer_stack(ABSURD));
+    let builder = Hub::builder().config(config).metrics(metrics.clone()).on_message(|c, m| Ok(c.send(m)?));
+    let server = TestServer::new(builder);
+    let mut other = server.connect();
+    let (_socket, stalled) = server.pair();
+    // Needs its writer as soon as the socket pushes back.
+    stall(&stalled);
+    eventually("the stalled one has ended", || server.hub.client_count() == 1);
+    assert_eq!(metrics.stats().errors.get(&ErrorType::WriteError), Some(&1));
+    echo(&mut other);
+}
+
+#[test]
+fn more_handshakes_than_allowed_are_answered_with_503() {
+    let _alone = alone();
+    let builder = Hub::builder().on_message(|c, m| Ok(c.send(m)?));
+    let server = TestServer::with(builder, |s| s.max_handshakes(2).handshake_timeout(3 * PATIENCE));
+    // Established connections do not count.
+    let mut established: Vec<_> = (0..5).map(|_| server.connect()).collect();
+    let mut slow: Vec<_> = (0..2).map(|_| TcpStream::connect(server.addr).unwrap()).collect();
+    for _ in 0..3 {
+        let (head, _) = WsClient::try_connect(server.addr, "/ws", "");
+        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nRetry-After: 1\r\n"), "{head}");
+    }
+    established.iter_mut().for_each(echo);
+    slow.pop();
+    eventually("a place is free", || WsClient::try_connect(server.addr, "/ws", "").0.contains(" 101 "));
+    // The other one was only slow.
+    ask(&mut slow[0], server.addr);
+    assert_eq!(status(&mut slow[0]), "101");
+}

@@ -1,0 +1,195 @@
+//! What must hold for the project as a whole: its dependencies, the layers of its modules, the size of its files.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A module may use only those before it. (`guide` is documentation.)
+const LAYERS: &str = "metrics error config log_limit transport http ws message outbox hub conn protocol server guide";
+/// Uses the crate as programs do: what the root of the crate offers, and nothing else.
+const CLIENT: &str = "protocol";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files below a folder, in order.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let is_made = ["target", ".git", "node_modules"].iter().any(|name| entry.file_name() == *name);
+            match entry.file_type().unwrap() {
+                kind if kind.is_dir() && !is_made => folders.push(entry.path()),
+                kind if kind.is_file() && !is_made => found.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn sources() -> Vec<PathBuf> {
+    files(&root().join("src")).into_iter().filter(|path| path.extension().is_some_and(|e| e == "rs")).collect()
+}
+
+/// The code of a source file: without comments, and without the unit tests at its end.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let code = text.split("\n#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let code = code.split("\n#[cfg(all(test").next().unwrap_or_default();
+    code.split_inclusive('\n').filter(|line| !line.trim_start().starts_with("//")).collect()
+}
+
+/// The names that follow each `prefix`, such as `hub` and `ws` in `crate::hub::Hub` and `crate::{ws::close_code, …}`.
+fn names_after(code: &str, prefix: &str) -> BTreeSet<String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let name = |text: &str| text.chars().take_while(|c| is_name(*c)).collect::<String>();
+    let mut names = BTreeSet::new();
+    for rest in code.split(prefix).skip(1) {
+        match rest.strip_prefix('{') {
+            Some(list) => {
+                let list = &list[..list.find(';').unwrap_or(list.len())];
+                let mut depth = 0;
+                for part in list.split_inclusive(['{', '}', ',']) {
+                    if depth == 0 {
+                        names.insert(name(part.trim_start()));
+                    }
+                    depth += i32::from(part.ends_with('{')) - i32::from(part.ends_with('}'));
+                }
+            }
+            None => _ = names.insert(name(rest)),
+        }
+    }
+    names.remove("");
+    names
+}
+
+/// The module of the crate that a file belongs to, and the file's own name.
+fn place(path: &Path) -> (String, String) {
+    let inside = path.strip_prefix(root().join("src")).unwrap();
+    let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+    let first = inside.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
+    (first.trim_end_matches(".rs").to_owned(), stem)
+}
+
+#[test]
+fn the_reader_of_imports_reads_imports() {
+    let code = "use crate::config::{Config, reached};\nuse crate::{ws::{a, b}, http};\nlet x = crate::hub::y;\n";
+    assert_eq!(names_after(code, "crate::").into_iter().collect::<Vec<_>>(), ["config", "http", "hub", "ws"]);
+    let code = "use super::client::Client;\nuse super::{Shared, slots::Slot};\n";
+    assert_eq!(names_after(code, "super::").into_iter().collect::<Vec<_>>(), ["Shared", "client", "slots"]);
+    assert_eq!(place(&root().join("src/hub/mod.rs")), ("hub".into(), "mod".into()));
+    assert_eq!(place(&root().join("src/error.rs")), ("error".into(), "error".into()));
+}
+
+#[test]
+fn modules_use_only_what_stands_below_them() {
+    let layer = |module: &str| LAYERS.split(' ').position(|l| l == module);
+    let mut wrong = Vec::new();
+    for path in sources() {
+        let (module, _) = place(&path);
+        if module == "lib" {
+            continue;
+        }
+        let Some(own) = layer(&module) else {
+            wrong.push(format!("{module} has no place in the order"));
+            continue;
+        };
+        for used in names_after(&code(&path), "crate::") {
+            match layer(&used) {
+                at if module == CLIENT => {
+                    if at.is_some() && used != CLIENT {
+                        wrong.push(format!("{} uses {used} from inside", path.display()));
+                    }
+                }
+                Some(at) if at < own || used == module => {}
+                Some(_) => wrong.push(format!("{} uses {used}, which stands above {module}", path.display())),
+                // An item at the root of the crate: a re-export, by which nobody sees where it comes from.
+                None => wrong.push(format!("{} uses crate::{used}", path.display())),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Which files of its folder a file imports. The folder's face, `mod.rs`, is left out: it declares all of them, and they
+/// extend its type.
+fn imports_of_folder(folder: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let inside: Vec<_> = sources().into_iter().filter(|p| p.parent().unwrap().ends_with(folder)).collect();
+    let names: BTreeSet<String> = inside.iter().map(|p| place(p).1).filter(|name| name != "mod").collect();
+    let imports = |path: &PathBuf| {
+        let code = code(path);
+        let mut used = names_after(&code, "super::");
+        used.extend(names_after(&code, &format!("crate::{}::", folder.trim_start_matches("src/"))));
+        used.intersection(&names).cloned().collect()
+    };
+    inside.iter().map(|path| (place(path).1, imports(path))).filter(|(name, _)| name != "mod").collect()
+}
+
+#[test]
+fn no_files_of_a_folder_import_each_other() {
+    let mut wrong = Vec::new();
+    for folder in LAYERS.split(' ').filter(|module| root().join("src").join(module).is_dir()) {
+        let mut imports = imports_of_folder(&format!("src/{folder}"));
+        // Takes away files that import only files already taken away; what stays goes round in a circle.
+        while let Some(free) = imports.iter().find(|(_, used)| used.is_empty()).map(|(name, _)| name.clone()) {
+            imports.remove(&free);
+            for used in imports.values_mut() {
+                used.remove(&free);
+            }
+        }
+        wrong.extend(imports.into_iter().map(|(name, used)| format!("{folder}/{name} ⇄ {used:?}")));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn files_have_at_most_500_lines() {
+    let mut all = sources();
+    all.extend(files(&root().join("tests")).into_iter().filter(|path| path.extension().is_some_and(|e| e == "rs")));
+    let lines = |path: &PathBuf| fs::read_to_string(path).unwrap().lines().count();
+    let long: Vec<_> = all.iter().map(|path| (path, lines(path))).filter(|(_, lines)| *lines > 500).collect();
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+fn cargo_tree(more: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(root()).args(["tree", "--edges", "normal", "--prefix", "none", "--format", "{p}"]);
+    command.args(more).output().unwrap()
+}
+
+#[test]
+fn the_default_build_has_no_async_runtime() {
+    let mut output = cargo_tree(&["--offline"]);
+    if !output.status.success() {
+        // Offline, cargo refuses when crates of other platforms have never been downloaded.
+        output = cargo_tree(&[]);
+    }
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tree = String::from_utf8(output.stdout).unwrap();
+    let crates: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(crates.contains("wshub") && crates.contains("tungstenite"), "not our tree: {tree}");
+    let runtimes = ["tokio", "mio", "async-std", "smol", "async-io", "polling", "futures-executor"];
+    let found: Vec<_> = runtimes.iter().filter(|name| crates.contains(*name)).collect();
+    assert!(found.is_empty(), "{found:?} in {tree}");
+}
+
+#[test]
+fn no_text_names_paths_of_a_machine() {
+    // In two pieces, or this file would name them.
+    let paths = [["/wo", "rk/"], ["/ho", "me/"], ["/ro", "ot/"], ["/Us", "ers/"], ["/tm", "p/wt"]].map(|p| p.concat());
+    let mut wrong = Vec::new();
+    for path in files(root()) {
+        // What is not text is an image.
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let named = text.lines().filter(|line| paths.iter().any(|p| line.contains(p)));
+        wrong.extend(named.map(|line| format!("{}: {line}", path.display())));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
