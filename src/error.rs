@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use crate::metrics::ErrorType;
+
 /// A value of [`Config`](crate::Config), [`Limits`](crate::Limits) or a builder that makes no sense.
 ///
 /// Reported once, when the hub or the server is built; nothing is silently replaced.
@@ -144,6 +146,7 @@ impl Error for DeadlineError {}
 #[derive(Debug)]
 pub struct HandlerError {
     close: Option<(u16, String)>,
+    counts_as: ErrorType,
     source: Box<dyn Error + Send + Sync>,
 }
 
@@ -152,7 +155,20 @@ impl HandlerError {
     /// a too long reason (see [`CloseError`]) becomes 1011 without a reason.
     pub fn close(code: u16, reason: impl Into<String>) -> Self {
         let reason = reason.into();
-        Self { source: format!("close {code}: {reason}").into(), close: Some((code, reason)) }
+        Self { close: Some((code, reason.clone())), ..Self::from(format!("close {code}: {reason}")) }
+    }
+
+    /// Counts as an error of this type instead of [`ErrorType::MessageHandling`]: a handler that implements a protocol
+    /// can tell a peer's violations from its own failures.
+    #[must_use]
+    pub fn counted_as(mut self, error: ErrorType) -> Self {
+        self.counts_as = error;
+        self
+    }
+
+    /// What this error counts as.
+    pub fn error_type(&self) -> ErrorType {
+        self.counts_as
     }
 
     /// The close code and reason, if this error asks for the connection to be closed.
@@ -172,7 +188,7 @@ impl HandlerError {
 
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for HandlerError {
     fn from(error: E) -> Self {
-        Self { close: None, source: error.into() }
+        Self { close: None, counts_as: ErrorType::MessageHandling, source: error.into() }
     }
 }
 
@@ -195,6 +211,9 @@ mod tests {
         let from_error: HandlerError = UserError::ClientNotFound.into();
         assert_eq!(from_str.to_string(), "no");
         assert_eq!(from_error.to_string(), "the client is not connected");
-        assert_eq!(HandlerError::close(4000, "x").close_frame(), Some((4000, "x")));
+        let close = HandlerError::close(4000, "x");
+        assert_eq!((close.close_frame(), close.error_type()), (Some((4000, "x")), ErrorType::MessageHandling));
+        let counted = close.counted_as(ErrorType::ProtocolError);
+        assert_eq!((counted.close_frame(), counted.error_type()), (Some((4000, "x")), ErrorType::ProtocolError));
     }
 }

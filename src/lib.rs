@@ -36,8 +36,8 @@
 //! | [lifecycle](guide::lifecycle) | hooks, probes, closing, draining, shutting down |
 //! | [embedding](guide::embedding) | the hub inside a program that has other work: listeners, threads, stacks, memory |
 //!
-//! The examples are the other way in: `chat`, `auth`, `gateway`, `echo`, `broadcast`; the first line of each is the
-//! command that runs it.
+//! The examples are the other way in: `chat`, `auth`, `gateway`, `binary_rooms`, `relay`, `echo`, `broadcast`; the first
+//! line of each is the command that runs it.
 //!
 //! # The path of a byte
 //!
@@ -116,6 +116,8 @@ pub mod guide;
 mod server;
 // Request heads, responses, origins: no I/O.
 mod http;
+// Ready-made ways to talk over a hub.
+pub mod protocol;
 // One connection's life: the upgrade and the read loop.
 mod conn;
 // Frames, messages, close codes: no I/O.

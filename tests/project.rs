@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A module may use only those before it. (`guide` is documentation.)
-const LAYERS: &str = "error config log_limit transport http ws metrics message outbox hub conn server guide";
+const LAYERS: &str = "metrics error config log_limit transport http ws message outbox hub conn protocol server guide";
+/// Uses the crate as programs do: what the root of the crate offers, and nothing else.
+const CLIENT: &str = "protocol";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -101,6 +103,11 @@ fn modules_use_only_what_stands_below_them() {
         };
         for used in names_after(&code(&path), "crate::") {
             match layer(&used) {
+                at if module == CLIENT => {
+                    if at.is_some() && used != CLIENT {
+                        wrong.push(format!("{} uses {used} from inside", path.display()));
+                    }
+                }
                 Some(at) if at < own || used == module => {}
                 Some(_) => wrong.push(format!("{} uses {used}, which stands above {module}", path.display())),
                 // An item at the root of the crate: a re-export, by which nobody sees where it comes from.

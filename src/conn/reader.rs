@@ -203,7 +203,7 @@ impl<'a> Reader<'a> {
             hub.guarded(Some(self.client), "after_message", || hook(self.client, message, &result));
         }
         if let Err(error) = result {
-            hub.count_error(ErrorType::MessageHandling);
+            hub.count_error(error.error_type());
             log::debug!(target: "wshub::conn", "{} handler error: {error}", self.client.id());
             hub.report_error(self.client, &error);
             self.client.close_as_asked(&error);

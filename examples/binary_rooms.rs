@@ -1,0 +1,32 @@
+//! `cargo run --release --example binary_rooms -- --addr 127.0.0.1:8080`
+//!
+//! Rooms over binary frames, at `/ws?token=NAME`; without a token the answer is 401. The event `echo` comes back to its
+//! sender; everything else is as `wshub::protocol::binary` tells.
+
+mod common;
+
+use wshub::protocol::binary::{BinaryRooms, Claims, Conn, Message};
+use wshub::{HandlerResult, Rejection, RequestHead, Server};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    env_logger::init();
+    let mut rooms = BinaryRooms::new(authorize);
+    rooms.register_handler("echo", echo)?;
+    let hub = rooms.into_hub().build()?;
+    let server = Server::bind(common::option("addr", "127.0.0.1:8080"))?;
+    common::serve(server.websocket("/ws", &hub).probes(&hub))
+}
+
+/// Runs before the 101. A real program checks a signature or asks its session store.
+fn authorize(head: &RequestHead) -> Result<Claims, Rejection> {
+    match head.query_param("token").filter(|token| !token.is_empty()) {
+        Some(name) => Ok(Claims::from([("user".into(), name)])),
+        None => Err(Rejection::unauthorized()),
+    }
+}
+
+/// Back to the sender.
+fn echo(conn: &Conn, message: &Message) -> HandlerResult {
+    conn.send_to_client(conn.id(), &message.event, message.payload.clone())?;
+    Ok(())
+}

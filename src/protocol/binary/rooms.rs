@@ -1,0 +1,232 @@
+//! The server's side: who may connect, what happens to each frame, who is told of joins and leaves.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::ReentrantMutex;
+
+use super::conn::{CLAIMS, emit};
+use super::{Claims, Conn, Message, ROOT};
+use crate::{
+    Admission, Client, ClientId, Config, DropPolicy, ErrorType, HandlerError, HandlerResult, Hub, HubBuilder,
+    Rejection, RequestHead, RoomError, Target, close_code,
+};
+
+const JOIN: &str = "join";
+const LEAVE: &str = "leave";
+const JOIN_ACK: &str = "join_ack";
+const LEAVE_ACK: &str = "leave_ack";
+const NEW_MEMBER: &str = "new_member";
+const MEMBER_LEFT: &str = "member_left";
+/// Largest inbound message, in bytes.
+const MAX_MESSAGE: usize = 65_536;
+
+type Authorizer = dyn Fn(&RequestHead) -> Result<Claims, Rejection> + Send + Sync;
+type Handler = dyn Fn(&Conn, &Message) -> HandlerResult + Send + Sync;
+
+/// Makes hubs speak the protocol: the authorizer and the handlers of one hub.
+pub struct BinaryRooms {
+    authorize: Box<Authorizer>,
+    handlers: HashMap<String, Box<Handler>>,
+    /// Held while members are told of a join or leave, so that what each is told adds up. Reentrant: a telling may
+    /// close a slow client, and a hook that learns of it may move clients between rooms.
+    telling: ReentrantMutex<()>,
+}
+
+/// Why a handler could not be registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// The name of the event is empty.
+    EmptyName,
+    /// The event has a handler already.
+    Duplicate,
+    /// The event is one of the protocol's own six, which never reach a handler.
+    Reserved,
+}
+
+impl fmt::Display for RegisterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EmptyName => "the event name is empty",
+            Self::Duplicate => "the event has a handler already",
+            Self::Reserved => "the event is the protocol's own",
+        })
+    }
+}
+
+impl std::error::Error for RegisterError {}
+
+impl BinaryRooms {
+    /// Lets in whom `authorize` gives claims; empty claims are refused with 401, an error with its own status. It runs
+    /// before the upgrade, on the connection's thread.
+    pub fn new(authorize: impl Fn(&RequestHead) -> Result<Claims, Rejection> + Send + Sync + 'static) -> Self {
+        Self { authorize: Box::new(authorize), handlers: HashMap::new(), telling: ReentrantMutex::new(()) }
+    }
+
+    /// Sets what runs for an event that a client sends, instead of passing it to the room. It runs on the sender's
+    /// thread; the message's `src` is the sender's id; the sender need not be in the message's room. An error goes to
+    /// the hub's `on_error` hook.
+    ///
+    /// # Errors
+    ///
+    /// A [`RegisterError`]; the handler that was there stays.
+    pub fn register_handler(
+        &mut self,
+        event: impl Into<String>,
+        handler: impl Fn(&Conn, &Message) -> HandlerResult + Send + Sync + 'static,
+    ) -> Result<(), RegisterError> {
+        let event = event.into();
+        if event.is_empty() {
+            return Err(RegisterError::EmptyName);
+        }
+        if matches!(event.as_str(), JOIN | LEAVE) || is_servers_own(&event) {
+            return Err(RegisterError::Reserved);
+        }
+        if self.handlers.contains_key(&event) {
+            return Err(RegisterError::Duplicate);
+        }
+        self.handlers.insert(event, Box::new(handler));
+        Ok(())
+    }
+
+    /// The protocol's settings: those of [`Config::default`], but messages of at most 65,536 bytes, and a client whose
+    /// queue of 256 messages is full is closed ([`DropPolicy::Disconnect`]).
+    pub fn config() -> Config {
+        Config::default().max_message_size(MAX_MESSAGE).drop_policy(DropPolicy::Disconnect)
+    }
+
+    /// A builder of a hub that speaks the protocol, with [`BinaryRooms::config`].
+    ///
+    /// The hooks `on_upgrade`, `on_message`, `after_room_join` and `after_room_leave` are the protocol's: setting them
+    /// switches it off. The others are free; `before_room_join` can refuse joins, and limits apply. Peers choose the
+    /// names of rooms: [`Limits::max_rooms_per_client`](crate::Limits#structfield.max_rooms_per_client) bounds how
+    /// many each may make, [`ROOT`] included. A hook `on_send_dropped` must not wait for a thread that joins or leaves
+    /// rooms.
+    pub fn into_hub(self) -> HubBuilder {
+        let rooms = Arc::new(self);
+        let [on_upgrade, on_message, on_join, on_leave] = std::array::from_fn(|_| Arc::clone(&rooms));
+        Hub::builder()
+            .config(Self::config())
+            .on_upgrade(move |head| on_upgrade.admit(head))
+            .on_message(move |client, message| on_message.receive(client, message))
+            .after_room_join(move |client, room| on_join.tell_join(client, room))
+            .after_room_leave(move |client, room| on_leave.tell_leave(client, room))
+    }
+
+    fn admit(&self, head: &RequestHead) -> Result<Admission, Rejection> {
+        let claims = (self.authorize)(head)?;
+        if claims.is_empty() {
+            return Err(Rejection::unauthorized());
+        }
+        Ok(Admission::anonymous().metadata(CLAIMS, claims).room(ROOT))
+    }
+
+    fn receive(&self, client: &Client, frame: &crate::Message) -> HandlerResult {
+        if frame.is_text() {
+            return Err(violation(close_code::UNSUPPORTED, "binary messages only"));
+        }
+        let message = Message::decode(frame.payload())
+            .map_err(|error| violation(close_code::PROTOCOL_ERROR, &error.to_string()))?;
+        self.dispatch(client, Message { src: client.id().to_string(), ..message })
+    }
+
+    fn dispatch(&self, client: &Client, message: Message) -> HandlerResult {
+        match message.event.as_str() {
+            JOIN => self.join(client, &message.room),
+            LEAVE => leave(client, &message.room),
+            event if is_servers_own(event) => Err(format!("{event} is sent by the server only").into()),
+            _ if !message.dst.is_empty() => send_direct(client, message),
+            event => match self.handlers.get(event) {
+                Some(handler) => handler(&Conn::of(client).ok_or("the client's claims are gone")?, &message),
+                None => send_to_own_room(client, &message),
+            },
+        }
+    }
+
+    fn join(&self, client: &Client, room: &str) -> HandlerResult {
+        match client.join(room) {
+            Ok(()) => Ok(()),
+            Err(RoomError::AlreadyJoined) => {
+                let _telling = self.telling.lock();
+                acknowledge_join(client, room);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn tell_join(&self, client: &Client, room: &str) {
+        let _telling = self.telling.lock();
+        // In this order: whoever has its answer knows that the others have been told.
+        tell_others(client, room, NEW_MEMBER);
+        acknowledge_join(client, room);
+    }
+
+    fn tell_leave(&self, client: &Client, room: &str) {
+        {
+            let _telling = self.telling.lock();
+            tell_others(client, room, MEMBER_LEFT);
+        }
+        acknowledge_leave(client, room);
+    }
+}
+
+impl fmt::Debug for BinaryRooms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let events: Vec<&String> = self.handlers.keys().collect();
+        f.debug_struct("BinaryRooms").field("handlers", &events).finish_non_exhaustive()
+    }
+}
+
+fn is_servers_own(event: &str) -> bool {
+    matches!(event, JOIN_ACK | LEAVE_ACK | NEW_MEMBER | MEMBER_LEFT)
+}
+
+fn violation(code: u16, reason: &str) -> HandlerError {
+    HandlerError::close(code, reason).counted_as(ErrorType::ProtocolError)
+}
+
+fn leave(client: &Client, room: &str) -> HandlerResult {
+    match client.leave(room) {
+        Ok(()) => Ok(()),
+        Err(RoomError::NotFound | RoomError::NotJoined) => {
+            acknowledge_leave(client, room);
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn send_direct(client: &Client, message: Message) -> HandlerResult {
+    let dst: ClientId = message.dst.parse().map_err(|_| "dst is not the id of a client")?;
+    client.hub().send(dst, Message { room: ROOT.into(), ..message })?;
+    Ok(())
+}
+
+fn send_to_own_room(client: &Client, message: &Message) -> HandlerResult {
+    if !client.in_room(&message.room) {
+        return Err(RoomError::NotJoined.into());
+    }
+    emit(client.hub(), Target::room(&message.room).except(client.id()), message);
+    Ok(())
+}
+
+fn acknowledge_join(client: &Client, room: &str) {
+    let members: Vec<ClientId> = client.hub().room_clients(room).iter().map(Client::id).collect();
+    // Ids always are JSON.
+    let members = serde_json::to_vec(&members).unwrap_or_default();
+    // A client that is gone needs no answer; one that is full is being closed.
+    let _ = client.send(Message::new(room, JOIN_ACK, "", client.id().to_string(), members));
+}
+
+fn acknowledge_leave(client: &Client, room: &str) {
+    let id = client.id().to_string();
+    let _ = client.send(Message::new(room, LEAVE_ACK, "", id.clone(), id));
+}
+
+fn tell_others(client: &Client, room: &str, event: &str) {
+    let news = Message::new(room, event, "", "", client.id().to_string());
+    emit(client.hub(), Target::room(room).except(client.id()), &news);
+}

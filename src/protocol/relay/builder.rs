@@ -1,0 +1,153 @@
+//! Setting up a relay: who connects, what it may see, and the application's code.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::handle::Inner;
+use super::{Conn, Message, Relay};
+use crate::{ConfigError, HandlerResult, Hub, HubBuilder, Rejection, RequestHead};
+
+/// Who a connection is. Neither id is empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The user; for a device's relay, the user that runs it.
+    pub user: String,
+    /// The device that the connection relays; `None` for a connection of the user's.
+    pub device: Option<String>,
+}
+
+/// What happens when a relay comes for a device that has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum DevicePolicy {
+    /// The newer wins: the older is closed with 4001 and the reason `replaced`. The default.
+    #[default]
+    Replace,
+    /// The newer is refused with 409, until the older has ended.
+    Refuse,
+}
+
+type Authenticate = dyn Fn(&RequestHead) -> Result<Identity, Rejection> + Send + Sync;
+type Loader = dyn Fn(&str) -> Vec<String> + Send + Sync;
+type OfConn = dyn Fn(&Conn) + Send + Sync;
+type OfId = dyn Fn(&Relay, &str) + Send + Sync;
+type OfMessage = dyn Fn(&Conn, Message) -> HandlerResult + Send + Sync;
+
+/// Builds a [`Relay`]. Every hook is optional and replaces the one set before. They run without any lock held, on the
+/// threads of connections.
+#[must_use = "a builder does nothing until it is built"]
+pub struct RelayBuilder {
+    pub(super) authenticate: Box<Authenticate>,
+    pub(super) loader: Box<Loader>,
+    pub(super) policy: DevicePolicy,
+    pub(super) rate: Option<(u32, Duration)>,
+    pub(super) on_connect: Option<Box<OfConn>>,
+    pub(super) on_message: Option<Box<OfMessage>>,
+    pub(super) on_user_connect: Option<Box<OfId>>,
+    pub(super) on_user_disconnect: Option<Box<OfId>>,
+    pub(super) on_device_connect: Option<Box<OfId>>,
+    pub(super) on_device_disconnect: Option<Box<OfId>>,
+}
+
+impl RelayBuilder {
+    pub(super) fn new(authenticate: Box<Authenticate>) -> Self {
+        Self {
+            authenticate,
+            loader: Box::new(|_| Vec::new()),
+            policy: DevicePolicy::default(),
+            rate: None,
+            on_connect: None,
+            on_message: None,
+            on_user_connect: None,
+            on_user_disconnect: None,
+            on_device_connect: None,
+            on_device_disconnect: None,
+        }
+    }
+
+    /// Sets where the devices of a user come from; default none. It may block: only the connection that needs its
+    /// result waits.
+    pub fn loader(mut self, loader: impl Fn(&str) -> Vec<String> + Send + Sync + 'static) -> Self {
+        self.loader = Box::new(loader);
+        self
+    }
+
+    /// Sets what happens when a relay comes for a device that has one; default [`DevicePolicy::Replace`].
+    pub fn device_policy(mut self, policy: DevicePolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Handles at most `max` messages of each connection in each window; those above are answered with an `error` that
+    /// carries `retryAfterMs`, and dropped. Default: no limit.
+    pub fn rate_limit(mut self, max: u32, window: Duration) -> Self {
+        self.rate = Some((max, window));
+        self
+    }
+
+    /// A connection has come, of a user or a device. Its messages are read after this returns.
+    pub fn on_connect(mut self, hook: impl Fn(&Conn) + Send + Sync + 'static) -> Self {
+        self.on_connect = Some(Box::new(hook));
+        self
+    }
+
+    /// Handles a message. An error goes to the hub's `on_error` hook, and the connection stays unless the error says
+    /// otherwise.
+    pub fn on_message(mut self, hook: impl Fn(&Conn, Message) -> HandlerResult + Send + Sync + 'static) -> Self {
+        self.on_message = Some(Box::new(hook));
+        self
+    }
+
+    /// The first connection of a user has come, and its subscriptions are loaded. In turns with `on_user_disconnect`.
+    pub fn on_user_connect(mut self, hook: impl Fn(&Relay, &str) + Send + Sync + 'static) -> Self {
+        self.on_user_connect = Some(Box::new(hook));
+        self
+    }
+
+    /// The last connection of a user has gone; its subscriptions are dropped after this returns.
+    pub fn on_user_disconnect(mut self, hook: impl Fn(&Relay, &str) + Send + Sync + 'static) -> Self {
+        self.on_user_disconnect = Some(Box::new(hook));
+        self
+    }
+
+    /// A device's relay has come. In turns with `on_device_disconnect`.
+    pub fn on_device_connect(mut self, hook: impl Fn(&Relay, &str) + Send + Sync + 'static) -> Self {
+        self.on_device_connect = Some(Box::new(hook));
+        self
+    }
+
+    /// A device's relay has gone or been replaced.
+    pub fn on_device_disconnect(mut self, hook: impl Fn(&Relay, &str) + Send + Sync + 'static) -> Self {
+        self.on_device_disconnect = Some(Box::new(hook));
+        self
+    }
+
+    /// Builds the relay and its hub, with default settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`HubBuilder::build`].
+    pub fn build(self) -> Result<Relay, ConfigError> {
+        self.build_with(|hub| hub)
+    }
+
+    /// Builds the relay and its hub, with settings, limits, metrics or hooks of the hub's. The hooks `on_upgrade`,
+    /// `on_message`, `after_connect`, `before_disconnect`, `on_user_online` and `on_user_offline` are the relay's: they
+    /// are set after `change` has run.
+    ///
+    /// # Errors
+    ///
+    /// As [`HubBuilder::build`].
+    pub fn build_with(self, change: impl FnOnce(HubBuilder) -> HubBuilder) -> Result<Relay, ConfigError> {
+        let inner = Arc::new(Inner::new(self));
+        let hub = inner.hooks(change(Hub::builder())).build()?;
+        Ok(Relay::new(inner, hub))
+    }
+}
+
+impl fmt::Debug for RelayBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RelayBuilder").field("policy", &self.policy).field("rate", &self.rate).finish_non_exhaustive()
+    }
+}

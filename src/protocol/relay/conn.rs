@@ -1,0 +1,129 @@
+//! What handlers get: one connection, of a user or a device.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::handle::Inner;
+use super::{Identity, Message, Relay};
+use crate::{Client, RateLimiter};
+
+/// The name under which a client keeps its session.
+pub(super) const SESSION: &str = "wshub.relay.session";
+
+/// What the relay knows of a connection.
+pub(super) struct Session {
+    pub(super) inner: Arc<Inner>,
+    pub(super) identity: Identity,
+    /// Tells apart the connections that come for one device.
+    pub(super) place: u64,
+    /// Used by the connection's thread alone.
+    pub(super) limiter: Option<Mutex<RateLimiter>>,
+}
+
+impl Drop for Session {
+    /// An upgrade that has failed after all gives the device back.
+    fn drop(&mut self) {
+        if let Some(device) = &self.identity.device {
+            self.inner.devices.cancel(device, self.place);
+        }
+    }
+}
+
+/// A connection to a relay: a cheap handle.
+#[derive(Clone)]
+pub struct Conn {
+    pub(super) relay: Relay,
+    pub(super) client: Client,
+    pub(super) session: Arc<Session>,
+}
+
+impl Conn {
+    /// The connection of a client; `None` when its hub is not a relay's.
+    pub fn of(client: &Client) -> Option<Self> {
+        let session: Arc<Session> = client.metadata(SESSION)?;
+        let relay = Relay::new(Arc::clone(&session.inner), client.hub().clone());
+        Some(Self { relay, client: client.clone(), session })
+    }
+
+    /// The relay.
+    pub fn relay(&self) -> &Relay {
+        &self.relay
+    }
+
+    /// The hub's handle of the connection.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The user; for a device's relay, the user that runs it.
+    pub fn user(&self) -> &str {
+        &self.session.identity.user
+    }
+
+    /// The device that this connection relays; `None` for a user's connection.
+    pub fn device(&self) -> Option<&str> {
+        self.session.identity.device.as_deref()
+    }
+
+    /// Whether the connection's user is subscribed to the device. Always false while the user has no connection.
+    pub fn may_see(&self, device: &str) -> bool {
+        self.relay.is_subscribed(self.user(), device)
+    }
+
+    /// Sends to this connection alone. False if it is closed or its queue is full. Does not block.
+    pub fn send(&self, message: &Message) -> bool {
+        self.client.send(message).is_ok()
+    }
+
+    /// Sends an `error` message with this code and text. Does not block; lost when the queue is full.
+    pub fn send_error(&self, code: &str, message: &str) {
+        self.answer_error(&ErrorPayload { code, message, retry_after_ms: None });
+    }
+
+    /// Whether one more message may be handled now; if not, the peer has been told when to come back.
+    pub(super) fn is_within_rate(&self) -> bool {
+        let Some(limiter) = &self.session.limiter else { return true };
+        let mut limiter = limiter.lock();
+        if limiter.allow() {
+            return true;
+        }
+        let wait = limiter.retry_after();
+        drop(limiter);
+        let retry_after_ms = Some(whole_millis(wait));
+        self.answer_error(&ErrorPayload { code: "rate_limited", message: "too many messages", retry_after_ms });
+        false
+    }
+
+    fn answer_error(&self, payload: &ErrorPayload<'_>) {
+        // Strings and numbers always are JSON.
+        if let Ok(message) = Message::new("error").payload(payload) {
+            self.send(&message);
+        }
+    }
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn")
+            .field("client", &self.client)
+            .field("identity", &self.session.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Serialize)]
+struct ErrorPayload<'a> {
+    code: &'a str,
+    message: &'a str,
+    #[serde(rename = "retryAfterMs", skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+}
+
+/// Rounded up, so that who waits that long has waited enough.
+fn whole_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}

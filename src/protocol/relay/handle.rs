@@ -1,0 +1,233 @@
+//! The relay itself: its verbs, and what it does at each hook of its hub.
+
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::conn::{SESSION, Session};
+use super::devices::{Devices, Transition, Turn};
+use super::subscriptions::Subscriptions;
+use super::{Conn, DevicePolicy, Identity, Message, REPLACED, RelayBuilder};
+use crate::{Admission, Client, Delivery, HandlerResult, Hub, HubBuilder, RateLimiter, Rejection, RequestHead, Target};
+
+/// Users, devices and who may see what: a cheap handle, shared by cloning. Sends never block.
+#[derive(Clone)]
+pub struct Relay {
+    inner: Arc<Inner>,
+    hub: Hub,
+}
+
+/// What all handles share. It does not hold the hub, whose hooks hold it.
+pub(super) struct Inner {
+    builder: RelayBuilder,
+    pub(super) devices: Devices,
+    subscriptions: Subscriptions,
+}
+
+impl Relay {
+    /// Sets up a relay. `authenticate` runs before the upgrade and says who a connection is; an empty id is refused with
+    /// 400.
+    pub fn builder(
+        authenticate: impl Fn(&RequestHead) -> Result<Identity, Rejection> + Send + Sync + 'static,
+    ) -> RelayBuilder {
+        RelayBuilder::new(Box::new(authenticate))
+    }
+
+    pub(super) fn new(inner: Arc<Inner>, hub: Hub) -> Self {
+        Self { inner, hub }
+    }
+
+    /// The hub, to be served. Users' connections have the user's id there; relays of devices have none.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Whether the device has a relay connection.
+    pub fn is_device_online(&self, device: &str) -> bool {
+        self.inner.devices.client(device).is_some()
+    }
+
+    /// Whether the user has any connection; relays of devices do not count.
+    pub fn is_user_online(&self, user: &str) -> bool {
+        self.hub.is_user_online(user)
+    }
+
+    /// Sends to the device's relay. False if there is none or its queue is full.
+    pub fn send_to_device(&self, device: &str, message: &Message) -> bool {
+        self.inner.devices.client(device).is_some_and(|client| client.send(message).is_ok())
+    }
+
+    /// Sends to every connection of the user.
+    pub fn send_to_user(&self, user: &str, message: &Message) -> Delivery {
+        self.send(Target::user(user), message)
+    }
+
+    /// Sends to every connection of every user that is subscribed to the device.
+    pub fn broadcast_to_device(&self, device: &str, message: &Message) -> Delivery {
+        let users = self.inner.subscriptions.users_of(device);
+        self.send(Target::users(users.iter().map(|user| &**user)), message)
+    }
+
+    /// Loads the user's subscriptions, on this thread. For the users of connections that happens by itself; who loads
+    /// others must [`remove`](Relay::remove) them.
+    pub fn load(&self, user: &str) {
+        self.inner.subscriptions.load(user, &self.inner.builder.loader);
+    }
+
+    /// Drops the user's subscriptions, whether it is connected or not.
+    pub fn remove(&self, user: &str) {
+        self.inner.subscriptions.remove(user, || true);
+    }
+
+    /// Loads the user's subscriptions again, on this thread; loads that are under way count for nothing. Call it after
+    /// the user's access has changed. Does nothing for a user that is not loaded.
+    pub fn invalidate_user(&self, user: &str) {
+        self.inner.subscriptions.reload(user, &self.inner.builder.loader);
+    }
+
+    /// [`invalidate_user`](Relay::invalidate_user) for every user that is subscribed to the device or being loaded. A
+    /// user that is new to the device must be invalidated by its own id.
+    pub fn invalidate_device(&self, device: &str) {
+        for user in self.inner.subscriptions.touched_by(device) {
+            self.invalidate_user(&user);
+        }
+    }
+
+    /// Whether the user is subscribed to the device, as far as the user is loaded.
+    pub fn is_subscribed(&self, user: &str, device: &str) -> bool {
+        self.inner.subscriptions.contains(user, device)
+    }
+
+    /// Users that are subscribed to the device, in no particular order.
+    pub fn device_users(&self, device: &str) -> Vec<Arc<str>> {
+        self.inner.subscriptions.users_of(device)
+    }
+
+    /// Devices that the user is subscribed to, in no particular order.
+    pub fn user_devices(&self, user: &str) -> Vec<Arc<str>> {
+        self.inner.subscriptions.devices_of(user)
+    }
+
+    fn send(&self, users: Target<'_>, message: &Message) -> Delivery {
+        // Only a send to one client can fail.
+        self.hub.send(users, message).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay").field("hub", &self.hub).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    pub(super) fn new(builder: RelayBuilder) -> Self {
+        Self { builder, devices: Devices::default(), subscriptions: Subscriptions::default() }
+    }
+
+    /// Takes the hub's hooks.
+    pub(super) fn hooks(self: &Arc<Self>, hub: HubBuilder) -> HubBuilder {
+        let [upgrade, message, connect, disconnect, online, offline] = std::array::from_fn(|_| Arc::clone(self));
+        hub.on_upgrade(move |head| upgrade.admit(head))
+            .on_message(move |client, frame| message.receive(client, frame))
+            .after_connect(move |client| connect.connected(client))
+            .before_disconnect(move |client| disconnect.disconnecting(client))
+            .on_user_online(move |hub, user| online.user_online(hub, user))
+            .on_user_offline(move |hub, user| offline.user_offline(hub, user))
+    }
+
+    fn admit(self: &Arc<Self>, head: &RequestHead) -> Result<Admission, Rejection> {
+        let identity = (self.builder.authenticate)(head)?;
+        if identity.user.is_empty() || identity.device.as_deref() == Some("") {
+            return Err(Rejection::new(400, "empty user or device\n"));
+        }
+        let place = self.devices.place();
+        let admission = match &identity.device {
+            None => Admission::user(&identity.user),
+            Some(device) => {
+                if self.builder.policy == DevicePolicy::Refuse && !self.devices.reserve(device, place) {
+                    return Err(Rejection::new(409, "the device is connected\n"));
+                }
+                Admission::anonymous()
+            }
+        };
+        let limiter = self.builder.rate.map(|(max, window)| Mutex::new(RateLimiter::new(max, window)));
+        Ok(admission.metadata(SESSION, Session { inner: Arc::clone(self), identity, place, limiter }))
+    }
+
+    fn connected(&self, client: &Client) {
+        let Some(conn) = Conn::of(client) else { return };
+        match conn.device() {
+            Some(device) => self.device_connected(&conn, device),
+            // Another thread may still be at it, for the user's first connection.
+            None => self.subscriptions.load_missing(conn.user(), &self.builder.loader),
+        }
+        if let Some(hook) = &self.builder.on_connect {
+            hook(&conn);
+        }
+    }
+
+    fn device_connected(&self, conn: &Conn, device: &str) {
+        let (old, turn) = self.devices.connect(device, conn.session.place, &conn.client);
+        if let Some(old) = old {
+            // Code and reason may be sent.
+            let _ = old.close(REPLACED, "replaced");
+        }
+        self.run(conn, turn);
+    }
+
+    fn disconnecting(&self, client: &Client) {
+        let Some(conn) = Conn::of(client) else { return };
+        if let Some(device) = conn.device() {
+            let turn = self.devices.disconnect(device, conn.session.place);
+            self.run(&conn, turn);
+        }
+    }
+
+    fn run(&self, conn: &Conn, turn: Option<Turn>) {
+        self.devices.run(turn, |device, transition| {
+            let hook = match transition {
+                Transition::Connected => &self.builder.on_device_connect,
+                Transition::Disconnected => &self.builder.on_device_disconnect,
+            };
+            if let Some(hook) = hook {
+                hook(&conn.relay, device);
+            }
+        });
+    }
+
+    fn user_online(self: &Arc<Self>, hub: &Hub, user: &str) {
+        self.subscriptions.load(user, &self.builder.loader);
+        if let Some(hook) = &self.builder.on_user_connect {
+            hook(&Relay::new(Arc::clone(self), hub.clone()), user);
+        }
+    }
+
+    fn user_offline(self: &Arc<Self>, hub: &Hub, user: &str) {
+        if let Some(hook) = &self.builder.on_user_disconnect {
+            hook(&Relay::new(Arc::clone(self), hub.clone()), user);
+        }
+        // A user that is back needs its subscriptions, and its new connection may have loaded them already.
+        self.subscriptions.remove(user, || !hub.is_user_online(user));
+    }
+
+    fn receive(&self, client: &Client, frame: &crate::Message) -> HandlerResult {
+        let Some(conn) = Conn::of(client) else { return Ok(()) };
+        if !conn.is_within_rate() {
+            return Ok(());
+        }
+        let Some(text) = frame.as_text() else {
+            conn.send_error("bad_message", "text messages only");
+            return Err("a binary message".into());
+        };
+        match (Message::from_json(text), &self.builder.on_message) {
+            (Ok(message), Some(hook)) => hook(&conn, message),
+            (Ok(_), None) => Ok(()),
+            (Err(error), _) => {
+                conn.send_error("bad_message", &error.to_string());
+                Err(error.into())
+            }
+        }
+    }
+}

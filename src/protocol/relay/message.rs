@@ -1,0 +1,140 @@
+//! The envelope.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+/// One message, in either direction.
+///
+/// ```
+/// use wshub::protocol::relay::Message;
+/// let message = Message::new("state").device("lock").payload(&[1, 2])?;
+/// assert_eq!(message.to_json(), r#"{"type":"state","deviceId":"lock","payload":[1,2]}"#);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Message {
+    /// What the message is.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The device that it is about; an empty one is left out on the wire.
+    #[serde(default, rename = "deviceId", skip_serializing_if = "is_absent")]
+    pub device_id: Option<String>,
+    /// The user that it is about; an empty one is left out on the wire.
+    #[serde(default, rename = "userId", skip_serializing_if = "is_absent")]
+    pub user_id: Option<String>,
+    /// Any JSON, as it came. `null` is a payload; a missing one is `None`.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Box<RawValue>>,
+}
+
+impl Message {
+    /// A message with nothing but its type.
+    pub fn new(kind: impl Into<String>) -> Self {
+        Self { kind: kind.into(), device_id: None, user_id: None, payload: None }
+    }
+
+    /// Sets the device that it is about.
+    #[must_use]
+    pub fn device(mut self, id: impl Into<String>) -> Self {
+        self.device_id = Some(id.into());
+        self
+    }
+
+    /// Sets the user that it is about.
+    #[must_use]
+    pub fn user(mut self, id: impl Into<String>) -> Self {
+        self.user_id = Some(id.into());
+        self
+    }
+
+    /// Sets the payload.
+    ///
+    /// # Errors
+    ///
+    /// What the value's `Serialize` implementation reports.
+    pub fn payload<T: Serialize + ?Sized>(mut self, value: &T) -> Result<Self, serde_json::Error> {
+        self.payload = Some(serde_json::value::to_raw_value(value)?);
+        Ok(self)
+    }
+
+    /// Reads a message.
+    ///
+    /// # Errors
+    ///
+    /// Not JSON, not an object, no `type`, a field twice, or a field of the wrong type.
+    pub fn from_json(json: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    /// The message as it goes over the wire.
+    pub fn to_json(&self) -> String {
+        // Strings and JSON always are JSON.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl From<&Message> for crate::Message {
+    fn from(message: &Message) -> Self {
+        Self::raw_json(message.to_json())
+    }
+}
+
+impl From<Message> for crate::Message {
+    fn from(message: Message) -> Self {
+        Self::from(&message)
+    }
+}
+
+#[allow(clippy::ref_option, reason = "serde passes the field")]
+fn is_absent(id: &Option<String>) -> bool {
+    id.as_deref().unwrap_or_default().is_empty()
+}
+
+/// Keeps a payload of `null`, which an `Option` would read as none.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_goes_on_byte_for_byte() {
+        for json in [
+            r#"{"type":"t"}"#,
+            r#"{"type":"t","deviceId":"d","userId":"u","payload":{"b": 1.50,  "a":[1e400, "\u00e9"]}}"#,
+            r#"{"type":"","payload":null}"#,
+            r#"{"type":"t","userId":"u","payload":"<&>"}"#,
+        ] {
+            assert_eq!(Message::from_json(json).expect("a message").to_json(), json);
+        }
+    }
+
+    #[test]
+    fn empty_ids_are_left_out_and_unknown_fields_ignored() {
+        let message = Message::from_json(r#"{"x":1,"userId":null,"deviceId":"","type":"t"}"#).expect("a message");
+        assert_eq!(message.to_json(), r#"{"type":"t"}"#);
+    }
+
+    #[test]
+    fn what_is_no_message() {
+        for json in [
+            "",
+            "nonsense",
+            "[]",
+            "1",
+            "{}",
+            r#"{"type":1}"#,
+            r#"{"type":null}"#,
+            r#"{"type":"t","deviceId":1}"#,
+            r#"{"type":"t","userId":[]}"#,
+            r#"{"type":"t","payload":}"#,
+            r#"{"type":"t","type":"t"}"#,
+            r#"{"type":"t"} x"#,
+            r#"{"type":"t""#,
+        ] {
+            assert!(Message::from_json(json).is_err(), "{json}");
+        }
+    }
+}

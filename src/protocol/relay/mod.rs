@@ -1,0 +1,86 @@
+//! Users and the devices that they may see: JSON messages between user connections and one relay per device.
+//!
+//! A user has any number of connections; a device has one, its relay. Each user is subscribed to devices, as the
+//! application's loader says; what a device reports goes to the users that are subscribed to it.
+//!
+//! ```
+//! use wshub::protocol::relay::{Identity, Relay};
+//! use wshub::{Rejection, Server};
+//!
+//! let relay = Relay::builder(|head| {
+//!     let user = head.query_param("user").ok_or_else(Rejection::unauthorized)?;
+//!     Ok(Identity { user, device: head.query_param("device") })
+//! })
+//! .loader(|user| if user == "ann" { vec!["lock".into()] } else { Vec::new() })
+//! .on_message(|conn, mut message| {
+//!     match conn.device() {
+//!         // From the lock to everybody who may see it.
+//!         Some(device) => {
+//!             message.device_id = Some(device.to_owned());
+//!             conn.relay().broadcast_to_device(device, &message);
+//!         }
+//!         // From a user to the lock.
+//!         None if conn.may_see(message.device_id.as_deref().unwrap_or_default()) => {
+//!             message.user_id = Some(conn.user().to_owned());
+//!             if !conn.relay().send_to_device(message.device_id.as_deref().unwrap_or_default(), &message) {
+//!                 conn.send_error("offline", "the device is not connected");
+//!             }
+//!         }
+//!         None => conn.send_error("forbidden", "no access to this device"),
+//!     }
+//!     Ok(())
+//! })
+//! .build()?;
+//! let server = Server::bind("127.0.0.1:0")?.websocket("/ws", relay.hub());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Messages
+//!
+//! Each is a text message: a JSON object with `type` and, where they apply, `deviceId`, `userId` and `payload`, in this
+//! order. The payload is any JSON and is passed on as it came, byte for byte. Unknown fields are ignored, and lost when
+//! a message is passed on. A message that is none is answered with an `error`, and the connection stays:
+//!
+//! ```json
+//! {"type":"error","payload":{"code":"bad_message","message":"missing field `type` at line 1 column 2"}}
+//! {"type":"error","payload":{"code":"rate_limited","message":"too many messages","retryAfterMs":420}}
+//! ```
+//!
+//! The relay passes nothing on by itself, so the application decides what `deviceId` and `userId` of a received message
+//! are worth. Set them before you pass it on, as above: a peer can write anything there.
+//!
+//! # One relay for each device
+//!
+//! When a second connection comes for a device, the newer wins: the older is closed with 4001 and the reason `replaced`.
+//! Or the newer is refused with 409, see [`DevicePolicy`]. The hooks [`on_device_connect`] and [`on_device_disconnect`]
+//! come in turns for each device, never at the same time: that a relay has been replaced is a disconnect and then a
+//! connect.
+//!
+//! # Subscriptions
+//!
+//! The loader gives the devices of a user. It runs when the user's first connection comes, before any of its messages is
+//! handled, and again after [`invalidate_user`] and [`invalidate_device`]; when the last connection has gone, the
+//! subscriptions are dropped. It runs without a lock, on the thread that needs its result, and may block. A result that
+//! was on its way when the subscriptions were invalidated is thrown away: change the source first, invalidate then, and
+//! nobody keeps what the old source said.
+//!
+//! [`on_device_connect`]: RelayBuilder::on_device_connect
+//! [`on_device_disconnect`]: RelayBuilder::on_device_disconnect
+//! [`invalidate_user`]: Relay::invalidate_user
+//! [`invalidate_device`]: Relay::invalidate_device
+
+mod builder;
+mod conn;
+mod devices;
+mod handle;
+mod message;
+
+mod subscriptions;
+
+pub use builder::{DevicePolicy, Identity, RelayBuilder};
+pub use conn::Conn;
+pub use handle::Relay;
+pub use message::Message;
+
+/// The close code of a relay connection whose device has got a newer one; the reason is `replaced`.
+pub const REPLACED: u16 = 4001;

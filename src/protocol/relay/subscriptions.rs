@@ -1,0 +1,169 @@
+//! Which users hear of which devices, and loads that race invalidations.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// What one user is subscribed to.
+#[derive(Debug, Default)]
+struct Entry {
+    /// `None` until a load has ended.
+    devices: Option<HashSet<Arc<str>>>,
+    /// The ticket of the load whose result stands here, or of a later invalidation or removal. A load with a lower
+    /// ticket comes too late: what it has read may be from before.
+    latest: u64,
+    /// Loads under way. While there are any, the entry stays, so that they find out that they are late.
+    loads: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    by_user: HashMap<Arc<str>, Entry>,
+    by_device: HashMap<Arc<str>, HashSet<Arc<str>>>,
+    /// The generation counter: rises with every load, invalidation and removal.
+    ticket: u64,
+}
+
+/// Subscriptions in both directions; a leaf lock guards them, and the loader runs outside of it.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions(Mutex<State>);
+
+/// A load under way. It ends when this is dropped, also by a panic of the loader.
+struct Load<'a> {
+    subscriptions: &'a Subscriptions,
+    user: Arc<str>,
+    ticket: u64,
+}
+
+impl Subscriptions {
+    /// Loads a user's devices. The result is kept unless a later load, invalidation or removal has come first.
+    pub(super) fn load(&self, user: &str, loader: impl FnOnce(&str) -> Vec<String>) {
+        let load = self.begin(&mut self.0.lock(), user);
+        load.run(loader);
+    }
+
+    /// Loads unless a load of this user has ended already.
+    pub(super) fn load_missing(&self, user: &str, loader: impl FnOnce(&str) -> Vec<String>) {
+        if self.0.lock().by_user.get(user).is_none_or(|entry| entry.devices.is_none()) {
+            self.load(user, loader);
+        }
+    }
+
+    /// Makes all loads under way late, and loads again. Users that nobody has loaded stay unloaded.
+    pub(super) fn reload(&self, user: &str, loader: impl FnOnce(&str) -> Vec<String>) {
+        let mut state = self.0.lock();
+        if !state.by_user.contains_key(user) {
+            return;
+        }
+        // The ticket of this load is higher than theirs; it is noted now, not only when the load has ended.
+        let load = self.begin(&mut state, user);
+        state.outdate(user, load.ticket);
+        drop(state);
+        load.run(loader);
+    }
+
+    /// Users that are subscribed to the device, and those of whom that is not known yet because they are being loaded.
+    pub(super) fn touched_by(&self, device: &str) -> Vec<Arc<str>> {
+        let state = self.0.lock();
+        let mut users = state.by_device.get(device).cloned().unwrap_or_default();
+        users.extend(state.by_user.iter().filter(|(_, entry)| entry.loads > 0).map(|(user, _)| Arc::clone(user)));
+        users.into_iter().collect()
+    }
+
+    /// Removes what a user is subscribed to, if `is_due` still says so under the lock.
+    pub(super) fn remove(&self, user: &str, is_due: impl FnOnce() -> bool) {
+        let mut state = self.0.lock();
+        if is_due() {
+            state.ticket += 1;
+            let ticket = state.ticket;
+            state.outdate(user, ticket);
+            state.install(user, None);
+            state.forget_empty(user);
+        }
+    }
+
+    pub(super) fn users_of(&self, device: &str) -> Vec<Arc<str>> {
+        self.0.lock().by_device.get(device).map_or_else(Vec::new, |users| users.iter().cloned().collect())
+    }
+
+    pub(super) fn devices_of(&self, user: &str) -> Vec<Arc<str>> {
+        let state = self.0.lock();
+        let devices = state.by_user.get(user).and_then(|entry| entry.devices.as_ref());
+        devices.map_or_else(Vec::new, |devices| devices.iter().cloned().collect())
+    }
+
+    pub(super) fn contains(&self, user: &str, device: &str) -> bool {
+        self.0.lock().by_device.get(device).is_some_and(|users| users.contains(user))
+    }
+
+    fn begin(&self, state: &mut State, user: &str) -> Load<'_> {
+        state.ticket += 1;
+        let user: Arc<str> = user.into();
+        state.by_user.entry(Arc::clone(&user)).or_default().loads += 1;
+        Load { subscriptions: self, user, ticket: state.ticket }
+    }
+}
+
+impl Load<'_> {
+    fn run(self, loader: impl FnOnce(&str) -> Vec<String>) {
+        let devices = loader(&self.user);
+        self.subscriptions.0.lock().finish(&self.user, self.ticket, devices);
+    }
+}
+
+impl Drop for Load<'_> {
+    fn drop(&mut self) {
+        let mut state = self.subscriptions.0.lock();
+        if let Some(entry) = state.by_user.get_mut(&self.user) {
+            entry.loads -= 1;
+        }
+        state.forget_empty(&self.user);
+    }
+}
+
+impl State {
+    fn outdate(&mut self, user: &str, ticket: u64) {
+        if let Some(entry) = self.by_user.get_mut(user) {
+            entry.latest = entry.latest.max(ticket);
+        }
+    }
+
+    fn finish(&mut self, user: &str, ticket: u64, devices: Vec<String>) {
+        let is_late = self.by_user.get(user).is_none_or(|entry| ticket < entry.latest);
+        if !is_late {
+            self.outdate(user, ticket);
+            self.install(user, Some(devices.into_iter().map(Arc::from).collect()));
+        }
+    }
+
+    fn install(&mut self, user: &str, devices: Option<HashSet<Arc<str>>>) {
+        let Some((user, _)) = self.by_user.get_key_value(user) else { return };
+        let user = Arc::clone(user);
+        let old = self.by_user.get_mut(&user).and_then(|entry| std::mem::replace(&mut entry.devices, devices.clone()));
+        for device in old.into_iter().flatten() {
+            self.unsubscribe(&user, &device);
+        }
+        for device in devices.into_iter().flatten() {
+            self.by_device.entry(device).or_default().insert(Arc::clone(&user));
+        }
+    }
+
+    fn unsubscribe(&mut self, user: &str, device: &str) {
+        let Some(users) = self.by_device.get_mut(device) else { return };
+        users.remove(user);
+        if users.is_empty() {
+            self.by_device.remove(device);
+        }
+    }
+
+    fn forget_empty(&mut self, user: &str) {
+        if self.by_user.get(user).is_some_and(|entry| entry.loads == 0 && entry.devices.is_none()) {
+            self.by_user.remove(user);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "subscriptions_tests.rs"]
+mod tests;
