@@ -10,6 +10,9 @@ fn serve(mut stream: TcpStream) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let n = stream.read(&mut buffer)?;
+        if n == 0 {
+            return Ok(());
+        }
         head.extend_from_slice(&buffer[..n]);
     }
     let head = String::from_utf8_lossy(&head).into_owned();
