@@ -115,14 +115,15 @@ fn a_second_call_waits_for_the_same_end() {
 
 #[test]
 fn a_shutdown_ends_a_drain_and_later_ones_return_at_once() {
-    let server = TestServer::new(Hub::builder().config(patient()));
+    let server = TestServer::new(Hub::builder().config(patient().close_timeout(3 * PATIENCE)));
     let mut socket = server.connect();
     thread::scope(|scope| {
         let drain = scope.spawn(|| server.hub.drain(3 * PATIENCE));
         eventually("the drain has begun", || server.hub.is_draining());
         let shutdown = scope.spawn(|| server.hub.shutdown(PATIENCE));
-        assert_eq!(socket.expect_close(), (1001, "server shutting down".into()));
         assert_eq!(drain.join().unwrap(), Ok(()));
+        assert_eq!(server.hub.client_count(), 1, "the shutdown still waits for this one");
+        assert_eq!(socket.expect_close(), (1001, "server shutting down".into()));
         assert_eq!(shutdown.join().unwrap(), Ok(()));
     });
     assert_eq!(server.hub.drain(Duration::ZERO), Ok(()));

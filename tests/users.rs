@@ -3,7 +3,9 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
+use std::thread;
 use std::time::SystemTime;
 
 use common::{Log, TestServer, WsClient, eventually};
@@ -128,14 +130,21 @@ fn hooks_run_once_for_each_coming_and_going() {
 #[test]
 fn racing_connections_of_one_user_alternate_strictly() {
     let states = Arc::new(Mutex::new(Vec::new()));
-    let (online, offline) = (Arc::clone(&states), Arc::clone(&states));
-    let builder = Hub::builder()
-        .on_user_online(move |_, _| online.lock().unwrap().push(true))
-        .on_user_offline(move |_, _| offline.lock().unwrap().push(false));
+    let running = Arc::new(AtomicBool::new(false));
+    let hook = |is_online: bool| {
+        let (states, running) = (Arc::clone(&states), Arc::clone(&running));
+        move |_: &Hub, _: &str| {
+            let is_alone = !running.swap(true, Ordering::SeqCst);
+            thread::yield_now();
+            states.lock().unwrap().push((is_online, is_alone));
+            running.store(false, Ordering::SeqCst);
+        }
+    };
+    let builder = Hub::builder().on_user_online(hook(true)).on_user_offline(hook(false));
     let server = TestServer::new(builder);
     let pairs: Vec<_> = (0..4).map(|_| server.pair()).collect();
     let start = Barrier::new(pairs.len());
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for (_, client) in &pairs {
             scope.spawn(|| {
                 start.wait();
@@ -148,7 +157,9 @@ fn racing_connections_of_one_user_alternate_strictly() {
     });
     let states = states.lock().unwrap();
     assert!(states.len() >= 2 && states.len().is_multiple_of(2), "{}", states.len());
-    assert!(states.iter().enumerate().all(|(i, online)| *online == i.is_multiple_of(2)), "online, offline, online, …");
+    for (at, (is_online, is_alone)) in states.iter().enumerate() {
+        assert_eq!((*is_online, *is_alone), (at.is_multiple_of(2), true), "transition {at} of {}", states.len());
+    }
     assert_eq!(server.hub.user_count(), 0);
 }
 
@@ -158,7 +169,7 @@ fn racing_set_user_never_exceeds_the_limit() {
     let pairs: Vec<_> = (0..4).map(|_| server.pair()).collect();
     for _ in 0..200 {
         let start = Barrier::new(pairs.len());
-        let won: usize = std::thread::scope(|scope| {
+        let won: usize = thread::scope(|scope| {
             let race = |(_, client): &(WsClient, wshub::Client)| {
                 start.wait();
                 usize::from(client.set_user("ann").is_ok())
