@@ -66,6 +66,8 @@ def measure(server, mode, seconds):
         command = [os.path.join(LOADGEN, "loadgen"), addr, *mode, f"dur={seconds}", f"pid={process.pid}", "json=1"]
         result = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
         return json.loads(result.stdout)
+    except (subprocess.TimeoutExpired, json.JSONDecodeError) as error:
+        sys.exit(f"{server}: {' '.join(mode)}: {error}")
     finally:
         process.terminate()
         process.wait(30)
