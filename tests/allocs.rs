@@ -1,37 +1,49 @@
-//! A broadcast allocates a constant number of times, whatever the number of its recipients.
-//!
-//! In a file of its own, because it replaces the allocator.
+//! What a send allocates, counted by the allocator: not more for a thousand recipients than for ten, and for a client
+//! that does not read not more than its queue holds.
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use common::{TestServer, WsClient};
-use rlimit::Resource;
-use wshub::{Hub, Target};
+use common::{Link, PATIENCE, WsClient, accept, eventually};
+use parking_lot::Mutex;
+use wshub::{Client, Config, DropPolicy, Hub, Target};
 
-thread_local! {
-    /// Allocations of this thread: those of the connections' threads do not count.
-    static COUNT: Cell<usize> = const { Cell::new(0) };
-}
-
+/// The system's allocator, which counts.
 struct Counting;
 
-// SAFETY: every call goes to the system's allocator as it is; counting touches only a `Cell` without a destructor.
+thread_local! {
+    /// Allocations of this thread.
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Bytes that are allocated now, by all threads.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// Held by each test: [`LIVE`] is everybody's.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+// SAFETY: everything is passed on to the system's allocator as it came. The counters do not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        LIVE.fetch_add(size, Ordering::Relaxed);
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
@@ -39,49 +51,96 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn allocations(code: impl FnOnce()) -> usize {
-    let before = COUNT.get();
-    code();
-    COUNT.get() - before
+fn allocations(work: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.get();
+    work();
+    ALLOCATIONS.get() - before
 }
 
-/// What the broadcast does to a hub of `size` clients, of which a room holds all but one: after a first time, in which
-/// lists are cached and queues are made.
-fn of_broadcasts_to(size: usize, target: &dyn Fn() -> Target<'static>, times: usize) -> usize {
-    let server = TestServer::new(Hub::builder());
-    let mut sockets: Vec<WsClient> = (0..size).map(|_| server.connect()).collect();
-    let clients = server.hub.clients();
-    clients[1..].iter().for_each(|client| client.join("room").unwrap());
-    let expected = server.hub.send(target(), "warm up").unwrap().queued;
-    assert!(expected >= size - 2);
-    let burst = || {
-        let _cork = (times > 1).then(|| server.hub.cork());
-        for _ in 0..times {
-            assert_eq!(server.hub.send(target(), "hello").unwrap().queued, expected);
-        }
+/// Two descriptors for each connection: a thousand of them are over the usual soft limit.
+fn allow_many_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a valid pointer to a limit that lives as long as they last.
+    let is_set = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        limit.rlim_cur = limit.rlim_max;
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit)
     };
-    burst();
-    let count = allocations(burst);
-    // Everything has arrived all the same.
-    for _ in 0..times * 2 {
-        let socket = sockets.last_mut().unwrap();
-        while socket.text() != "hello" {}
-    }
-    count
+    assert_eq!(is_set, 0);
+    assert!(limit.rlim_max > 2200, "{} files are not enough", limit.rlim_max);
+}
+
+/// A hub with so many clients, all in one room.
+fn crowd(count: usize) -> (Hub, Vec<(WsClient, Client)>) {
+    let hub = Hub::builder().config(Config::default().reader_stack(128 * 1024)).build().unwrap();
+    let clients: Vec<_> = (0..count).map(|_| accept(&hub, Link::Unix, "/")).collect();
+    clients.iter().for_each(|(_, client)| client.join("room").unwrap());
+    (hub, clients)
+}
+
+fn settle(hub: &Hub) {
+    let is_drained = |client: &Client| client.queue_depth().0 == 0;
+    eventually("everything is written", || hub.clients().iter().all(is_drained));
+}
+
+/// Allocations of one broadcast on the direct way, of one under a cork, and of ten under one cork.
+fn costs(hub: &Hub, target: &Target<'_>) -> [usize; 3] {
+    let count = hub.client_count();
+    let send = || {
+        let delivery = hub.send(target.clone(), "a reading of 21.5 degrees").unwrap();
+        assert!(delivery.queued >= count - 1 && delivery.dropped == 0, "{delivery:?}");
+    };
+    let corked = |times: usize| {
+        let _cork = hub.cork();
+        (0..times).for_each(|_| send());
+    };
+    // The lists of members, the queues and the thread's own buffers are made once.
+    send();
+    corked(10);
+    settle(hub);
+    let costs = [allocations(send), allocations(|| corked(1)), allocations(|| corked(10))];
+    settle(hub);
+    costs
 }
 
 #[test]
-fn broadcasts_to_many_allocate_no_more_than_to_few() {
-    let (_, hard) = Resource::NOFILE.get().unwrap();
-    Resource::NOFILE.set(hard, hard).unwrap();
-    let targets: [(&str, &dyn Fn() -> Target<'static>); 2] =
-        [("everyone", &Target::all), ("a room", &|| Target::room("room"))];
-    for (name, target) in targets {
-        for times in [1, 5] {
-            let few = of_broadcasts_to(10, target, times);
-            let many = of_broadcasts_to(1000, target, times);
-            assert!(many <= few, "{times} to {name}: {many} allocations for 1,000 clients, {few} for 10");
-            assert!(few <= 6 * times + 2, "{times} to {name}: {few} allocations");
+fn a_broadcast_to_a_thousand_allocates_no_more_than_one_to_ten() {
+    let _alone = ONE_AT_A_TIME.lock();
+    allow_many_files();
+    let (few_hub, few) = crowd(10);
+    let (many_hub, many) = crowd(1000);
+    for target in [Target::all(), Target::room("room")] {
+        let (few_cost, many_cost) = (costs(&few_hub, &target), costs(&many_hub, &target));
+        assert!(many_cost.iter().zip(few_cost).all(|(many, few)| *many <= few), "{many_cost:?} against {few_cost:?}");
+        assert!(few_cost[0] < 10 && few_cost[2] < 100, "{few_cost:?}");
+    }
+    let but_one = |clients: &[(WsClient, Client)]| Target::all().except(clients[0].1.id());
+    let (few_cost, many_cost) = (costs(&few_hub, &but_one(&few)), costs(&many_hub, &but_one(&many)));
+    assert!(many_cost.iter().zip(few_cost).all(|(many, few)| *many <= few), "{many_cost:?} against {few_cost:?}");
+    drop((few, many));
+    few_hub.shutdown(PATIENCE).unwrap();
+    many_hub.shutdown(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_client_that_does_not_read_costs_no_more_than_its_queue() {
+    const CAP: usize = 256 * 1024;
+    const MESSAGE: usize = 1000;
+    let _alone = ONE_AT_A_TIME.lock();
+    for policy in [DropPolicy::DropNewest, DropPolicy::DropOldest] {
+        let config = Config::default().queue_bytes(CAP).queue_messages(10_000).drop_policy(policy);
+        let hub = Hub::builder().config(config.write_timeout(PATIENCE)).build().unwrap();
+        let (_socket, client) = accept(&hub, Link::TinyUnix, "/");
+        let before = LIVE.load(Ordering::Relaxed);
+        let mut highest = 0;
+        // Sixty times what may wait.
+        for _ in 0..60 * CAP / MESSAGE {
+            let _ = client.send(vec![0; MESSAGE]);
+            highest = highest.max(LIVE.load(Ordering::Relaxed).saturating_sub(before));
         }
+        assert!(client.queue_depth().0 > 0);
+        // The queue, a batch of 64 KiB, and what surrounds each message and the places in the queue.
+        assert!(highest < 2 * CAP + 512 * 1024, "{highest} bytes, policy {policy:?}");
+        hub.shutdown(Duration::ZERO).unwrap();
     }
 }
