@@ -40,7 +40,7 @@ fn nothing_waits_for_the_next_send() {
                         begin.wait();
                         let cork = (random.below(3) == 0).then(|| client.hub().cork());
                         (0..3).for_each(|n| {
-                            client.send(format!("{sender} {n} {}", "x".repeat(random.below(3000)))).unwrap()
+                            client.send(format!("{sender} {n} {}", "x".repeat(random.below(3000)))).unwrap();
                         });
                         drop(cork);
                     });
@@ -210,7 +210,7 @@ fn send(sender: usize, clients: &[Client], mut random: Random) {
 
 /// Reads everything, now fast, now slowly, and pings; a client that is closed ends with the close frame.
 fn read(mut reader: WsClient, is_closed: bool, mut random: Random) {
-    let (mut next, mut pings, mut pongs) = ([0; THREADS], 0, 0);
+    let (mut next, mut pings, mut answers) = ([0; THREADS], 0, 0);
     while is_closed || next.iter().sum::<usize>() < THREADS * MESSAGES {
         match random.below(200) {
             0 => {
@@ -222,7 +222,7 @@ fn read(mut reader: WsClient, is_closed: bool, mut random: Random) {
         }
         let frame = reader.frame();
         match frame.first {
-            PONG => pongs += 1,
+            PONG => answers += 1,
             CLOSE => {
                 assert!(is_closed);
                 let _ = std::io::Write::write_all(&mut reader.stream, &common::client_frame(CLOSE, &[3, 232]));
@@ -237,7 +237,7 @@ fn read(mut reader: WsClient, is_closed: bool, mut random: Random) {
             other => panic!("an unexpected frame {other:#x}"),
         }
     }
-    assert!(pongs <= pings);
+    assert!(answers <= pings);
     reader.send_close(1000);
     while reader.next_frame().is_some() {}
 }
