@@ -220,6 +220,64 @@ impl fmt::Display for HandlerError {
     }
 }
 
+/// A message that no handler takes: the error of a [`Router`](crate::router::Router).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum InvalidMessage {
+    /// It names no event.
+    NoEvent,
+    /// It names an event without a handler.
+    UnknownEvent(String),
+    /// It is not what its event asks for.
+    Payload(serde_json::Error),
+}
+
+impl fmt::Display for InvalidMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoEvent => f.write_str("invalid message: it names no event"),
+            Self::UnknownEvent(event) => write!(f, "invalid message: unknown event {event:?}"),
+            Self::Payload(error) => write!(f, "invalid message: {error}"),
+        }
+    }
+}
+
+impl Error for InvalidMessage {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Payload(error) => Some(error),
+            Self::NoEvent | Self::UnknownEvent(_) => None,
+        }
+    }
+}
+
+/// A handler has panicked, and [`Recovery`](crate::middleware::Recovery) has caught it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandlerPanic {
+    message: String,
+}
+
+impl HandlerPanic {
+    pub(crate) fn from_payload(payload: &(dyn std::any::Any + Send)) -> Self {
+        let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
+        let message = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Self { message }
+    }
+
+    /// What the panic said; empty if it was no string.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for HandlerPanic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a handler panicked: {}", self.message)
+    }
+}
+
+impl Error for HandlerPanic {}
+
 /// What a message handler returns.
 pub type HandlerResult = Result<(), HandlerError>;
 

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::error::{HandlerError, HandlerPanic};
+
 /// What went wrong, in [`Metrics::increment_errors`]; [`as_str`](ErrorType::as_str) gives the label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -46,6 +48,12 @@ pub enum ErrorType {
 }
 
 impl ErrorType {
+    /// What a handler's error counts as: [`Panic`](Self::Panic) for a [`HandlerPanic`](crate::HandlerPanic), else
+    /// [`MessageHandling`](Self::MessageHandling).
+    pub fn of(error: &HandlerError) -> Self {
+        if error.source().is::<HandlerPanic>() { Self::Panic } else { Self::MessageHandling }
+    }
+
     /// The stable name, such as `rate_limit_exceeded`.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -26,6 +26,7 @@ pub struct HubBuilder {
     pub(super) origins: OriginPolicy,
     pub(super) hooks: Hooks,
     pub(super) metrics: Option<Arc<dyn Metrics>>,
+    pub(super) without_handler_latency: bool,
 }
 
 /// A setter for each hook that returns nothing.
@@ -61,6 +62,14 @@ impl HubBuilder {
     /// Sets who counts; default nobody, which costs nothing. Keep a clone of the `Arc` to read the counts.
     pub fn metrics(mut self, metrics: Arc<dyn Metrics>) -> Self {
         self.metrics = Some(metrics);
+        self
+    }
+
+    /// Leaves the latency of messages, and the errors of the `on_message` handler, to
+    /// [`RecordMetrics`](crate::middleware::RecordMetrics) in its chain, so that they are not counted twice. Default:
+    /// the hub records both.
+    pub fn without_handler_latency(mut self) -> Self {
+        self.without_handler_latency = true;
         self
     }
 
