@@ -125,6 +125,8 @@ mod ws;
 // Around and in front of the application's handlers.
 pub mod middleware;
 pub mod router;
+// Wire protocols, on the public interface only.
+pub mod protocol;
 // Clients, rooms, users; sending to them.
 mod hub;
 // What is sent, and its wire bytes.

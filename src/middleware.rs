@@ -198,3 +198,9 @@ impl fmt::Debug for RecordMetrics {
         f.debug_struct("RecordMetrics").finish_non_exhaustive()
     }
 }
+
+impl Middleware for Box<dyn Middleware> {
+    fn handle(&self, client: &Client, message: &Message, next: Next<'_>) -> HandlerResult {
+        (**self).handle(client, message, next)
+    }
+}

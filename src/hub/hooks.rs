@@ -18,7 +18,7 @@ use super::admission::{Admission, Rejection};
 use super::client::Client;
 use super::lock::assert_no_lock_held;
 use crate::error::{HandlerError, HandlerResult};
-use crate::http::RequestHead;
+use crate::http::{RequestHead, Response};
 use crate::message::Message;
 use crate::metrics::ErrorType;
 use crate::ws::close_code;
@@ -30,6 +30,7 @@ type AfterMessage = dyn Fn(&Client, &Message, &HandlerResult) + Send + Sync;
 type BeforeMessage = dyn Fn(&Client, Message) -> Result<Message, HandlerError> + Send + Sync;
 type BeforeRoomJoin = dyn Fn(&Client, &str) -> Result<(), HandlerError> + Send + Sync;
 type Handler = dyn Fn(&Client, &Message) -> HandlerResult + Send + Sync;
+type MapRefusal = dyn Fn(&RequestHead, ErrorType, &Response) -> Response + Send + Sync;
 type OfClient = dyn Fn(&Client) + Send + Sync;
 type OfError = dyn Fn(&Client, &HandlerError) + Send + Sync;
 type OfMessage = dyn Fn(&Client, &Message) + Send + Sync;
@@ -41,6 +42,7 @@ type OnUpgrade = dyn Fn(&RequestHead) -> Result<Admission, Rejection> + Send + S
 #[derive(Default)]
 pub(crate) struct Hooks {
     pub(crate) on_upgrade: Hook<OnUpgrade>,
+    pub(crate) map_refusal: Hook<MapRefusal>,
     pub(crate) after_connect: Hook<OfClient>,
     pub(crate) before_disconnect: Hook<OfClient>,
     pub(crate) after_disconnect: Hook<OfClient>,
