@@ -166,9 +166,11 @@ impl HandlerError {
         self
     }
 
-    /// What this error counts as.
+    /// What this error counts as: what [`counted_as`](Self::counted_as) says, [`ErrorType::Panic`] for a
+    /// [`HandlerPanic`], else [`ErrorType::MessageHandling`].
     pub fn error_type(&self) -> ErrorType {
-        self.counts_as
+        let is_panic = self.counts_as == ErrorType::MessageHandling && self.source.is::<HandlerPanic>();
+        if is_panic { ErrorType::Panic } else { self.counts_as }
     }
 
     /// The close code and reason, if this error asks for the connection to be closed.
@@ -197,6 +199,64 @@ impl fmt::Display for HandlerError {
         self.source.fmt(f)
     }
 }
+
+/// A message that no handler takes: the error of a [`Router`](crate::router::Router).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum InvalidMessage {
+    /// It names no event.
+    NoEvent,
+    /// It names an event without a handler.
+    UnknownEvent(String),
+    /// It is not what its event asks for.
+    Payload(serde_json::Error),
+}
+
+impl fmt::Display for InvalidMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoEvent => f.write_str("invalid message: it names no event"),
+            Self::UnknownEvent(event) => write!(f, "invalid message: unknown event {event:?}"),
+            Self::Payload(error) => write!(f, "invalid message: {error}"),
+        }
+    }
+}
+
+impl Error for InvalidMessage {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Payload(error) => Some(error),
+            Self::NoEvent | Self::UnknownEvent(_) => None,
+        }
+    }
+}
+
+/// A handler has panicked, and [`Recovery`](crate::middleware::Recovery) has caught it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandlerPanic {
+    message: String,
+}
+
+impl HandlerPanic {
+    pub(crate) fn from_payload(payload: &(dyn std::any::Any + Send)) -> Self {
+        let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
+        let message = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Self { message }
+    }
+
+    /// What the panic said; empty if it was no string.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for HandlerPanic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a handler panicked: {}", self.message)
+    }
+}
+
+impl Error for HandlerPanic {}
 
 /// What a message handler returns.
 pub type HandlerResult = Result<(), HandlerError>;

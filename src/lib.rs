@@ -46,8 +46,9 @@
 //!   └ accept thread ── one named thread per connection ───────────────────────┐
 //!       http::head      bytes → RequestHead; limits on size, count and time   │
 //!       server::routes  /ws → upgrade, /healthz → probe, others → handlers    │
-//!       conn::upgrade   version, key, origin, on_upgrade → Admission          │ the same
-//!       conn::reader    blocking read → every whole message → hooks, handlers │ thread
+//!       conn::upgrade   version, key, origin, on_upgrade → Admission          │ the
+//!       conn::reader    blocking read → every whole message → hooks, handlers │ same
+//!       middleware → router or protocol → the application's handlers          │ thread
 //!       ws              bytes ↔ frames ↔ messages; pure, no I/O ──────────────┘ all the way
 //!   hub.send(target, message)
 //!       hub             clients → rooms → room → client → user index
@@ -92,6 +93,7 @@
 //! | `wshub::server` | a handler of plain HTTP panicked | accepting failed, no thread, too many handshakes | bad requests | |
 //! | `wshub::upgrade` | | | refused upgrades | |
 //! | `wshub::conn` | a bug in this crate | slow consumers closed | | connects, ends and why, errors of handlers |
+//! | `wshub::middleware` | a handler panicked (`Recovery`) | | | every message (`Logging`), never its content |
 //! | `wshub::hub` | a hook or handler panicked | connections cut at a deadline | drain, shutdown | joins, leaves |
 //!
 //! # Platforms, Rust versions, compatibility
@@ -116,8 +118,11 @@ pub mod guide;
 mod server;
 // Request heads, responses, origins: no I/O.
 mod http;
-// Ready-made ways to talk over a hub.
+// Wire protocols, on the public interface only.
 pub mod protocol;
+// Around and in front of the application's handlers.
+pub mod middleware;
+pub mod router;
 // One connection's life: the upgrade and the read loop.
 mod conn;
 // Frames, messages, close codes: no I/O.
@@ -144,7 +149,10 @@ mod log_limit;
 
 pub use config::{Config, DropPolicy, Limits, RatePolicy};
 pub use conn::{Accept, AcceptError};
-pub use error::{CloseError, ConfigError, DeadlineError, HandlerError, HandlerResult, RoomError, UserError};
+pub use error::{
+    CloseError, ConfigError, DeadlineError, HandlerError, HandlerPanic, HandlerResult, InvalidMessage, RoomError,
+    UserError,
+};
 pub use http::{HeadError, MAX_HEAD, MAX_HEADERS, OriginPolicy, RequestHead, Response};
 pub use hub::{
     Admission, Client, ClientId, Delivery, Health, Hub, HubBuilder, HubState, MAX_ROOM_NAME, RateLimiter, Rejection,

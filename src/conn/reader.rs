@@ -177,7 +177,7 @@ impl<'a> Reader<'a> {
             self.refuse_rate(message);
             return;
         }
-        let started = hub.counts().then(Instant::now);
+        let started = hub.counts_handler().then(Instant::now);
         self.dispatch(message);
         if let Some(started) = started {
             hub.count(|m| m.record_latency(started.elapsed()));
@@ -192,7 +192,7 @@ impl<'a> Reader<'a> {
         let verdict = hub.guarded(Some(self.client), "before_message", || hook(self.client, message.clone()));
         match verdict.unwrap_or_else(|| Err("before_message panicked".into())) {
             Ok(new) => self.conclude(&new, self.call_handlers(&new)),
-            Err(error) => self.conclude(message, Err(error)),
+            Err(error) => self.conclude(message, self.counted(Err(error))),
         }
     }
 
@@ -203,11 +203,17 @@ impl<'a> Reader<'a> {
             hub.guarded(Some(self.client), "after_message", || hook(self.client, message, &result));
         }
         if let Err(error) = result {
-            hub.count_error(error.error_type());
             log::debug!(target: "wshub::conn", "{} handler error: {error}", self.client.id());
             hub.report_error(self.client, &error);
             self.client.close_as_asked(&error);
         }
+    }
+
+    fn counted(&self, result: HandlerResult) -> HandlerResult {
+        if let Err(error) = &result {
+            self.client.hub().count_error(error.error_type());
+        }
+        result
     }
 
     /// The client's own handler, then the hub's; an error of the first keeps the second from running.
@@ -215,11 +221,13 @@ impl<'a> Reader<'a> {
         let hub = self.client.hub();
         let panicked = || Err("the handler panicked".into());
         if let Some(own) = self.client.callbacks().on_message {
-            hub.guarded(Some(self.client), "the client's on_message", || own(self.client, message))
-                .unwrap_or_else(panicked)?;
+            let result = hub.guarded(Some(self.client), "the client's on_message", || own(self.client, message));
+            self.counted(result.unwrap_or_else(panicked))?;
         }
         let Some(handler) = &hub.hooks().on_message else { return Ok(()) };
-        hub.guarded(Some(self.client), "on_message", || handler(self.client, message)).unwrap_or_else(panicked)
+        let result = hub.guarded(Some(self.client), "on_message", || handler(self.client, message));
+        let result = result.unwrap_or_else(panicked);
+        if hub.counts_handler() { self.counted(result) } else { result }
     }
 
     #[cold]

@@ -127,14 +127,25 @@ fn refusal_of(refused: &Refused) -> Refusal {
 
 /// Answers, counts and logs a refusal; gives its status.
 fn refuse(hub: &Hub, head: &RequestHead, transport: &Transport, refusal: &Refusal) -> u16 {
-    let status = refusal.response.status();
+    let response = rewritten(hub, head, refusal);
+    let status = response.status();
     hub.count_error(refusal.error);
     if let Some(suppressed) = REFUSALS.pass() {
         let error = refusal.error;
         log::info!(target: "wshub::upgrade", "{head:?} refused with {status}: {error} ({suppressed} more not logged)");
     }
-    transport.answer(&refusal.response.encode(head.method() != "HEAD"));
+    transport.answer(&response.encode(head.method() != "HEAD"));
     status
+}
+
+/// The refusal as the application wants it to look.
+fn rewritten(hub: &Hub, head: &RequestHead, refusal: &Refusal) -> Response {
+    let hook = hub.hooks().map_refusal.as_ref();
+    let mapped = hook.and_then(|hook| {
+        let map = || hook(head, refusal.error, &refusal.response);
+        hub.guarded(None, "map_refusal", map)
+    });
+    mapped.filter(|response| response.status() >= 300).unwrap_or_else(|| refusal.response.clone())
 }
 
 /// The hook's choice if the client offers it, else the first of ours that it offers.

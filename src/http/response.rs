@@ -59,6 +59,11 @@ impl Response {
         self.status
     }
 
+    /// The body.
+    pub fn content(&self) -> &[u8] {
+        &self.body
+    }
+
     /// The answer as it goes over the wire; without the body for `HEAD`.
     pub(crate) fn encode(&self, with_body: bool) -> Vec<u8> {
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason_phrase(self.status));

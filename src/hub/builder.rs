@@ -8,9 +8,9 @@ use super::client::Client;
 use super::hooks::Hooks;
 use crate::config::{Config, Limits};
 use crate::error::{ConfigError, HandlerError, HandlerResult};
-use crate::http::{OriginPolicy, RequestHead};
+use crate::http::{OriginPolicy, RequestHead, Response};
 use crate::message::Message;
-use crate::metrics::Metrics;
+use crate::metrics::{ErrorType, Metrics};
 
 /// Builds a [`Hub`]. Every hook is optional and replaces the one set before.
 ///
@@ -26,6 +26,7 @@ pub struct HubBuilder {
     pub(super) origins: OriginPolicy,
     pub(super) hooks: Hooks,
     pub(super) metrics: Option<Arc<dyn Metrics>>,
+    pub(super) without_handler_latency: bool,
 }
 
 /// A setter for each hook that returns nothing.
@@ -43,6 +44,12 @@ impl HubBuilder {
     /// Sets the settings of connections.
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Changes the settings of connections as they stand.
+    pub fn map_config(mut self, change: impl FnOnce(Config) -> Config) -> Self {
+        self.config = change(self.config);
         self
     }
 
@@ -64,10 +71,22 @@ impl HubBuilder {
         self
     }
 
+    /// Leaves the latency of messages, and the errors of the `on_message` handler, to
+    /// [`RecordMetrics`](crate::middleware::RecordMetrics) in its chain, so that they are not counted twice. Default:
+    /// the hub records both.
+    pub fn without_handler_latency(mut self) -> Self {
+        self.without_handler_latency = true;
+        self
+    }
+
     hooks! {
         /// Decides about a valid upgrade request, before the 101: who it is, or a refusal. Default: everyone comes in,
         /// anonymous. A panic refuses with 500.
         on_upgrade(&RequestHead) -> Result<Admission, Rejection>;
+        /// Rewrites the answer to a refused upgrade, for example as JSON; the second argument says what it counts as.
+        /// Default: plain text, or what `on_upgrade` has refused with. An answer below 300 is not sent, so that a
+        /// refusal cannot be mistaken for success: the one that was to be rewritten is, as after a panic.
+        map_refusal(&RequestHead, ErrorType, &Response) -> Response;
         /// A client is connected and may be sent to. Its messages are read after this returns.
         after_connect(&Client);
         /// A connection is ending; the client is still in its rooms.

@@ -17,7 +17,7 @@ use super::admission::{Admission, Rejection};
 use super::client::{Client, Handler, OfClient, OfError};
 use super::lock::assert_no_lock_held;
 use crate::error::{HandlerError, HandlerResult};
-use crate::http::RequestHead;
+use crate::http::{RequestHead, Response};
 use crate::message::Message;
 use crate::metrics::ErrorType;
 use crate::ws::close_code;
@@ -28,6 +28,7 @@ type AfterMessage = dyn Fn(&Client, &Message, &HandlerResult) + Send + Sync;
 /// Replaces a message or refuses it.
 type BeforeMessage = dyn Fn(&Client, Message) -> Result<Message, HandlerError> + Send + Sync;
 type BeforeRoomJoin = dyn Fn(&Client, &str) -> Result<(), HandlerError> + Send + Sync;
+type MapRefusal = dyn Fn(&RequestHead, ErrorType, &Response) -> Response + Send + Sync;
 type OfMessage = dyn Fn(&Client, &Message) + Send + Sync;
 type OfRoom = dyn Fn(&Client, &str) + Send + Sync;
 type OfUser = dyn Fn(&Hub, &str) + Send + Sync;
@@ -37,6 +38,7 @@ type OnUpgrade = dyn Fn(&RequestHead) -> Result<Admission, Rejection> + Send + S
 #[derive(Default)]
 pub(crate) struct Hooks {
     pub(crate) on_upgrade: Hook<OnUpgrade>,
+    pub(crate) map_refusal: Hook<MapRefusal>,
     pub(crate) after_connect: Hook<OfClient>,
     pub(crate) before_disconnect: Hook<OfClient>,
     pub(crate) after_disconnect: Hook<OfClient>,

@@ -72,6 +72,7 @@ struct Inner {
     origins: OriginPolicy,
     hooks: Hooks,
     metrics: Option<Arc<dyn Metrics>>,
+    without_handler_latency: bool,
 }
 
 impl Hub {
@@ -98,6 +99,7 @@ impl Hub {
             origins: builder.origins,
             hooks: builder.hooks,
             metrics: builder.metrics,
+            without_handler_latency: builder.without_handler_latency,
         }))
     }
 
@@ -136,6 +138,11 @@ impl Hub {
 
     pub(crate) fn counts(&self) -> bool {
         self.0.metrics.is_some()
+    }
+
+    /// Whether the hub itself records latency and errors of its handler.
+    pub(crate) fn counts_handler(&self) -> bool {
+        self.counts() && !self.0.without_handler_latency
     }
 
     pub(crate) fn count_error(&self, error: ErrorType) {

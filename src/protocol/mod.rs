@@ -1,4 +1,6 @@
-//! Ready-made ways to talk over a hub: modules that use nothing but the crate's public items.
+//! Ready-made ways to talk over a hub: modules that use nothing but the crate's public items. Use them, or read them before
+//! you write your own.
 
 pub mod binary;
+pub mod events;
 pub mod relay;

@@ -1,0 +1,206 @@
+//! Code around a message handler: logging, recovery from panics, metrics, and whatever an application adds.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use wshub::middleware::{Chain, Logging, RecordMetrics, Recovery};
+//! use wshub::{DebugMetrics, Hub};
+//!
+//! let metrics = Arc::new(DebugMetrics::new());
+//! let chain = Chain::new(|client, message| {
+//!     client.send(message)?;
+//!     Ok(())
+//! })
+//! .wrap(RecordMetrics::new(metrics.clone()))
+//! .wrap(Logging)
+//! .wrap(Recovery)
+//! .wrap_fn(|client, message, next| {
+//!     if client.user_id().is_none() {
+//!         return Err("log in first".into());
+//!     }
+//!     next.run(client, message)
+//! });
+//! let hub = Hub::builder().metrics(metrics).without_handler_latency().on_message(chain.into_handler()).build()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The first middleware is the outermost: here the metrics see what all others make of a message. A chain is built once;
+//! a message runs through it without an allocation of the chain's own.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::{HandlerPanic, HandlerResult};
+use crate::hub::Client;
+use crate::message::Message;
+use crate::metrics::Metrics;
+
+type Handler = Box<dyn Fn(&Client, &Message) -> HandlerResult + Send + Sync>;
+
+/// Something that runs around a message handler: before it, after it, or instead of it.
+///
+/// Closures of the form `|client: &Client, message: &Message, next: Next<'_>| …` are middleware too;
+/// [`Chain::wrap_fn`] takes them without the types.
+pub trait Middleware: Send + Sync {
+    /// Handles a message, on the connection's thread; [`Next::run`] goes on to what stands further in. Not calling it
+    /// keeps the message from the handler.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the middleware makes of the result of what stands further in.
+    fn handle(&self, client: &Client, message: &Message, next: Next<'_>) -> HandlerResult;
+}
+
+impl<F: Fn(&Client, &Message, Next<'_>) -> HandlerResult + Send + Sync> Middleware for F {
+    fn handle(&self, client: &Client, message: &Message, next: Next<'_>) -> HandlerResult {
+        self(client, message, next)
+    }
+}
+
+/// What stands further in: the other middleware, then the handler.
+#[derive(Clone, Copy)]
+pub struct Next<'a> {
+    rest: &'a [Box<dyn Middleware>],
+    handler: &'a Handler,
+}
+
+impl Next<'_> {
+    /// Goes on with this message, which may be another than the one that came. May be called several times.
+    ///
+    /// # Errors
+    ///
+    /// What stands further in has failed.
+    pub fn run(self, client: &Client, message: &Message) -> HandlerResult {
+        match self.rest.split_first() {
+            Some((first, rest)) => first.handle(client, message, Next { rest, ..self }),
+            None => (self.handler)(client, message),
+        }
+    }
+}
+
+impl fmt::Debug for Next<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Next").field("middleware", &self.rest.len()).finish_non_exhaustive()
+    }
+}
+
+/// A handler and the middleware around it, outermost first.
+#[must_use = "a chain does nothing until messages are given to it"]
+pub struct Chain {
+    middleware: Vec<Box<dyn Middleware>>,
+    handler: Handler,
+}
+
+impl Chain {
+    /// A chain without middleware yet.
+    pub fn new(handler: impl Fn(&Client, &Message) -> HandlerResult + Send + Sync + 'static) -> Self {
+        Self { middleware: Vec::new(), handler: Box::new(handler) }
+    }
+
+    /// Adds middleware inside all that has been added before: the first is the outermost.
+    pub fn wrap(mut self, middleware: impl Middleware + 'static) -> Self {
+        self.middleware.push(Box::new(middleware));
+        self
+    }
+
+    /// Adds a closure as middleware; as [`wrap`](Chain::wrap).
+    pub fn wrap_fn(
+        self,
+        middleware: impl Fn(&Client, &Message, Next<'_>) -> HandlerResult + Send + Sync + 'static,
+    ) -> Self {
+        self.wrap(middleware)
+    }
+
+    /// Runs one message through the chain, on the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// What the outermost middleware returns.
+    pub fn handle(&self, client: &Client, message: &Message) -> HandlerResult {
+        Next { rest: &self.middleware, handler: &self.handler }.run(client, message)
+    }
+
+    /// The chain as a handler for [`HubBuilder::on_message`](crate::HubBuilder::on_message) or
+    /// [`Client::on_message`](crate::Client::on_message).
+    pub fn into_handler(self) -> impl Fn(&Client, &Message) -> HandlerResult + Send + Sync + 'static {
+        move |client: &Client, message: &Message| self.handle(client, message)
+    }
+}
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chain").field("middleware", &self.middleware.len()).finish_non_exhaustive()
+    }
+}
+
+/// Logs every message at debug level, target `wshub::middleware`: the client, the kind and length of the message, how
+/// long it took and how it ended. Never its content.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Logging;
+
+impl Middleware for Logging {
+    fn handle(&self, client: &Client, message: &Message, next: Next<'_>) -> HandlerResult {
+        let started = Instant::now();
+        let result = next.run(client, message);
+        let (id, took) = (client.id(), started.elapsed());
+        match &result {
+            Ok(()) => log::debug!(target: "wshub::middleware", "{id} {message:?} handled in {took:?}"),
+            Err(error) => log::debug!(target: "wshub::middleware", "{id} {message:?} failed after {took:?}: {error}"),
+        }
+        result
+    }
+}
+
+/// Turns a panic of what stands further in into an error, a [`HandlerPanic`], and logs it at error level, target
+/// `wshub::middleware`. The connection stays; without this middleware a panic closes it with 1011.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Recovery;
+
+impl Middleware for Recovery {
+    fn handle(&self, client: &Client, message: &Message, next: Next<'_>) -> HandlerResult {
+        catch_unwind(AssertUnwindSafe(|| next.run(client, message))).unwrap_or_else(|payload| {
+            let panic = HandlerPanic::from_payload(&*payload);
+            log::error!(target: "wshub::middleware", "{} {panic}", client.id());
+            Err(panic.into())
+        })
+    }
+}
+
+/// Records how long the handling of each message takes, and its errors by type ([`HandlerError::error_type`]). A panic that no
+/// [`Recovery`] further in has caught is the hub's to count.
+///
+/// The hub records the same about its handlers. Where both have the same metrics, switch the hub's off with
+/// [`HubBuilder::without_handler_latency`](crate::HubBuilder::without_handler_latency).
+pub struct RecordMetrics(Arc<dyn Metrics>);
+
+impl RecordMetrics {
+    /// Records in these metrics.
+    pub fn new(metrics: Arc<dyn Metrics>) -> Self {
+        Self(metrics)
+    }
+}
+
+impl Middleware for RecordMetrics {
+    fn handle(&self, client: &Client, message: &Message, next: Next<'_>) -> HandlerResult {
+        let started = Instant::now();
+        let result = next.run(client, message);
+        self.0.record_latency(started.elapsed());
+        if let Err(error) = &result {
+            self.0.increment_errors(error.error_type());
+        }
+        result
+    }
+}
+
+impl fmt::Debug for RecordMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordMetrics").finish_non_exhaustive()
+    }
+}
+
+impl Middleware for Box<dyn Middleware> {
+    fn handle(&self, client: &Client, message: &Message, next: Next<'_>) -> HandlerResult {
+        (**self).handle(client, message, next)
+    }
+}

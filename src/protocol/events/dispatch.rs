@@ -1,0 +1,107 @@
+//! From a frame to the built-in that answers it, or to the application's handler.
+
+use serde::{Deserialize, Serialize};
+
+use super::Callbacks;
+use super::error::EventError;
+use super::event::{AUTHENTICATED, CONNECTION_ESTABLISHED, ERROR, Event, PONG, SUBSCRIBED, UNSUBSCRIBED};
+use super::inbound::Inbound;
+use crate::error::{HandlerError, HandlerResult, RoomError};
+use crate::hub::{Client, ClientId};
+use crate::message::Message;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Room {
+    room: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Established {
+    client_id: ClientId,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Authenticated<'a> {
+    user_id: &'a str,
+    status: &'static str,
+}
+
+#[derive(Serialize)]
+struct Pong {
+    timestamp: u64,
+}
+
+/// Greets a new client.
+pub(super) fn welcome(callbacks: &Callbacks, client: &Client) {
+    // A client that is gone already needs no greeting.
+    let _ = Event::new(CONNECTION_ESTABLISHED, Established { client_id: client.id() }).send_to(client);
+    if let Some(callback) = &callbacks.on_connect {
+        callback(client);
+    }
+}
+
+/// Tells the client of a handler's error, unless it is about to be closed.
+pub(super) fn report(client: &Client, error: &HandlerError) {
+    if error.close_frame().is_none() {
+        // A client whose queue is full, or that is gone, cannot be told.
+        let _ = Event::new(ERROR, EventError::of(error)).send_to(client);
+    }
+}
+
+/// One message, from the built-ins to the application.
+pub(super) fn handle(callbacks: &Callbacks, client: &Client, message: &Message) -> HandlerResult {
+    let inbound = match (Inbound::new(message), &callbacks.on_message) {
+        (Ok(inbound), _) => inbound,
+        (Err(_), Some(handler)) => return handler(client, message),
+        (Err(error), None) => return Err(error.into()),
+    };
+    match inbound.kind() {
+        "ping" => pong(client),
+        "subscribe" => subscribe(callbacks, client, &inbound),
+        "unsubscribe" => unsubscribe(client, &inbound),
+        "authenticate" => authenticate(callbacks, client, &inbound),
+        kind => match (callbacks.handlers.get(kind), &callbacks.on_message) {
+            (Some(handler), _) => handler(client, &inbound),
+            (None, Some(handler)) => handler(client, message),
+            (None, None) => Err(EventError::new("unknown_event", "no event of this type is understood").into()),
+        },
+    }
+}
+
+fn pong(client: &Client) -> HandlerResult {
+    let mut event = Event::new(PONG, Pong { timestamp: 0 });
+    event.data.timestamp = event.timestamp();
+    event.send_to(client)
+}
+
+fn subscribe(callbacks: &Callbacks, client: &Client, inbound: &Inbound<'_>) -> HandlerResult {
+    let wish: Room = inbound.parse()?;
+    if let Some(may_join) = &callbacks.may_join
+        && !may_join(client, &wish.room)
+    {
+        return Err(EventError::new("forbidden", "this room may not be joined").into());
+    }
+    match client.join(&wish.room) {
+        Ok(()) | Err(RoomError::AlreadyJoined) => Event::new(SUBSCRIBED, wish).send_to(client),
+        Err(error) => Err(EventError::from(error).into()),
+    }
+}
+
+fn unsubscribe(client: &Client, inbound: &Inbound<'_>) -> HandlerResult {
+    let wish: Room = inbound.parse()?;
+    match client.leave(&wish.room) {
+        Ok(()) | Err(RoomError::NotFound | RoomError::NotJoined) => Event::new(UNSUBSCRIBED, wish).send_to(client),
+        Err(error) => Err(EventError::from(error).into()),
+    }
+}
+
+/// Whatever user id the frame claims, the authenticator alone decides.
+fn authenticate(callbacks: &Callbacks, client: &Client, inbound: &Inbound<'_>) -> HandlerResult {
+    let authenticator = callbacks.authenticator.as_ref();
+    let authenticator = authenticator.ok_or_else(|| EventError::new("unauthorized", "nobody can authenticate here"))?;
+    let user = authenticator(client, inbound)?;
+    client.set_user(&user).map_err(EventError::from)?;
+    Event::new(AUTHENTICATED, Authenticated { user_id: &user, status: "success" }).send_to(client)
+}

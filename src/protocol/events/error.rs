@@ -1,0 +1,74 @@
+//! Why a client does not get what it asked for.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::error::{HandlerError, RoomError, UserError};
+
+/// The data of an `error` event: a code for programs, a sentence for people.
+///
+/// A handler that returns one has it sent to its client. Any other error of a handler is sent as code `internal`
+/// without its text, which may not be for strangers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EventError {
+    code: Cow<'static, str>,
+    message: Cow<'static, str>,
+}
+
+impl EventError {
+    /// An error with this code and message.
+    pub fn new(code: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code: code.into(), message: message.into() }
+    }
+
+    /// The code, such as `bad_request`.
+    pub fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// The sentence.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What the client is told of a handler's error.
+    pub(super) fn of(error: &HandlerError) -> Self {
+        let own = error.source().downcast_ref::<Self>().cloned();
+        own.unwrap_or_else(|| Self::new("internal", "internal error"))
+    }
+
+    pub(super) fn bad_request(why: impl fmt::Display) -> Self {
+        Self::new("bad_request", why.to_string())
+    }
+}
+
+impl fmt::Display for EventError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for EventError {}
+
+impl From<RoomError> for EventError {
+    /// What a refusing hook says stays on the server.
+    fn from(error: RoomError) -> Self {
+        let code = match &error {
+            RoomError::EmptyName | RoomError::NameTooLong => "invalid_room",
+            RoomError::Refused(_) => return Self::new("forbidden", "joining the room was refused"),
+            RoomError::Full => "room_full",
+            RoomError::TooManyRooms => "too_many_rooms",
+            _ => "room",
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<UserError> for EventError {
+    fn from(error: UserError) -> Self {
+        Self::new("too_many_connections", error.to_string())
+    }
+}

@@ -1,0 +1,215 @@
+//! JSON events: `{"type","data","timestamp"}` to clients, `{"type",…}` from them, with built-in subscriptions.
+//!
+//! ```
+//! use serde::Deserialize;
+//! use serde_json::value::RawValue;
+//! use wshub::protocol::events::{EventError, Events, emit_to_room};
+//! use wshub::{Hub, Limits};
+//!
+//! #[derive(Deserialize)]
+//! struct Publish {
+//!     room: String,
+//!     data: Box<RawValue>,
+//! }
+//!
+//! #[derive(Deserialize)]
+//! struct Login {
+//!     token: String,
+//! }
+//!
+//! let hub = Events::new()
+//!     .authenticator(|_, frame| match frame.parse::<Login>()?.token.strip_prefix("secret-of-") {
+//!         Some(user) => Ok(user.to_owned()),
+//!         None => Err(EventError::new("unauthorized", "this token is not known")),
+//!     })
+//!     .may_join(|client, room| !room.starts_with("staff:") || client.user_id().is_some())
+//!     .on("publish", |client, frame| {
+//!         let Publish { room, data } = frame.parse()?;
+//!         emit_to_room(client.hub(), "message", data, &room)?;
+//!         Ok(())
+//!     })
+//!     .install(Hub::builder().limits(Limits::default().max_rooms_per_client(100)))
+//!     .build()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What clients send
+//!
+//! Text messages that hold a JSON object with a string `type`. Four types are answered here and reach no handler:
+//!
+//! | from the client | answer: `type`, `data` |
+//! | --- | --- |
+//! | `{"type":"ping"}` | `pong`, `{"timestamp"}` |
+//! | `{"type":"subscribe","room"}` | `subscribed`, `{"room"}`; also when it is in the room already |
+//! | `{"type":"unsubscribe","room"}` | `unsubscribed`, `{"room"}`; also when it is not in the room |
+//! | `{"type":"authenticate",…}` | `authenticated`, `{"userId","status":"success"}` |
+//! | others | what [`Events::on`] or [`Events::on_message`] makes of them |
+//!
+//! The first event is [`CONNECTION_ESTABLISHED`]. Timestamps are whole seconds since 1970. Unknown fields are ignored; a
+//! known one that comes twice is an error.
+//!
+//! # Errors
+//!
+//! An error is an `error` event, data `{"code","message"}`, and the connection stays. It is counted and goes to the
+//! hub's `on_error` hook like any error of a handler. The codes:
+//!
+//! | code | why |
+//! | --- | --- |
+//! | `bad_request` | not such an object, a binary message, a missing field, a field of the wrong type |
+//! | `unknown_event` | there is no handler |
+//! | `unauthorized` | there is no authenticator; by convention also: it has refused |
+//! | `forbidden` | `may_join` or the `before_room_join` hook has refused |
+//! | `invalid_room`, `room_full`, `too_many_rooms` | a [`RoomError`](crate::RoomError) |
+//! | `too_many_connections` | the user has too many |
+//! | `internal` | a handler has failed; why is for the log and the `on_error` hook |
+//!
+//! A message over [`Config::max_message_size`](crate::Config#structfield.max_message_size) still closes with 1009: the
+//! connection cannot go on after it. A connection over a limit gets its status, 503 or 429, with the JSON body
+//! `{"error"}`.
+//!
+//! A client that does not keep up is closed after ten drops in a row, see [`Events::max_consecutive_drops`].
+
+mod dispatch;
+mod error;
+mod event;
+mod inbound;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::HandlerResult;
+use crate::http::{RequestHead, Response};
+use crate::hub::{Client, HubBuilder};
+use crate::message::Message;
+use crate::metrics::ErrorType;
+use crate::middleware::{Chain, Middleware};
+
+pub use error::EventError;
+pub use event::{
+    AUTHENTICATED, CONNECTION_CLOSED, CONNECTION_ESTABLISHED, ERROR, Event, PONG, SUBSCRIBED, UNSUBSCRIBED,
+    broadcast_raw, emit, emit_broadcast, emit_to_clients, emit_to_room, emit_to_rooms, emit_to_users,
+};
+pub use inbound::Inbound;
+
+type Authenticator = Box<dyn Fn(&Client, &Inbound<'_>) -> Result<String, EventError> + Send + Sync>;
+type MayJoin = Box<dyn Fn(&Client, &str) -> bool + Send + Sync>;
+type OnConnect = Box<dyn Fn(&Client) + Send + Sync>;
+type OnEvent = Box<dyn Fn(&Client, &Inbound<'_>) -> HandlerResult + Send + Sync>;
+type OnMessage = Box<dyn Fn(&Client, &Message) -> HandlerResult + Send + Sync>;
+
+/// The application's part.
+#[derive(Default)]
+struct Callbacks {
+    authenticator: Option<Authenticator>,
+    may_join: Option<MayJoin>,
+    on_connect: Option<OnConnect>,
+    on_message: Option<OnMessage>,
+    handlers: HashMap<String, OnEvent>,
+}
+
+/// Sets up a hub that speaks events. All callbacks run on the connection's thread, without a lock held.
+#[must_use = "it does nothing until it is installed"]
+pub struct Events {
+    callbacks: Callbacks,
+    middleware: Vec<Box<dyn Middleware>>,
+    max_consecutive_drops: u32,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { callbacks: Callbacks::default(), middleware: Vec::new(), max_consecutive_drops: 10 }
+    }
+}
+
+impl Events {
+    /// Only the built-ins: nobody can authenticate, every room may be joined.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets what turns an `authenticate` frame into a user id. Nothing that the frame claims is believed otherwise.
+    /// Default: none, `authenticate` is answered with an error.
+    pub fn authenticator(
+        mut self,
+        callback: impl Fn(&Client, &Inbound<'_>) -> Result<String, EventError> + Send + Sync + 'static,
+    ) -> Self {
+        self.callbacks.authenticator = Some(Box::new(callback));
+        self
+    }
+
+    /// Sets who may subscribe to which room. Default: everyone to all. The hub's `before_room_join` hook and its limits
+    /// apply too.
+    pub fn may_join(mut self, callback: impl Fn(&Client, &str) -> bool + Send + Sync + 'static) -> Self {
+        self.callbacks.may_join = Some(Box::new(callback));
+        self
+    }
+
+    /// Sets what runs when a client is connected, after its `connection.established`.
+    pub fn on_connect(mut self, callback: impl Fn(&Client) + Send + Sync + 'static) -> Self {
+        self.callbacks.on_connect = Some(Box::new(callback));
+        self
+    }
+
+    /// Sets the handler of a type of event, replacing the one before. The four built-ins never come here.
+    pub fn on(
+        mut self,
+        kind: impl Into<String>,
+        handler: impl Fn(&Client, &Inbound<'_>) -> HandlerResult + Send + Sync + 'static,
+    ) -> Self {
+        self.callbacks.handlers.insert(kind.into(), Box::new(handler));
+        self
+    }
+
+    /// Sets what gets every other message, also binary ones and text that is no event. Default: an error.
+    pub fn on_message(mut self, handler: impl Fn(&Client, &Message) -> HandlerResult + Send + Sync + 'static) -> Self {
+        self.callbacks.on_message = Some(Box::new(handler));
+        self
+    }
+
+    /// Adds middleware around built-ins and handlers; the first is the outermost. Error events are made of what comes
+    /// out of it.
+    pub fn wrap(mut self, middleware: impl Middleware + 'static) -> Self {
+        self.middleware.push(Box::new(middleware));
+        self
+    }
+
+    /// Drops in a row after which a client that does not keep up is closed with 1013 (`slow consumer`); default 10,
+    /// 0 = never.
+    pub fn max_consecutive_drops(mut self, drops: u32) -> Self {
+        self.max_consecutive_drops = drops;
+        self
+    }
+
+    /// Puts the protocol on a hub. It takes the hooks `after_connect` (use [`on_connect`](Events::on_connect)),
+    /// `on_message` and `map_refusal`, and sets
+    /// [`Config::max_consecutive_drops`](crate::Config#structfield.max_consecutive_drops); everything else is yours.
+    pub fn install(self, builder: HubBuilder) -> HubBuilder {
+        let callbacks = Arc::new(self.callbacks);
+        let greeting = Arc::clone(&callbacks);
+        let dispatch = Chain::new(move |client, message| dispatch::handle(&callbacks, client, message));
+        let chain = self.middleware.into_iter().fold(dispatch, Chain::wrap);
+        builder
+            .map_config(|config| config.max_consecutive_drops(self.max_consecutive_drops))
+            .map_refusal(json_refusal)
+            .after_connect(move |client| dispatch::welcome(&greeting, client))
+            .on_message(move |client, message| {
+                chain.handle(client, message).inspect_err(|error| dispatch::report(client, error))
+            })
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").field("events", &self.callbacks.handlers.keys()).finish_non_exhaustive()
+    }
+}
+
+/// Refusals by a limit, or because the hub does not run any more, as JSON.
+fn json_refusal(_: &RequestHead, error: ErrorType, response: &Response) -> Response {
+    if !matches!(error, ErrorType::ConnectionLimit | ErrorType::ConnectionRejectedDraining) {
+        return response.clone();
+    }
+    let reason = String::from_utf8_lossy(response.content());
+    Response::json(response.status(), &serde_json::json!({ "error": reason.trim_end() }))
+}

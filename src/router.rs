@@ -1,0 +1,227 @@
+//! Messages to handlers by the name of their event.
+//!
+//! ```
+//! use wshub::Hub;
+//! use wshub::router::Router;
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Say {
+//!     text: String,
+//! }
+//!
+//! let router = Router::json_field("type")
+//!     .on("ping", |client, _| Ok(client.send("pong")?))
+//!     .on_json("say", |client, say: Say| Ok(client.send(say.text)?))
+//!     .on_not_found(|client, _| Ok(client.send("unknown event")?));
+//! let hub = Hub::builder().on_message(router.into_handler()).build()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+
+use crate::error::{HandlerResult, InvalidMessage};
+use crate::hub::Client;
+use crate::message::Message;
+
+type Handler = Box<dyn Fn(&Client, &Message) -> HandlerResult + Send + Sync>;
+type Extractor = Box<dyn for<'m> Fn(&'m Message) -> Option<Cow<'m, str>> + Send + Sync>;
+
+/// Gives each message to the handler of its event.
+///
+/// What a message's event is, an extractor says: any format will do.
+#[must_use = "a router does nothing until messages are given to it"]
+pub struct Router {
+    extractor: Extractor,
+    handlers: HashMap<String, Handler>,
+    not_found: Option<Handler>,
+}
+
+impl Router {
+    /// Routes by what the extractor gives; `None` is a message without an event. It runs once for each message, on the
+    /// connection's thread, and borrows from the message where it can.
+    ///
+    /// ```
+    /// use wshub::router::Router;
+    /// // `join lobby`: the first word
+    /// let router = Router::new(|message| message.as_text()?.split(' ').next().map(Into::into));
+    /// ```
+    pub fn new(extractor: impl Fn(&Message) -> Option<Cow<'_, str>> + Send + Sync + 'static) -> Self {
+        Self { extractor: Box::new(extractor), handlers: HashMap::new(), not_found: None }
+    }
+
+    /// Routes by a field of the JSON object that each message holds; see [`json_field`].
+    pub fn json_field(key: impl Into<String>) -> Self {
+        let key = key.into();
+        Self::new(move |message| json_field(message, &key))
+    }
+
+    /// Sets the handler of an event, replacing the one before.
+    pub fn on(
+        mut self,
+        event: impl Into<String>,
+        handler: impl Fn(&Client, &Message) -> HandlerResult + Send + Sync + 'static,
+    ) -> Self {
+        self.handlers.insert(event.into(), Box::new(handler));
+        self
+    }
+
+    /// Sets the handler of an event; it gets the whole message, parsed as JSON. One that is no `T` does not reach it:
+    /// the error is [`InvalidMessage::Payload`].
+    ///
+    /// `serde_json` decides what is a `T`: unknown fields are ignored, a field of a struct that comes twice is an error,
+    /// in a map the last of equal names counts; see `#[serde(deny_unknown_fields)]`.
+    pub fn on_json<T: DeserializeOwned>(
+        self,
+        event: impl Into<String>,
+        handler: impl Fn(&Client, T) -> HandlerResult + Send + Sync + 'static,
+    ) -> Self {
+        self.on(event, move |client, message| {
+            let value = message.parse_json().map_err(InvalidMessage::Payload)?;
+            handler(client, value)
+        })
+    }
+
+    /// Sets what handles messages without an event or with one that has no handler. Default: nothing, they are an
+    /// [`InvalidMessage`] error.
+    pub fn on_not_found(
+        mut self,
+        handler: impl Fn(&Client, &Message) -> HandlerResult + Send + Sync + 'static,
+    ) -> Self {
+        self.not_found = Some(Box::new(handler));
+        self
+    }
+
+    /// Gives one message to its handler, on the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// What the handler returns; [`InvalidMessage`] if there is none.
+    pub fn handle(&self, client: &Client, message: &Message) -> HandlerResult {
+        let event = (self.extractor)(message);
+        let found = event.as_ref().and_then(|event| self.handlers.get(&**event));
+        match (found.or(self.not_found.as_ref()), event) {
+            (Some(handler), _) => handler(client, message),
+            (None, Some(event)) => Err(InvalidMessage::UnknownEvent(event.into_owned()).into()),
+            (None, None) => Err(InvalidMessage::NoEvent.into()),
+        }
+    }
+
+    /// The router as a handler for [`HubBuilder::on_message`](crate::HubBuilder::on_message) or a
+    /// [`Chain`](crate::middleware::Chain).
+    pub fn into_handler(self) -> impl Fn(&Client, &Message) -> HandlerResult + Send + Sync + 'static {
+        move |client: &Client, message: &Message| self.handle(client, message)
+    }
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Router").field("events", &self.handlers.keys()).finish_non_exhaustive()
+    }
+}
+
+/// The string under `key` in the JSON object that a text message holds. `None` for binary messages, for what is not a
+/// JSON object, and when the key is missing, is there twice, or is no string. Deeper levels are not searched.
+///
+/// ```
+/// use wshub::{Message, router::json_field};
+/// let message = Message::text(r#"{"data": {"type": "inner"}, "type": "say"}"#);
+/// assert_eq!(json_field(&message, "type").as_deref(), Some("say"));
+/// ```
+pub fn json_field<'m>(message: &'m Message, key: &str) -> Option<Cow<'m, str>> {
+    let mut json = serde_json::Deserializer::from_str(message.as_text()?);
+    let value = json.deserialize_map(Field(key)).ok()?;
+    json.end().ok()?;
+    value
+}
+
+/// Finds one field of an object.
+struct Field<'k>(&'k str);
+
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Visitor<'de> for Field<'_> {
+    type Value = Option<Cow<'de, str>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(is_key) = map.next_key_seed(KeyIs(self.0))? {
+            if !is_key {
+                map.next_value::<IgnoredAny>()?;
+            } else if found.replace(map.next_value::<Text<'de>>()?.0).is_some() {
+                return Err(A::Error::custom("the field is there twice"));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether a name is this one, without a copy of it.
+struct KeyIs<'k>(&'k str);
+
+impl<'de> DeserializeSeed<'de> for KeyIs<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, name: D) -> Result<bool, D::Error> {
+        name.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeyIs<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<bool, E> {
+        Ok(name == self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_a_string_of_the_outer_object() {
+        let field = |json: &str| json_field(&Message::text(json), "type").map(Cow::into_owned);
+        assert_eq!(field(r#" {"a":[{"type":"x"}],"type":"say","b":1e999} "#).as_deref(), Some("say"));
+        assert_eq!(field(r#"{"typ\u0065":"s\u0061y"}"#).as_deref(), Some("say"));
+        assert_eq!(field(r#"{"type":""}"#).as_deref(), Some(""));
+        for bad in [
+            "",
+            "{",
+            "[]",
+            "null",
+            r#""type""#,
+            r#"["type"]"#,
+            "{}",
+            r#"{"type":5}"#,
+            r#"{"type":null}"#,
+            r#"{"type":["say"]}"#,
+            r#"{"type":"a","type":"a"}"#,
+            r#"{"type":"a"}x"#,
+            r#"{"type":"a""#,
+            r#"{"type":"a",}"#,
+            r#"{"a":{"type":"a"}}"#,
+        ] {
+            assert_eq!(field(bad), None, "{bad}");
+        }
+        assert_eq!(json_field(&Message::binary(br#"{"type":"a"}"#.to_vec()), "type"), None);
+    }
+
+    #[test]
+    fn a_plain_value_is_borrowed() {
+        assert!(matches!(json_field(&Message::text(r#"{"t":"x"}"#), "t"), Some(Cow::Borrowed("x"))));
+    }
+}
