@@ -36,7 +36,10 @@
 //! | [lifecycle](guide::lifecycle) | hooks, probes, closing, draining, shutting down |
 //! | [embedding](guide::embedding) | the hub inside a program that has other work: listeners, threads, stacks, memory |
 //!
-//! The examples are the other way in: `chat`, `auth`, `gateway`, `echo`, `broadcast`; the first line of each is the
+//! Beside them stand [`middleware`] and a [`router`] for message handlers, and ready-made wire protocols:
+//! [`protocol::events`] for JSON events with subscriptions.
+//!
+//! The examples are the other way in: `chat`, `auth`, `events`, `gateway`, `echo`, `broadcast`; the first line of each is the
 //! command that runs it.
 //!
 //! # The path of a byte
@@ -161,6 +164,6 @@ pub use hub::{
 pub use message::Message;
 pub use metrics::{DebugMetrics, DebugStats, ErrorType, Metrics};
 pub use outbox::Cork;
-pub use server::{Listener, Request, Server, ServerHandle};
+pub use server::{Endpoint, EndpointInfo, Listener, Request, Server, ServerHandle};
 pub use transport::Transport;
 pub use ws::{MessageKind, close_code};
