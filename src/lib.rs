@@ -36,8 +36,10 @@
 //! | [lifecycle](guide::lifecycle) | hooks, probes, closing, draining, shutting down |
 //! | [embedding](guide::embedding) | the hub inside a program that has other work: listeners, threads, stacks, memory |
 //!
-//! The examples are the other way in: `chat`, `auth`, `gateway`, `binary_rooms`, `relay`, `echo`, `broadcast`; the first
-//! line of each is the command that runs it.
+//! Beside them stand [`middleware`] and a [`router`] for message handlers, and ready-made wire protocols in [`protocol`].
+//!
+//! The examples are the other way in: `chat`, `auth`, `gateway`, `events`, `binary_rooms`, `relay`, `echo`, `broadcast`; the
+//! first line of each is the command that runs it.
 //!
 //! # The path of a byte
 //!
@@ -161,6 +163,6 @@ pub use hub::{
 pub use message::{Message, SendError};
 pub use metrics::{DebugMetrics, DebugStats, ErrorType, Metrics};
 pub use outbox::Cork;
-pub use server::{Listener, Request, Server, ServerHandle};
+pub use server::{Endpoint, EndpointInfo, Listener, Request, Server, ServerHandle};
 pub use transport::Transport;
 pub use ws::{MessageKind, close_code};

@@ -190,7 +190,7 @@ fn bad_frames_of_every_kind() {
         r#"{"type":"ping""#,
         r#"{"type":"ping"} {}"#,
         r#"{"type":"ping","type":"ping"}"#,
-        r#"{'type':'ping'}"#,
+        r"{'type':'ping'}",
         r#"{"type":"\ud800"}"#,
         r#"{"type":"subscribe"}"#,
         r#"{"type":"subscribe","room":null}"#,
@@ -201,7 +201,7 @@ fn bad_frames_of_every_kind() {
         r#"{"type":"publish","room":"a"}"#,
         &deep,
     ] {
-        assert_eq!(refused(&mut socket, frame), "bad_request", "{:.80}", frame);
+        assert_eq!(refused(&mut socket, frame), "bad_request", "{frame:.80}");
     }
     socket.send_frame(BINARY, br#"{"type":"ping"}"#);
     assert_eq!(refusal(&mut socket), "bad_request");

@@ -1,7 +1,8 @@
 //! `cargo run --release --example chat -- --addr 127.0.0.1:8080`
 //!
 //! Open the address in two browser windows and talk. The page is `page.html`; the JSON that it speaks, the rules for
-//! names and the histories are in `model.rs`; here is how they meet the hub. Probes: `/healthz`, `/readyz`, `/metrics`.
+//! names and the histories are in `model.rs`; here is how they meet the hub. Probes: `/healthz`, `/readyz`, `/metrics`;
+//! `/endpoints` says what there is to connect to.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -11,7 +12,7 @@ use std::sync::{Arc, mpsc};
 use std::{thread, time::Duration};
 
 use model::{Event, Histories, Line, Person, Refusal, Request};
-use wshub::{Client, Config, DebugMetrics, DropPolicy, HandlerResult, Hub, Limits, Message, Response};
+use wshub::{Client, Config, DebugMetrics, DropPolicy, Endpoint, HandlerResult, Hub, Limits, Message, Response};
 use wshub::{RoomError, Server, Target};
 
 /// Everybody is in this room, once welcomed: it hears which other rooms there are. `model::room_name` keeps others out.
@@ -40,9 +41,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .on_error(|client, error| drop(client.send_json(&Event::from(error))))
         .after_room_leave(|client, room| drop(chat.left(client, room)))
         .build()?;
-    let server = Server::bind(common::option("addr", "127.0.0.1:8080"))?
-        .websocket("/ws", &hub)
+    let endpoint = Endpoint::new("/ws", &hub).description("The chat of the page").tag("protocol", "chat JSON");
+    let server = Server::bind(common::option("addr", "127.0.0.1:8080"))?.mount(endpoint);
+    let endpoints = Response::json(200, server.endpoints());
+    let server = server
         .probes(&hub)
+        .handle("/endpoints", move |request| common::get(request, || endpoints.clone()))
         .handle("/", |request| common::get(request, || Response::html(include_str!("page.html"))))
         .handle("/metrics", move |request| common::get(request, || common::prometheus(&metrics.stats())));
     thread::spawn(move || announce_rooms(&hub, &notes));

@@ -1,6 +1,7 @@
 //! A small HTTP server around the hub: listeners, routes, one thread for each connection.
 
 mod accept;
+mod endpoint;
 mod exchange;
 mod listener;
 mod routes;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+pub use endpoint::{Endpoint, EndpointInfo};
 pub use listener::Listener;
 pub use routes::Request;
 
@@ -47,6 +49,7 @@ use slots::Slots;
 pub struct Server {
     listeners: Vec<Listener>,
     routes: Routes,
+    endpoints: Vec<EndpointInfo>,
     handshake_timeout: Duration,
     max_handshakes: usize,
     max_body: usize,
@@ -79,6 +82,7 @@ impl Server {
         Self {
             listeners: vec![listener.into()],
             routes: Routes::default(),
+            endpoints: Vec::new(),
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 1024,
             max_body: 512 * 1024,
@@ -96,7 +100,20 @@ impl Server {
     /// Upgrades requests for this path to WebSocket connections of the hub. The path is compared as it is sent; `*`
     /// stands for every path without a route of its own.
     pub fn websocket(self, path: &str, hub: &Hub) -> Self {
-        self.route(path, Route::WebSocket(hub.clone()))
+        self.mount(Endpoint::new(path, hub))
+    }
+
+    /// As [`websocket`](Server::websocket), with a description for [`endpoints`](Server::endpoints).
+    pub fn mount(mut self, endpoint: Endpoint) -> Self {
+        let Endpoint { hub, info } = endpoint;
+        self = self.route(&info.path, Route::WebSocket(hub));
+        self.endpoints.push(info);
+        self
+    }
+
+    /// The WebSocket endpoints that have been mounted so far, in that order.
+    pub fn endpoints(&self) -> &[EndpointInfo] {
+        &self.endpoints
     }
 
     /// Answers `/healthz` (200 while the hub is alive, else 503) and `/readyz` (200 while it admits connections), both
@@ -179,7 +196,8 @@ impl Server {
             changed: Condvar::new(),
         });
         let listeners: Vec<Arc<Listener>> = self.listeners.into_iter().map(Arc::new).collect();
-        let handle = ServerHandle { shared, addrs, listeners, acceptors: Mutex::default() };
+        let endpoints = self.endpoints;
+        let handle = ServerHandle { shared, addrs, endpoints, listeners, acceptors: Mutex::default() };
         match handle.start() {
             Ok(()) => Ok(handle),
             Err(error) => {
@@ -249,6 +267,7 @@ impl Shared {
 pub struct ServerHandle {
     shared: Arc<Shared>,
     addrs: Vec<SocketAddr>,
+    endpoints: Vec<EndpointInfo>,
     listeners: Vec<Arc<Listener>>,
     acceptors: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -262,6 +281,11 @@ impl ServerHandle {
     /// The bound addresses of all TCP listeners.
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addrs
+    }
+
+    /// The WebSocket endpoints, in the order in which they were mounted.
+    pub fn endpoints(&self) -> &[EndpointInfo] {
+        &self.endpoints
     }
 
     /// Waits until the server has been shut down. Blocks.

@@ -25,6 +25,9 @@
 //!     .may_join(|client, room| !room.starts_with("staff:") || client.user_id().is_some())
 //!     .on("publish", |client, frame| {
 //!         let Publish { room, data } = frame.parse()?;
+//!         if !client.in_room(&room) {
+//!             return Err(EventError::new("not_subscribed", "subscribe to the room first").into());
+//!         }
 //!         emit_to_room(client.hub(), "message", data, &room)?;
 //!         Ok(())
 //!     })

@@ -1,0 +1,70 @@
+//! WebSocket endpoints, and what is told about them.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::hub::Hub;
+
+/// A WebSocket endpoint with a description, for [`Server::mount`](crate::Server::mount).
+///
+/// ```
+/// use wshub::{Endpoint, Hub, Server};
+/// let hub = Hub::new();
+/// let endpoint = Endpoint::new("/ws", &hub).description("Prices").tag("team", "market").middleware("recovery");
+/// let server = Server::bind("127.0.0.1:0")?.mount(endpoint);
+/// assert_eq!(server.endpoints()[0].description, "Prices");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "an endpoint does nothing until it is mounted"]
+pub struct Endpoint {
+    pub(super) hub: Hub,
+    pub(super) info: EndpointInfo,
+}
+
+impl Endpoint {
+    /// An endpoint at this path, without a description; see [`Server::websocket`](crate::Server::websocket).
+    pub fn new(path: impl Into<String>, hub: &Hub) -> Self {
+        let info = EndpointInfo {
+            path: path.into(),
+            description: String::new(),
+            tags: BTreeMap::new(),
+            middleware: Vec::new(),
+        };
+        Self { hub: hub.clone(), info }
+    }
+
+    /// Says what it is for; default empty.
+    pub fn description(mut self, text: impl Into<String>) -> Self {
+        self.info.description = text.into();
+        self
+    }
+
+    /// Adds a tag, replacing one of that name.
+    pub fn tag(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.info.tags.insert(name.into(), value.into());
+        self
+    }
+
+    /// Adds the name of middleware that runs around its handler, outermost first. Only the name: what runs is the
+    /// hub's [`Chain`](crate::middleware::Chain).
+    pub fn middleware(mut self, name: impl Into<String>) -> Self {
+        self.info.middleware.push(name.into());
+        self
+    }
+}
+
+/// What is told about an endpoint: `{"path","description","tags":{…},"middleware":[…]}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct EndpointInfo {
+    /// Where it is mounted.
+    pub path: String,
+    /// What it is for; may be empty.
+    pub description: String,
+    /// Names and values.
+    pub tags: BTreeMap<String, String>,
+    /// The names of the middleware around its handler, outermost first.
+    pub middleware: Vec<String>,
+}
