@@ -6,9 +6,9 @@ use super::Callbacks;
 use super::error::EventError;
 use super::event::{AUTHENTICATED, CONNECTION_ESTABLISHED, ERROR, Event, PONG, SUBSCRIBED, UNSUBSCRIBED};
 use super::inbound::Inbound;
-use crate::error::{HandlerError, HandlerResult, RoomError};
-use crate::hub::{Client, ClientId};
-use crate::message::Message;
+use crate::Message;
+use crate::{Client, ClientId};
+use crate::{HandlerError, HandlerResult, RoomError};
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Room {

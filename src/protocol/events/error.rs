@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::error::{HandlerError, RoomError, UserError};
+use crate::{HandlerError, RoomError, UserError};
 
 /// The data of an `error` event: a code for programs, a sentence for people.
 ///

@@ -5,9 +5,9 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::error::HandlerResult;
-use crate::hub::{Client, ClientId, Delivery, Hub, Target};
-use crate::message::Message;
+use crate::HandlerResult;
+use crate::Message;
+use crate::{Client, ClientId, Delivery, Hub, Target};
 
 /// To a client when it is connected; data `{"clientId"}`.
 pub const CONNECTION_ESTABLISHED: &str = "connection.established";

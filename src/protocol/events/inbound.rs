@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::de::DeserializeOwned;
 
 use super::error::EventError;
-use crate::message::Message;
+use crate::Message;
 use crate::router::json_field;
 
 /// A frame from a client: a JSON object with a string `type`.

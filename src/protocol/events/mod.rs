@@ -81,12 +81,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::HandlerResult;
-use crate::http::{RequestHead, Response};
-use crate::hub::{Client, HubBuilder};
-use crate::message::Message;
-use crate::metrics::ErrorType;
+use crate::ErrorType;
+use crate::HandlerResult;
+use crate::Message;
 use crate::middleware::{Chain, Middleware};
+use crate::{Client, HubBuilder};
+use crate::{RequestHead, Response};
 
 pub use error::EventError;
 pub use event::{
