@@ -167,7 +167,7 @@ impl Middleware for Recovery {
     }
 }
 
-/// Records how long the handling of each message takes, and its errors by type ([`HandlerError::error_type`]). A panic that no
+/// Records how long the handling of each message takes, and its errors by type ([`HandlerError::error_type`](crate::HandlerError::error_type)). A panic that no
 /// [`Recovery`] further in has caught is the hub's to count.
 ///
 /// The hub records the same about its handlers. Where both have the same metrics, switch the hub's off with
