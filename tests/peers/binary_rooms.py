@@ -2,88 +2,21 @@
 
 import json
 import os
-import struct
 import subprocess
 import threading
 import uuid
-from collections import namedtuple
 
+import binary_frames
 import wire
+from binary_client import MAX_MESSAGE, PATH, ROOT, Message
+from binary_client import connect, decode, encode, ids, join, leave, read, say, silent, silent_after_news
 from harness import DEADLINE, Suite, expect
-from raw import BINARY, CONTINUATION, TEXT, Raw, frame
-
-MAX_MESSAGE = 65_536
-PATH = "/ws?token=ann"
-ROOT = "root"
-Message = namedtuple("Message", "room event dst src payload")
-
-
-def encode(room="", event="", dst="", src="", payload=b""):
-    fields = [field.encode() if isinstance(field, str) else field for field in (room, event, dst, src, payload)]
-    return b"".join(struct.pack(">I", len(field)) + field for field in fields)
-
-
-def decode(message):
-    expect(type(message), bytes, f"the type of {message!r:.100}")
-    fields = []
-    while message:
-        (length,) = struct.unpack(">I", message[:4])
-        if len(message) < 4 + length:
-            raise AssertionError(f"a short field: {message!r:.100}")
-        fields.append(message[4 : 4 + length])
-        message = message[4 + length :]
-    return Message(*(field.decode() for field in fields[:4]), *fields[4:])
-
-
-def is_noise(message):
-    """All are in `root`, and hear of those who come and go there."""
-    return message.room == ROOT and message.event in ("new_member", "member_left")
-
-
-def read(peer):
-    """The next message but noise."""
-    return decode(peer.until(lambda message: not is_noise(decode(message))))
-
-
-def connect(server):
-    peer = server.connect(PATH)
-    first = read(peer)
-    peer.id, peer.members = first.src, json.loads(first.payload)
-    expect(first, Message(ROOT, "join_ack", "", peer.id, first.payload), "the first message")
-    expect(peer.id in peer.members, True, "is a member of root")
-    return peer
-
-
-def say(peer, *fields, **named):
-    peer.send(encode(*fields, **named))
-
-
-def join(room, peer):
-    """The members that the answer tells."""
-    say(peer, room, "join")
-    answer = read(peer)
-    expect(answer, Message(room, "join_ack", "", peer.id, answer.payload), "the answer to a join")
-    return sorted(json.loads(answer.payload))
-
-
-def leave(room, peer):
-    say(peer, room, "leave")
-    expect(read(peer), Message(room, "leave_ack", "", peer.id, peer.id.encode()), "the answer to a leave")
-
-
-def ids(*peers):
-    return sorted(peer.id for peer in peers)
-
-
-def silent(*peers):
-    """Nothing but noise has come for them: the next message is their echo."""
-    for peer in peers:
-        say(peer, event="echo", payload=b"?")
-        expect(read(peer), Message(ROOT, "echo", peer.id, peer.id, b"?"), "the echo")
-
+from raw import Raw
 
 SUITE = Suite("binary_rooms", new_peer=connect)
 wire.add_to(SUITE, PATH, encode(event="echo", payload=b"\x00?"), lambda m: decode(m).event == "echo", MAX_MESSAGE)
+for check in binary_frames.CHECKS:
+    SUITE.check(check)
 
 
 @SUITE.check
@@ -166,12 +99,6 @@ def the_sender_cannot_be_forged(server):
         expect(read(ann), Message(ROOT, "echo", ann.id, ann.id, b""))
 
 
-def silent_after_news(peer):
-    """Reads what has come up to the answer to an echo."""
-    say(peer, event="echo", payload=b"after the news")
-    peer.until(lambda message: decode(message).payload == b"after the news")
-
-
 @SUITE.check
 def what_is_refused_reaches_nobody(server):
     ann, bob = connect(server), connect(server)
@@ -189,62 +116,6 @@ def what_is_refused_reaches_nobody(server):
         say(ann, room, "join")
     silent(ann, bob)
     expect(join("x" * 256, ann), ids(ann))
-
-
-def closes(server, message, code, reason, opcode=BINARY):
-    with Raw(server) as peer:
-        peer.open(PATH)
-        peer.send(frame(opcode, message))
-        payload = peer.until(8)
-        expect((struct.unpack("!H", payload[:2])[0], payload[2:].decode()), (code, reason), f"{message!r:.100}")
-
-
-NAMES = ["room", "event", "dst", "src", "payload"]
-
-
-@SUITE.check
-def every_truncation_closes_with_1002(server):
-    whole = encode("r\u00e9", "ev", "d", "src", b"pay")
-    ends = [len(encode(*["r\u00e9", "ev", "d", "src", b"pay"][:n])) - 4 * (5 - n) for n in range(1, 6)]
-    for cut in range(len(whole)):
-        field = NAMES[sum(end <= cut for end in ends)]
-        closes(server, whole[:cut], 1002, f"frame ends inside {field}")
-
-
-@SUITE.check
-def lengths_that_lie_and_bad_names_close_with_1002(server):
-    fields = [b"room", b"event", b"dst", b"src", b"payload"]
-    for n, name in enumerate(NAMES):
-        before, after = encode(*fields[:n])[: sum(map(len, fields[:n])) + 4 * n], b"".join(fields[n:])
-        for length in [1 << 16, 1 << 31, (1 << 32) - 1]:
-            closes(server, before + struct.pack(">I", length) + after, 1002, f"frame ends inside {name}")
-        for bad in wire.BAD_UTF8 if n < 4 else []:
-            closes(server, encode(*fields[:n], bad, *fields[n + 1 :]), 1002, f"{name} is not UTF-8")
-    for count in [1, 4, 1000]:
-        closes(server, encode("r", "e") + bytes(count), 1002, f"{count} bytes behind the payload")
-    peer = connect(server)
-    for payload in wire.BAD_UTF8:
-        say(peer, event="echo", payload=payload)
-        expect(read(peer).payload, payload, "a payload that is no text")
-
-
-@SUITE.check
-def text_closes_with_1003(server):
-    for text in [b"", b"hi", b'{"type":"ping"}', encode("r", "e")]:
-        closes(server, text, 1003, "binary messages only", TEXT)
-    peer = connect(server)
-    peer.send(part for part in ["in ", "pieces"])
-    expect(peer.closed(), (1003, "binary messages only"))
-
-
-@SUITE.check
-def a_message_of_the_largest_size_comes_back(server):
-    peer = connect(server)
-    payload = os.urandom(MAX_MESSAGE - len(encode(event="echo")))
-    for message in [encode(event="echo", payload=payload), (encode(event="echo", payload=payload)[i::1][:8192] for i in range(0, MAX_MESSAGE, 8192))]:
-        peer.send(message)
-        answer = read(peer)
-        expect((answer.event, answer.payload == payload), ("echo", True))
 
 
 @SUITE.check
@@ -322,19 +193,11 @@ def who_comes_back_is_somebody_else(server):
 
 
 @SUITE.check
-def pieces_of_a_frame_and_the_next_in_one_write(server):
-    with Raw(server) as peer:
-        peer.open(PATH)
-        one, two = encode(event="echo", payload=b"one"), encode(event="echo", payload=b"two")
-        peer.send(frame(BINARY, one[:9], fin=False) + frame(CONTINUATION, one[9:]) + frame(BINARY, two))
-        for payload in [b"one", b"two"]:
-            peer.until(BINARY, lambda got, wanted=payload: decode(got).payload == wanted)
-
-
-@SUITE.check
 def clients_of_node_agree(server):
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "binary_rooms.mjs")
-    done = subprocess.run(["node", program, server.url("/ws")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=2 * DEADLINE)
+    done = subprocess.run(
+        ["node", program, server.url("/ws")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=2 * DEADLINE
+    )
     text = done.stdout.decode(errors="replace")
     print("".join(f"        {line}\n" for line in text.splitlines()), end="", flush=True)
     expect((done.returncode, text.splitlines()[-1:]), (0, ["node: all is well"]), "the end")

@@ -118,11 +118,35 @@ def the_built_ins_answer(server):
 @SUITE.check
 def requests_that_are_no_events_are_bad(server):
     peer = connect(server)
-    for text in ["", "nonsense", "[]", "1", "null", '"ping"', "{}", '["ping"]', "{'type':'ping'}", '{"type":"ping"', '{"type":"ping"} x']:
+    for text in [
+        "",
+        "nonsense",
+        "[]",
+        "1",
+        "null",
+        '"ping"',
+        "{}",
+        '["ping"]',
+        "{'type':'ping'}",
+        '{"type":"ping"',
+        '{"type":"ping"} x',
+    ]:
         refused(peer, text, "bad_request")
-    for text in ['{"type":1}', '{"type":null}', '{"type":["ping"]}', '{"Type":"ping"}', '{"type":"ping","type":"ping"}']:
+    for text in [
+        '{"type":1}',
+        '{"type":null}',
+        '{"type":["ping"]}',
+        '{"Type":"ping"}',
+        '{"type":"ping","type":"ping"}',
+    ]:
         refused(peer, text, "bad_request")
-    for text in ['\ufeff{"type":"ping"}', '{"type":"\\ud800"}', '{"type":"pi\nng"}', '{"type":"ping","x":NaN}', "[" * 100_000]:
+    for text in [
+        '\ufeff{"type":"ping"}',
+        '{"type":"\\ud800"}',
+        '{"type":"pi\nng"}',
+        '{"type":"ping","x":NaN}',
+        "[" * 100_000,
+    ]:
         refused(peer, text, "bad_request")
     for message in [b"", b"\x00\xff", PING.encode()]:
         refused(peer, message, "bad_request")
@@ -179,7 +203,7 @@ def a_thousand_joins_are_answered_and_no_more(server):
 
 
 def race(server, turns, number):
-    """One of those that come, publish, and go at once. What each asks is answered in order; what each says comes back."""
+    """Comes, publishes and goes, again and again; what it asks is answered in order."""
     peer = connect(server)
     heard = []
 

@@ -180,7 +180,10 @@ class Suite:
             print(f"ok      {self.example}: {name} ({time.monotonic() - begin:.1f} s)", flush=True)
             return True
         except Exception:
-            print(f"FAILED  {self.example}: {name}\n{traceback.format_exc()[-3000:]}{self.server.complaints()[-3000:]}", flush=True)
+            print(
+                f"FAILED  {self.example}: {name}\n{traceback.format_exc()[-3000:]}{self.server.complaints()[-3000:]}",
+                flush=True,
+            )
             return False
         finally:
             self.server.close_peers()

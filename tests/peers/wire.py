@@ -3,7 +3,6 @@
 import socket
 import struct
 
-import raw
 from harness import DEADLINE, expect
 from raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Raw, frame, upgrade
 
