@@ -49,6 +49,10 @@ class Peer:
         expect(type(message), str, f"the type of {message!r:.100}")
         return json.loads(message)
 
+    def sync(self):
+        """Waits until the server has read all that was sent."""
+        expect(self.ws.ping().wait(DEADLINE), True, "a pong")
+
     def until(self, is_wanted):
         """Reads until a message fits."""
         end = time.monotonic() + DEADLINE
@@ -110,9 +114,9 @@ class Server:
         self.peers.append(peer)
         return peer
 
-    def http(self, method, path):
-        """A plain request; its status and body."""
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method)
+    def http(self, method, path, body=None):
+        """A plain request; the status and the body of the answer."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=DEADLINE) as response:

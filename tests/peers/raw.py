@@ -98,6 +98,11 @@ class Raw:
                 return payload
             assert got != CLOSE, f"closed: {payload}"
 
+    def sync(self):
+        """Waits until the server has read all that was sent."""
+        self.send(frame(PING, b"sync"))
+        self.until(PONG, lambda payload: payload == b"sync")
+
     def close_code(self):
         """Reads until the server's close frame, answers it, and reads until the end. The code, or None without one."""
         payload = self.until(CLOSE)

@@ -9,17 +9,27 @@ from raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Raw, frame, upgra
 BAD_UTF8 = [b"\xff", b"a\xc3", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80"]
 
 
-def add_to(suite, path, request, is_answer, max_size):
-    """Adds the checks to a suite. `request` is a message that is answered, with a message that `is_answer` knows."""
+def add_to(suite, path, request, is_answer, max_size, prompt=None):
+    """Adds the checks to a suite. `request` is a message that is answered, with a message that `is_answer` knows.
+    Where the server answers nobody, `prompt` makes it send such a message."""
     opcode = TEXT if isinstance(request, str) else BINARY
     data = request.encode() if isinstance(request, str) else request
 
     def fits(payload):
         return is_answer(payload.decode() if opcode == TEXT else payload)
 
-    def ask(peer):
+    def is_answered(server, peer):
+        if prompt:
+            peer.sync()
+            prompt(server)
+        if isinstance(peer, Raw):
+            peer.until(opcode, fits)
+        else:
+            peer.until(is_answer)
+
+    def ask(server, peer):
         peer.send(request)
-        peer.until(is_answer)
+        is_answered(server, peer)
 
     def status(server, head):
         with Raw(server) as peer:
@@ -51,7 +61,7 @@ def add_to(suite, path, request, is_answer, max_size):
         expect("permessage-deflate" in sent["Sec-WebSocket-Extensions"], True, "the offer")
         expect((got.get("Sec-WebSocket-Extensions"), got.get("Sec-WebSocket-Protocol")), (None, None), "the answer")
         expect((peer.ws.protocol.extensions, peer.ws.subprotocol), ([], None), "what the library made of it")
-        ask(peer)
+        ask(server, peer)
         violates(server, "a frame that says it is compressed", frame(opcode, data, rsv=4), 1002)
 
     @suite.check
@@ -61,7 +71,7 @@ def add_to(suite, path, request, is_answer, max_size):
             if not peer.ws.ping(payload).wait(DEADLINE):
                 raise AssertionError(f"no pong for {payload!r}")
         peer.ws.pong("nobody has asked")
-        ask(peer)
+        ask(server, peer)
         with Raw(server) as bare:
             bare.open(path)
             bare.send(frame(PING, b"\xff\x00"))
@@ -72,7 +82,7 @@ def add_to(suite, path, request, is_answer, max_size):
         peer = server.connect(path)
         for size in [1, 7, len(request) - 1]:
             peer.send(request[i : i + size] for i in range(0, len(request), size))
-            peer.until(is_answer)
+            is_answered(server, peer)
         pongs = []
 
         def pieces():
@@ -82,7 +92,7 @@ def add_to(suite, path, request, is_answer, max_size):
                     pongs.append(peer.ws.ping())
 
         peer.send(pieces())
-        peer.until(is_answer)
+        is_answered(server, peer)
         expect([pong.wait(DEADLINE) for pong in pongs], [True] * len(pongs), "the pongs")
         with Raw(server) as bare:
             bare.open(path)
@@ -90,7 +100,7 @@ def add_to(suite, path, request, is_answer, max_size):
             wire = frame(opcode, fin=False) + frame(CONTINUATION, data, fin=False) + frame(CONTINUATION)
             for i in range(len(wire)):
                 bare.send(wire[i : i + 1])
-            bare.until(opcode, fits)
+            is_answered(server, bare)
 
     @suite.check
     def bad_text_closes_with_1007(server):
@@ -140,7 +150,7 @@ def add_to(suite, path, request, is_answer, max_size):
         for head in [b"", b"GET", upgrade(path)[:-2]]:
             with Raw(server) as peer:
                 peer.send(head)
-        ask(other)
+        ask(server, other)
 
     @suite.check
     def the_closing_handshake_is_answered(server):
@@ -157,7 +167,7 @@ def add_to(suite, path, request, is_answer, max_size):
     def clients_come_back_after_the_end(server):
         for _ in range(20):
             peer = server.connect(path)
-            ask(peer)
+            ask(server, peer)
             peer.close()
 
     @suite.check
@@ -167,6 +177,6 @@ def add_to(suite, path, request, is_answer, max_size):
             expect(peer.head()[0], 101, "the status")
             peer.send(frame(opcode, data) * 10)
             for _ in range(10):
-                peer.until(opcode, fits)
+                is_answered(server, peer)
             peer.send(frame(CLOSE, struct.pack("!H", 1000)) + frame(opcode, data))
             expect(peer.close_code(), 1000, "the close code")
