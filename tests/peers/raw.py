@@ -3,10 +3,13 @@
 import os
 import socket
 import struct
+import time
 
 from harness import DEADLINE
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+# Seconds that one connection may take. A deadline for each read is not enough: servers send heartbeats.
+LIFETIME = 3 * DEADLINE
 KEY, ACCEPT = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 
@@ -44,6 +47,7 @@ class Raw:
     def __init__(self, server):
         self.socket = socket.create_connection(("127.0.0.1", server.port), DEADLINE)
         self.buffer = b""
+        self.end = time.monotonic() + LIFETIME
 
     def __enter__(self):
         return self
@@ -54,9 +58,18 @@ class Raw:
     def send(self, data):
         self.socket.sendall(data)
 
+    def receive(self):
+        """What has come; nothing at the end."""
+        assert time.monotonic() < self.end, "the connection should have ended"
+        return self.socket.recv(65536)
+
+    def read_to_the_end(self):
+        while self.receive():
+            pass
+
     def take(self, count):
         while len(self.buffer) < count:
-            data = self.socket.recv(65536)
+            data = self.receive()
             if not data:
                 raise EOFError
             self.buffer += data
@@ -108,8 +121,7 @@ class Raw:
         payload = self.until(CLOSE)
         try:
             self.send(frame(CLOSE, payload))
-            while self.socket.recv(65536):
-                pass
+            self.read_to_the_end()
         except (ConnectionResetError, BrokenPipeError):
             pass
         return struct.unpack("!H", payload[:2])[0] if payload else None

@@ -145,8 +145,7 @@ def add_to(suite, path, request, is_answer, max_size, prompt=None):
                 peer.open(path)
                 peer.send(wire[:cut])
                 peer.socket.shutdown(socket.SHUT_WR)
-                while peer.socket.recv(65536):
-                    pass
+                peer.read_to_the_end()
         for head in [b"", b"GET", upgrade(path)[:-2]]:
             with Raw(server) as peer:
                 peer.send(head)
