@@ -1,8 +1,9 @@
 #!/bin/bash
 # Installs what the tests need and runs them all. The last line says how many passed and failed.
 #
-# Needs Rust, and for the browser test Node.js with npm, and Chromium. As root on Debian and its relatives the missing
-# packages are installed; otherwise their names are printed. CHROMIUM names another browser than /usr/bin/chromium.
+# Needs Rust; redis-server and nats-server for the cluster tests; Node.js with npm, and Chromium for the browser tests.
+# As root on Debian and its relatives the missing packages are installed; otherwise their names are printed. CHROMIUM
+# names another browser than /usr/bin/chromium.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CHROMIUM=${CHROMIUM:-/usr/bin/chromium}
@@ -56,6 +57,11 @@ browser() {
         cd tests/browser && npm ci --silent --no-audit --no-fund &&
         env "${1^^}_BIN=$bin" timeout 330 node "$1.mjs"
 }
+
+# The brokers of the cluster tests. Debian keeps one of them where an ordinary user does not look.
+PATH=$PATH:/usr/sbin
+need redis-server redis-server || true
+need nats-server nats-server || true
 
 run "unit and integration tests, examples" \
     timeout 480 cargo test --locked --all-features --all-targets --no-fail-fast
