@@ -164,6 +164,6 @@ pub use hub::{
 pub use message::{Message, SendError};
 pub use metrics::{DebugMetrics, DebugStats, ErrorType, Metrics};
 pub use outbox::Cork;
-pub use server::{Endpoint, EndpointInfo, Listener, Request, Server, ServerHandle};
+pub use server::{Endpoint, EndpointInfo, EndpointKind, Listener, Request, Server, ServerHandle};
 pub use transport::Transport;
 pub use ws::{MessageKind, close_code};

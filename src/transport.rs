@@ -64,6 +64,16 @@ impl Transport {
         self.socket.set_write_timeout(Some(timeout.max(Duration::from_millis(1))))
     }
 
+    /// How long sent bytes may stay unacknowledged before the connection breaks (RFC 5482); `None` leaves that to the
+    /// system. Only for TCP on Linux: elsewhere it does nothing.
+    pub(crate) fn set_user_timeout(&self, timeout: Option<Duration>) {
+        #[cfg(target_os = "linux")]
+        // Refused by Unix sockets, whose peers cannot vanish unseen.
+        let _ = self.socket.set_tcp_user_timeout(timeout);
+        #[cfg(not(target_os = "linux"))]
+        let _ = timeout;
+    }
+
     /// Writes what the socket takes now; `WouldBlock` when that is nothing.
     pub(crate) fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
         retry(|| self.socket.send_with_flags(bytes, SEND | libc::MSG_DONTWAIT))

@@ -7,6 +7,7 @@ use std::thread;
 use super::{Upgraded, run, upgrade};
 use crate::http::RequestHead;
 use crate::hub::Hub;
+use crate::message::WireFormat;
 use crate::transport::Transport;
 
 /// Why a connection did not become a client. The peer has got its HTTP answer, if one was possible.
@@ -46,6 +47,7 @@ pub struct Accept {
     transport: Transport,
     head: RequestHead,
     early: Vec<u8>,
+    format: WireFormat,
 }
 
 impl Hub {
@@ -54,19 +56,31 @@ impl Hub {
     ///
     /// The stream must be in blocking mode. Its timeouts are set by the hub.
     pub fn accept(&self, stream: impl Into<Transport>, head: RequestHead, early: &[u8]) -> Accept {
-        Accept { hub: self.clone(), transport: stream.into(), head, early: early.to_vec() }
+        Accept {
+            hub: self.clone(),
+            transport: stream.into(),
+            head,
+            early: early.to_vec(),
+            format: WireFormat::WebSocket,
+        }
     }
 }
 
 impl Accept {
+    /// Answers with Server-Sent Events instead of the upgrade; see [`Server::event_stream`](crate::Server::event_stream).
+    pub fn event_stream(mut self) -> Self {
+        self.format = WireFormat::EventStream;
+        self
+    }
+
     /// Upgrades and runs the connection on the calling thread; returns when it has ended.
     ///
     /// # Errors
     ///
     /// [`AcceptError::Refused`].
     pub fn serve(self) -> Result<(), AcceptError> {
-        let upgraded = upgrade(&self.hub, self.transport, self.head, false).map_err(AcceptError::Refused)?;
-        run(upgraded, &self.early);
+        let upgraded = upgrade(&self.hub, self.transport, self.head, false, self.format);
+        run(upgraded.map_err(AcceptError::Refused)?, &self.early);
         Ok(())
     }
 
@@ -77,7 +91,8 @@ impl Accept {
     ///
     /// Any [`AcceptError`].
     pub fn detach(self) -> Result<(), AcceptError> {
-        let upgraded = upgrade(&self.hub, self.transport, self.head, false).map_err(AcceptError::Refused)?;
+        let upgraded = upgrade(&self.hub, self.transport, self.head, false, self.format);
+        let upgraded = upgraded.map_err(AcceptError::Refused)?;
         let builder = thread::Builder::new().name("wshub-conn".into()).stack_size(self.hub.config().reader_stack);
         let client = upgraded.client.clone();
         let early = self.early;

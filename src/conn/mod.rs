@@ -10,10 +10,13 @@
 //! | dead | EOF, read or write error, a missed deadline | – | – | at once |
 //! | ended | all of these | – | – | hooks, socket closed, thread gone |
 //!
+//! An event stream is open from its `200` on. It reads nothing, has no close frame, and its FIN follows what is queued.
+//!
 //! The close timeout is watched by this thread when it began the close itself, and by the hub's reaper when somebody
 //! else did, because then this thread is blocked in a read.
 
 mod accept;
+mod event_stream;
 mod reader;
 mod upgrade;
 
@@ -25,6 +28,7 @@ pub(crate) use upgrade::{Upgraded, upgrade};
 
 use crate::config::deadline_after;
 use crate::hub::{Client, Hub};
+use crate::message::WireFormat;
 use crate::metrics::ErrorType;
 use crate::outbox::WriteFailure;
 use crate::ws::{CloseFrame, Violation};
@@ -55,7 +59,10 @@ pub(crate) fn run(upgraded: Upgraded, early: &[u8]) {
     client.outbox().open();
     log::debug!(target: "wshub::conn", "{} connected from {:?}", client.id(), client.remote_addr());
     hub.announce(&client, announcements);
-    let read = || Reader::new(&client, early).run();
+    let read = || match client.outbox().format() {
+        WireFormat::WebSocket => Reader::new(&client, early).run(),
+        WireFormat::EventStream => event_stream::watch(&client),
+    };
     let end = catch_unwind(AssertUnwindSafe(read)).unwrap_or(End::Internal);
     finish(&hub, &client, &end);
 }

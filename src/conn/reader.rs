@@ -241,7 +241,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn read_error(error: &io::Error) -> End {
+pub(super) fn read_error(error: &io::Error) -> End {
     // A peer that resets is gone, as one that closes.
     if error.kind() == io::ErrorKind::ConnectionReset { End::Eof } else { End::ReadError(error.kind()) }
 }

@@ -1,9 +1,11 @@
-//! From a request head to a registered client, or to the HTTP response that says why not (RFC 6455 §4.2).
+//! From a request head to a registered client, WebSocket or event stream, or to the HTTP response that says why not
+//! (RFC 6455 §4.2).
 
 use crate::error::RoomError;
-use crate::http::{RequestHead, Response};
+use crate::http::{RequestHead, Response, event_stream_head};
 use crate::hub::{Admission, Announcements, Client, Hub, Refused, Rejection};
 use crate::log_limit::LogLimit;
+use crate::message::WireFormat;
 use crate::metrics::ErrorType;
 use crate::outbox::Outbox;
 use crate::transport::Transport;
@@ -36,16 +38,21 @@ impl Refusal {
 
 /// Checks the request, asks the application, takes the limits into account and registers the client. A refusal has been
 /// answered when this returns; its HTTP status is the error.
-pub(crate) fn upgrade(hub: &Hub, transport: Transport, head: RequestHead, is_early: bool) -> Result<Upgraded, u16> {
-    let checked = check(hub, &head, is_early).and_then(|key| Ok((key, admit(hub, &head)?)));
-    match checked {
-        Ok((key, admission)) => register(hub, transport, head, &key, admission),
+pub(crate) fn upgrade(
+    hub: &Hub,
+    transport: Transport,
+    head: RequestHead,
+    is_early: bool,
+    format: WireFormat,
+) -> Result<Upgraded, u16> {
+    match check(hub, &head, is_early, format).and_then(|()| admit(hub, &head)) {
+        Ok(admission) => register(hub, transport, head, format, admission),
         Err(refusal) => Err(refuse(hub, &head, &transport, &refusal)),
     }
 }
 
-/// The request's own faults, cheapest first. Gives the key.
-fn check(hub: &Hub, head: &RequestHead, is_early: bool) -> Result<String, Refusal> {
+/// The request's own faults, cheapest first.
+fn check(hub: &Hub, head: &RequestHead, is_early: bool, format: WireFormat) -> Result<(), Refusal> {
     if !hub.is_running() {
         return Err(Refusal::new(503, "not accepting connections", ErrorType::ConnectionRejectedDraining));
     }
@@ -54,6 +61,23 @@ fn check(hub: &Hub, head: &RequestHead, is_early: bool) -> Result<String, Refusa
         refusal.response = refusal.response.header("Allow", "GET");
         return Err(refusal);
     }
+    if format == WireFormat::WebSocket {
+        check_websocket(head)?;
+    }
+    let has_body = head.content_length() != Ok(0) || head.header("transfer-encoding").is_some();
+    if has_body || is_early {
+        return Err(Refusal::bad("the request must not have a body"));
+    }
+    // The application's code may be behind it; a panic there refuses.
+    let is_allowed = hub.guarded(None, "the origin policy", || hub.origins().allows(head));
+    if is_allowed != Some(true) {
+        return Err(Refusal::new(403, "origin not allowed", ErrorType::OriginRejected));
+    }
+    Ok(())
+}
+
+/// RFC 6455 §4.2.1.
+fn check_websocket(head: &RequestHead) -> Result<(), Refusal> {
     if !head.is_http11() {
         return Err(Refusal::bad("an upgrade needs HTTP/1.1"));
     }
@@ -65,18 +89,11 @@ fn check(hub: &Hub, head: &RequestHead, is_early: bool) -> Result<String, Refusa
         refusal.response = refusal.response.header("Sec-WebSocket-Version", "13").header("Upgrade", "websocket");
         return Err(refusal);
     }
-    let key = head.header("sec-websocket-key").filter(|key| ws::is_valid_key(key));
-    let key = key.ok_or_else(|| Refusal::bad("missing or invalid Sec-WebSocket-Key"))?;
-    let has_body = head.content_length() != Ok(0) || head.header("transfer-encoding").is_some();
-    if has_body || is_early {
-        return Err(Refusal::bad("an upgrade request has no body"));
-    }
-    // The application's code may be behind it; a panic there refuses.
-    let is_allowed = hub.guarded(None, "the origin policy", || hub.origins().allows(head));
-    if is_allowed != Some(true) {
-        return Err(Refusal::new(403, "origin not allowed", ErrorType::OriginRejected));
-    }
-    Ok(key.to_owned())
+    if ws::is_valid_key(key(head)) { Ok(()) } else { Err(Refusal::bad("missing or invalid Sec-WebSocket-Key")) }
+}
+
+fn key(head: &RequestHead) -> &str {
+    head.header("sec-websocket-key").unwrap_or_default()
 }
 
 /// Asks the application.
@@ -94,12 +111,18 @@ fn register(
     hub: &Hub,
     transport: Transport,
     head: RequestHead,
-    key: &str,
+    format: WireFormat,
     admission: Admission,
 ) -> Result<Upgraded, u16> {
-    let subprotocol = choose_subprotocol(hub, &head, admission.subprotocol);
-    let response = switching_protocols(key, subprotocol.as_deref());
-    let outbox = Outbox::new(transport, hub.shared_config(), response);
+    let (subprotocol, response) = match format {
+        WireFormat::WebSocket => {
+            let subprotocol = choose_subprotocol(hub, &head, admission.subprotocol);
+            let response = switching_protocols(key(&head), subprotocol.as_deref());
+            (subprotocol, response)
+        }
+        WireFormat::EventStream => (None, event_stream_head(&head)),
+    };
+    let outbox = Outbox::new(transport, hub.shared_config(), format, response);
     let client = Client::new(hub, outbox, head, subprotocol, admission.metadata);
     match hub.register(&client, admission.user, admission.rooms) {
         Ok(announcements) => Ok(Upgraded { client, announcements }),

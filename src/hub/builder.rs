@@ -124,6 +124,9 @@ impl HubBuilder {
         on_user_online(&Hub, &str);
         /// The last connection of a user has gone; as [`on_user_online`](HubBuilder::on_user_online).
         on_user_offline(&Hub, &str);
+        /// The hub is being shut down: every connection has been told. Once, on the thread that asks for it. A panic in
+        /// it is logged.
+        on_shutdown(&Hub);
     }
 
     /// Builds the hub; it runs at once.

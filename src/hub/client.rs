@@ -14,7 +14,7 @@ use super::target::ClientId;
 use crate::config::deadline_after;
 use crate::error::{CloseError, HandlerError, HandlerResult, RoomError, UserError};
 use crate::http::RequestHead;
-use crate::message::{Encoded, Message, SendError};
+use crate::message::{Encoded, Message, SendError, WireFormat};
 use crate::outbox::{GaveUp, Outbox, Sent};
 use crate::ws::{check_close, close_code};
 
@@ -107,6 +107,11 @@ impl Client {
         self.0.remote
     }
 
+    /// Whether this client reads Server-Sent Events rather than speaking WebSocket: it gets text only and sends nothing.
+    pub fn is_event_stream(&self) -> bool {
+        self.0.outbox.format() == WireFormat::EventStream
+    }
+
     /// The subprotocol that was agreed on.
     pub fn subprotocol(&self) -> Option<&str> {
         self.0.subprotocol.as_deref()
@@ -137,10 +142,14 @@ impl Client {
     /// # Errors
     ///
     /// [`SendError::Closed`]; [`SendError::Full`] when the policy has dropped the message (and, with
-    /// [`DropPolicy::Disconnect`](crate::DropPolicy::Disconnect), begun to close the client).
+    /// [`DropPolicy::Disconnect`](crate::DropPolicy::Disconnect), begun to close the client); [`SendError::Binary`] for
+    /// a binary message on an event stream.
     pub fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
         let message = message.into();
-        match self.hub().give(self.outbox(), self, &Encoded::new(&message)) {
+        let Some(frame) = Encoded::new(&message, self.outbox().format()) else {
+            return Err(SendError::Binary(message));
+        };
+        match self.hub().give(self.outbox(), self, &frame) {
             Sent::Queued | Sent::Evicted(_) => {
                 self.hub().count_sent(1);
                 Ok(())
@@ -165,11 +174,14 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`SendError::Timeout`] or [`SendError::Closed`].
+    /// [`SendError::Timeout`], [`SendError::Closed`] or [`SendError::Binary`].
     pub fn send_timeout(&self, message: impl Into<Message>, timeout: Duration) -> Result<(), SendError> {
         let message = message.into();
         let deadline = deadline_after(timeout);
-        match self.hub().give_waiting(self, &Encoded::new(&message), deadline) {
+        let Some(frame) = Encoded::new(&message, self.outbox().format()) else {
+            return Err(SendError::Binary(message));
+        };
+        match self.hub().give_waiting(self, &frame, deadline) {
             Ok(()) => {
                 self.hub().count_sent(1);
                 Ok(())
@@ -181,6 +193,8 @@ impl Client {
 
     /// Closes the connection: what is queued is sent, then a close frame with this code and reason, then the peer's
     /// answer is awaited; all of it within the close timeout. Returns at once. Closing again does nothing.
+    ///
+    /// An event stream has no close frame: it ends behind a comment with the code and reason, and a browser reconnects.
     ///
     /// # Errors
     ///

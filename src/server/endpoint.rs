@@ -1,4 +1,4 @@
-//! WebSocket endpoints, and what is told about them.
+//! Endpoints for clients, and what is told about them.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::hub::Hub;
 
-/// A WebSocket endpoint with a description, for [`Server::mount`](crate::Server::mount).
+/// An endpoint for clients, with a description, for [`Server::mount`](crate::Server::mount).
 ///
 /// ```
 /// use wshub::{Endpoint, Hub, Server};
@@ -24,14 +24,19 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// An endpoint at this path, without a description; see [`Server::websocket`](crate::Server::websocket).
+    /// A WebSocket endpoint at this path, without a description; see [`Server::websocket`](crate::Server::websocket).
     pub fn new(path: impl Into<String>, hub: &Hub) -> Self {
-        let info = EndpointInfo {
-            path: path.into(),
-            description: String::new(),
-            tags: BTreeMap::new(),
-            middleware: Vec::new(),
-        };
+        Self::of_kind(EndpointKind::WebSocket, path.into(), hub)
+    }
+
+    /// An endpoint for Server-Sent Events; see [`Server::event_stream`](crate::Server::event_stream).
+    pub fn event_stream(path: impl Into<String>, hub: &Hub) -> Self {
+        Self::of_kind(EndpointKind::EventStream, path.into(), hub)
+    }
+
+    fn of_kind(kind: EndpointKind, path: String, hub: &Hub) -> Self {
+        let info =
+            EndpointInfo { path, kind, description: String::new(), tags: BTreeMap::new(), middleware: Vec::new() };
         Self { hub: hub.clone(), info }
     }
 
@@ -55,12 +60,26 @@ impl Endpoint {
     }
 }
 
-/// What is told about an endpoint: `{"path","description","tags":{…},"middleware":[…]}`.
+/// How the clients of an endpoint are talked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EndpointKind {
+    /// RFC 6455; as JSON `websocket`.
+    #[serde(rename = "websocket")]
+    WebSocket,
+    /// Server-Sent Events; as JSON `event_stream`.
+    EventStream,
+}
+
+/// What is told about an endpoint: `{"path","kind","description","tags":{…},"middleware":[…]}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct EndpointInfo {
     /// Where it is mounted.
     pub path: String,
+    /// WebSocket or event stream.
+    pub kind: EndpointKind,
     /// What it is for; may be empty.
     pub description: String,
     /// Names and values.

@@ -11,6 +11,7 @@ use crate::conn;
 use crate::http::{HeadError, RequestHead, Response};
 use crate::hub::Hub;
 use crate::log_limit::LogLimit;
+use crate::message::WireFormat;
 use crate::transport::{Transport, is_timeout};
 
 /// A read wakes up this often to see whether the server stops.
@@ -58,7 +59,8 @@ pub(super) fn serve(shared: &Arc<Shared>, transport: Transport, slot: Slot) {
 
 fn respond(shared: &Arc<Shared>, transport: Transport, slot: Slot, head: RequestHead, rest: Vec<u8>) {
     match shared.routes.find(head.path()) {
-        Some(Route::WebSocket(hub)) => upgrade(hub, transport, slot, head, &rest),
+        Some(Route::WebSocket(hub)) => upgrade(hub, transport, slot, head, &rest, WireFormat::WebSocket),
+        Some(Route::EventStream(hub)) => upgrade(hub, transport, slot, head, &rest, WireFormat::EventStream),
         Some(route) => {
             let with_body = head.method() != "HEAD";
             let response = plain(shared, &transport, route, head, rest);
@@ -68,8 +70,8 @@ fn respond(shared: &Arc<Shared>, transport: Transport, slot: Slot, head: Request
     }
 }
 
-fn upgrade(hub: &Hub, transport: Transport, slot: Slot, head: RequestHead, rest: &[u8]) {
-    if let Ok(upgraded) = conn::upgrade(hub, transport, head, !rest.is_empty()) {
+fn upgrade(hub: &Hub, transport: Transport, slot: Slot, head: RequestHead, rest: &[u8], format: WireFormat) {
+    if let Ok(upgraded) = conn::upgrade(hub, transport, head, !rest.is_empty(), format) {
         drop(slot);
         conn::run(upgraded, &[]);
     }
@@ -79,7 +81,7 @@ fn plain(shared: &Arc<Shared>, transport: &Transport, route: &Route, head: Reque
     let handler = match route {
         Route::Health(hub) => return probe(hub, hub.alive(), &head),
         Route::Ready(hub) => return probe(hub, hub.ready(), &head),
-        Route::WebSocket(_) => return Response::new(500),
+        Route::WebSocket(_) | Route::EventStream(_) => return Response::new(500),
         Route::Handler(handler) => handler,
     };
     let incoming = Incoming { shared, transport, deadline: deadline_after(shared.handshake_timeout) };

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-pub use endpoint::{Endpoint, EndpointInfo};
+pub use endpoint::{Endpoint, EndpointInfo, EndpointKind};
 pub use listener::Listener;
 pub use routes::Request;
 
@@ -103,15 +103,28 @@ impl Server {
         self.mount(Endpoint::new(path, hub))
     }
 
-    /// As [`websocket`](Server::websocket), with a description for [`endpoints`](Server::endpoints).
+    /// Answers GET requests for this path with Server-Sent Events: a one-way stream of the hub's text messages, which
+    /// browsers read with `EventSource`. Its clients are clients of the hub like any others, with users and rooms by
+    /// `on_upgrade`, and go through the same checks and limits, but they send nothing and get no binary messages. See
+    /// [`protocol::sse`](crate::protocol::sse).
+    pub fn event_stream(self, path: &str, hub: &Hub) -> Self {
+        self.mount(Endpoint::event_stream(path, hub))
+    }
+
+    /// As [`websocket`](Server::websocket) or [`event_stream`](Server::event_stream), with a description for
+    /// [`endpoints`](Server::endpoints).
     pub fn mount(mut self, endpoint: Endpoint) -> Self {
         let Endpoint { hub, info } = endpoint;
-        self = self.route(&info.path, Route::WebSocket(hub));
+        let route = match info.kind {
+            EndpointKind::WebSocket => Route::WebSocket(hub),
+            EndpointKind::EventStream => Route::EventStream(hub),
+        };
+        self = self.route(&info.path, route);
         self.endpoints.push(info);
         self
     }
 
-    /// The WebSocket endpoints that have been mounted so far, in that order.
+    /// The endpoints that have been mounted so far, in that order.
     pub fn endpoints(&self) -> &[EndpointInfo] {
         &self.endpoints
     }
@@ -283,7 +296,7 @@ impl ServerHandle {
         &self.addrs
     }
 
-    /// The WebSocket endpoints, in the order in which they were mounted.
+    /// The endpoints, in the order in which they were mounted.
     pub fn endpoints(&self) -> &[EndpointInfo] {
         &self.endpoints
     }

@@ -53,6 +53,7 @@ pub(super) type Handler = Arc<dyn Fn(&Request) -> Response + Send + Sync>;
 #[derive(Clone)]
 pub(super) enum Route {
     WebSocket(Hub),
+    EventStream(Hub),
     Health(Hub),
     Ready(Hub),
     Handler(Handler),
@@ -62,6 +63,7 @@ impl std::fmt::Debug for Route {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::WebSocket(_) => "WebSocket",
+            Self::EventStream(_) => "EventStream",
             Self::Health(_) => "Health",
             Self::Ready(_) => "Ready",
             Self::Handler(_) => "Handler",
@@ -96,9 +98,11 @@ impl Routes {
     pub(super) fn hubs(&self) -> Vec<Hub> {
         let mut hubs: Vec<Hub> = Vec::new();
         for route in self.exact.iter().map(|(_, route)| route).chain(&self.fallback) {
-            if let Route::WebSocket(hub) | Route::Health(hub) | Route::Ready(hub) = route
-                && !hubs.contains(hub)
-            {
+            let (Route::WebSocket(hub) | Route::EventStream(hub) | Route::Health(hub) | Route::Ready(hub)) = route
+            else {
+                continue;
+            };
+            if !hubs.contains(hub) {
                 hubs.push(hub.clone());
             }
         }
