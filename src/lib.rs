@@ -39,8 +39,8 @@
 //!
 //! Beside them stand [`middleware`] and a [`router`] for message handlers, and ready-made wire protocols in [`protocol`].
 //!
-//! The examples are the other way in: `chat`, `auth`, `gateway`, `events`, `binary_rooms`, `relay`, `echo`, `broadcast`; the
-//! first line of each is the command that runs it.
+//! The examples are the other way in: `chat`, `auth`, `gateway`, `events`, `feed`, `binary_rooms`, `relay`, `echo`, `broadcast`;
+//! the first line of each is the command that runs it.
 //!
 //! # The path of a byte
 //!
@@ -48,7 +48,7 @@
 //! TcpListener / UnixListener
 //!   └ accept thread ── one named thread per connection ───────────────────────┐
 //!       http::head      bytes → RequestHead; limits on size, count and time   │
-//!       server::routes  /ws → upgrade, /healthz → probe, others → handlers    │
+//!       server::routes  /ws → upgrade, /events → event stream, others → HTTP  │
 //!       conn::upgrade   version, key, origin, on_upgrade → Admission          │ the
 //!       conn::reader    blocking read → every whole message → hooks, handlers │ same
 //!       middleware → router or protocol → the application's handlers          │ thread
@@ -69,7 +69,7 @@
 //!
 //! 1. `http` and `ws` know no hub and do no I/O. `hub` knows no socket: it ends at a client's outbox.
 //! 2. After the upgrade only `outbox` writes to a socket, and only `conn` reads from one.
-//! 3. A broadcast is encoded once, whatever the number of its recipients.
+//! 3. A broadcast is encoded once for each wire format (WebSocket, event stream), whatever the number of its recipients.
 //! 4. No handler, no hook and no I/O runs while a lock of the hub is held.
 //! 5. Locks are taken in one order: clients, rooms, room, client, user index. Debug builds check each acquisition.
 //! 6. A join never lands in a room that a concurrent leave has just removed.

@@ -46,20 +46,23 @@ need() {
     fi
 }
 
-# Called where `set -e` does not reach: hence the chain.
+# browser NAME: drives the page of the example. Called where `set -e` does not reach: hence the chain.
 browser() {
-    local target
+    local target bin
     need node nodejs npm && need npm npm && need "$CHROMIUM" chromium fonts-dejavu-core &&
-        cargo build --locked --release --example chat &&
+        cargo build --locked --release --example "$1" &&
         target=$(cargo metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/') &&
+        bin=$target/release/examples/$1 &&
         cd tests/browser && npm ci --silent --no-audit --no-fund &&
-        CHAT_BIN=$target/release/examples/chat timeout 330 node chat.mjs
+        env "${1^^}_BIN=$bin" timeout 330 node "$1.mjs"
 }
 
 run "unit and integration tests, examples" \
     timeout 480 cargo test --locked --all-features --all-targets --no-fail-fast
 run "code in the documentation" timeout 240 cargo test --locked --all-features --doc
-run "the page of the chat example in a browser" browser
+for page in chat feed; do
+    run "the page of the $page example in a browser" browser "$page"
+done
 if [ -x tests/autobahn.sh ]; then
     run "the Autobahn conformance suite" timeout 300 tests/autobahn.sh
 fi
