@@ -6,13 +6,14 @@ mod common;
 use common::{TestServer, exchange, split_answer, status, upgrade_request};
 use wshub::{Endpoint, ErrorType, Hub, Response, Server};
 
-const DESCRIBED: &str = r#"[{"path":"/ws","description":"","tags":{},"middleware":[]},{"path":"/b","description":"Second","tags":{"a":"3","b":"2"},"middleware":["outer","inner"]}]"#;
+const DESCRIBED: &str = r#"[{"path":"/ws","description":"","tags":{},"middleware":[],"kind":"websocket"},{"path":"/b","description":"Second","tags":{"a":"3","b":"2"},"middleware":["outer","inner"],"kind":"websocket"},{"path":"/c","description":"","tags":{},"middleware":[],"kind":"event_stream"}]"#;
 
 #[test]
 fn endpoints_are_listed_in_their_order() {
     let second = Endpoint::new("/b", &Hub::new()).description("Second").tag("b", "2").tag("a", "1").tag("a", "3");
-    let server =
-        TestServer::with(Hub::builder(), |server| server.mount(second.middleware("outer").middleware("inner")));
+    let server = TestServer::with(Hub::builder(), |server| {
+        server.mount(second.middleware("outer").middleware("inner")).event_stream("/c", &Hub::new())
+    });
     assert_eq!(serde_json::to_string(server.handle.endpoints()).unwrap(), DESCRIBED);
     server.connect_to("/b").sync();
 }

@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn send_errors_stay_small() {
-        assert!(size_of::<SendError>() <= 48, "{}", size_of::<SendError>());
+        assert!(size_of::<SendError>() <= 56, "{}", size_of::<SendError>());
     }
 
     #[test]

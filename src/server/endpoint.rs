@@ -62,28 +62,28 @@ impl Endpoint {
 
 /// How the clients of an endpoint are talked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum EndpointKind {
     /// RFC 6455; as JSON `websocket`.
     #[serde(rename = "websocket")]
     WebSocket,
     /// Server-Sent Events; as JSON `event_stream`.
+    #[serde(rename = "event_stream")]
     EventStream,
 }
 
-/// What is told about an endpoint: `{"path","kind","description","tags":{…},"middleware":[…]}`.
+/// What is told about an endpoint: `{"path","description","tags":{…},"middleware":[…],"kind"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct EndpointInfo {
     /// Where it is mounted.
     pub path: String,
-    /// WebSocket or event stream.
-    pub kind: EndpointKind,
     /// What it is for; may be empty.
     pub description: String,
     /// Names and values.
     pub tags: BTreeMap<String, String>,
     /// The names of the middleware around its handler, outermost first.
     pub middleware: Vec<String>,
+    /// WebSocket or event stream.
+    pub kind: EndpointKind,
 }
