@@ -35,6 +35,7 @@
 //! | [backpressure](guide::backpressure) | what happens when a client reads more slowly than it is written to |
 //! | [lifecycle](guide::lifecycle) | hooks, probes, closing, draining, shutting down |
 //! | [embedding](guide::embedding) | the hub inside a program that has other work: listeners, threads, stacks, memory |
+//! | [seeds](guide::seeds) | for users of five Go packages: every public name there, and what stands for it here |
 //!
 //! Beside them stand [`middleware`] and a [`router`] for message handlers, and ready-made wire protocols in [`protocol`].
 //!
