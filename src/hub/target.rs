@@ -154,7 +154,7 @@ impl From<ClientId> for Target<'_> {
     }
 }
 
-/// What became of a message, counted in connections of this process.
+/// What became of a message, counted in connections of this hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Delivery {
@@ -162,6 +162,9 @@ pub struct Delivery {
     pub queued: usize,
     /// Messages that were dropped because a queue was full: this one under drop-newest, older ones under drop-oldest.
     pub dropped: usize,
+    /// The message was queued for the other nodes of the cluster; whether it reaches them is not known. False without a
+    /// cluster, when their queue is full, and when all of its recipients are clients that are connected here.
+    pub published: bool,
 }
 
 #[cfg(test)]
