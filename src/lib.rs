@@ -132,6 +132,8 @@ mod conn;
 mod ws;
 // Clients, rooms, users; sending to them.
 mod hub;
+// Other nodes: envelopes, the queue for them, the bus.
+mod cluster;
 // What is sent, and its wire bytes.
 mod message;
 // Each client's queue, and who writes it to the socket.
@@ -150,7 +152,11 @@ mod metrics;
 // Keeps peers from flooding the log.
 mod log_limit;
 
-pub use config::{Config, DropPolicy, Limits, RatePolicy};
+pub use cluster::{
+    Adapter, AdapterError, AdapterState, Cluster, ClusterNode, Envelope, EnvelopeError, EnvelopeKind, Inbox,
+    MemoryAdapter, MemoryBus, Presence, Recipient,
+};
+pub use config::{Config, DropPolicy, Limits, MAX_ROOM_NAME, RatePolicy};
 pub use conn::{Accept, AcceptError};
 pub use error::{
     CloseError, ConfigError, DeadlineError, HandlerError, HandlerPanic, HandlerResult, InvalidMessage, RoomError,
@@ -158,8 +164,8 @@ pub use error::{
 };
 pub use http::{HeadError, MAX_HEAD, MAX_HEADERS, OriginPolicy, RequestHead, Response};
 pub use hub::{
-    Admission, Client, ClientId, Delivery, Health, Hub, HubBuilder, HubState, MAX_ROOM_NAME, RateLimiter, Rejection,
-    Target, TokenBucket,
+    Admission, Client, ClientId, Delivery, Health, Hub, HubBuilder, HubState, RateLimiter, Rejection, Target,
+    TokenBucket,
 };
 pub use message::{Message, SendError};
 pub use metrics::{DebugMetrics, DebugStats, ErrorType, Metrics};
