@@ -15,6 +15,9 @@ macro_rules! setters {
     };
 }
 
+/// Longest name of a room, in bytes.
+pub const MAX_ROOM_NAME: usize = 256;
+
 /// What happens to a message for a client whose queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]

@@ -35,6 +35,7 @@
 //! | [backpressure](guide::backpressure) | what happens when a client reads more slowly than it is written to |
 //! | [lifecycle](guide::lifecycle) | hooks, probes, closing, draining, shutting down |
 //! | [embedding](guide::embedding) | the hub inside a program that has other work: listeners, threads, stacks, memory |
+//! | [seeds](guide::seeds) | for users of five Go packages: every public name there, and what stands for it here |
 //!
 //! Beside them stand [`middleware`] and a [`router`] for message handlers, and ready-made wire protocols in [`protocol`].
 //!
@@ -131,6 +132,8 @@ mod conn;
 mod ws;
 // Clients, rooms, users; sending to them.
 mod hub;
+// Other nodes: envelopes, the queue for them, the bus.
+mod cluster;
 // What is sent, and its wire bytes.
 mod message;
 // Each client's queue, and who writes it to the socket.
@@ -149,7 +152,11 @@ mod metrics;
 // Keeps peers from flooding the log.
 mod log_limit;
 
-pub use config::{Config, DropPolicy, Limits, RatePolicy};
+pub use cluster::{
+    Adapter, AdapterError, AdapterState, Cluster, ClusterNode, Envelope, EnvelopeError, EnvelopeKind, Inbox,
+    MemoryAdapter, MemoryBus, Presence, Recipient,
+};
+pub use config::{Config, DropPolicy, Limits, MAX_ROOM_NAME, RatePolicy};
 pub use conn::{Accept, AcceptError};
 pub use error::{
     CloseError, ConfigError, DeadlineError, HandlerError, HandlerPanic, HandlerResult, InvalidMessage, RoomError,
@@ -157,8 +164,8 @@ pub use error::{
 };
 pub use http::{HeadError, MAX_HEAD, MAX_HEADERS, OriginPolicy, RequestHead, Response};
 pub use hub::{
-    Admission, Client, ClientId, Delivery, Health, Hub, HubBuilder, HubState, MAX_ROOM_NAME, RateLimiter, Rejection,
-    Target, TokenBucket,
+    Admission, Client, ClientId, Delivery, Health, Hub, HubBuilder, HubState, RateLimiter, Rejection, Target,
+    TokenBucket,
 };
 pub use message::{Message, SendError};
 pub use metrics::{DebugMetrics, DebugStats, ErrorType, Metrics};

@@ -37,6 +37,8 @@ pub enum ErrorType {
     AdapterSubscribe,
     /// The cluster adapter could not publish.
     AdapterPublish,
+    /// Something arrived from the cluster that is no envelope.
+    AdapterDecode,
     /// A message handler returned an error.
     MessageHandling,
     /// User code panicked.
@@ -62,6 +64,7 @@ impl ErrorType {
             Self::PingError => "ping_error",
             Self::AdapterSubscribe => "adapter_subscribe",
             Self::AdapterPublish => "adapter_publish",
+            Self::AdapterDecode => "adapter_decode",
             Self::MessageHandling => "message_handling",
             Self::Panic => "panic",
             Self::ProtocolError => "protocol_error",
@@ -111,6 +114,16 @@ pub trait Metrics: Send + Sync {
     fn increment_rooms(&self) {}
     /// A room has become empty and is gone.
     fn decrement_rooms(&self) {}
+    /// A message has been published to the other nodes of the cluster.
+    fn increment_adapter_published(&self) {}
+    /// A message has come from another node.
+    fn increment_adapter_received(&self) {}
+    /// A message has not been published: too much waits, it has waited too long, or publishing failed.
+    fn increment_adapter_dropped(&self) {}
+    /// The hub publishes and is subscribed, for the first time or again.
+    fn increment_adapter_connects(&self) {}
+    /// The hub no longer publishes or is no longer subscribed.
+    fn increment_adapter_disconnects(&self) {}
     /// Something went wrong.
     fn increment_errors(&self, error: ErrorType) {
         let _ = error;
@@ -129,6 +142,7 @@ pub struct DebugMetrics {
     dropped: AtomicU64,
     joins: AtomicU64,
     leaves: AtomicU64,
+    adapter: AdapterCounts,
     latency: Average,
     broadcast: Average,
     errors: Mutex<BTreeMap<ErrorType, u64>>,
@@ -137,6 +151,15 @@ pub struct DebugMetrics {
 
 /// Relaxed everywhere in this file: counts that order nothing else.
 const ORDER: Ordering = Ordering::Relaxed;
+
+#[derive(Debug, Default)]
+struct AdapterCounts {
+    published: AtomicU64,
+    received: AtomicU64,
+    dropped: AtomicU64,
+    connects: AtomicU64,
+    disconnects: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct Average {
@@ -182,6 +205,16 @@ pub struct DebugStats {
     pub room_leaves: u64,
     /// Rooms that exist now.
     pub active_rooms: i64,
+    /// Messages published to other nodes.
+    pub adapter_published: u64,
+    /// Messages received from other nodes.
+    pub adapter_received: u64,
+    /// Messages that were not published though there are other nodes.
+    pub adapter_dropped: u64,
+    /// How often the hub has connected to its message bus.
+    pub adapter_connects: u64,
+    /// How often it has lost it.
+    pub adapter_disconnects: u64,
     /// Average time of a message's handlers.
     pub average_latency: Duration,
     /// Average time of a send to many.
@@ -211,6 +244,7 @@ impl DebugMetrics {
             dropped: AtomicU64::new(0),
             joins: AtomicU64::new(0),
             leaves: AtomicU64::new(0),
+            adapter: AdapterCounts::default(),
             latency: Average::default(),
             broadcast: Average::default(),
             errors: Mutex::new(BTreeMap::new()),
@@ -230,6 +264,11 @@ impl DebugMetrics {
             room_joins: self.joins.load(ORDER),
             room_leaves: self.leaves.load(ORDER),
             active_rooms: self.active_rooms.load(ORDER),
+            adapter_published: self.adapter.published.load(ORDER),
+            adapter_received: self.adapter.received.load(ORDER),
+            adapter_dropped: self.adapter.dropped.load(ORDER),
+            adapter_connects: self.adapter.connects.load(ORDER),
+            adapter_disconnects: self.adapter.disconnects.load(ORDER),
             average_latency: self.latency.get(),
             average_broadcast: self.broadcast.get(),
             errors: self.errors.lock().clone(),
@@ -244,6 +283,10 @@ impl DebugMetrics {
         }
         let counters = [&self.connections, &self.received, &self.received_bytes, &self.sent, &self.dropped];
         for counter in counters.into_iter().chain([&self.joins, &self.leaves]) {
+            counter.store(0, ORDER);
+        }
+        let AdapterCounts { published, received, dropped, connects, disconnects } = &self.adapter;
+        for counter in [published, received, dropped, connects, disconnects] {
             counter.store(0, ORDER);
         }
         self.latency.reset();
@@ -303,6 +346,26 @@ impl Metrics for DebugMetrics {
         self.active_rooms.fetch_sub(1, ORDER);
     }
 
+    fn increment_adapter_published(&self) {
+        self.adapter.published.fetch_add(1, ORDER);
+    }
+
+    fn increment_adapter_received(&self) {
+        self.adapter.received.fetch_add(1, ORDER);
+    }
+
+    fn increment_adapter_dropped(&self) {
+        self.adapter.dropped.fetch_add(1, ORDER);
+    }
+
+    fn increment_adapter_connects(&self) {
+        self.adapter.connects.fetch_add(1, ORDER);
+    }
+
+    fn increment_adapter_disconnects(&self) {
+        self.adapter.disconnects.fetch_add(1, ORDER);
+    }
+
     fn increment_errors(&self, error: ErrorType) {
         *self.errors.lock().entry(error).or_default() += 1;
     }
@@ -315,6 +378,11 @@ impl fmt::Display for DebugMetrics {
         writeln!(f, "rooms        {} now, {} joins, {} leaves", s.active_rooms, s.room_joins, s.room_leaves)?;
         writeln!(f, "received     {} messages, {} bytes", s.messages_received, s.bytes_received)?;
         writeln!(f, "sent         {} messages, {} dropped", s.messages_sent, s.messages_dropped)?;
+        if s.adapter_connects + s.adapter_published + s.adapter_dropped > 0 {
+            write!(f, "cluster      {} published, {} received", s.adapter_published, s.adapter_received)?;
+            write!(f, ", {} dropped, ", s.adapter_dropped)?;
+            writeln!(f, "{} connects, {} disconnects", s.adapter_connects, s.adapter_disconnects)?;
+        }
         writeln!(f, "handlers     {:?} on average", s.average_latency)?;
         writeln!(f, "broadcasts   {:?} on average", s.average_broadcast)?;
         for (error, count) in &s.errors {

@@ -1,9 +1,9 @@
 #!/bin/bash
 # Installs what the tests need and runs them all. The last line says how many passed and failed.
 #
-# Needs Rust, for the browser test Node.js with npm, and Chromium, and for the protocols Python 3 and Node.js. As root on
-# Debian and its relatives the missing packages are installed; otherwise their names are printed. CHROMIUM names another
-# browser than /usr/bin/chromium.
+# Needs Rust; redis-server and nats-server for the cluster tests; Node.js with npm, and Chromium for the browser tests;
+# Python 3 and Node.js for the tests of the protocols. As root on Debian and its relatives the missing packages are
+# installed; otherwise their names are printed. CHROMIUM names another browser than /usr/bin/chromium.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CHROMIUM=${CHROMIUM:-/usr/bin/chromium}
@@ -69,6 +69,11 @@ peers() {
     python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
     timeout 400 tests/peers.sh
 }
+
+# The brokers of the cluster tests. Debian keeps one of them where an ordinary user does not look.
+PATH=$PATH:/usr/sbin
+need redis-server redis-server || true
+need nats-server nats-server || true
 
 run "unit and integration tests, examples" \
     timeout 480 cargo test --locked --all-features --all-targets --no-fail-fast

@@ -269,12 +269,12 @@ fn input_is_ignored_but_not_without_end() {
     let (metrics, builder) = counted(Hub::builder());
     let server = serve(builder);
     let (mut stream, client) = listen(&server);
-    (&*stream.stream()).write_all(&[b'x'; 1000]).unwrap();
+    let mut writer = stream.stream().try_clone().unwrap();
+    writer.write_all(&[b'x'; 1000]).unwrap();
     client.send("x").unwrap();
     assert_eq!(stream.data(), "x");
     // The server may close before it has all.
-    let mut writer = stream.stream().try_clone().unwrap();
-    let _ = writer.write_all(&[b'x'; 200_000]);
+    let _ = writer.write_all(&vec![b'x'; 200_000]);
     eventually("it is gone", || server.hub.client_count() == 0);
     assert_eq!(errors(&metrics, ErrorType::ProtocolError), 1);
 }

@@ -6,6 +6,7 @@ use super::Hub;
 use super::admission::{Admission, Rejection};
 use super::client::Client;
 use super::hooks::Hooks;
+use crate::cluster::Cluster;
 use crate::config::{Config, Limits};
 use crate::error::{ConfigError, HandlerError, HandlerResult};
 use crate::http::{OriginPolicy, RequestHead, Response};
@@ -27,6 +28,7 @@ pub struct HubBuilder {
     pub(super) hooks: Hooks,
     pub(super) metrics: Option<Arc<dyn Metrics>>,
     pub(super) without_handler_latency: bool,
+    cluster: Option<Cluster>,
 }
 
 /// A setter for each hook that returns nothing.
@@ -76,6 +78,12 @@ impl HubBuilder {
     /// the hub records both.
     pub fn without_handler_latency(mut self) -> Self {
         self.without_handler_latency = true;
+        self
+    }
+
+    /// Makes the hub a node of a cluster: what is sent reaches the clients of all its nodes. Default: none.
+    pub fn cluster(mut self, cluster: Cluster) -> Self {
+        self.cluster = Some(cluster);
         self
     }
 
@@ -129,14 +137,18 @@ impl HubBuilder {
         on_shutdown(&Hub);
     }
 
-    /// Builds the hub; it runs at once.
+    /// Builds the hub; it runs at once. In a cluster two threads connect it; the bus need not be there yet.
     ///
     /// # Errors
     ///
-    /// A setting that makes no sense, by its name.
-    pub fn build(self) -> Result<Hub, ConfigError> {
+    /// A setting that makes no sense, by its name; `cluster`, if its threads cannot be started.
+    pub fn build(mut self) -> Result<Hub, ConfigError> {
         self.config.validate()?;
-        Ok(Hub::from_builder(self))
+        let cluster = self.cluster.take();
+        cluster.as_ref().map_or(Ok(()), Cluster::validate)?;
+        let hub = Hub::from_builder(self, cluster);
+        hub.start_link().map_err(|_| ConfigError::new("cluster", "its threads could not be started"))?;
+        Ok(hub)
     }
 }
 

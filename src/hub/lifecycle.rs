@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::Hub;
 use super::client::Client;
 use super::target::ClientId;
+use crate::cluster::AdapterState;
 use crate::config::deadline_after;
 use crate::error::DeadlineError;
 use crate::ws::close_code;
@@ -46,6 +47,10 @@ pub struct Health {
     pub uptime_ns: u64,
     /// Connected clients.
     pub clients: usize,
+    /// How the hub stands with its message bus; absent without one. It makes the hub neither dead nor unready: the
+    /// clients that it has are served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterState>,
 }
 
 /// How long after the deadline of a shutdown the cut connections may take to run their last hooks.
@@ -154,6 +159,7 @@ impl Hub {
             state,
             uptime_ns: u64::try_from(self.uptime().as_nanos()).unwrap_or(u64::MAX),
             clients: self.client_count(),
+            adapter: self.adapter_state(),
         }
     }
 
@@ -186,7 +192,8 @@ impl Hub {
     }
 
     /// Closes every connection with 1001 `server shutting down` and waits until they are gone, for at most `timeout`;
-    /// then cuts the rest and gives their last hooks one more second. Ends a drain that waits. Blocks.
+    /// then cuts the rest and gives their last hooks one more second. In a cluster, what waits is published and the other
+    /// nodes are told, for at most two seconds more. Ends a drain that waits. Blocks.
     ///
     /// Do not call it from a handler or hook: it would wait for its own connection until the deadline.
     ///
@@ -202,6 +209,8 @@ impl Hub {
             self.everyone().iter().for_each(|member| member.outbox.kill());
             remaining = lifecycle.wait_empty(Instant::now() + GRACE, || false);
         }
+        // After the last connection: what their hooks have sent is published, and then the farewell.
+        self.stop_link();
         if remaining > 0 {
             return Err(DeadlineError { remaining });
         }

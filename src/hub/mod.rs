@@ -6,6 +6,7 @@ mod admission;
 mod builder;
 mod client;
 mod clients;
+mod cluster;
 mod hooks;
 mod lifecycle;
 mod limits;
@@ -27,22 +28,24 @@ pub use builder::HubBuilder;
 pub use client::Client;
 pub use lifecycle::{Health, HubState};
 pub use limits::{RateLimiter, TokenBucket};
-pub use rooms::MAX_ROOM_NAME;
 pub use target::{ClientId, Delivery, Target};
 
 pub(crate) use clients::{Announcements, Refused};
 
+use crate::cluster::{Cluster, Link};
 use crate::config::{Config, Limits};
 use crate::http::OriginPolicy;
 use crate::log_limit::LogLimit;
 use crate::metrics::{ErrorType, Metrics};
 use clients::Clients;
+use cluster::Port;
 use hooks::Hooks;
 use lifecycle::Lifecycle;
 use lock::{Ranked, rank};
 use reaper::Reaper;
 use rooms::Directory;
 use users::{Transitions, Users};
+use uuid::Uuid;
 
 /// The set of connections that can reach each other: a cheap handle, shared by cloning.
 ///
@@ -73,12 +76,15 @@ struct Inner {
     hooks: Hooks,
     metrics: Option<Arc<dyn Metrics>>,
     without_handler_latency: bool,
+    node_id: Box<str>,
+    /// The cluster, if the hub is in one. It knows the hub weakly.
+    link: Option<Link>,
 }
 
 impl Hub {
     /// A hub with default settings and no handlers: it serves connections that only receive.
     pub fn new() -> Self {
-        Self::from_builder(HubBuilder::default())
+        Self::from_builder(HubBuilder::default(), None)
     }
 
     /// Sets up a hub.
@@ -86,8 +92,10 @@ impl Hub {
         HubBuilder::default()
     }
 
-    fn from_builder(builder: HubBuilder) -> Self {
-        Self(Arc::new(Inner {
+    fn from_builder(builder: HubBuilder, cluster: Option<Cluster>) -> Self {
+        Self(Arc::new_cyclic(|hub| Inner {
+            node_id: cluster.as_ref().map_or_else(|| Uuid::new_v4().to_string(), |c| c.id().to_owned()).into(),
+            link: cluster.map(|settings| Link::new(settings, Port(hub.clone()))),
             clients: Ranked::default(),
             rooms: Ranked::default(),
             users: Ranked::default(),

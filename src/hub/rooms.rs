@@ -6,10 +6,8 @@ use std::sync::Arc;
 use super::Hub;
 use super::client::Client;
 use super::room::{Join, Room};
+use crate::config::MAX_ROOM_NAME;
 use crate::error::RoomError;
-
-/// Longest name of a room, in bytes.
-pub const MAX_ROOM_NAME: usize = 256;
 
 /// Every room by its name.
 pub(super) type Directory = HashMap<Arc<str>, Arc<Room>>;

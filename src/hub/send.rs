@@ -43,7 +43,8 @@ impl Recipients {
 impl Hub {
     /// Sends a message to a target, by the drop policy. Never blocks on a peer.
     ///
-    /// The order of one thread's messages is kept for each recipient.
+    /// The order of one thread's messages is kept for each recipient. In a cluster the message is queued for the other
+    /// nodes as well, after it has been sent here.
     ///
     /// ```
     /// # use wshub::{Hub, Target};
@@ -55,10 +56,68 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`SendError::ClientNotFound`] when the target is one client that is not connected. Rooms and users that do not
-    /// exist are no error: nothing is queued.
+    /// [`SendError::ClientNotFound`] when the target is one client that is not connected, and the hub is in no cluster.
+    /// Rooms and users that do not exist are no error: nothing is queued.
     pub fn send<'a>(&self, target: impl Into<Target<'a>>, message: impl Into<Message>) -> Result<Delivery, SendError> {
-        self.deliver(&target.into(), message.into(), |member, frame, delivery| {
+        let (target, message) = (target.into(), message.into());
+        let recipients = self.recipients(&target, &message)?;
+        let mut delivery = self.deliver_now(&target, &recipients, &message);
+        if self.inner().link.is_some() {
+            delivery.published = self.publish(&target, message);
+        }
+        Ok(delivery)
+    }
+
+    /// Sends to this hub's clients only.
+    pub(super) fn send_here(&self, target: &Target<'_>, message: &Message) {
+        self.deliver_now(target, &self.resolve(target), message);
+    }
+
+    /// Sends a message to a target and waits, for at most `timeout` in all, until it fits into every recipient's
+    /// queue; the drop policy does not apply. A recipient that closes is not waited for. Those for whom the time did
+    /// not suffice count as dropped, and the `on_send_timeout` hook is called for each. Blocks. Other nodes of a cluster
+    /// are neither waited for nor kept waiting: the message is queued for them first, and sent there by their policy.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Hub::send).
+    pub fn send_timeout<'a>(
+        &self,
+        target: impl Into<Target<'a>>,
+        message: impl Into<Message>,
+        timeout: Duration,
+    ) -> Result<Delivery, SendError> {
+        let deadline = deadline_after(timeout);
+        let (target, message) = (target.into(), message.into());
+        let recipients = self.recipients(&target, &message)?;
+        let published = self.inner().link.is_some() && self.publish(&target, message.clone());
+        let delivery = self.deliver(&target, &recipients, &message, |member, frame, delivery| {
+            match self.give_waiting(&member.client, frame, deadline) {
+                Ok(()) => delivery.queued += 1,
+                Err(GaveUp::Timeout) => delivery.dropped += 1,
+                Err(GaveUp::Closed) => {}
+            }
+        });
+        Ok(Delivery { published, ..delivery })
+    }
+
+    /// Batches this thread's sends until the guard is dropped: see [`Cork`].
+    pub fn cork(&self) -> Cork {
+        Cork::new()
+    }
+
+    /// The target's recipients here. Only without a cluster is it certain that a client does not exist.
+    fn recipients(&self, target: &Target<'_>, message: &Message) -> Result<Recipients, SendError> {
+        let recipients = self.resolve(target);
+        let is_unknown = matches!((&recipients, target.single()), (Recipients::None, Some(Part::Client(_))));
+        if is_unknown && self.inner().link.is_none() {
+            return Err(SendError::ClientNotFound(message.clone()));
+        }
+        Ok(recipients)
+    }
+
+    fn deliver_now(&self, target: &Target<'_>, recipients: &Recipients, message: &Message) -> Delivery {
+        self.deliver(target, recipients, message, |member, frame, delivery| {
             match self.give(&member.outbox, &member.client, frame) {
                 Sent::Queued => delivery.queued += 1,
                 Sent::Evicted(old) => {
@@ -71,48 +130,17 @@ impl Hub {
         })
     }
 
-    /// Sends a message to a target and waits, for at most `timeout` in all, until it fits into every recipient's
-    /// queue; the drop policy does not apply. A recipient that closes is not waited for. Those for whom the time did
-    /// not suffice count as dropped, and the `on_send_timeout` hook is called for each. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// As [`send`](Hub::send).
-    pub fn send_timeout<'a>(
-        &self,
-        target: impl Into<Target<'a>>,
-        message: impl Into<Message>,
-        timeout: Duration,
-    ) -> Result<Delivery, SendError> {
-        let deadline = deadline_after(timeout);
-        self.deliver(&target.into(), message.into(), |member, frame, delivery| {
-            match self.give_waiting(&member.client, frame, deadline) {
-                Ok(()) => delivery.queued += 1,
-                Err(GaveUp::Timeout) => delivery.dropped += 1,
-                Err(GaveUp::Closed) => {}
-            }
-        })
-    }
-
-    /// Batches this thread's sends until the guard is dropped: see [`Cork`].
-    pub fn cork(&self) -> Cork {
-        Cork::new()
-    }
-
     fn deliver(
         &self,
         target: &Target<'_>,
-        message: Message,
+        recipients: &Recipients,
+        message: &Message,
         mut give: impl FnMut(&Member, &Encoded, &mut Delivery),
-    ) -> Result<Delivery, SendError> {
+    ) -> Delivery {
         assert_no_lock_held();
-        let recipients = self.resolve(target);
-        if matches!((&recipients, target.single()), (Recipients::None, Some(Part::Client(_)))) {
-            return Err(SendError::ClientNotFound(message));
-        }
         let timed = !matches!(recipients, Recipients::One(_)) && self.inner().metrics.is_some();
         let started = timed.then(Instant::now);
-        let encodings = Encodings::of(&message);
+        let encodings = Encodings::of(message);
         let excluded: Vec<Client> = target.except.iter().filter_map(|id| self.client(*id)).collect();
         let mut delivery = Delivery::default();
         for member in recipients.as_slice() {
@@ -129,7 +157,7 @@ impl Hub {
         if let Some(started) = started {
             self.count(|m| m.record_broadcast_duration(started.elapsed()));
         }
-        Ok(delivery)
+        delivery
     }
 
     fn resolve(&self, target: &Target<'_>) -> Recipients {

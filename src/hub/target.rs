@@ -154,7 +154,7 @@ impl From<ClientId> for Target<'_> {
     }
 }
 
-/// What became of a message, counted in connections of this process.
+/// What became of a message, counted in connections of this hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Delivery {
@@ -164,6 +164,9 @@ pub struct Delivery {
     pub dropped: usize,
     /// Connections that cannot carry the message: a binary one for clients on event streams.
     pub refused: usize,
+    /// The message was queued for the other nodes of the cluster; whether it reaches them is not known. False without a
+    /// cluster, when their queue is full, and when all of its recipients are clients that are connected here.
+    pub published: bool,
 }
 
 #[cfg(test)]

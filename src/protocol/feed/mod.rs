@@ -25,7 +25,7 @@
 //! # Who gets it
 //!
 //! Every client of the hub, and every [`Subscriber`] that the program has registered. A hub's client has rooms and a user
-//! like any other: to reach only some, send a [`FeedEvent`]'s message to a [`Target`](crate::Target):
+//! like any other: to reach only some, send a [`FeedEvent`]'s message to a [`Target`]:
 //!
 //! ```
 //! # use wshub::{Target, protocol::feed::{Feed, FeedEvent}};

@@ -1,0 +1,313 @@
+//! What nodes send each other: JSON, the same bytes as the Go package `wshub` puts on its bus.
+//!
+//! The fields and their order are that package's `AdapterMessage`. Two more carry what it does not know, and are left
+//! out where they say nothing; its decoder ignores them.
+
+use std::error::Error;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::gojson;
+use crate::config::MAX_ROOM_NAME;
+use crate::message::Message;
+use crate::ws::MessageKind;
+
+/// One message between the nodes of a cluster.
+///
+/// The fields are public so that an adapter, a bridge or a test can read them; [`decode`](Envelope::decode) gives only
+/// envelopes in which they fit together.
+///
+/// ```
+/// let json = br#"{"node_id":"a","type":"room","room":"lobby","msg_type":1,"data":"aGVsbG8="}"#;
+/// let envelope = wshub::Envelope::decode(json)?;
+/// assert_eq!((envelope.room.as_str(), &envelope.data[..]), ("lobby", &b"hello"[..]));
+/// assert_eq!(envelope.encode(), json);
+/// # Ok::<(), wshub::EnvelopeError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// The node that sent it; a node ignores what carries its own id. Never empty.
+    pub node_id: String,
+    /// What it asks for; `type` on the wire.
+    #[serde(rename = "type")]
+    pub kind: EnvelopeKind,
+    /// The room, for `room` and `room_except`; else empty, and not on the wire.
+    #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "or_empty")]
+    pub room: String,
+    /// The user, for `user`; else empty, and not on the wire.
+    #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "or_empty")]
+    pub user_id: String,
+    /// The client, for `client`; else empty, and not on the wire.
+    #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "or_empty")]
+    pub client_id: String,
+    /// Clients that get no copy. Go nodes heed it for `broadcast_except` and `room_except` only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "or_empty")]
+    pub except: Vec<String>,
+    /// 1 for text, 2 for binary, 0 for presence.
+    pub msg_type: u8,
+    /// The payload, in base64 on the wire; for presence the JSON of a [`Presence`].
+    #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
+    pub data: Bytes,
+    /// All parts of a union of targets, on the envelope of its first part. The fields above name that part alone, for
+    /// Go nodes. Empty, and not on the wire, when the target has one part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub union: Vec<Recipient>,
+    /// This is a further part of a union: for Go nodes only, because the envelope of the first part says it all. Not
+    /// on the wire when false.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub part: bool,
+}
+
+/// What an [`Envelope`] asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EnvelopeKind {
+    /// To everyone.
+    Broadcast,
+    /// To everyone but the clients in `except`.
+    BroadcastExcept,
+    /// To a room.
+    Room,
+    /// To a room but the clients in `except`.
+    RoomExcept,
+    /// To a user's connections.
+    User,
+    /// To one client.
+    Client,
+    /// Nothing to deliver: how many clients the sending node has.
+    Presence,
+}
+
+/// One part of a target, as it crosses nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Recipient {
+    /// Everyone.
+    #[serde(rename = "all")]
+    All,
+    /// Everyone in the room.
+    #[serde(rename = "room")]
+    Room(String),
+    /// Every connection of the user.
+    #[serde(rename = "user_id")]
+    User(String),
+    /// The client of this id.
+    #[serde(rename = "client_id")]
+    Client(String),
+}
+
+impl Recipient {
+    /// Whether it can be named on the wire, where an empty name is no name.
+    fn is_valid(&self) -> bool {
+        match self {
+            Self::All => true,
+            Self::Room(name) => !name.is_empty() && name.len() <= MAX_ROOM_NAME,
+            Self::User(id) | Self::Client(id) => !id.is_empty(),
+        }
+    }
+}
+
+impl Envelope {
+    /// A message to one recipient. `None` if it cannot be named on the wire: an empty name, or a room's over
+    /// [`MAX_ROOM_NAME`](crate::MAX_ROOM_NAME).
+    pub fn message(node_id: &str, to: &Recipient, except: Vec<String>, message: &Message) -> Option<Self> {
+        let kind = match to {
+            Recipient::All if except.is_empty() => EnvelopeKind::Broadcast,
+            Recipient::All => EnvelopeKind::BroadcastExcept,
+            Recipient::Room(_) if except.is_empty() => EnvelopeKind::Room,
+            Recipient::Room(_) => EnvelopeKind::RoomExcept,
+            Recipient::User(_) => EnvelopeKind::User,
+            Recipient::Client(_) => EnvelopeKind::Client,
+        };
+        let mut envelope = Self::empty(node_id, kind);
+        match to.clone() {
+            Recipient::All => {}
+            Recipient::Room(name) => envelope.room = name,
+            Recipient::User(id) => envelope.user_id = id,
+            Recipient::Client(id) => envelope.client_id = id,
+        }
+        envelope.except = except;
+        envelope.msg_type = if message.is_text() { 1 } else { 2 };
+        envelope.data = message.payload().clone();
+        to.is_valid().then_some(envelope)
+    }
+
+    /// A node's counts.
+    pub fn presence(presence: &Presence) -> Self {
+        let data = Bytes::from(gojson::to_vec(presence));
+        Self { data, ..Self::empty(&presence.node_id, EnvelopeKind::Presence) }
+    }
+
+    fn empty(node_id: &str, kind: EnvelopeKind) -> Self {
+        Self {
+            node_id: node_id.to_owned(),
+            kind,
+            room: String::new(),
+            user_id: String::new(),
+            client_id: String::new(),
+            except: Vec::new(),
+            msg_type: 0,
+            data: Bytes::new(),
+            union: Vec::new(),
+            part: false,
+        }
+    }
+
+    /// The bytes for the wire.
+    pub fn encode(&self) -> Vec<u8> {
+        gojson::to_vec(self)
+    }
+
+    /// Reads what came over the wire. Unknown fields are ignored, and a `null` payload is an empty one.
+    ///
+    /// # Errors
+    ///
+    /// Not JSON, fields that are missing or of the wrong form, or fields that do not fit together.
+    pub fn decode(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        let envelope: Self = serde_json::from_slice(bytes).map_err(EnvelopeError::Json)?;
+        envelope.check()?;
+        Ok(envelope)
+    }
+
+    fn check(&self) -> Result<(), EnvelopeError> {
+        let refuse = |why| Err(EnvelopeError::Invalid(why));
+        if self.node_id.is_empty() {
+            return refuse("the node id is empty");
+        }
+        if self.kind == EnvelopeKind::Presence {
+            return if self.msg_type == 0 { Ok(()) } else { refuse("presence with a message type") };
+        }
+        if self.recipients().iter().any(|to| !to.is_valid()) {
+            return refuse("a room, user or client without a name, or with too long a one");
+        }
+        match self.msg_type {
+            1 if std::str::from_utf8(&self.data).is_err() => refuse("a text that is not UTF-8"),
+            1 | 2 => Ok(()),
+            _ => refuse("neither text nor binary"),
+        }
+    }
+
+    /// Whom the message is for: all parts of a union, else the one that the fields name. Empty for presence.
+    pub fn recipients(&self) -> Vec<Recipient> {
+        if !self.union.is_empty() {
+            return self.union.clone();
+        }
+        match self.kind {
+            EnvelopeKind::Broadcast | EnvelopeKind::BroadcastExcept => vec![Recipient::All],
+            EnvelopeKind::Room | EnvelopeKind::RoomExcept => vec![Recipient::Room(self.room.clone())],
+            EnvelopeKind::User => vec![Recipient::User(self.user_id.clone())],
+            EnvelopeKind::Client => vec![Recipient::Client(self.client_id.clone())],
+            EnvelopeKind::Presence => Vec::new(),
+        }
+    }
+
+    /// The message to deliver; `None` for presence.
+    pub fn into_message(self) -> Option<Message> {
+        let kind = match self.msg_type {
+            1 => MessageKind::Text,
+            2 => MessageKind::Binary,
+            _ => return None,
+        };
+        Some(Message::received(kind, self.data.into()))
+    }
+
+    /// The counts that a presence envelope carries.
+    ///
+    /// # Errors
+    ///
+    /// Not presence, or its payload is not the JSON of a [`Presence`].
+    pub fn to_presence(&self) -> Result<Presence, EnvelopeError> {
+        if self.kind != EnvelopeKind::Presence {
+            return Err(EnvelopeError::Invalid("not presence"));
+        }
+        serde_json::from_slice(&self.data).map_err(EnvelopeError::Json)
+    }
+}
+
+/// The payload of a presence envelope: how many clients a node has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Presence {
+    /// The node.
+    pub node_id: String,
+    /// Its clients.
+    pub client_count: u64,
+    /// Clients in each of its rooms.
+    #[serde(deserialize_with = "or_empty", default)]
+    pub rooms: std::collections::BTreeMap<String, u64>,
+    /// When it was sent, in Unix milliseconds by the sender's clock. For people; nothing depends on it.
+    #[serde(default)]
+    pub ts: i64,
+    /// The node is leaving. Not on the wire when false; Go nodes see a node without clients until it expires.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub gone: bool,
+}
+
+/// Why bytes are no [`Envelope`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum EnvelopeError {
+    /// More bytes than [`Cluster::max_envelope`](crate::Cluster::max_envelope) allows; how many.
+    TooLarge(usize),
+    /// Not JSON, or not of an envelope's form.
+    Json(serde_json::Error),
+    /// Fields that do not fit together.
+    Invalid(&'static str),
+}
+
+impl fmt::Display for EnvelopeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge(len) => write!(f, "an envelope of {len} bytes is too large"),
+            Self::Json(error) => error.fmt(f),
+            Self::Invalid(why) => f.write_str(why),
+        }
+    }
+}
+
+impl Error for EnvelopeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Json(error) => Some(error),
+            Self::TooLarge(_) | Self::Invalid(_) => None,
+        }
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// `null` is what Go writes for an empty slice or map.
+fn or_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Option::deserialize(from).map(Option::unwrap_or_default)
+}
+
+fn to_base64<S: Serializer>(data: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&STANDARD.encode(data))
+}
+
+fn from_base64<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+    struct Base64;
+
+    impl Visitor<'_> for Base64 {
+        type Value = Bytes;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("base64 or null")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Bytes, E> {
+            STANDARD.decode(text).map(Bytes::from).map_err(E::custom)
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<Bytes, E> {
+            Ok(Bytes::new())
+        }
+    }
+    from.deserialize_any(Base64)
+}

@@ -1,0 +1,175 @@
+//! Several hubs as one: a hub's link to a message bus.
+//!
+//! ```text
+//! hub.send ── queue ── publisher ── Adapter::publish ──▶ bus ──▶ Adapter::subscribe ── subscriber ── hub delivers
+//!             bounded  one thread                               one thread            to its own clients
+//! ```
+//!
+//! The cluster knows envelopes, not clients: it ends at [`Node`], which the hub implements.
+
+mod adapter;
+mod backoff;
+mod envelope;
+mod gojson;
+mod memory;
+mod presence;
+mod publisher;
+mod queue;
+mod settings;
+mod shared;
+mod state;
+mod subscriber;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle, ThreadId};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+pub use adapter::{Adapter, AdapterError, AdapterState, Inbox};
+pub use envelope::{Envelope, EnvelopeError, EnvelopeKind, Presence, Recipient};
+pub use memory::{MemoryAdapter, MemoryBus};
+pub use presence::ClusterNode;
+pub use settings::Cluster;
+
+pub(crate) use presence::Counts;
+pub(crate) use queue::Outgoing;
+pub(crate) use shared::Node;
+
+use crate::log_limit::LogLimit;
+use publisher::Publisher;
+use shared::Shared;
+
+/// How long the publisher may take to publish what waits when the link ends; and then how long both threads may take to
+/// come back from the adapter before they are left behind.
+const FLUSH: Duration = Duration::from_secs(1);
+/// Stack of the two threads, in bytes. They run the adapter, and the application's metrics and hooks.
+const STACK: usize = 512 * 1024;
+
+/// A hub's link to the bus: a queue, a table of nodes, two threads. It ends when it is stopped or dropped.
+pub(crate) struct Link {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Link {
+    pub(crate) fn new(settings: Cluster, node: impl Node) -> Self {
+        Self { shared: Arc::new(Shared::new(settings, Box::new(node))), threads: Mutex::default() }
+    }
+
+    /// Starts the threads.
+    pub(crate) fn start(&self) -> io::Result<()> {
+        let publisher = Publisher::new(Arc::clone(&self.shared));
+        let subscriber = Arc::clone(&self.shared);
+        self.spawn("wshub-publish", move || publisher.run())?;
+        self.spawn("wshub-subscribe", move || subscriber::run(&subscriber))
+    }
+
+    fn spawn(&self, name: &str, code: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let ended = Ended(Arc::clone(&self.shared));
+        self.shared.desk.lock().live += 1;
+        let run = move || {
+            let _ended = ended;
+            code();
+        };
+        // When it cannot be spawned, `ended` is dropped with the closure.
+        let thread = thread::Builder::new().name(name.into()).stack_size(STACK).spawn(run)?;
+        self.threads.lock().push(thread);
+        Ok(())
+    }
+
+    pub(crate) fn node_id(&self) -> &str {
+        &self.shared.settings.node_id
+    }
+
+    pub(crate) fn state(&self) -> AdapterState {
+        self.shared.desk.lock().halves.state()
+    }
+
+    /// Queues a message for the other nodes; whether it fits. Never blocks.
+    pub(crate) fn publish(&self, outgoing: Outgoing) -> bool {
+        static FULL: LogLimit = LogLimit::new();
+        {
+            let mut desk = self.shared.desk.lock();
+            if desk.stop.is_some() {
+                return false;
+            }
+            if desk.queue.push(outgoing, Instant::now()) {
+                self.shared.work.notify_one();
+                return true;
+            }
+        }
+        self.shared.node.count(&|m| m.increment_adapter_dropped());
+        if let Some(suppressed) = FULL.pass() {
+            let id = self.node_id();
+            log::warn!(target: "wshub::cluster", "{id}: too much waits to be published ({suppressed} more not logged)");
+        }
+        false
+    }
+
+    /// The clients of the other nodes.
+    pub(crate) fn remote_clients(&self) -> usize {
+        self.shared.table.as_ref().map_or(0, |table| table.lock().clients(Instant::now()))
+    }
+
+    /// The clients of the other nodes in a room.
+    pub(crate) fn remote_room(&self, name: &str) -> usize {
+        self.shared.table.as_ref().map_or(0, |table| table.lock().room(name, Instant::now()))
+    }
+
+    /// The other nodes.
+    pub(crate) fn remote_nodes(&self) -> Vec<ClusterNode> {
+        self.shared.table.as_ref().map_or_else(Vec::new, |table| table.lock().nodes(Instant::now()))
+    }
+
+    /// Publishes what waits, says farewell, closes the adapter and waits for the threads, all within about two seconds. A
+    /// thread that does not come back from the adapter is left behind. On one of the two threads it does not wait.
+    pub(crate) fn stop(&self) {
+        let until = Instant::now() + FLUSH;
+        {
+            let mut desk = self.shared.desk.lock();
+            desk.stop.get_or_insert(until);
+            self.shared.work.notify_one();
+        }
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let own: ThreadId = thread::current().id();
+        if threads.is_empty() || threads.iter().any(|t| t.thread().id() == own) {
+            // The publisher closes the adapter, and both threads end by themselves.
+            return;
+        }
+        if !self.wait_ended(until) {
+            self.shared.close();
+            if !self.wait_ended(Instant::now() + FLUSH) {
+                log::warn!(target: "wshub::cluster", "{}: the adapter does not come back", self.node_id());
+                return;
+            }
+        }
+        for thread in threads {
+            // Panics in an adapter or hook are caught; this thread has none left to tell.
+            let _ = thread.join();
+        }
+    }
+
+    fn wait_ended(&self, until: Instant) -> bool {
+        let mut desk = self.shared.desk.lock();
+        while desk.live > 0 && !self.shared.over.wait_until(&mut desk, until).timed_out() {}
+        desk.live == 0
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Counts a thread out when it ends, however it does.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.desk.lock().live -= 1;
+        self.0.over.notify_all();
+    }
+}

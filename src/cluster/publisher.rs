@@ -1,0 +1,243 @@
+//! The thread that publishes: messages in their order, heartbeats between them, and the way back after a failure.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::adapter::AdapterError;
+use super::backoff::Backoff;
+use super::envelope::{Envelope, Presence};
+use super::presence::Counts;
+use super::queue::Outgoing;
+use super::shared::Shared;
+use super::state::Half;
+use crate::log_limit::LogLimit;
+use crate::metrics::ErrorType;
+
+/// | state | does | until |
+/// | --- | --- | --- |
+/// | down | forgets what has waited too long | `retry_at`: connects |
+/// | up | publishes heartbeats that are due, then what waits | a failure: down |
+/// | stopping | publishes what waits, while up and in time, then says farewell | nothing waits |
+pub(super) struct Publisher {
+    shared: Arc<Shared>,
+    is_up: bool,
+    /// When to connect, while down.
+    retry_at: Instant,
+    backoff: Backoff,
+    /// Something has been published since the last failure: then the next is tried to be mended at once.
+    is_proven: bool,
+    pulse: Option<Pulse>,
+}
+
+/// When heartbeats are sent.
+struct Pulse {
+    interval: Duration,
+    /// When to look at the counts.
+    next: Instant,
+    /// The last heartbeat: when, and what it said.
+    last: Option<(Instant, Counts)>,
+}
+
+enum Step {
+    Connect,
+    Publish(Outgoing),
+    Beat { wanted: bool },
+    Late(usize),
+    End,
+}
+
+impl Publisher {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let now = Instant::now();
+        let (first, longest) = shared.settings.backoff;
+        // The first heartbeat is asked for when the subscription stands; without one it goes out an interval later.
+        let pulse = shared.settings.presence.map(|interval| Pulse { interval, next: now + interval, last: None });
+        let backoff = Backoff::new(first, longest);
+        Self { shared, is_up: false, retry_at: now, backoff, is_proven: false, pulse }
+    }
+
+    pub(super) fn run(mut self) {
+        loop {
+            match self.next() {
+                Step::Connect => self.connect(),
+                Step::Publish(outgoing) => self.publish(outgoing),
+                Step::Beat { wanted } => self.beat(wanted),
+                Step::Late(count) => self.lose(count, "they have waited too long"),
+                Step::End => break,
+            }
+        }
+        self.say_farewell();
+        let left = self.shared.desk.lock().queue.len();
+        if left > 0 {
+            self.lose(left, "the hub has ended");
+        }
+        self.shared.close();
+    }
+
+    /// Sleeps until there is something to do.
+    fn next(&mut self) -> Step {
+        let shared = Arc::clone(&self.shared);
+        let mut desk = shared.desk.lock();
+        loop {
+            let now = Instant::now();
+            let late = desk.queue.drop_late(now, shared.settings.max_age);
+            if late > 0 {
+                return Step::Late(late);
+            }
+            if desk.stop.is_some_and(|until| now >= until) {
+                return Step::End;
+            }
+            if std::mem::take(&mut desk.check) {
+                self.is_up = false;
+                self.retry_at = now;
+            }
+            let mut wake = None;
+            if self.is_up {
+                if let Some(pulse) = &self.pulse {
+                    let (due, wanted) = pulse.due(desk.beat);
+                    if now >= due {
+                        desk.beat = desk.beat && !wanted;
+                        return Step::Beat { wanted };
+                    }
+                    wake = Some(due);
+                }
+                if let Some(outgoing) = desk.queue.pop() {
+                    return Step::Publish(outgoing);
+                }
+            } else if now >= self.retry_at {
+                return Step::Connect;
+            } else {
+                let too_late = desk.queue.oldest().map(|since| since + shared.settings.max_age);
+                wake = Some(too_late.map_or(self.retry_at, |at| at.min(self.retry_at)));
+            }
+            if desk.stop.is_some() {
+                return Step::End;
+            }
+            match wake {
+                Some(at) => _ = shared.work.wait_until(&mut desk, at),
+                None => shared.work.wait(&mut desk),
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        let result = self.shared.call(|| self.shared.settings.adapter.connect());
+        match result {
+            Ok(()) => {
+                self.is_up = true;
+                self.shared.report(Half::Publish, Ok(()));
+                if self.pulse.as_ref().is_some_and(|p| p.last.is_some()) {
+                    self.shared.desk.lock().beat = true;
+                }
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// The connection has failed: connects again, at once if it had worked, else later.
+    fn fail(&mut self, error: &AdapterError) {
+        self.is_up = false;
+        let wait = if std::mem::take(&mut self.is_proven) { Duration::ZERO } else { self.backoff.next() };
+        self.retry_at = Instant::now() + wait;
+        self.shared.report(Half::Publish, Err(error));
+    }
+
+    fn publish(&mut self, outgoing: Outgoing) {
+        if outgoing.message.len() > self.shared.settings.max_envelope {
+            return self.lose(1, "one is larger than an envelope may be");
+        }
+        let shared = Arc::clone(&self.shared);
+        for envelope in outgoing.envelopes(&shared.settings.node_id) {
+            let bytes = envelope.encode();
+            if bytes.len() > shared.settings.max_envelope {
+                return self.lose(1, "one is larger than an envelope may be");
+            }
+            if !self.put(&bytes) {
+                return self.lose(1, "publishing failed");
+            }
+        }
+        shared.node.count(&|m| m.increment_adapter_published());
+    }
+
+    /// Hands bytes to the adapter; whether it took them.
+    fn put(&mut self, bytes: &[u8]) -> bool {
+        match self.shared.call(|| self.shared.settings.adapter.publish(bytes)) {
+            Ok(()) => {
+                self.is_proven = true;
+                self.backoff.reset();
+                true
+            }
+            Err(AdapterError::Rejected(why)) => {
+                static REJECTED: LogLimit = LogLimit::new();
+                self.shared.count_error(ErrorType::AdapterPublish);
+                if let Some(suppressed) = REJECTED.pass() {
+                    log::warn!(target: "wshub::cluster", "the bus refused: {why} ({suppressed} more not logged)");
+                }
+                false
+            }
+            Err(error) => {
+                self.fail(&error);
+                false
+            }
+        }
+    }
+
+    fn lose(&self, count: usize, why: &str) {
+        static LOST: LogLimit = LogLimit::new();
+        (0..count).for_each(|_| self.shared.node.count(&|m| m.increment_adapter_dropped()));
+        if let Some(suppressed) = LOST.pass() {
+            let id = &self.shared.settings.node_id;
+            log::warn!(target: "wshub::cluster", "{id}: {count} messages lost: {why} ({suppressed} more not logged)");
+        }
+    }
+
+    /// Tells this node's counts, if that is asked for, due, or they have changed.
+    fn beat(&mut self, wanted: bool) {
+        self.shared.expire_nodes();
+        let (Some(counts), Some(pulse)) = (self.shared.node.counts(), &mut self.pulse) else { return };
+        let now = Instant::now();
+        pulse.next = now + pulse.interval / 2;
+        if !wanted && pulse.has_said(&counts, now) {
+            return;
+        }
+        let presence = presence(&self.shared.settings.node_id, &counts, false);
+        pulse.last = Some((now, counts));
+        self.put(&Envelope::presence(&presence).encode());
+    }
+
+    fn say_farewell(&mut self) {
+        let has_beaten = self.pulse.as_ref().is_some_and(|p| p.last.is_some());
+        if has_beaten && self.is_up {
+            let presence = presence(&self.shared.settings.node_id, &Counts::default(), true);
+            self.put(&Envelope::presence(&presence).encode());
+        }
+    }
+}
+
+impl Pulse {
+    /// When to look at the counts next, and whether a heartbeat is asked for: at most ten in an interval are.
+    fn due(&self, wanted: bool) -> (Instant, bool) {
+        if !wanted {
+            return (self.next, false);
+        }
+        (self.last.as_ref().map_or(self.next.min(Instant::now()), |(at, _)| *at + self.interval / 10), true)
+    }
+
+    /// Whether the last heartbeat said this already, less than half an interval ago or so.
+    fn has_said(&self, counts: &Counts, now: Instant) -> bool {
+        let said = |(at, said): &(Instant, Counts)| said == counts && now - *at < self.interval * 3 / 4;
+        self.last.as_ref().is_some_and(said)
+    }
+}
+
+fn presence(node_id: &str, counts: &Counts, gone: bool) -> Presence {
+    let ts = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let rooms = counts.rooms.iter().map(|(name, count)| (name.clone(), *count as u64)).collect();
+    Presence {
+        node_id: node_id.to_owned(),
+        client_count: counts.clients as u64,
+        rooms,
+        ts: i64::try_from(ts.as_millis()).unwrap_or(i64::MAX),
+        gone,
+    }
+}

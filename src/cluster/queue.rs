@@ -1,0 +1,138 @@
+//! What waits to be published: bounded in messages, in bytes and in time.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::envelope::{Envelope, Recipient};
+use crate::message::Message;
+
+/// A message on its way to other nodes. Encoding it is left to the publisher's thread.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    /// At least one, each at most once.
+    pub(crate) to: Vec<Recipient>,
+    pub(crate) except: Vec<String>,
+    pub(crate) message: Message,
+}
+
+impl Outgoing {
+    /// One envelope for each recipient, each made when it is asked for. Where there are several, the first tells nodes
+    /// that understand it the whole union, and the others are for those that do not.
+    pub(super) fn envelopes(self, node_id: &str) -> impl Iterator<Item = Envelope> {
+        let union = if self.to.len() > 1 { self.to.clone() } else { Vec::new() };
+        let Self { to, except, message } = self;
+        let envelope = move |to: &Recipient| Envelope::message(node_id, to, except.clone(), &message);
+        let mut envelopes = (0..to.len()).filter_map(move |at| envelope(&to[at]));
+        let first = envelopes.next().map(|first| Envelope { union, ..first });
+        first.into_iter().chain(envelopes.map(|rest| Envelope { part: true, ..rest }))
+    }
+
+    /// Bytes in memory, roughly.
+    fn size(&self) -> usize {
+        let name = |to: &Recipient| match to {
+            Recipient::All => 0,
+            Recipient::Room(name) | Recipient::User(name) | Recipient::Client(name) => name.len(),
+        };
+        let names: usize = self.to.iter().map(name).chain(self.except.iter().map(String::len)).map(|n| n + 24).sum();
+        size_of::<Waiting>() + names + self.message.len()
+    }
+}
+
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    size: usize,
+    outgoing: Outgoing,
+}
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+    max_messages: usize,
+    max_bytes: usize,
+}
+
+impl Queue {
+    pub(super) fn new(max_messages: usize, max_bytes: usize) -> Self {
+        Self { waiting: VecDeque::new(), bytes: 0, max_messages, max_bytes }
+    }
+
+    /// False if it does not fit. What is larger than the whole queue fits into an empty one.
+    pub(super) fn push(&mut self, outgoing: Outgoing, now: Instant) -> bool {
+        let size = outgoing.size();
+        let is_over = self.waiting.len() >= self.max_messages || self.bytes.saturating_add(size) > self.max_bytes;
+        if is_over && !self.waiting.is_empty() {
+            return false;
+        }
+        self.bytes += size;
+        self.waiting.push_back(Waiting { since: now, size, outgoing });
+        true
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Outgoing> {
+        let first = self.waiting.pop_front()?;
+        self.bytes -= first.size;
+        if self.waiting.is_empty() {
+            // After a crowd has waited, its memory goes too.
+            self.waiting.shrink_to(64);
+        }
+        Some(first.outgoing)
+    }
+
+    /// Forgets what has waited for longer than `age`; how many.
+    pub(super) fn drop_late(&mut self, now: Instant, age: Duration) -> usize {
+        let mut late = 0;
+        while self.waiting.front().is_some_and(|w| now.saturating_duration_since(w.since) > age) {
+            self.pop();
+            late += 1;
+        }
+        late
+    }
+
+    /// Since when the first has waited.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.waiting.front().map(|w| w.since)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outgoing(len: usize) -> Outgoing {
+        Outgoing { to: vec![Recipient::All], except: Vec::new(), message: Message::binary(vec![0; len]) }
+    }
+
+    #[test]
+    fn bounded_in_messages_bytes_and_time() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut queue = Queue::new(3, 10_000);
+        assert!(queue.push(outgoing(20_000), now), "into an empty queue");
+        assert!(!queue.push(outgoing(0), now));
+        assert_eq!(queue.pop().map(|o| o.message.len()), Some(20_000));
+        assert!((1..=3).all(|n| queue.push(outgoing(n), now + second * 2)));
+        assert!(!queue.push(outgoing(4), now), "three messages");
+        assert_eq!((queue.oldest(), queue.drop_late(now + second * 3, second)), (Some(now + second * 2), 0));
+        assert_eq!(queue.drop_late(now + second * 4, second), 3);
+        assert_eq!((queue.bytes, queue.len(), queue.oldest()), (0, 0, None));
+    }
+
+    #[test]
+    fn a_union_is_one_envelope_a_part_and_the_first_tells_all() {
+        let to = vec![Recipient::Room("r".into()), Recipient::User("u".into())];
+        let union = Outgoing { to: to.clone(), except: vec!["x".into()], message: "m".into() };
+        let envelopes: Vec<_> = union.envelopes("n").collect();
+        assert_eq!(envelopes.len(), 2);
+        assert_eq!((&envelopes[0].union, envelopes[0].part, &envelopes[0].room[..]), (&to, false, "r"));
+        assert_eq!((&envelopes[1].union[..], envelopes[1].part, &envelopes[1].user_id[..]), (&[][..], true, "u"));
+        assert!(envelopes.iter().all(|e| e.except == ["x"]));
+        let single: Vec<_> = outgoing(1).envelopes("n").collect();
+        assert_eq!((single.len(), single[0].union.len(), single[0].part), (1, 0, false));
+    }
+}

@@ -1,0 +1,245 @@
+//! What the publisher, the subscriber and the hub share.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::adapter::{AdapterError, AdapterState, Receiver};
+use super::envelope::{Envelope, EnvelopeError, EnvelopeKind, Recipient};
+use super::gojson;
+use super::presence::{Counts, Heard, Table};
+use super::queue::Queue;
+use super::settings::Cluster;
+use super::state::{Half, Halves};
+use crate::log_limit::LogLimit;
+use crate::message::Message;
+use crate::metrics::{ErrorType, Metrics};
+use crate::outbox::Cork;
+
+/// The hub, as the cluster sees it. No method blocks on a client; all do nothing when the hub is gone.
+pub(crate) trait Node: Send + Sync + 'static {
+    /// Delivers to this node's clients.
+    fn deliver(&self, to: &[Recipient], except: &[String], message: Message);
+    /// This node's clients; `None` when the hub is gone.
+    fn counts(&self) -> Option<Counts>;
+    /// Counts something.
+    fn count(&self, what: &dyn Fn(&dyn Metrics));
+    /// Runs the application's code, and catches its panics.
+    fn guarded(&self, what: &str, code: &dyn Fn());
+}
+
+pub(super) struct Shared {
+    pub(super) settings: Cluster,
+    pub(super) node: Box<dyn Node>,
+    pub(super) desk: Mutex<Desk>,
+    /// There is work for the publisher.
+    pub(super) work: Condvar,
+    /// The link closes, or a thread has ended.
+    pub(super) over: Condvar,
+    pub(super) table: Option<Mutex<Table>>,
+    /// How this node's own envelopes begin: buses hand them back.
+    own: Vec<u8>,
+}
+
+/// What is to be done. Its lock is a leaf: nothing is called under it.
+pub(super) struct Desk {
+    pub(super) queue: Queue,
+    pub(super) halves: Halves,
+    /// The connection for publishing is to be looked after, because the subscription was lost or regained.
+    pub(super) check: bool,
+    /// A heartbeat is wanted soon.
+    pub(super) beat: bool,
+    /// The link is to end; until when the publisher may finish what waits.
+    pub(super) stop: Option<Instant>,
+    /// The adapter is closed, or being closed: nothing is received any more.
+    pub(super) closed: bool,
+    /// Threads that run.
+    pub(super) live: usize,
+}
+
+impl Shared {
+    pub(super) fn new(settings: Cluster, node: Box<dyn Node>) -> Self {
+        let own = [&b"{\"node_id\":"[..], &gojson::to_vec(&settings.node_id), b","].concat();
+        let table = settings.presence.map(|interval| Mutex::new(Table::new(interval.saturating_mul(3))));
+        let desk = Desk {
+            queue: Queue::new(settings.queue_messages, settings.queue_bytes),
+            halves: Halves::default(),
+            check: false,
+            beat: false,
+            stop: None,
+            closed: false,
+            live: 0,
+        };
+        Self { settings, node, desk: Mutex::new(desk), work: Condvar::new(), over: Condvar::new(), table, own }
+    }
+
+    /// Calls the adapter. A panic in it is an error like others.
+    pub(super) fn call(&self, code: impl FnOnce() -> Result<(), AdapterError>) -> Result<(), AdapterError> {
+        catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|_| {
+            log::error!(target: "wshub::cluster", "the adapter panicked");
+            self.count_error(ErrorType::Panic);
+            Err(AdapterError::unavailable("the adapter panicked"))
+        })
+    }
+
+    pub(super) fn count_error(&self, error: ErrorType) {
+        self.node.count(&|m| m.increment_errors(error));
+    }
+
+    /// Notes that one half of the link works or has failed; counts and logs what that changes.
+    pub(super) fn report(&self, half: Half, result: Result<(), &AdapterError>) {
+        let (before, has_changed, after) = {
+            let mut desk = self.desk.lock();
+            let before = desk.halves.state();
+            (before, desk.halves.set(half, result.is_ok()), desk.halves.state())
+        };
+        if let Err(error) = result {
+            let (counts_as, what) = match half {
+                Half::Publish => (ErrorType::AdapterPublish, "publishing"),
+                Half::Subscribe => (ErrorType::AdapterSubscribe, "the subscription"),
+            };
+            self.count_error(counts_as);
+            // Once for each outage, not for each attempt.
+            let level = if has_changed { log::Level::Warn } else { log::Level::Debug };
+            log::log!(target: "wshub::cluster", level, "{}: {what} failed: {error}", self.settings.node_id);
+        }
+        self.report_change(before, after);
+    }
+
+    fn report_change(&self, before: AdapterState, after: AdapterState) {
+        if before == after {
+            return;
+        }
+        log::info!(target: "wshub::cluster", "{}: {after} (was {before})", self.settings.node_id);
+        if after == AdapterState::Connected {
+            self.node.count(&|m| m.increment_adapter_connects());
+        } else if before == AdapterState::Connected {
+            self.node.count(&|m| m.increment_adapter_disconnects());
+        }
+    }
+
+    /// Ends the link: the adapter lets go of the bus. Does nothing the second time.
+    pub(super) fn close(&self) {
+        let before = {
+            let mut desk = self.desk.lock();
+            desk.closed = true;
+            let before = desk.halves.state();
+            desk.halves.close();
+            before
+        };
+        self.over.notify_all();
+        if before != AdapterState::Closed {
+            // What an adapter makes of its own end is nobody's concern any more.
+            let _ = self.call(|| {
+                self.settings.adapter.close();
+                Ok(())
+            });
+            self.report_change(before, AdapterState::Closed);
+        }
+    }
+
+    fn refuse(&self, error: &EnvelopeError, bytes: &[u8]) {
+        static REFUSED: LogLimit = LogLimit::new();
+        self.count_error(ErrorType::AdapterDecode);
+        if let Some(suppressed) = REFUSED.pass() {
+            // Not the text of JSON errors: it quotes what came.
+            let why = match error {
+                EnvelopeError::Json(error) => format!("{:?} error at column {}", error.classify(), error.column()),
+                other => other.to_string(),
+            };
+            log::warn!(target: "wshub::cluster", "no envelope came: {why} ({suppressed} more not logged)");
+        }
+        if let Some(hook) = &self.settings.on_decode_error {
+            self.node.guarded("on_decode_error", &|| hook(error, bytes));
+        }
+    }
+
+    fn accept(&self, bytes: &[u8]) -> Result<(), EnvelopeError> {
+        if bytes.len() > self.settings.max_envelope {
+            return Err(EnvelopeError::TooLarge(bytes.len()));
+        }
+        if bytes.starts_with(&self.own) {
+            return Ok(());
+        }
+        let envelope = Envelope::decode(bytes)?;
+        // What is published is never received, and what is received is never published: nothing goes round.
+        if envelope.node_id == self.settings.node_id || envelope.part {
+            return Ok(());
+        }
+        if envelope.kind == EnvelopeKind::Presence {
+            return self.hear(envelope);
+        }
+        let to = envelope.recipients();
+        let mut envelope = envelope;
+        let except = std::mem::take(&mut envelope.except);
+        if let Some(message) = envelope.into_message() {
+            self.node.count(&|m| m.increment_adapter_received());
+            self.node.deliver(&to, &except, message);
+        }
+        Ok(())
+    }
+
+    fn hear(&self, envelope: Envelope) -> Result<(), EnvelopeError> {
+        let Some(table) = &self.table else { return Ok(()) };
+        let beat = envelope.to_presence()?;
+        let id = envelope.node_id.clone();
+        let heard = table.lock().hear(envelope.node_id, beat, Instant::now());
+        match heard {
+            Heard::New => {
+                log::info!(target: "wshub::cluster", "{}: node {id} has come", self.settings.node_id);
+                // It does not know this node yet.
+                self.desk.lock().beat = true;
+                self.work.notify_one();
+            }
+            Heard::Gone => log::info!(target: "wshub::cluster", "{}: node {id} has left", self.settings.node_id),
+            Heard::Known { changes: 0 } | Heard::Ignored => {}
+            Heard::Known { changes } => log::debug!(target: "wshub::cluster", "node {id}: {changes} counts changed"),
+        }
+        Ok(())
+    }
+
+    /// Forgets nodes that are silent.
+    pub(super) fn expire_nodes(&self) {
+        let Some(table) = &self.table else { return };
+        let expired = table.lock().expire(Instant::now());
+        for id in expired {
+            log::warn!(target: "wshub::cluster", "{}: node {id} is silent and counts as gone", self.settings.node_id);
+        }
+    }
+}
+
+impl Receiver for Shared {
+    fn subscribed(&self) {
+        self.report(Half::Subscribe, Ok(()));
+        let mut desk = self.desk.lock();
+        // The bus is there: publishing need not wait any longer. And what other nodes answer to a heartbeat comes now.
+        desk.check = true;
+        desk.beat = true;
+        self.work.notify_one();
+    }
+
+    fn receive(&self, envelope: &[u8]) {
+        if self.is_closed() {
+            return;
+        }
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            if let Err(error) = self.accept(envelope) {
+                self.refuse(&error, envelope);
+            }
+        }));
+        if result.is_err() {
+            log::error!(target: "wshub::cluster", "a bug: delivering an envelope panicked");
+            self.count_error(ErrorType::Panic);
+        }
+    }
+
+    fn receive_all(&self, envelopes: &mut dyn Iterator<Item = &[u8]>) {
+        let _cork = Cork::new();
+        envelopes.for_each(|envelope| self.receive(envelope));
+    }
+
+    fn is_closed(&self) -> bool {
+        self.desk.lock().closed
+    }
+}

@@ -1,0 +1,134 @@
+//! The hub as a node of a cluster: targets to and from envelopes, and counts over all nodes.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::io;
+use std::sync::Weak;
+
+use super::target::Part;
+use super::{Client, ClientId, Hub, Inner, Target};
+use crate::cluster::{AdapterState, ClusterNode, Counts, Link, Node, Outgoing, Recipient};
+use crate::config::MAX_ROOM_NAME;
+use crate::message::Message;
+use crate::metrics::Metrics;
+
+impl Hub {
+    /// The hub's name in its cluster: [`Cluster::node_id`](crate::Cluster::node_id), or a random UUID.
+    pub fn node_id(&self) -> &str {
+        &self.inner().node_id
+    }
+
+    /// How the hub stands with its message bus; `None` without one.
+    pub fn adapter_state(&self) -> Option<AdapterState> {
+        self.inner().link.as_ref().map(Link::state)
+    }
+
+    /// Connected clients on all nodes, as far as heartbeats have told: exact within one interval after a change. Without
+    /// [`Cluster::presence`](crate::Cluster::presence), the clients of this node.
+    pub fn global_client_count(&self) -> usize {
+        let elsewhere = self.inner().link.as_ref().map_or(0, Link::remote_clients);
+        self.client_count().saturating_add(elsewhere)
+    }
+
+    /// Clients in the room on all nodes; as [`global_client_count`](Hub::global_client_count).
+    pub fn global_room_count(&self, room: &str) -> usize {
+        let elsewhere = self.inner().link.as_ref().map_or(0, |link| link.remote_room(room));
+        self.room_count(room).saturating_add(elsewhere)
+    }
+
+    /// Every node that heartbeats tell of, this one first and the others by id. For dashboards, not for hot paths.
+    pub fn cluster_nodes(&self) -> Vec<ClusterNode> {
+        let Counts { clients, rooms } = self.counts_here();
+        let mut nodes = vec![ClusterNode::own(self.node_id(), clients, rooms)];
+        nodes.extend(self.inner().link.iter().flat_map(Link::remote_nodes));
+        nodes
+    }
+
+    fn counts_here(&self) -> Counts {
+        let rooms = self.rooms().into_iter().map(|(name, count)| (name.as_ref().to_owned(), count)).collect();
+        Counts { clients: self.client_count(), rooms }
+    }
+
+    pub(super) fn start_link(&self) -> io::Result<()> {
+        self.inner().link.as_ref().map_or(Ok(()), Link::start)
+    }
+
+    pub(super) fn stop_link(&self) {
+        if let Some(link) = &self.inner().link {
+            link.stop();
+        }
+    }
+
+    /// Queues the message for the other nodes; whether anything was queued. Clients that are connected here need no
+    /// other node.
+    pub(super) fn publish(&self, target: &Target<'_>, message: Message) -> bool {
+        let Some(link) = &self.inner().link else { return false };
+        let to = self.remote_recipients(target);
+        let except = target.except.iter().map(ToString::to_string).collect();
+        !to.is_empty() && link.publish(Outgoing { to, except, message })
+    }
+
+    /// The parts of the target that may have clients elsewhere, each once. Everyone includes all others.
+    fn remote_recipients(&self, target: &Target<'_>) -> Vec<Recipient> {
+        if target.parts().any(|part| *part == Part::All) {
+            return vec![Recipient::All];
+        }
+        let elsewhere = target.parts().filter_map(|part| match part {
+            Part::All => None,
+            Part::Room(name) if name.is_empty() || name.len() > MAX_ROOM_NAME => None,
+            Part::Room(name) => Some(Recipient::Room(name.to_string())),
+            Part::User(id) if id.is_empty() => None,
+            Part::User(id) => Some(Recipient::User(id.to_string())),
+            Part::Client(id) if self.client(*id).is_some() => None,
+            Part::Client(id) => Some(Recipient::Client(id.to_string())),
+        });
+        if target.single().is_some() {
+            return elsewhere.collect();
+        }
+        let mut seen = HashSet::new();
+        elsewhere.filter(|to| seen.insert(to.clone())).collect()
+    }
+}
+
+/// The hub's face towards its link. It does not keep the hub alive.
+pub(super) struct Port(pub(super) Weak<Inner>);
+
+impl Port {
+    fn hub(&self) -> Option<Hub> {
+        self.0.upgrade().map(Hub)
+    }
+}
+
+impl Node for Port {
+    fn deliver(&self, to: &[Recipient], except: &[String], message: Message) {
+        let Some(hub) = self.hub() else { return };
+        let mut target = Target::rooms::<Cow<'_, str>>([]);
+        for recipient in to {
+            target = target.and(match recipient {
+                Recipient::All => Target::all(),
+                Recipient::Room(name) => Target::room(name.as_str()),
+                Recipient::User(id) => Target::user(id.as_str()),
+                // An id of another form is none of ours.
+                Recipient::Client(id) => Target::clients(id.parse::<ClientId>()),
+            });
+        }
+        let target = target.except_all(except.iter().filter_map(|id| id.parse().ok()));
+        hub.send_here(&target, &message);
+    }
+
+    fn counts(&self) -> Option<Counts> {
+        Some(self.hub()?.counts_here())
+    }
+
+    fn count(&self, what: &dyn Fn(&dyn Metrics)) {
+        if let Some(hub) = self.hub() {
+            hub.count(what);
+        }
+    }
+
+    fn guarded(&self, what: &str, code: &dyn Fn()) {
+        if let Some(hub) = self.hub() {
+            hub.guarded(None::<&Client>, what, code);
+        }
+    }
+}
