@@ -5,54 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::handle::Inner;
-use super::{Conn, Message, Relay};
-use crate::{ConfigError, HandlerResult, Hub, HubBuilder, Rejection, RequestHead};
+use super::Message;
+use super::types::{Authenticate, Conn, DevicePolicy, Inner, Relay, RelayBuilder};
+use crate::{ConfigError, HandlerResult, Hub, HubBuilder};
 
-/// Who a connection is. Neither id is empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// The user; for a device's relay, the user that runs it.
-    pub user: String,
-    /// The device that the connection relays; `None` for a connection of the user's.
-    pub device: Option<String>,
-}
-
-/// What happens when a relay comes for a device that has one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum DevicePolicy {
-    /// The newer wins: the older is closed with 4001 and the reason `replaced`. The default.
-    #[default]
-    Replace,
-    /// The newer is refused with 409, until the older has ended.
-    Refuse,
-}
-
-type Authenticate = dyn Fn(&RequestHead) -> Result<Identity, Rejection> + Send + Sync;
-/// Gives the devices of a user; `None` when that has failed.
-type Loader = dyn Fn(&str) -> Option<Vec<String>> + Send + Sync;
 /// Any error; `?` and `.into()` make one.
 type LoadError = Box<dyn Error + Send + Sync>;
-type OfConn = dyn Fn(&Conn) + Send + Sync;
-type OfId = dyn Fn(&Relay, &str) + Send + Sync;
-type OfMessage = dyn Fn(&Conn, Message) -> HandlerResult + Send + Sync;
-
-/// Builds a [`Relay`]. Every hook is optional and replaces the one set before. They run without any lock held, on the
-/// threads of connections.
-#[must_use = "a builder does nothing until it is built"]
-pub struct RelayBuilder {
-    pub(super) authenticate: Box<Authenticate>,
-    pub(super) loader: Box<Loader>,
-    pub(super) policy: DevicePolicy,
-    pub(super) rate: Option<(u32, Duration)>,
-    pub(super) on_connect: Option<Box<OfConn>>,
-    pub(super) on_message: Option<Box<OfMessage>>,
-    pub(super) on_user_connect: Option<Box<OfId>>,
-    pub(super) on_user_disconnect: Option<Box<OfId>>,
-    pub(super) on_device_connect: Option<Box<OfId>>,
-    pub(super) on_device_disconnect: Option<Box<OfId>>,
-}
 
 impl RelayBuilder {
     pub(super) fn new(authenticate: Box<Authenticate>) -> Self {

@@ -74,13 +74,11 @@ mod conn;
 mod devices;
 mod handle;
 mod message;
-
 mod subscriptions;
+mod types;
 
-pub use builder::{DevicePolicy, Identity, RelayBuilder};
-pub use conn::Conn;
-pub use handle::Relay;
 pub use message::Message;
+pub use types::{Conn, DevicePolicy, Identity, Relay, RelayBuilder};
 
 /// The close code of a relay connection whose device has got a newer one; the reason is `replaced`.
 pub const REPLACED: u16 = 4001;
