@@ -1,5 +1,6 @@
 //! Setting up a relay: who connects, what it may see, and the application's code.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +9,14 @@ use super::Message;
 use super::types::{Authenticate, Conn, DevicePolicy, Inner, Relay, RelayBuilder};
 use crate::{ConfigError, HandlerResult, Hub, HubBuilder};
 
+/// Any error; `?` and `.into()` make one.
+type LoadError = Box<dyn Error + Send + Sync>;
+
 impl RelayBuilder {
     pub(super) fn new(authenticate: Box<Authenticate>) -> Self {
         Self {
             authenticate,
-            loader: Box::new(|_| Vec::new()),
+            loader: Box::new(|_| Some(Vec::new())),
             policy: DevicePolicy::default(),
             rate: None,
             on_connect: None,
@@ -26,8 +30,11 @@ impl RelayBuilder {
 
     /// Sets where the devices of a user come from; default none. It may block: only the connection that needs its
     /// result waits.
-    pub fn loader(mut self, loader: impl Fn(&str) -> Vec<String> + Send + Sync + 'static) -> Self {
-        self.loader = Box::new(loader);
+    ///
+    /// An error is logged, and the user sees no device until a later load succeeds: the next connection of the user and
+    /// the next invalidation load again.
+    pub fn loader(mut self, loader: impl Fn(&str) -> Result<Vec<String>, LoadError> + Send + Sync + 'static) -> Self {
+        self.loader = Box::new(move |user| loader(user).inspect_err(log_failure).ok());
         self
     }
 
@@ -102,6 +109,11 @@ impl RelayBuilder {
         let hub = inner.hooks(change(Hub::builder())).build()?;
         Ok(Relay::new(inner, hub))
     }
+}
+
+/// Without the user, who is nobody's business here.
+fn log_failure(error: &LoadError) {
+    log::error!(target: "wshub::relay", "loading a user's devices failed: {error}");
 }
 
 impl fmt::Debug for RelayBuilder {

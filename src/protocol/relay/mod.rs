@@ -11,7 +11,7 @@
 //!     let user = head.query_param("user").ok_or_else(Rejection::unauthorized)?;
 //!     Ok(Identity { user, device: head.query_param("device") })
 //! })
-//! .loader(|user| if user == "ann" { vec!["lock".into()] } else { Vec::new() })
+//! .loader(|user| Ok(if user == "ann" { vec!["lock".into()] } else { Vec::new() }))
 //! .on_message(|conn, mut message| {
 //!     match conn.device() {
 //!         // From the lock to everybody who may see it.

@@ -32,7 +32,8 @@ pub enum DevicePolicy {
 }
 
 pub(super) type Authenticate = dyn Fn(&RequestHead) -> Result<Identity, Rejection> + Send + Sync;
-type Loader = dyn Fn(&str) -> Vec<String> + Send + Sync;
+/// Gives the devices of a user; `None` when that has failed.
+type Loader = dyn Fn(&str) -> Option<Vec<String>> + Send + Sync;
 type OfConn = dyn Fn(&Conn) + Send + Sync;
 type OfId = dyn Fn(&Relay, &str) + Send + Sync;
 type OfMessage = dyn Fn(&Conn, Message) -> HandlerResult + Send + Sync;
