@@ -2,6 +2,8 @@
 //! to. Every read has a deadline.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses a part, and a test may fail by a panic")]
 
+pub(crate) mod bus;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
