@@ -12,6 +12,9 @@ pub mod lifecycle {}
 #[doc = include_str!("guide/embedding.md")]
 pub mod embedding {}
 
+#[doc = include_str!("guide/cluster.md")]
+pub mod cluster {}
+
 /// The README's code compiles too.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
