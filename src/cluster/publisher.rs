@@ -172,7 +172,7 @@ impl Publisher {
                 true
             }
             Err(AdapterError::Rejected(why)) => {
-                static REJECTED: LogLimit = LogLimit::new();
+                static REJECTED: LogLimit = LogLimit::seldom();
                 self.shared.count_error(ErrorType::AdapterPublish);
                 if let Some(suppressed) = REJECTED.pass() {
                     log::warn!(target: "wshub::cluster", "the bus refused: {why} ({suppressed} more not logged)");
@@ -187,7 +187,7 @@ impl Publisher {
     }
 
     fn lose(&self, count: usize, why: &str) {
-        static LOST: LogLimit = LogLimit::new();
+        static LOST: LogLimit = LogLimit::seldom();
         (0..count).for_each(|_| self.shared.node.count(&|m| m.increment_adapter_dropped()));
         if let Some(suppressed) = LOST.pass() {
             let id = &self.shared.settings.node_id;
