@@ -64,8 +64,11 @@ pub struct Config {
     pub write_timeout: Duration,
     /// How long a peer may send nothing before a ping is sent; default 54 s. Must be below `pong_timeout`.
     pub ping_period: Duration,
-    /// How long a peer may send nothing before the connection counts as dead; default 60 s. 0 = for ever, no pings.
+    /// How long a peer may send nothing before the connection counts as dead; default 60 s. 0 = for ever, no pings. On
+    /// event streams, whose peers never send: how long it may leave bytes unacknowledged (TCP on Linux only).
     pub pong_timeout: Duration,
+    /// The pause between the comments that keep an event stream from looking dead to proxies; default 15 s. 0 = none.
+    pub heartbeat: Duration,
     /// How long a close may take: flushing the queue, sending the close frame, waiting for the peer's; default 5 s.
     /// Not 0.
     pub close_timeout: Duration,
@@ -108,6 +111,7 @@ impl Default for Config {
             write_timeout: Duration::from_secs(10),
             ping_period: Duration::from_secs(54),
             pong_timeout: Duration::from_secs(60),
+            heartbeat: Duration::from_secs(15),
             close_timeout: Duration::from_secs(5),
             queue_messages: 256,
             queue_bytes: 1024 * 1024,
@@ -136,6 +140,8 @@ impl Config {
         ping_period: Duration,
         /// Sets [`Config::pong_timeout`](#structfield.pong_timeout).
         pong_timeout: Duration,
+        /// Sets [`Config::heartbeat`](#structfield.heartbeat).
+        heartbeat: Duration,
         /// Sets [`Config::close_timeout`](#structfield.close_timeout).
         close_timeout: Duration,
         /// Sets [`Config::queue_messages`](#structfield.queue_messages).

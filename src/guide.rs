@@ -15,6 +15,24 @@ pub mod embedding {}
 #[doc = include_str!("guide/cluster.md")]
 pub mod cluster {}
 
+#[doc = include_str!("guide/seeds.md")]
+pub mod seeds {
+    #[doc = include_str!("guide/seeds/relay.md")]
+    pub mod relay {}
+
+    #[doc = include_str!("guide/seeds/events.md")]
+    pub mod events {}
+
+    #[doc = include_str!("guide/seeds/feed.md")]
+    pub mod feed {}
+
+    #[doc = include_str!("guide/seeds/hub.md")]
+    pub mod hub {}
+
+    #[doc = include_str!("guide/seeds/rooms.md")]
+    pub mod rooms {}
+}
+
 /// The README's code compiles too.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

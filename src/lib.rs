@@ -36,11 +36,12 @@
 //! | [lifecycle](guide::lifecycle) | hooks, probes, closing, draining, shutting down |
 //! | [cluster](guide::cluster) | several hubs as one: message buses, what may be lost, who else is there |
 //! | [embedding](guide::embedding) | the hub inside a program that has other work: listeners, threads, stacks, memory |
+//! | [seeds](guide::seeds) | for users of five Go packages: every public name there, and what stands for it here |
 //!
 //! Beside them stand [`middleware`] and a [`router`] for message handlers, and ready-made wire protocols in [`protocol`].
 //!
-//! The examples are the other way in: `chat`, `auth`, `gateway`, `events`, `binary_rooms`, `relay`, `cluster`, `echo`,
-//! `broadcast`; the first line of each is the command that runs it.
+//! The examples are the other way in: `chat`, `auth`, `gateway`, `events`, `feed`, `binary_rooms`, `relay`, `cluster`,
+//! `echo`, `broadcast`; the first line of each is the command that runs it.
 //!
 //! # The path of a byte
 //!
@@ -48,7 +49,7 @@
 //! TcpListener / UnixListener
 //!   └ accept thread ── one named thread per connection ───────────────────────┐
 //!       http::head      bytes → RequestHead; limits on size, count and time   │
-//!       server::routes  /ws → upgrade, /healthz → probe, others → handlers    │
+//!       server::routes  /ws → upgrade, /events → event stream, others → HTTP  │
 //!       conn::upgrade   version, key, origin, on_upgrade → Admission          │ the
 //!       conn::reader    blocking read → every whole message → hooks, handlers │ same
 //!       middleware → router or protocol → the application's handlers          │ thread
@@ -71,7 +72,7 @@
 //!
 //! 1. `http` and `ws` know no hub and do no I/O. `hub` knows no socket: it ends at a client's outbox.
 //! 2. After the upgrade only `outbox` writes to a socket, and only `conn` reads from one.
-//! 3. A broadcast is encoded once, whatever the number of its recipients.
+//! 3. A broadcast is encoded once for each wire format (WebSocket, event stream), whatever the number of its recipients.
 //! 4. No handler, no hook and no I/O runs while a lock of the hub is held.
 //! 5. Locks are taken in one order: clients, rooms, room, client, user index. Debug builds check each acquisition.
 //! 6. A join never lands in a room that a concurrent leave has just removed.
@@ -175,6 +176,6 @@ pub use hub::{
 pub use message::{Message, SendError};
 pub use metrics::{DebugMetrics, DebugStats, ErrorType, Metrics};
 pub use outbox::Cork;
-pub use server::{Endpoint, EndpointInfo, Listener, Request, Server, ServerHandle};
+pub use server::{Endpoint, EndpointInfo, EndpointKind, Listener, Request, Server, ServerHandle};
 pub use transport::Transport;
 pub use ws::{MessageKind, close_code};

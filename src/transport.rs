@@ -25,11 +25,9 @@ pub struct Transport {
 }
 
 impl From<TcpStream> for Transport {
-    /// Also turns Nagle's algorithm off: the hub batches by itself.
+    /// Also turns Nagle's algorithm off, because the hub batches by itself, and TCP keep-alive on.
     fn from(stream: TcpStream) -> Self {
-        // A socket that refuses the option still works, only slower.
-        let _ = stream.set_nodelay(true);
-        Self { socket: stream.into() }
+        Self::tcp(stream.into())
     }
 }
 
@@ -40,7 +38,14 @@ impl From<UnixStream> for Transport {
 }
 
 impl Transport {
-    pub(crate) fn from_socket(socket: Socket) -> Self {
+    pub(crate) fn tcp(socket: Socket) -> Self {
+        // Refused only by a socket that is dead already.
+        let _ = socket.set_tcp_nodelay(true);
+        let _ = socket.set_keepalive(true);
+        Self { socket }
+    }
+
+    pub(crate) fn unix(socket: Socket) -> Self {
         Self { socket }
     }
 
@@ -62,6 +67,16 @@ impl Transport {
 
     pub(crate) fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
         self.socket.set_write_timeout(Some(timeout.max(Duration::from_millis(1))))
+    }
+
+    /// How long sent bytes may stay unacknowledged before the connection breaks (RFC 5482); `None` leaves that to the
+    /// system. Only for TCP on Linux: elsewhere it does nothing.
+    pub(crate) fn set_user_timeout(&self, timeout: Option<Duration>) {
+        #[cfg(target_os = "linux")]
+        // Refused by Unix sockets, whose peers cannot vanish unseen.
+        let _ = self.socket.set_tcp_user_timeout(timeout);
+        #[cfg(not(target_os = "linux"))]
+        let _ = timeout;
     }
 
     /// Writes what the socket takes now; `WouldBlock` when that is nothing.

@@ -136,6 +136,9 @@ impl<'a> Reader<'a> {
         match self.waiting {
             Waiting::Quiet => {
                 self.client.outbox().ping();
+                if self.client.outbox().failure().is_some() {
+                    return Err(End::PingFailed);
+                }
                 self.waiting = Waiting::ForPong;
                 self.apply_timeout()
             }
@@ -241,7 +244,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn read_error(error: &io::Error) -> End {
+pub(super) fn read_error(error: &io::Error) -> End {
     // A peer that resets is gone, as one that closes.
     if error.kind() == io::ErrorKind::ConnectionReset { End::Eof } else { End::ReadError(error.kind()) }
 }

@@ -1,15 +1,29 @@
-//! From a request head to a registered client, or to the HTTP response that says why not (RFC 6455 §4.2).
+//! From a request head to a registered client, WebSocket or event stream, or to the HTTP response that says why not
+//! (RFC 6455 §4.2).
 
 use crate::error::RoomError;
-use crate::http::{RequestHead, Response};
-use crate::hub::{Admission, Announcements, Client, Hub, Refused, Rejection};
+use crate::http::{RequestHead, Response, event_stream_head};
+use crate::hub::{Admission, Announcements, Check, Client, Hub, Refused, Rejection};
 use crate::log_limit::LogLimit;
+use crate::message::WireFormat;
 use crate::metrics::ErrorType;
 use crate::outbox::Outbox;
 use crate::transport::Transport;
 use crate::ws;
 
 static REFUSALS: LogLimit = LogLimit::new();
+
+/// A request that wants to become a client.
+pub(crate) struct Opening<'a> {
+    pub(crate) head: RequestHead,
+    pub(crate) format: WireFormat,
+    /// Bytes have come behind the head.
+    pub(crate) is_early: bool,
+    /// What the endpoint asks before the hub does.
+    pub(crate) checks: &'a [Check],
+    /// The application has decided already: `on_upgrade` is not asked.
+    pub(crate) admission: Option<Admission>,
+}
 
 /// A client that is registered and has not been told yet.
 #[derive(Debug)]
@@ -36,16 +50,18 @@ impl Refusal {
 
 /// Checks the request, asks the application, takes the limits into account and registers the client. A refusal has been
 /// answered when this returns; its HTTP status is the error.
-pub(crate) fn upgrade(hub: &Hub, transport: Transport, head: RequestHead, is_early: bool) -> Result<Upgraded, u16> {
-    let checked = check(hub, &head, is_early).and_then(|key| Ok((key, admit(hub, &head)?)));
-    match checked {
-        Ok((key, admission)) => register(hub, transport, head, &key, admission),
+pub(crate) fn upgrade(hub: &Hub, transport: Transport, opening: Opening<'_>) -> Result<Upgraded, u16> {
+    let Opening { mut head, format, is_early, checks, admission } = opening;
+    head.set_remote_addr(transport.peer_addr());
+    let checked = check(hub, &head, is_early, format).and_then(|()| ask(hub, &head, checks));
+    match checked.and_then(|()| admission.map_or_else(|| admit(hub, &head), Ok)) {
+        Ok(admission) => register(hub, transport, head, format, admission),
         Err(refusal) => Err(refuse(hub, &head, &transport, &refusal)),
     }
 }
 
-/// The request's own faults, cheapest first. Gives the key.
-fn check(hub: &Hub, head: &RequestHead, is_early: bool) -> Result<String, Refusal> {
+/// The request's own faults, cheapest first.
+fn check(hub: &Hub, head: &RequestHead, is_early: bool, format: WireFormat) -> Result<(), Refusal> {
     if !hub.is_running() {
         return Err(Refusal::new(503, "not accepting connections", ErrorType::ConnectionRejectedDraining));
     }
@@ -54,6 +70,23 @@ fn check(hub: &Hub, head: &RequestHead, is_early: bool) -> Result<String, Refusa
         refusal.response = refusal.response.header("Allow", "GET");
         return Err(refusal);
     }
+    if format == WireFormat::WebSocket {
+        check_websocket(head)?;
+    }
+    let has_body = head.content_length() != Ok(0) || head.header("transfer-encoding").is_some();
+    if has_body || is_early {
+        return Err(Refusal::bad("the request must not have a body"));
+    }
+    // The application's code may be behind it; a panic there refuses.
+    let is_allowed = hub.guarded(None, "the origin policy", || hub.origins().allows(head));
+    if is_allowed != Some(true) {
+        return Err(Refusal::new(403, "origin not allowed", ErrorType::OriginRejected));
+    }
+    Ok(())
+}
+
+/// RFC 6455 §4.2.1.
+fn check_websocket(head: &RequestHead) -> Result<(), Refusal> {
     if !head.is_http11() {
         return Err(Refusal::bad("an upgrade needs HTTP/1.1"));
     }
@@ -65,27 +98,31 @@ fn check(hub: &Hub, head: &RequestHead, is_early: bool) -> Result<String, Refusa
         refusal.response = refusal.response.header("Sec-WebSocket-Version", "13").header("Upgrade", "websocket");
         return Err(refusal);
     }
-    let key = head.header("sec-websocket-key").filter(|key| ws::is_valid_key(key));
-    let key = key.ok_or_else(|| Refusal::bad("missing or invalid Sec-WebSocket-Key"))?;
-    let has_body = head.content_length() != Ok(0) || head.header("transfer-encoding").is_some();
-    if has_body || is_early {
-        return Err(Refusal::bad("an upgrade request has no body"));
-    }
-    // The application's code may be behind it; a panic there refuses.
-    let is_allowed = hub.guarded(None, "the origin policy", || hub.origins().allows(head));
-    if is_allowed != Some(true) {
-        return Err(Refusal::new(403, "origin not allowed", ErrorType::OriginRejected));
-    }
-    Ok(key.to_owned())
+    if ws::is_valid_key(key(head)) { Ok(()) } else { Err(Refusal::bad("missing or invalid Sec-WebSocket-Key")) }
 }
 
-/// Asks the application.
+fn key(head: &RequestHead) -> &str {
+    head.header("sec-websocket-key").unwrap_or_default()
+}
+
+/// Asks the endpoint, each check in its turn.
+fn ask(hub: &Hub, head: &RequestHead, checks: &[Check]) -> Result<(), Refusal> {
+    checks.iter().try_for_each(|check| decided(hub.guarded(None, "a check of the endpoint", || check(head))))
+}
+
+/// Asks the hub.
 fn admit(hub: &Hub, head: &RequestHead) -> Result<Admission, Refusal> {
     let Some(hook) = &hub.hooks().on_upgrade else { return Ok(Admission::anonymous()) };
-    let refuse =
-        |rejection: Rejection| Refusal { response: rejection.response().clone(), error: ErrorType::ConnectionRejected };
-    match hub.guarded(None, "on_upgrade", || hook(head)) {
-        Some(verdict) => verdict.map_err(refuse),
+    decided(hub.guarded(None, "on_upgrade", || hook(head)))
+}
+
+/// The application's verdict; `None` if its code has panicked.
+fn decided<T>(verdict: Option<Result<T, Rejection>>) -> Result<T, Refusal> {
+    match verdict {
+        Some(verdict) => verdict.map_err(|rejection| Refusal {
+            response: rejection.response().clone(),
+            error: ErrorType::ConnectionRejected,
+        }),
         None => Err(Refusal::new(500, "internal error", ErrorType::ConnectionRejected)),
     }
 }
@@ -94,12 +131,18 @@ fn register(
     hub: &Hub,
     transport: Transport,
     head: RequestHead,
-    key: &str,
+    format: WireFormat,
     admission: Admission,
 ) -> Result<Upgraded, u16> {
-    let subprotocol = choose_subprotocol(hub, &head, admission.subprotocol);
-    let response = switching_protocols(key, subprotocol.as_deref());
-    let outbox = Outbox::new(transport, hub.shared_config(), response);
+    let (subprotocol, response) = match format {
+        WireFormat::WebSocket => {
+            let subprotocol = choose_subprotocol(hub, &head, admission.subprotocol);
+            let response = switching_protocols(key(&head), subprotocol.as_deref());
+            (subprotocol, response)
+        }
+        WireFormat::EventStream => (None, event_stream_head(&head)),
+    };
+    let outbox = Outbox::new(transport, hub.shared_config(), format, response);
     let client = Client::new(hub, outbox, head, subprotocol, admission.metadata);
     match hub.register(&client, admission.user, admission.rooms) {
         Ok(announcements) => Ok(Upgraded { client, announcements }),

@@ -14,7 +14,7 @@ use super::target::ClientId;
 use crate::config::deadline_after;
 use crate::error::{CloseError, HandlerError, HandlerResult, RoomError, UserError};
 use crate::http::RequestHead;
-use crate::message::{Encoded, Message, SendError};
+use crate::message::{Encoded, Message, SendError, WireFormat};
 use crate::outbox::{GaveUp, Outbox, Sent};
 use crate::ws::{check_close, close_code};
 
@@ -32,7 +32,6 @@ struct Inner {
     hub: Hub,
     outbox: Arc<Outbox>,
     head: RequestHead,
-    remote: Option<SocketAddr>,
     subprotocol: Option<String>,
     connected_at: SystemTime,
     /// Set once, by the connection's thread, when the connection has ended.
@@ -77,7 +76,6 @@ impl Client {
         Self(Arc::new(Inner {
             id: ClientId::random(),
             hub: hub.clone(),
-            remote: outbox.transport().peer_addr(),
             outbox,
             head,
             subprotocol,
@@ -104,7 +102,12 @@ impl Client {
 
     /// The peer's address; `None` for Unix sockets.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.0.remote
+        self.0.head.remote_addr()
+    }
+
+    /// Whether this client reads Server-Sent Events rather than speaking WebSocket: it gets text only and sends nothing.
+    pub fn is_event_stream(&self) -> bool {
+        self.0.outbox.format() == WireFormat::EventStream
     }
 
     /// The subprotocol that was agreed on.
@@ -137,10 +140,14 @@ impl Client {
     /// # Errors
     ///
     /// [`SendError::Closed`]; [`SendError::Full`] when the policy has dropped the message (and, with
-    /// [`DropPolicy::Disconnect`](crate::DropPolicy::Disconnect), begun to close the client).
+    /// [`DropPolicy::Disconnect`](crate::DropPolicy::Disconnect), begun to close the client); [`SendError::Binary`] for
+    /// a binary message on an event stream.
     pub fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
         let message = message.into();
-        match self.hub().give(self.outbox(), self, &Encoded::new(&message)) {
+        let Some(frame) = Encoded::new(&message, self.outbox().format()) else {
+            return Err(SendError::Binary(message));
+        };
+        match self.hub().give(self.outbox(), self, &frame) {
             Sent::Queued | Sent::Evicted(_) => {
                 self.hub().count_sent(1);
                 Ok(())
@@ -165,11 +172,14 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`SendError::Timeout`] or [`SendError::Closed`].
+    /// [`SendError::Timeout`], [`SendError::Closed`] or [`SendError::Binary`].
     pub fn send_timeout(&self, message: impl Into<Message>, timeout: Duration) -> Result<(), SendError> {
         let message = message.into();
         let deadline = deadline_after(timeout);
-        match self.hub().give_waiting(self, &Encoded::new(&message), deadline) {
+        let Some(frame) = Encoded::new(&message, self.outbox().format()) else {
+            return Err(SendError::Binary(message));
+        };
+        match self.hub().give_waiting(self, &frame, deadline) {
             Ok(()) => {
                 self.hub().count_sent(1);
                 Ok(())
@@ -181,6 +191,8 @@ impl Client {
 
     /// Closes the connection: what is queued is sent, then a close frame with this code and reason, then the peer's
     /// answer is awaited; all of it within the close timeout. Returns at once. Closing again does nothing.
+    ///
+    /// An event stream has no close frame: it ends behind a comment with the code and reason, and a browser reconnects.
     ///
     /// # Errors
     ///
@@ -212,14 +224,15 @@ impl Client {
         self.0.state.read().user.clone()
     }
 
-    /// Makes this a connection of the user; the user index and the online and offline hooks follow.
+    /// Makes this a connection of the user; the user index and the online and offline hooks follow. An empty id is no
+    /// user, as by [`clear_user`](Client::clear_user).
     ///
     /// # Errors
     ///
     /// [`UserError::TooManyConnections`], which leaves everything as it was; [`UserError::ClientNotFound`] after the
     /// connection has ended.
     pub fn set_user(&self, user_id: &str) -> Result<(), UserError> {
-        self.hub().set_user(self, Some(user_id))
+        self.hub().set_user(self, Some(user_id).filter(|id| !id.is_empty()))
     }
 
     /// Takes this connection away from its user.
@@ -341,6 +354,9 @@ impl Eq for Client {}
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("id", &self.0.id).field("remote_addr", &self.0.remote).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("id", &self.0.id)
+            .field("remote_addr", &self.remote_addr())
+            .finish_non_exhaustive()
     }
 }

@@ -29,6 +29,7 @@ type AfterMessage = dyn Fn(&Client, &Message, &HandlerResult) + Send + Sync;
 type BeforeMessage = dyn Fn(&Client, Message) -> Result<Message, HandlerError> + Send + Sync;
 type BeforeRoomJoin = dyn Fn(&Client, &str) -> Result<(), HandlerError> + Send + Sync;
 type MapRefusal = dyn Fn(&RequestHead, ErrorType, &Response) -> Response + Send + Sync;
+type OfHub = dyn Fn(&Hub) + Send + Sync;
 type OfMessage = dyn Fn(&Client, &Message) + Send + Sync;
 type OfRoom = dyn Fn(&Client, &str) + Send + Sync;
 type OfUser = dyn Fn(&Hub, &str) + Send + Sync;
@@ -55,6 +56,7 @@ pub(crate) struct Hooks {
     pub(crate) after_room_leave: Hook<OfRoom>,
     pub(crate) on_user_online: Hook<OfUser>,
     pub(crate) on_user_offline: Hook<OfUser>,
+    pub(crate) on_shutdown: Hook<OfHub>,
 }
 
 impl std::fmt::Debug for Hooks {

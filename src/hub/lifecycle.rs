@@ -91,10 +91,12 @@ impl Lifecycle {
         }
     }
 
-    fn advance(&self, to: HubState) {
-        self.state.fetch_max(to as u8, Ordering::SeqCst);
+    /// Whether this call has moved the state.
+    fn advance(&self, to: HubState) -> bool {
+        let before = self.state.fetch_max(to as u8, Ordering::SeqCst);
         drop(self.live.lock());
         self.changed.notify_all();
+        before < to as u8
     }
 
     pub(super) fn begin_connection(&self) {
@@ -218,10 +220,13 @@ impl Hub {
 
     /// The part of a shutdown that does not wait.
     pub(crate) fn begin_shutdown(&self) {
-        self.inner().lifecycle.advance(HubState::Stopped);
+        let is_first = self.inner().lifecycle.advance(HubState::Stopped);
         log::info!(target: "wshub::hub", "shutting down with {} clients", self.client_count());
         for member in self.everyone().iter() {
             member.client.close_checked(close_code::GOING_AWAY, "server shutting down");
+        }
+        if let Some(hook) = self.hooks().on_shutdown.as_ref().filter(|_| is_first) {
+            self.guarded(None, "on_shutdown", || hook(self));
         }
     }
 

@@ -12,7 +12,7 @@ use super::roster::{Member, Roster, Snapshot};
 use super::target::{Delivery, Part, Target};
 use crate::config::deadline_after;
 use crate::log_limit::LogLimit;
-use crate::message::{Encoded, Message, SendError};
+use crate::message::{Encoded, Encodings, Message, SendError};
 use crate::outbox::{Cork, GaveUp, Outbox, Sent};
 use crate::ws::close_code;
 
@@ -140,13 +140,17 @@ impl Hub {
         assert_no_lock_held();
         let timed = !matches!(recipients, Recipients::One(_)) && self.inner().metrics.is_some();
         let started = timed.then(Instant::now);
-        let frame = Encoded::new(message);
+        let encodings = Encodings::of(message);
         let excluded: Vec<Client> = target.except.iter().filter_map(|id| self.client(*id)).collect();
         let mut delivery = Delivery::default();
         for member in recipients.as_slice() {
             // Pointers are compared, so that a recipient's own memory is not touched for it.
-            if !excluded.iter().any(|c| Arc::ptr_eq(c.outbox(), &member.outbox)) {
-                give(member, &frame, &mut delivery);
+            if excluded.iter().any(|c| Arc::ptr_eq(c.outbox(), &member.outbox)) {
+                continue;
+            }
+            match encodings.get(member.outbox.format()) {
+                Some(frame) => give(member, frame, &mut delivery),
+                None => delivery.refused += 1,
             }
         }
         self.count_sent(delivery.queued);

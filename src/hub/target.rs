@@ -162,6 +162,8 @@ pub struct Delivery {
     pub queued: usize,
     /// Messages that were dropped because a queue was full: this one under drop-newest, older ones under drop-oldest.
     pub dropped: usize,
+    /// Connections that cannot carry the message: a binary one for clients on event streams.
+    pub refused: usize,
     /// The message was queued for the other nodes of the cluster; whether it reaches them is not known. False without a
     /// cluster, when their queue is full, and when all of its recipients are clients that are connected here.
     pub published: bool,

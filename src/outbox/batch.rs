@@ -200,10 +200,14 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Message;
+    use crate::message::{Message, WireFormat};
+
+    fn frame(message: &Message) -> Encoded {
+        Encoded::new(message, WireFormat::WebSocket).expect("carries all")
+    }
 
     fn frames(texts: &[&str]) -> impl FnMut() -> Option<Encoded> {
-        let mut list: VecDeque<_> = texts.iter().map(|t| Encoded::new(&Message::text(*t))).collect();
+        let mut list: VecDeque<_> = texts.iter().map(|t| frame(&Message::text(*t))).collect();
         move || list.pop_front()
     }
 
@@ -247,7 +251,7 @@ mod tests {
         let mut list: VecDeque<_> =
             [Message::text("a"), Message::text("b"), Message::binary(vec![1]), Message::text("c")]
                 .iter()
-                .map(Encoded::new)
+                .map(frame)
                 .collect();
         let mut batch = Batch::default();
         batch.refill(true, || list.pop_front());
@@ -258,11 +262,11 @@ mod tests {
 
     #[test]
     fn a_batch_is_bounded_in_frames_and_bytes() {
-        let mut endless = || Some(Encoded::new(&Message::text("x")));
+        let mut endless = || Some(frame(&Message::text("x")));
         let mut batch = Batch::default();
         batch.refill(false, &mut endless);
         assert_eq!(batch.chunks.len(), MAX_FRAMES);
-        let mut large = || Some(Encoded::new(&Message::binary(vec![0; 40_000])));
+        let mut large = || Some(frame(&Message::binary(vec![0; 40_000])));
         let mut batch = Batch::default();
         batch.refill(false, &mut large);
         assert_eq!(batch.chunks.len(), 2);

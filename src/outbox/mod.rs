@@ -20,6 +20,7 @@
 //! argument exhaustively, `tests/races.rs` runs it against real sockets.
 
 mod batch;
+mod controls;
 mod cork;
 mod gate;
 mod pump;
@@ -37,10 +38,11 @@ use parking_lot::Mutex;
 pub use cork::Cork;
 
 use crate::config::{Config, DropPolicy};
-use crate::message::Encoded;
+use crate::message::{Encoded, WireFormat};
 use crate::transport::Transport;
-use crate::ws::{self, Control, close_code};
+use crate::ws::close_code;
 use batch::Batch;
+use controls::Controls;
 use gate::Gate;
 use queue::Queue;
 use writer::Writer;
@@ -98,16 +100,6 @@ struct Backlog {
     handed_over: bool,
 }
 
-/// Control frames wait here, not in the queue: a full queue neither delays nor drops them.
-#[derive(Debug, Default)]
-struct Controls {
-    /// Only the latest pong is worth sending (RFC 6455 §5.5.3).
-    pong: Option<Vec<u8>>,
-    ping: bool,
-    close: Option<Vec<u8>>,
-    close_begun: bool,
-}
-
 /// See the module's documentation. What a send to a healthy client reads stands first, on one cache line.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -117,6 +109,7 @@ pub(crate) struct Outbox {
     phase: AtomicU8,
     /// `controls` holds something. Set after the slot is filled, cleared before it is emptied.
     urgent: AtomicBool,
+    format: WireFormat,
     /// The cork that has listed this client last. Relaxed: a thread only compares it with what it wrote itself.
     corked_by: AtomicU64,
     /// Drops in a row. Relaxed: a count that nothing else depends on.
@@ -137,12 +130,13 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// An outbox that holds everything back until [`open`](Self::open), when `first` goes before all else.
     #[inline(never)]
-    pub(crate) fn new(transport: Transport, settings: Arc<Config>, first: Vec<u8>) -> Arc<Self> {
+    pub(crate) fn new(transport: Transport, settings: Arc<Config>, format: WireFormat, first: Vec<u8>) -> Arc<Self> {
         let mut batch = Batch::default();
         batch.push_last(first);
         Arc::new(Self {
             phase: AtomicU8::new(phase::OPEN),
             urgent: AtomicBool::new(false),
+            format,
             corked_by: AtomicU64::new(0),
             drops: AtomicU32::new(0),
             transport,
@@ -167,6 +161,12 @@ impl Outbox {
             self.fail(WriteFailure::NoThread);
         }
         self.flush();
+    }
+
+    /// What its frames must look like.
+    #[inline]
+    pub(crate) fn format(&self) -> WireFormat {
+        self.format
     }
 
     /// Sends one frame by the drop policy. Never blocks.
@@ -212,18 +212,14 @@ impl Outbox {
     /// Begins to close: what is queued goes out, then the close frame. `None` sends one without a code. False if it
     /// had begun before.
     pub(crate) fn begin_close(self: &Arc<Self>, close: Option<(u16, &str)>) -> bool {
-        let mut payload = Vec::new();
-        if let Some((code, reason)) = close {
-            payload.extend_from_slice(&code.to_be_bytes());
-            payload.extend_from_slice(reason.as_bytes());
-        }
+        let close = controls::close(self.format, close);
         {
             let mut controls = self.controls.lock();
             if controls.close_begun || !self.is_open() {
                 return false;
             }
             controls.close_begun = true;
-            controls.close = Some(ws::encode_control(Control::Close, &payload));
+            controls.close = Some(close);
             self.advance(phase::CLOSING);
         }
         self.post(|_| ());
@@ -351,6 +347,10 @@ impl Outbox {
 
     fn close_sent(&self) {
         self.advance(phase::CLOSE_SENT);
+        if self.format == WireFormat::EventStream {
+            // What ends a stream is the end of the connection.
+            self.transport.finish();
+        }
         self.gate.wake();
     }
 

@@ -6,9 +6,8 @@ use std::sync::atomic::{Ordering, fence};
 
 use super::batch::{Batch, Progress};
 use super::{Backlog, Outbox, WriteFailure, phase};
-use crate::message::Encoded;
+use crate::message::{Encoded, WireFormat};
 use crate::transport::{Transport, is_timeout};
-use crate::ws::{self, Control};
 
 /// Batches that a sender writes for others before it hands the socket to the writer thread.
 const MAX_BATCHES: usize = 16;
@@ -129,17 +128,12 @@ impl Outbox {
         }
         // The load spares an atomic write where nothing is urgent, which is nearly always.
         if self.urgent.load(Ordering::SeqCst) && self.urgent.swap(false, Ordering::SeqCst) {
-            let mut controls = self.controls.lock();
-            if let Some(payload) = controls.pong.take() {
-                batch.push_urgent(ws::encode_control(Control::Pong, &payload));
-            }
-            if std::mem::take(&mut controls.ping) {
-                batch.push_urgent(ws::encode_control(Control::Ping, b""));
-            }
+            self.controls.lock().take_urgent(self.format).for_each(|frame| batch.push_urgent(frame));
         }
         // Looked at before the queue is emptied: what was sent before the close began is in the queue by then.
         let is_closing = self.phase.load(Ordering::SeqCst) == phase::CLOSING;
-        batch.refill(self.settings.coalesce_writes, || self.queue.pop());
+        let join = self.settings.coalesce_writes && self.format == WireFormat::WebSocket;
+        batch.refill(join, || self.queue.pop());
         if batch.is_empty()
             && is_closing
             && let Some(close) = self.controls.lock().close.take()

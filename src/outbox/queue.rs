@@ -74,10 +74,10 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Message;
+    use crate::message::{Message, WireFormat};
 
     fn frame(text: &str) -> Encoded {
-        Encoded::new(&Message::text(text))
+        Encoded::new(&Message::text(text), WireFormat::WebSocket).expect("carries all")
     }
 
     #[test]

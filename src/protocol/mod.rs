@@ -3,4 +3,6 @@
 
 pub mod binary;
 pub mod events;
+pub mod feed;
 pub mod relay;
+pub mod sse;

@@ -5,117 +5,33 @@
 //
 // CHAT_BIN     the server: run as `CHAT_BIN --addr 127.0.0.1:PORT`, it prints `listening on 127.0.0.1:PORT`
 //              and ends on SIGTERM
-// CHROMIUM     the browser (default: /usr/bin/chromium)
-// SCREENSHOTS  a directory: pictures of the page are saved there
+// harness.mjs tells the other variables.
 //
 // Prints one line per check, and at the end how many passed and failed; exits with 1 if one failed.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
-import { chromium } from 'playwright-core';
+import { DESKTOP, PHONE, Server, picture, run, unexpected, until, visit as visitPath, within } from './harness.mjs';
 
-const { CHAT_BIN, CHROMIUM = '/usr/bin/chromium', SCREENSHOTS } = process.env;
-const DEADLINE = 20_000;
-const WHOLE_RUN = 300_000;
-const DESKTOP = { viewport: { width: 1280, height: 800 } };
-const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
-
+const { CHAT_BIN } = process.env;
 if (!CHAT_BIN) {
   console.error('CHAT_BIN must name the chat server');
   process.exit(2);
 }
-if (SCREENSHOTS) mkdirSync(SCREENSHOTS, { recursive: true });
-
-// --- waiting ------------------------------------------------------------------------------------------------
-
-const within = (promise, what, ms = DEADLINE) => {
-  let timer;
-  const late = new Promise((_, fail) => { timer = setTimeout(() => fail(new Error(`${what}: not within ${ms} ms`)), ms); });
-  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
-};
-
-/// Asks `probe` until its answer is truthy, and returns that answer.
-async function until(what, probe, ms = DEADLINE) {
-  const end = Date.now() + ms;
-  for (;;) {
-    const answer = await within(probe(), what, ms);
-    if (answer) return answer;
-    if (Date.now() > end) throw new Error(`${what}: not within ${ms} ms`);
-    await new Promise(next => setTimeout(next, 30));
-  }
-}
-
-// --- the server ---------------------------------------------------------------------------------------------
-
-const server = {
-  child: null,
-  port: 0,
-  async start() {
-    const child = spawn(CHAT_BIN, ['--addr', `127.0.0.1:${this.port}`], { stdio: ['ignore', 'pipe', 'pipe'] });
-    let printed = '', complaints = '';
-    child.stderr.on('data', data => { complaints = (complaints + data).slice(-4000); });
-    const listening = new Promise((ok, fail) => {
-      child.on('error', fail);
-      child.on('exit', code => fail(new Error(`the server ended with ${code} before it listened: ${complaints}`)));
-      child.stdout.on('data', data => {
-        printed = (printed + data).slice(-4000);
-        const found = /listening on 127\.0\.0\.1:(\d+)\s/.exec(printed);
-        if (found) ok(Number(found[1]));
-      });
-    });
-    this.child = child;
-    this.port = await within(listening, 'the server listens');
-  },
-  /// SIGTERM; returns the exit code.
-  async stop() {
-    const child = this.child;
-    if (!child || child.exitCode !== null || child.signalCode !== null) return child?.exitCode;
-    const ended = new Promise(ok => child.on('exit', (code, signal) => ok(code ?? signal)));
-    child.kill('SIGTERM');
-    return within(ended, 'the server ends on SIGTERM');
-  },
-  kill() {
-    if (this.child && this.child.exitCode === null && this.child.signalCode === null) this.child.kill('SIGKILL');
-  },
-};
+const server = new Server(CHAT_BIN);
 
 // --- pages --------------------------------------------------------------------------------------------------
 
-let browser;
-let restarting = false;      // failed connects may be logged
-const unexpected = [];       // console errors, page errors, dialogs, requests that the page must not make
-const open = new Set();
-
 /// A page in a profile of its own. `name: null` opens it without a name in its address.
 async function visit(name, options = DESKTOP) {
-  const context = await browser.newContext({ colorScheme: 'light', reducedMotion: 'reduce', ...options });
-  context.setDefaultTimeout(DEADLINE);
-  open.add(context);
-  const page = await context.newPage();
-  const who = `page of ${name ?? 'a new visitor'}`;
-  page.frames_received = [];
-  page.on('websocket', socket => socket.on('framereceived', ({ payload }) => page.frames_received.push(JSON.parse(payload))));
-  page.on('console', message => {
-    if (message.type() !== 'error' && message.type() !== 'warning') return;
-    if (restarting && /^WebSocket connection to '[^']*' failed/.test(message.text())) return;
-    unexpected.push(`${who}: console ${message.type()}: ${message.text()}`);
-  });
-  page.on('pageerror', error => unexpected.push(`${who}: ${error}`));
-  page.on('crash', () => unexpected.push(`${who}: crashed`));
-  page.on('dialog', dialog => { unexpected.push(`${who}: dialog ${dialog.message()}`); dialog.dismiss().catch(() => {}); });
-  page.on('request', request => {
-    if (!request.isNavigationRequest() && !request.url().startsWith('data:')) unexpected.push(`${who}: request of ${request.url()}`);
-  });
-  await page.goto(`http://127.0.0.1:${server.port}/${name === null ? '' : `?name=${encodeURIComponent(name)}`}`);
+  const prepare = page => {
+    page.frames_received = [];
+    page.on('websocket', socket => socket.on('framereceived', ({ payload }) => page.frames_received.push(JSON.parse(payload))));
+  };
+  const path = `/${name === null ? '' : `?name=${encodeURIComponent(name)}`}`;
+  const page = await visitPath(server, path, `page of ${name ?? 'a new visitor'}`, { options, prepare });
   if (name !== null) await online(page);
   return page;
 }
-const leaveAll = async () => {
-  for (const context of open) await context.close();
-  open.clear();
-};
 
 const $ = (page, id) => page.getByTestId(id);
 const roomItem = (page, name) => page.locator(`[data-testid="room"][data-room=${JSON.stringify(name)}]`);
@@ -157,15 +73,6 @@ async function leave(page) {
 }
 const bottom = page => $(page, 'messages').evaluate(log => log.scrollHeight - log.scrollTop - log.clientHeight < 4);
 const joinedFrame = (page, room) => page.frames_received.findLast(frame => frame.type === 'joined' && frame.room === room);
-
-async function picture(page, name) {
-  if (!SCREENSHOTS) return;
-  for (const colorScheme of ['light', 'dark']) {
-    await page.emulateMedia({ colorScheme });
-    await page.screenshot({ path: join(SCREENSHOTS, `${name}-${colorScheme}.png`) });
-  }
-  await page.emulateMedia({ colorScheme: 'light' });
-}
 
 /// Nothing that can be seen reaches over the right edge, and nothing can be scrolled sideways.
 async function fits(page, what) {
@@ -436,7 +343,7 @@ const checks = {
     for (const page of [ana, ben]) await enter(page, 'harbour');
     await say(ana, 'before the storm');
     await heard(ben, 'before the storm');
-    restarting = true;
+    server.restarting = true;
     assert.equal(await server.stop(), 0, 'the server ends cleanly');
     for (const page of [ana, ben]) await until('the page sees that the server is gone', async () => await state(page) !== 'online');
     await until('the page says what it does', async () => /Reconnecting in \d+ s|Trying again in \d+ s/.test(await $(ana, 'state').textContent()));
@@ -457,7 +364,7 @@ const checks = {
       const expected = history.map(entry => entry.text);
       await until('the log is what the server sent', async () => JSON.stringify(await texts(page)) === JSON.stringify(expected));
     }
-    restarting = false;
+    server.restarting = false;
     for (const page of [ana, ben]) await here(page, ['Ana', 'Ben']);
     assert.equal(await $(ana, 'compose').inputValue(), 'written while away', 'the text is still there');
     await say(ana, 'written while away');
@@ -479,46 +386,4 @@ const checks = {
   },
 };
 
-// --- the run ------------------------------------------------------------------------------------------------
-
-let passed = 0, failed = 0;
-const guard = setTimeout(() => {
-  console.log(`FAILED the whole run: not within ${WHOLE_RUN} ms\n${passed} passed, ${failed + 1} failed`);
-  server.kill();
-  process.exit(1);
-}, WHOLE_RUN);
-
-try {
-  await server.start();
-  browser = await chromium.launch({
-    executablePath: CHROMIUM,
-    args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-    timeout: 60_000,
-  });
-  for (const [name, check] of Object.entries(checks)) {
-    const begin = Date.now();
-    try {
-      await check();
-      passed++;
-      console.log(`ok      ${name} (${((Date.now() - begin) / 1000).toFixed(1)} s)`);
-    } catch (error) {
-      failed++;
-      console.log(`FAILED  ${name}\n${String(error.stack ?? error).slice(0, 4000).replace(/^/gm, '        ')}`);
-      let n = 0;
-      if (SCREENSHOTS) for (const context of open) for (const page of context.pages()) await page.screenshot({ path: join(SCREENSHOTS, `failed-${failed}-${++n}.png`) }).catch(() => {});
-      restarting = false;
-      if (server.child.exitCode !== null || server.child.signalCode !== null) await server.start();
-    }
-    await leaveAll();
-  }
-  assert.equal(await server.stop(), 0, 'the server ends cleanly');
-} catch (error) {
-  failed++;
-  console.log(`FAILED  the run itself\n${String(error.stack ?? error).replace(/^/gm, '        ')}`);
-} finally {
-  await browser?.close().catch(() => {});
-  server.kill();
-  clearTimeout(guard);
-}
-console.log(`${passed} passed, ${failed} failed`);
-process.exit(failed ? 1 : 0);
+await run(server, checks);

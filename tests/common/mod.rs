@@ -2,7 +2,9 @@
 //! to. Every read has a deadline.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses a part, and a test may fail by a panic")]
 
+pub(crate) mod broker;
 pub(crate) mod bus;
+pub(crate) mod stream;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -41,7 +43,11 @@ impl TestServer {
     }
 
     pub(crate) fn with(builder: HubBuilder, change: impl FnOnce(Server) -> Server) -> Self {
-        let hub = builder.build().unwrap();
+        Self::of(builder.build().unwrap(), change)
+    }
+
+    /// Serves a hub that exists.
+    pub(crate) fn of(hub: Hub, change: impl FnOnce(Server) -> Server) -> Self {
         let server = Server::bind("127.0.0.1:0").unwrap().websocket("/ws", &hub).probes(&hub);
         let handle = change(server).spawn().unwrap();
         Self { hub, addr: handle.local_addr().unwrap(), handle }

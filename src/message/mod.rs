@@ -1,30 +1,38 @@
-//! What travels: a message, its wire form made once for all its recipients, and the error that hands it back.
+//! What travels: a message, its wire forms, each made once for all its recipients, and the error that hands it back.
+
+mod encoded;
 
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::ws::{self, MessageKind};
+pub(crate) use encoded::{Encoded, Encodings, WireFormat};
+
+use crate::http::EventFields;
+use crate::ws::MessageKind;
 
 /// A text or binary message. The payload is shared: a clone copies a pointer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
     kind: MessageKind,
     payload: Bytes,
+    /// Nearly no message has any: one pointer.
+    event: Option<Arc<EventFields>>,
 }
 
 impl Message {
     /// A text message.
     pub fn text(text: impl Into<String>) -> Self {
-        Self { kind: MessageKind::Text, payload: Bytes::from(text.into()) }
+        Self::new(MessageKind::Text, Bytes::from(text.into()))
     }
 
     /// A binary message.
     pub fn binary(bytes: impl Into<Bytes>) -> Self {
-        Self { kind: MessageKind::Binary, payload: bytes.into() }
+        Self::new(MessageKind::Binary, bytes.into())
     }
 
     /// A text message that holds `value` as JSON.
@@ -43,7 +51,34 @@ impl Message {
 
     /// A received message; a text payload has been checked to be UTF-8.
     pub(crate) fn received(kind: MessageKind, payload: Vec<u8>) -> Self {
-        Self { kind, payload: Bytes::from(payload) }
+        Self::new(kind, Bytes::from(payload))
+    }
+
+    const fn new(kind: MessageKind, payload: Bytes) -> Self {
+        Self { kind, payload, event: None }
+    }
+
+    /// Names the event that a client on an event stream gets this message as (the field `event`); without it, browsers
+    /// call it `message`. WebSocket clients do not see it. Line ends and NUL become spaces.
+    pub fn with_event_name(self, name: impl Into<String>) -> Self {
+        self.with_event(|fields| fields.name = Some(one_line(&name.into())))
+    }
+
+    /// Gives the message an id for clients on an event stream (the field `id`): a browser that reconnects sends the
+    /// last one it has got as `Last-Event-ID`. WebSocket clients do not see it. Line ends and NUL become spaces.
+    pub fn with_event_id(self, id: impl Into<String>) -> Self {
+        self.with_event(|fields| fields.id = Some(one_line(&id.into())))
+    }
+
+    /// Tells clients on an event stream how long to wait before they reconnect (the field `retry`, in whole
+    /// milliseconds). WebSocket clients do not see it.
+    pub fn with_retry(self, pause: Duration) -> Self {
+        self.with_event(|fields| fields.retry = Some(pause))
+    }
+
+    fn with_event(mut self, change: impl FnOnce(&mut EventFields)) -> Self {
+        change(Arc::make_mut(self.event.get_or_insert_default()));
+        self
     }
 
     /// Text or binary.
@@ -85,6 +120,11 @@ impl Message {
     pub fn parse_json<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
         serde_json::from_slice(&self.payload)
     }
+}
+
+/// As a field of an event stream must be.
+fn one_line(text: &str) -> String {
+    text.replace(['\r', '\n', '\0'], " ")
 }
 
 impl fmt::Debug for Message {
@@ -136,13 +176,15 @@ pub enum SendError {
     Timeout(Message),
     /// No client with that id is connected.
     ClientNotFound(Message),
+    /// The message is binary and the client is on an event stream, which carries only text.
+    Binary(Message),
 }
 
 impl SendError {
     /// The message that was not sent.
     pub fn into_message(self) -> Message {
         match self {
-            Self::Closed(m) | Self::Full(m) | Self::Timeout(m) | Self::ClientNotFound(m) => m,
+            Self::Closed(m) | Self::Full(m) | Self::Timeout(m) | Self::ClientNotFound(m) | Self::Binary(m) => m,
         }
     }
 }
@@ -154,73 +196,20 @@ impl fmt::Display for SendError {
             Self::Full(_) => "the client's send queue is full",
             Self::Timeout(_) => "the client's send queue stayed full",
             Self::ClientNotFound(_) => "no such client",
+            Self::Binary(_) => "an event stream carries no binary messages",
         })
     }
 }
 
 impl Error for SendError {}
 
-/// A message's wire form: made once per broadcast, one pointer in every queue.
-#[derive(Debug, Clone)]
-pub(crate) struct Encoded(Arc<Wire>);
-
-#[derive(Debug)]
-struct Wire {
-    kind: MessageKind,
-    /// Header bytes at the front of `frame`.
-    header: usize,
-    frame: Bytes,
-}
-
-impl Encoded {
-    pub(crate) fn new(message: &Message) -> Self {
-        let frame = ws::encode_message(message.kind, &message.payload);
-        let header = frame.len() - message.payload.len();
-        Self(Arc::new(Wire { kind: message.kind, header, frame: Bytes::from(frame) }))
-    }
-
-    /// The frame as it goes over the wire.
-    pub(crate) fn wire(&self) -> &[u8] {
-        &self.0.frame
-    }
-
-    /// Wire bytes; never 0.
-    pub(crate) fn len(&self) -> usize {
-        self.0.frame.len()
-    }
-
-    pub(crate) fn is_text(&self) -> bool {
-        self.0.kind == MessageKind::Text
-    }
-
-    pub(crate) fn payload(&self) -> &[u8] {
-        &self.0.frame[self.0.header..]
-    }
-
-    /// The message again, sharing its bytes.
-    pub(crate) fn message(&self) -> Message {
-        Message { kind: self.0.kind, payload: self.0.frame.slice(self.0.header..) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_encoded_message_gives_the_message_back() {
-        for message in [Message::text("héllo"), Message::binary(vec![0; 70_000]), Message::text("")] {
-            let encoded = Encoded::new(&message);
-            assert_eq!(encoded.message(), message);
-            assert_eq!(encoded.payload(), &message.payload()[..]);
-            assert!(encoded.len() > message.len());
-        }
-        assert_eq!(size_of::<Encoded>(), size_of::<usize>());
-    }
-
-    #[test]
     fn send_errors_stay_small() {
-        assert!(size_of::<SendError>() <= 48, "{}", size_of::<SendError>());
+        assert!(size_of::<SendError>() <= 56, "{}", size_of::<SendError>());
     }
 
     #[test]
@@ -231,5 +220,14 @@ mod tests {
         assert_eq!(back["a"], 1);
         assert_eq!(format!("{message:?}"), "Message(Text, 7 bytes)");
         assert_eq!(Message::binary(vec![1]).as_text(), None);
+    }
+
+    #[test]
+    fn a_clone_keeps_its_own_event_fields() {
+        let first = Message::text("x").with_event_id("1").with_event_name("a\nb");
+        let second = first.clone().with_event_id("2");
+        let fields = |m: &Message| m.event.as_deref().map(|e| (e.id.clone(), e.name.clone())).expect("set");
+        assert_eq!(fields(&first), (Some("1".into()), Some("a b".into())));
+        assert_eq!(fields(&second), (Some("2".into()), Some("a b".into())));
     }
 }

@@ -1,0 +1,56 @@
+//! `cargo run --release --example feed -- --addr 127.0.0.1:8080`
+//!
+//! A feed of JSON events: the same over WebSocket at `/ws` and as Server-Sent Events at `/events`. Publish with
+//! `curl -d '{"type":"price","payload":{"cents":120}}' http://127.0.0.1:8080/publish`, listen with `curl -N
+//! http://127.0.0.1:8080/events`, or open the page.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use wshub::protocol::feed::Feed;
+use wshub::protocol::sse;
+use wshub::{Client, Request, Response, Server};
+
+const PAGE: &str = include_str!("page.html");
+
+#[derive(Deserialize)]
+struct Publish {
+    #[serde(rename = "type")]
+    kind: String,
+    /// Passed on as it has come.
+    payload: Box<RawValue>,
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    env_logger::init();
+    let feed = Feed::builder().build_with(|hub| hub.before_disconnect(log_end))?;
+    let server = Server::bind(common::option("addr", "127.0.0.1:8080"))?
+        .websocket("/ws", feed.hub())
+        .event_stream("/events", feed.hub())
+        .probes(feed.hub())
+        .handle("/", |request| common::get(request, || Response::html(PAGE)));
+    common::serve(server.handle("/publish", move |request| publish(&feed, request)))
+}
+
+/// A real program asks here who publishes. A body over 512 KiB has got its 413 already.
+fn publish(feed: &Feed, request: &Request) -> Response {
+    if request.head().method() != "POST" {
+        return Response::text(405, "method not allowed\n").header("Allow", "POST");
+    }
+    let event: Publish = match request.json() {
+        Ok(event) => event,
+        Err(error) => return Response::json(400, &serde_json::json!({ "error": error.to_string() })),
+    };
+    match feed.broadcast_json(&event.kind, event.payload) {
+        Ok(done) => Response::json(200, &serde_json::json!({ "queued": done.queued, "dropped": done.dropped })),
+        Err(error) => Response::json(500, &serde_json::json!({ "error": error.to_string() })),
+    }
+}
+
+fn log_end(client: &Client) {
+    let kind = if client.is_event_stream() { "event stream" } else { "WebSocket" };
+    let since = sse::last_event_id(client.request()).unwrap_or("the beginning");
+    log::info!("{kind} {} ends; it asked for events since {since}", client.id());
+}

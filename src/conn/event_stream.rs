@@ -1,0 +1,52 @@
+//! The reading side of an event stream: nothing is expected but the end.
+
+use std::time::{Duration, Instant};
+
+use super::End;
+use crate::config::deadline_after;
+use crate::hub::Client;
+use crate::transport::is_timeout;
+use crate::ws::Violation;
+
+/// Bytes that a peer may send behind its request before it counts as broken.
+const TOLERATED: usize = 64 * 1024;
+
+/// Waits for the peer to go, and keeps the stream alive by a comment each heartbeat.
+pub(super) fn watch(client: &Client) -> End {
+    let outbox = client.outbox();
+    let (pause, pong_timeout) = (client.hub().config().heartbeat, client.hub().config().pong_timeout);
+    // A stream has no pongs: that the heartbeats are acknowledged shows that the peer is there.
+    outbox.transport().set_user_timeout((!pong_timeout.is_zero()).then_some(pong_timeout));
+    let mut close_by = None;
+    let mut unasked = 0;
+    loop {
+        // A close that a handler of this thread has begun; the hub's reaper watches the others.
+        if client.is_closed() && close_by.is_none() {
+            close_by = Some(deadline_after(client.hub().config().close_timeout));
+        }
+        let patience = match close_by {
+            Some(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
+            None => (!pause.is_zero()).then_some(pause),
+        };
+        if patience == Some(Duration::ZERO) {
+            return End::CloseTimeout;
+        }
+        if let Err(error) = outbox.transport().set_read_timeout(patience) {
+            return End::ReadError(error.kind());
+        }
+        match outbox.transport().read(&mut [0; 256]) {
+            Ok(0) => return End::Eof,
+            Ok(n) => unasked += n,
+            Err(error) if is_timeout(&error) => {
+                outbox.ping();
+                if outbox.failure().is_some() {
+                    return End::PingFailed;
+                }
+            }
+            Err(error) => return super::reader::read_error(&error),
+        }
+        if unasked > TOLERATED {
+            return End::Violation(Violation::protocol("an event stream takes no input"));
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Server-Sent Events: the head of the stream, events, comments. No I/O.
+//!
+//! The format is the WHATWG HTML standard's, section "Server-sent events".
+
+use std::time::Duration;
+
+use super::RequestHead;
+
+/// What an event has besides its data. Each is one line.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct EventFields {
+    pub(crate) name: Option<String>,
+    pub(crate) id: Option<String>,
+    pub(crate) retry: Option<Duration>,
+}
+
+/// The response that opens a stream. It ends when the connection does.
+pub(crate) fn event_stream_head(request: &RequestHead) -> Vec<u8> {
+    let mut head = String::from(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n\
+         X-Accel-Buffering: no\r\nConnection: close\r\n",
+    );
+    // The origin policy has let it in: a page of that origin may read the answer.
+    if let Some(origin) = request.header("origin") {
+        head.extend(["Access-Control-Allow-Origin: ", origin, "\r\nVary: Origin\r\n"]);
+    }
+    head.push_str("\r\n");
+    head.into_bytes()
+}
+
+/// One event. Each line of the text becomes a `data` line; CR LF, CR and LF all end a line, and arrive as LF.
+pub(crate) fn encode_event(text: &str, fields: Option<&EventFields>) -> Vec<u8> {
+    let mut event = Vec::with_capacity(text.len() + 32);
+    if let Some(fields) = fields {
+        let retry = fields.retry.map(|pause| pause.as_millis().to_string());
+        push_field(&mut event, "event", fields.name.as_deref());
+        push_field(&mut event, "id", fields.id.as_deref());
+        push_field(&mut event, "retry", retry.as_deref());
+    }
+    for line in lines(text) {
+        push_field(&mut event, "data", Some(line));
+    }
+    event.push(b'\n');
+    event
+}
+
+/// A comment, which clients ignore. Line ends in it become spaces.
+pub(crate) fn encode_comment(text: &str) -> Vec<u8> {
+    let text = text.replace(['\r', '\n'], " ");
+    if text.is_empty() { b":\n\n".to_vec() } else { format!(": {text}\n\n").into_bytes() }
+}
+
+fn push_field(event: &mut Vec<u8>, name: &str, value: Option<&str>) {
+    let Some(value) = value else { return };
+    [name, ": ", value, "\n"].iter().for_each(|part| event.extend_from_slice(part.as_bytes()));
+}
+
+/// At least one line, the last without an end.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let Some(end) = text.find(['\r', '\n']) else {
+            rest = None;
+            return Some(text);
+        };
+        let length = if text[end..].starts_with("\r\n") { 2 } else { 1 };
+        rest = Some(&text[end + length..]);
+        Some(&text[..end])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(text: &str) -> String {
+        String::from_utf8(encode_event(text, None)).expect("UTF-8")
+    }
+
+    #[test]
+    fn every_line_is_a_data_line() {
+        assert_eq!(event("one"), "data: one\n\n");
+        assert_eq!(event(""), "data: \n\n");
+        assert_eq!(event("a\nb\r\nc\rd"), "data: a\ndata: b\ndata: c\ndata: d\n\n");
+        assert_eq!(event("a\n\n"), "data: a\ndata: \ndata: \n\n");
+        assert_eq!(event("\n\r"), "data: \ndata: \ndata: \n\n");
+        assert_eq!(event(" ü:"), "data:  ü:\n\n");
+    }
+
+    #[test]
+    fn fields_come_before_the_data() {
+        let fields =
+            EventFields { name: Some("price".into()), id: Some("7".into()), retry: Some(Duration::from_millis(1500)) };
+        let wire = encode_event("x", Some(&fields));
+        assert_eq!(wire, b"event: price\nid: 7\nretry: 1500\ndata: x\n\n");
+        assert_eq!(encode_event("x", Some(&EventFields::default())), b"data: x\n\n");
+    }
+
+    #[test]
+    fn comments_are_one_line() {
+        assert_eq!(encode_comment(""), b":\n\n");
+        assert_eq!(encode_comment("a\r\ndata: b"), b": a  data: b\n\n");
+    }
+
+    #[test]
+    fn the_head_lets_a_page_of_another_origin_read() {
+        let head = |headers: &[(&str, &str)]| {
+            let all = [("Host", "a")].iter().chain(headers).copied();
+            let request = RequestHead::from_parts("GET", "/", all).expect("valid");
+            String::from_utf8(event_stream_head(&request)).expect("UTF-8")
+        };
+        let plain = head(&[]);
+        assert!(plain.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"), "{plain}");
+        assert!(plain.ends_with("\r\n\r\n") && !plain.contains("Allow-Origin"), "{plain}");
+        let foreign = head(&[("Origin", "http://b")]);
+        assert!(foreign.ends_with("Access-Control-Allow-Origin: http://b\r\nVary: Origin\r\n\r\n"), "{foreign}");
+    }
+}

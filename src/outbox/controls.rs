@@ -1,0 +1,63 @@
+//! What is sent besides messages: pings, pongs, the close. On an event stream they are comments.
+
+use crate::http;
+use crate::message::WireFormat;
+use crate::ws::{self, Control};
+
+/// Control frames wait here, not in the queue: a full queue neither delays nor drops them.
+#[derive(Debug, Default)]
+pub(super) struct Controls {
+    /// Only the latest pong is worth sending (RFC 6455 §5.5.3).
+    pub(super) pong: Option<Vec<u8>>,
+    pub(super) ping: bool,
+    pub(super) close: Option<Vec<u8>>,
+    pub(super) close_begun: bool,
+}
+
+impl Controls {
+    /// What goes next: an answer to a ping, and a ping of our own.
+    pub(super) fn take_urgent(&mut self, format: WireFormat) -> impl Iterator<Item = Vec<u8>> {
+        let answer = self.pong.take().map(|payload| ws::encode_control(Control::Pong, &payload));
+        let question = std::mem::take(&mut self.ping).then(|| ping(format));
+        answer.into_iter().chain(question)
+    }
+}
+
+fn ping(format: WireFormat) -> Vec<u8> {
+    match format {
+        WireFormat::WebSocket => ws::encode_control(Control::Ping, b""),
+        WireFormat::EventStream => http::encode_comment(""),
+    }
+}
+
+/// The last thing that a connection is sent. `None` is a close frame without a code.
+pub(super) fn close(format: WireFormat, why: Option<(u16, &str)>) -> Vec<u8> {
+    let (code, reason) = why.unwrap_or_default();
+    match format {
+        WireFormat::WebSocket if why.is_none() => ws::encode_control(Control::Close, b""),
+        WireFormat::WebSocket => ws::encode_control(Control::Close, &[&code.to_be_bytes(), reason.as_bytes()].concat()),
+        WireFormat::EventStream => http::encode_comment(&format!("closed {code} {reason}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_format_has_its_own_controls() {
+        let mut controls = Controls { pong: Some(b"x".to_vec()), ping: true, ..Controls::default() };
+        let urgent: Vec<_> = controls.take_urgent(WireFormat::WebSocket).collect();
+        assert_eq!(urgent, [&b"\x8a\x01x"[..], b"\x89\x00"]);
+        assert_eq!(controls.take_urgent(WireFormat::WebSocket).count(), 0);
+        controls.ping = true;
+        assert_eq!(controls.take_urgent(WireFormat::EventStream).collect::<Vec<_>>(), [b":\n\n"]);
+    }
+
+    #[test]
+    fn a_close_says_why() {
+        assert_eq!(close(WireFormat::WebSocket, None), b"\x88\x00");
+        assert_eq!(close(WireFormat::WebSocket, Some((1001, "bye"))), b"\x88\x05\x03\xe9bye");
+        assert_eq!(close(WireFormat::EventStream, Some((1001, "bye\nx"))), b": closed 1001 bye x\n\n");
+    }
+}

@@ -1,0 +1,131 @@
+// Drives the page of the `feed` example in a real browser: the same events over WebSocket and through `EventSource`.
+//
+//   npm ci
+//   FEED_BIN=../../target/release/examples/feed node feed.mjs
+//
+// FEED_BIN     the server
+// harness.mjs tells the other variables.
+
+import assert from 'node:assert/strict';
+import { PHONE, Server, picture, run, unexpected, until, visit as visitPath } from './harness.mjs';
+
+const { FEED_BIN } = process.env;
+if (!FEED_BIN) {
+  console.error('FEED_BIN must name the feed server');
+  process.exit(2);
+}
+const server = new Server(FEED_BIN);
+
+const requests = path => ['/events', '/publish'].includes(path);
+const shown = (page, list) => page.locator(`#${list} li`).allTextContents();
+const state = (page, list) => page.locator(`#${list}-state`).textContent();
+const connected = async page => {
+  for (const list of ['ws', 'sse']) await until(`${list} is connected`, async () => await state(page, list) === 'connected');
+};
+async function visit(options) {
+  const page = await visitPath(server, '/', 'the page', { options, requests });
+  await connected(page);
+  return page;
+}
+/// Publishes by hand; gives status and body.
+const publish = async (body, method = 'POST') => {
+  const answer = await fetch(`${server.url}/publish`, { method, body });
+  return [answer.status, await answer.text()];
+};
+/// The newest event of both lists, which must be the same text.
+const newest = (page, type) => until(`a ${type} is shown twice`, async () => {
+  const [ws, sse] = [(await shown(page, 'ws'))[0], (await shown(page, 'sse'))[0]];
+  return ws && sse && ws === sse && JSON.parse(ws).type === type && ws;
+});
+/// What an `EventSource` of its own, inside the page, gets while `work` is done: `count` events.
+const listen = async (page, count, work) => {
+  await page.evaluate(wanted => new Promise(ok => {
+    const stream = new EventSource('/events');
+    window.heard = new Promise(done => {
+      const all = [];
+      stream.onmessage = event => {
+        all.push({ data: event.data, id: event.lastEventId, type: event.type });
+        if (all.length === wanted) { stream.close(); done(all); }
+      };
+    });
+    stream.onopen = ok;
+  }), count);
+  await work();
+  return page.evaluate(() => window.heard);
+};
+
+const checks = {
+  async 'what is published is shown on both sides'() {
+    const page = await visit();
+    await page.locator('#type').fill('price');
+    await page.locator('#payload').fill('{"cents": 120, "text": "ü <b>\\n"}');
+    await page.getByRole('button').click();
+    const text = await newest(page, 'price');
+    assert.match(text, /^\{"type":"price","payload":\{"cents": 120, "text": "ü <b>\\n"\},"timestamp":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z"\}$/);
+    await until('the page says so', async () => await page.locator('#answer').textContent() === 'sent to 2');
+    await picture(page, 'feed');
+  },
+
+  async 'payloads of many lines come through EventSource as they were'() {
+    const page = await visit();
+    const payloads = ['{\n  "a": [\n    1,\n    2\n  ]\n}', '"one line"', '\n\n[\n\n]\n', '{"data: x":\n"data: y\\n\\n: z"}', 'null'];
+    const heard = await listen(page, payloads.length, async () => {
+      for (const payload of payloads) assert.equal((await publish(`{"type":"lines","payload":${payload}}`))[0], 200);
+    });
+    const bodies = heard.map(({ data }) => /^\{"type":"lines","payload":([^]*),"timestamp":"[^"]*"\}$/.exec(data)[1]);
+    assert.deepEqual(bodies, payloads.map(payload => payload.trim()));
+    assert.deepEqual([...new Set(heard.map(({ type }) => type))], ['message']);
+    await newest(page, 'lines');
+    const shownBodies = (await shown(page, 'sse')).reverse();
+    assert.deepEqual(shownBodies, heard.map(({ data }) => data));
+  },
+
+  async 'a large event comes whole and many come in order'() {
+    const page = await visit();
+    const large = JSON.stringify('x\n'.repeat(100_000));
+    const heard = await listen(page, 301, async () => {
+      await publish(`{"type":"large","payload":${large}}`);
+      for (let n = 0; n < 300; n++) await publish(`{"type":"n","payload":${n}}`);
+    });
+    assert.equal(JSON.stringify(JSON.parse(heard[0].data).payload), large);
+    assert.deepEqual(heard.slice(1).map(({ data }) => JSON.parse(data).payload), Array.from({ length: 300 }, (_, n) => n));
+  },
+
+  async 'bad requests get a reason and nobody hears of them'() {
+    const page = await visit();
+    for (const body of ['', '{', '[]', '{"type":1,"payload":1}', '{"type":"x"}', '{"payload":1}', '{"type":"x","payload":nonsense}']) {
+      const [status, text] = await publish(body);
+      assert.equal(status, 400, body);
+      assert.ok(JSON.parse(text).error.length > 5, text);
+    }
+    assert.equal((await publish(`{"type":"x","payload":"${'x'.repeat(512 * 1024)}"}`))[0], 413);
+    for (const method of ['PUT', 'DELETE']) assert.equal((await publish('{"type":"x","payload":1}', method))[0], 405);
+    assert.equal((await fetch(`${server.url}/publish`)).status, 405);
+    assert.equal((await fetch(`${server.url}/events`, { method: 'HEAD' })).status, 405);
+    assert.equal((await fetch(`${server.url}/events`, { method: 'POST', body: 'x' })).status, 405);
+    await publish('{"type":"good","payload":1}');
+    await newest(page, 'good');
+    assert.equal((await shown(page, 'sse')).length, 1);
+    assert.equal((await shown(page, 'ws')).length, 1);
+  },
+
+  async 'both sides come back after a restart of the server, on a phone'() {
+    const page = await visit(PHONE);
+    server.restarting = true;
+    assert.equal(await server.stop(), 0, 'the server ends cleanly');
+    for (const list of ['ws', 'sse']) await until(`${list} sees that the server is gone`, async () => await state(page, list) === 'reconnecting');
+    await server.start();
+    await connected(page);
+    server.restarting = false;
+    await publish('{"type":"again","payload":1}');
+    await newest(page, 'again');
+    assert.ok(await page.evaluate(() => document.scrollingElement.scrollWidth <= innerWidth), 'nothing to scroll sideways');
+    await picture(page, 'feed-phone');
+  },
+
+  async 'the console stayed clean and the page asked for nothing else'() {
+    assert.deepEqual(unexpected, []);
+  },
+};
+
+await run(server, checks);

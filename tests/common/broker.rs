@@ -1,0 +1,143 @@
+//! A message broker as a process of its own, on a free port of the loopback, to be killed, paused and started again.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::PATIENCE;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Redis,
+    Nats,
+}
+
+/// A running broker. It is killed when this is dropped.
+pub(crate) struct Broker {
+    kind: Kind,
+    port: u16,
+    password: Option<String>,
+    folder: PathBuf,
+    process: Option<Child>,
+}
+
+impl Broker {
+    /// Starts `redis-server`.
+    pub(crate) fn redis() -> Self {
+        Self::start_new(Kind::Redis)
+    }
+
+    /// Starts `nats-server`.
+    pub(crate) fn nats() -> Self {
+        Self::start_new(Kind::Nats)
+    }
+
+    /// A broker that has a port and does not run yet.
+    pub(crate) fn absent(kind: Kind) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // Relaxed: only unique.
+        let name = format!("wshub-broker-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        Self { kind, port: free_port(), password: None, folder, process: None }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where clients connect, with the password if there is one.
+    pub(crate) fn url(&self) -> String {
+        let scheme = if self.kind == Kind::Redis { "redis" } else { "nats" };
+        let login = self.password.as_ref().map_or(String::new(), |password| match self.kind {
+            Kind::Redis => format!(":{password}@"),
+            Kind::Nats => format!("user:{password}@"),
+        });
+        format!("{scheme}://{login}127.0.0.1:{}", self.port)
+    }
+
+    /// Asks for this password from the next start on.
+    pub(crate) fn set_password(&mut self, password: Option<&str>) {
+        self.password = password.map(str::to_owned);
+    }
+
+    /// Starts it on its port and waits until it accepts.
+    pub(crate) fn start(&mut self) {
+        assert!(self.process.is_none(), "it runs already");
+        let deadline = Instant::now() + PATIENCE;
+        let mut process = self.command().spawn().expect("the broker is installed (tests/all.sh does)");
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            assert_eq!(process.try_wait().unwrap(), None, "the broker has ended");
+            assert!(Instant::now() < deadline, "the broker does not accept");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.process = Some(process);
+    }
+
+    /// Ends it as `kill -9` does, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // Also ends a paused one.
+            let _ = process.kill();
+            process.wait().unwrap();
+        }
+    }
+
+    /// Stops it as it stands: connections stay, nothing is read or answered.
+    pub(crate) fn pause(&self) {
+        self.signal(libc::SIGSTOP);
+    }
+
+    /// Lets it go on after a [`pause`](Self::pause).
+    pub(crate) fn resume(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    fn start_new(kind: Kind) -> Self {
+        let mut broker = Self::absent(kind);
+        broker.start();
+        broker
+    }
+
+    fn signal(&self, signal: i32) {
+        let id = i32::try_from(self.process.as_ref().expect("it runs").id()).unwrap();
+        // SAFETY: a plain system call; the process is our child and has not been waited for.
+        assert_eq!(unsafe { libc::kill(id, signal) }, 0);
+    }
+
+    fn command(&self) -> Command {
+        let port = self.port.to_string();
+        let mut command = match self.kind {
+            Kind::Redis => {
+                let mut command = Command::new("redis-server");
+                command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+                command.args(self.password.iter().flat_map(|password| ["--requirepass", password]));
+                command
+            }
+            Kind::Nats => {
+                // Debian keeps it where an ordinary user does not look.
+                let mut command = Command::new("nats-server");
+                let path = std::env::var("PATH").unwrap_or_default();
+                command.env("PATH", format!("{path}:/usr/sbin")).args(["--addr", "127.0.0.1", "--port", &port]);
+                command.args(self.password.iter().flat_map(|password| ["--user", "user", "--pass", password]));
+                command
+            }
+        };
+        command.current_dir(&self.folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A port that was free a moment ago. The broker cannot be asked for port 0, because it must come back on its port.
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
