@@ -5,7 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::adapter::AdapterError;
 use super::backoff::Backoff;
-use super::envelope::{Envelope, Presence};
+use super::envelope::Envelope;
+use super::fields::Presence;
 use super::presence::Counts;
 use super::queue::Outgoing;
 use super::shared::Shared;
