@@ -178,5 +178,7 @@ pub use message::{Message, SendError};
 pub use metrics::{DebugMetrics, DebugStats, ErrorType, Metrics};
 pub use outbox::Cork;
 pub use server::{Endpoint, EndpointInfo, EndpointKind, Listener, Request, Server, ServerHandle};
+#[cfg(feature = "tls")]
+pub use transport::Tls;
 pub use transport::Transport;
 pub use ws::{MessageKind, close_code};
