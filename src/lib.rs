@@ -152,6 +152,8 @@ mod metrics;
 // Keeps peers from flooding the log.
 mod log_limit;
 
+#[cfg(feature = "nats")]
+pub use cluster::NatsAdapter;
 pub use cluster::{
     Adapter, AdapterError, AdapterState, Cluster, ClusterNode, Envelope, EnvelopeError, EnvelopeKind, Inbox,
     MemoryAdapter, MemoryBus, Presence, Recipient,

@@ -12,6 +12,8 @@ mod backoff;
 mod envelope;
 mod gojson;
 mod memory;
+#[cfg(feature = "nats")]
+mod nats;
 mod presence;
 mod publisher;
 mod queue;
@@ -30,6 +32,8 @@ use parking_lot::Mutex;
 pub use adapter::{Adapter, AdapterError, AdapterState, Inbox};
 pub use envelope::{Envelope, EnvelopeError, EnvelopeKind, Presence, Recipient};
 pub use memory::{MemoryAdapter, MemoryBus};
+#[cfg(feature = "nats")]
+pub use nats::NatsAdapter;
 pub use presence::ClusterNode;
 pub use settings::Cluster;
 
