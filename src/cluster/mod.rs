@@ -9,6 +9,7 @@
 
 mod adapter;
 mod backoff;
+mod batch;
 mod envelope;
 mod gojson;
 mod memory;
