@@ -16,6 +16,10 @@ use super::state::Half;
 use crate::log_limit::LogLimit;
 use crate::metrics::ErrorType;
 
+/// Between heartbeats that are asked for, if the interval is not so short that a part of it does: a crowd of new nodes makes
+/// no storm of answers.
+const GAP: Duration = Duration::from_millis(250);
+
 /// | state | does | until |
 /// | --- | --- | --- |
 /// | down | forgets what has waited too long | `retry_at`: connects |
@@ -98,11 +102,11 @@ impl Publisher {
             if self.is_up {
                 if let Some(pulse) = &self.pulse {
                     let (due, wanted) = pulse.due(desk.beat);
-                    if now >= due {
+                    if due.is_none_or(|at| now >= at) {
                         desk.beat = desk.beat && !wanted;
                         return Step::Beat { wanted };
                     }
-                    wake = Some(due);
+                    wake = due;
                 }
                 let waiting = desk.queue.take(MAX_MESSAGES, MAX_BYTES);
                 if !waiting.is_empty() {
@@ -239,12 +243,13 @@ impl Publisher {
 }
 
 impl Pulse {
-    /// When to look at the counts next, and whether a heartbeat is asked for: at most ten in an interval are.
-    fn due(&self, wanted: bool) -> (Instant, bool) {
+    /// When to look at the counts next, and whether a heartbeat is asked for: the first is sent at once, further ones keep
+    /// their distance.
+    fn due(&self, wanted: bool) -> (Option<Instant>, bool) {
         if !wanted {
-            return (self.next, false);
+            return (Some(self.next), false);
         }
-        (self.last.as_ref().map_or(self.next.min(Instant::now()), |(at, _)| *at + self.interval / 10), true)
+        (self.last.as_ref().map(|(at, _)| *at + GAP.min(self.interval / 20)), true)
     }
 
     /// Whether the last heartbeat said this already, less than half an interval ago or so.
