@@ -158,6 +158,8 @@ mod metrics;
 // Keeps peers from flooding the log.
 mod log_limit;
 
+#[cfg(feature = "redis")]
+pub use cluster::RedisAdapter;
 pub use cluster::{
     Adapter, AdapterError, AdapterState, Cluster, ClusterNode, Envelope, EnvelopeError, EnvelopeKind, Inbox,
     MemoryAdapter, MemoryBus, Presence, Recipient,

@@ -16,6 +16,8 @@ mod memory;
 mod presence;
 mod publisher;
 mod queue;
+#[cfg(feature = "redis")]
+mod redis;
 mod settings;
 mod shared;
 mod state;
@@ -32,6 +34,8 @@ pub use adapter::{Adapter, AdapterError, AdapterState, Inbox};
 pub use envelope::{Envelope, EnvelopeError, EnvelopeKind, Presence, Recipient};
 pub use memory::{MemoryAdapter, MemoryBus};
 pub use presence::ClusterNode;
+#[cfg(feature = "redis")]
+pub use redis::RedisAdapter;
 pub use settings::Cluster;
 
 pub(crate) use presence::Counts;
