@@ -30,6 +30,9 @@ pub mod seeds {
     pub mod rooms {}
 }
 
+#[doc = include_str!("guide/cluster.md")]
+pub mod cluster {}
+
 /// The README's code compiles too.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

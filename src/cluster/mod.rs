@@ -9,6 +9,7 @@
 
 mod adapter;
 mod backoff;
+mod batch;
 mod envelope;
 mod gojson;
 mod memory;
@@ -17,6 +18,8 @@ mod nats;
 mod presence;
 mod publisher;
 mod queue;
+#[cfg(feature = "redis")]
+mod redis;
 mod settings;
 mod shared;
 mod state;
@@ -35,6 +38,8 @@ pub use memory::{MemoryAdapter, MemoryBus};
 #[cfg(feature = "nats")]
 pub use nats::NatsAdapter;
 pub use presence::ClusterNode;
+#[cfg(feature = "redis")]
+pub use redis::RedisAdapter;
 pub use settings::Cluster;
 
 pub(crate) use presence::Counts;
