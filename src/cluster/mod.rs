@@ -98,7 +98,7 @@ impl Link {
 
     /// Queues a message for the other nodes; whether it fits. Never blocks.
     pub(crate) fn publish(&self, outgoing: Outgoing) -> bool {
-        static FULL: LogLimit = LogLimit::new();
+        static FULL: LogLimit = LogLimit::seldom();
         {
             let mut desk = self.shared.desk.lock();
             if desk.stop.is_some() {

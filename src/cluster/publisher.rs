@@ -188,7 +188,7 @@ impl Publisher {
 
     /// Notes what results say of the connection.
     fn judge(&mut self, results: &[Result<(), AdapterError>]) {
-        static REJECTED: LogLimit = LogLimit::new();
+        static REJECTED: LogLimit = LogLimit::seldom();
         for result in results {
             match result {
                 Ok(()) => {
@@ -211,7 +211,7 @@ impl Publisher {
     }
 
     fn lose(&self, count: usize, why: &str) {
-        static LOST: LogLimit = LogLimit::new();
+        static LOST: LogLimit = LogLimit::seldom();
         (0..count).for_each(|_| self.shared.node.count(&|m| m.increment_adapter_dropped()));
         if let Some(suppressed) = LOST.pass() {
             let id = &self.shared.settings.node_id;

@@ -140,7 +140,7 @@ impl Shared {
     }
 
     fn refuse(&self, error: &EnvelopeError, bytes: &[u8]) {
-        static REFUSED: LogLimit = LogLimit::new();
+        static REFUSED: LogLimit = LogLimit::seldom();
         self.count_error(ErrorType::AdapterDecode);
         if let Some(suppressed) = REFUSED.pass() {
             // Not the text of JSON errors: it quotes what came.
@@ -184,6 +184,8 @@ impl Shared {
         let Some(table) = &self.table else { return Ok(()) };
         let beat = envelope.to_presence()?;
         let id = envelope.node_id.clone();
+        // One that has been silent for too long is new.
+        self.expire_nodes();
         let heard = table.lock().hear(envelope.node_id, beat, Instant::now());
         match heard {
             Heard::New => {

@@ -49,7 +49,9 @@ use uuid::Uuid;
 
 /// The set of connections that can reach each other: a cheap handle, shared by cloning.
 ///
-/// A built hub runs; there is no loop to start. It lives until the last handle and the last connection are gone.
+/// A built hub runs; there is no loop to start. It lives until the last handle and the last connection are gone. In a
+/// cluster, dropping the last handle waits for at most two seconds, as a [`shutdown`](Hub::shutdown) does, until the
+/// cluster's threads have ended.
 #[derive(Clone)]
 pub struct Hub(Arc<Inner>);
 

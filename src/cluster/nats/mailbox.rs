@@ -52,7 +52,7 @@ impl Sender {
     }
 
     pub(super) fn put(&self, envelopes: impl Iterator<Item = Bytes>) {
-        static LOST: LogLimit = LogLimit::new();
+        static LOST: LogLimit = LogLimit::seldom();
         let lost = {
             let mut state = self.0.state.lock();
             envelopes.filter(|envelope| !state.put(envelope)).count()

@@ -25,7 +25,7 @@ use crate::error::ConfigError;
 use engine::Engine;
 use mailbox::Post;
 use session::Session;
-use settings::{KEEP_ALIVE, Settings, TIMEOUT, check_subject};
+use settings::{IDLE, Settings, TIMEOUT, check_subject};
 
 /// Connects a hub to a NATS server. Feature `nats`.
 ///
@@ -114,15 +114,22 @@ impl NatsAdapter {
         Ok(self)
     }
 
-    /// How long connecting to a server may take, and how long a server may take to answer. 0 = the default, 3 s.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.settings.timeout = if timeout.is_zero() { TIMEOUT } else { timeout };
+    /// How long connecting may take, for each server of the list, logging in included; default 2 s, as 0.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.connect_timeout = or(timeout, TIMEOUT);
         self
     }
 
-    /// After how much silence the server is asked whether it is still there. 0 = the default, 10 s.
-    pub fn keep_alive(mut self, interval: Duration) -> Self {
-        self.settings.keep_alive = if interval.is_zero() { KEEP_ALIVE } else { interval };
+    /// How long a server may take to answer; default 2 s, as 0.
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.response_timeout = or(timeout, TIMEOUT);
+        self
+    }
+
+    /// After how long a silence a connection is tested: the subscription at once, the one that publishes before it is next
+    /// used. Default 5 s, as 0.
+    pub fn idle(mut self, silence: Duration) -> Self {
+        self.settings.idle = or(silence, IDLE);
         self
     }
 
@@ -165,8 +172,31 @@ impl NatsAdapter {
     /// The longest that opening a session may take.
     fn opening(&self) -> Duration {
         let servers = u32::try_from(self.settings.servers.len()).unwrap_or(u32::MAX);
-        self.settings.timeout.saturating_mul(servers)
+        self.settings.connect_timeout.saturating_mul(servers)
     }
+
+    /// Publishes over the session that stands; on the engine's thread, so that the session is lost if that fails.
+    fn publish_over(
+        &self,
+        engine: &Engine,
+        mut session: Session,
+        envelopes: Vec<Bytes>,
+    ) -> Result<Vec<Result<(), AdapterError>>, AdapterError> {
+        let publish = async move {
+            let results = session.publish_all(&envelopes).await;
+            (session, results)
+        };
+        // The last chunk may be begun shortly before the time is up, and waits to be handed over and for its answer.
+        let (session, results) = engine.call(self.settings.response_timeout.saturating_mul(3), publish)?;
+        if !matches!(results.last(), Some(Err(AdapterError::Unavailable(_)))) {
+            *self.session.lock() = Some(session);
+        }
+        Ok(results)
+    }
+}
+
+fn or(duration: Duration, default: Duration) -> Duration {
+    if duration.is_zero() { default } else { duration }
 }
 
 impl Adapter for NatsAdapter {
@@ -182,26 +212,33 @@ impl Adapter for NatsAdapter {
             }
             Session::open(&settings).await
         };
-        let session = engine.call(self.opening() + self.settings.timeout, open)??;
+        let session = engine.call(self.opening() + self.settings.response_timeout, open)??;
         *self.session.lock() = Some(session);
         Ok(())
     }
 
     fn publish(&self, envelope: &[u8]) -> Result<(), AdapterError> {
-        let engine = self.engine()?;
-        let session = self.session.lock().take();
-        let mut session = session.ok_or_else(|| AdapterError::unavailable("not connected"))?;
-        let envelopes = vec![Bytes::copy_from_slice(envelope)];
-        let publish = async move {
-            let result = session.publish(envelopes).await;
-            (session, result)
+        let results = self.publish_all(&[Bytes::copy_from_slice(envelope)]);
+        results.into_iter().next().unwrap_or_else(|| Err(AdapterError::unavailable("no result")))
+    }
+
+    fn publish_all(&self, envelopes: &[Bytes]) -> Vec<Result<(), AdapterError>> {
+        let engine = match self.engine() {
+            Ok(engine) => engine,
+            Err(error) => return vec![Err(error)],
         };
-        // When it takes too long, the session goes with the work.
-        let (session, result) = engine.call(self.settings.timeout, publish)?;
-        if !matches!(result, Err(AdapterError::Unavailable(_))) {
-            *self.session.lock() = Some(session);
+        let is_fresh = self.session.lock().as_ref().is_some_and(|session| session.is_fresh(self.settings.idle));
+        if !is_fresh && let Err(error) = self.connect() {
+            return vec![Err(error)];
         }
-        result
+        let Some(session) = self.session.lock().take() else {
+            return vec![Err(AdapterError::unavailable("not connected"))];
+        };
+        self.publish_over(&engine, session, envelopes.to_vec()).unwrap_or_else(|error| {
+            // Any of them may have gone out.
+            let text = error.to_string();
+            envelopes.iter().map(|_| Err(AdapterError::unavailable(text.as_str()))).collect()
+        })
     }
 
     fn subscribe(&self, inbox: &Inbox) -> Result<(), AdapterError> {
@@ -211,7 +248,7 @@ impl Adapter for NatsAdapter {
         let _task = engine.spawn(tokio::task::unconstrained(async move {
             let received = async {
                 let session = Session::open(&settings).await?;
-                session.receive(&sender, settings.keep_alive).await
+                session.receive(&sender, settings.idle).await
             };
             if let Err(why) = received.await {
                 sender.end(why);

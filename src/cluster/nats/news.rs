@@ -38,8 +38,13 @@ impl News {
         self.state.borrow().has_connected
     }
 
+    pub(super) fn is_lost(&self) -> bool {
+        let state = self.state.borrow();
+        state.is_lost || state.no_echo.is_some()
+    }
+
     pub(super) fn note(&self, event: &Event) {
-        static SLOW: LogLimit = LogLimit::new();
+        static SLOW: LogLimit = LogLimit::seldom();
         match event {
             Event::Disconnected | Event::Closed => self.state.send_modify(|state| state.is_lost = true),
             Event::ServerError(error) => self.refuse(error),

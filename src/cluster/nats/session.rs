@@ -4,8 +4,9 @@
 //! itself a small message, over a subject that only it knows, and waits for that to come back: the server works on
 //! one connection's requests in their order, and has then done all that were sent before.
 
+use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::client::PublishErrorKind;
 use async_nats::{Auth, AuthError, Client, ConnectOptions, Subject, Subscriber};
@@ -25,11 +26,17 @@ const CAPACITY: usize = 128 * 1024;
 /// Requests that wait to be written.
 const REQUESTS: usize = 256;
 
+/// Bytes that are published at once, unless a single envelope is larger: so much is in doubt when there is no answer. A
+/// server that was only asleep still reads what lies in its socket, while the next session goes on.
+const CHUNK: usize = 16 * 1024;
+
 /// A connection. It is never repaired: after a failure it is dropped, and its tasks end.
 pub(super) struct Session {
     client: Client,
     subject: Subject,
-    timeout: Duration,
+    response_timeout: Duration,
+    /// When the server last answered.
+    proven: Instant,
     /// The subject of its messages to itself, and where they arrive.
     own: Subject,
     echoes: Subscriber,
@@ -40,9 +47,9 @@ pub(super) struct Session {
 impl Session {
     /// Connects to one of the servers.
     pub(super) async fn open(settings: &Settings) -> Result<Self, AdapterError> {
-        let mut last = AdapterError::unavailable("no server");
+        let mut last = unavailable("no server");
         for server in &settings.servers {
-            match timeout(settings.timeout, Self::open_one(settings, server)).await {
+            match timeout(settings.connect_timeout, Self::open_one(settings, server)).await {
                 Ok(Ok(session)) => return Ok(session),
                 Ok(Err(error)) => last = error,
                 Err(_) => last = silent(),
@@ -55,13 +62,20 @@ impl Session {
         let own = Subject::from(format!("{}.{}", settings.inbox_prefix, Uuid::new_v4().simple()));
         let news = Arc::new(News::new(&own));
         let options = options(settings, &server.auth, &news);
-        let client = options.connect(&server.addr).await.map_err(AdapterError::unavailable)?;
+        let client = options.connect(&server.addr).await.map_err(unavailable)?;
         news.connected();
-        let echoes = client.subscribe(own.clone()).await.map_err(AdapterError::unavailable)?;
+        let echoes = client.subscribe(own.clone()).await.map_err(unavailable)?;
         let subject = Subject::from(settings.subject.as_str());
-        let mut session = Self { client, subject, timeout: settings.timeout, own, echoes, sent: 0, news };
+        let response_timeout = settings.response_timeout;
+        let proven = Instant::now();
+        let mut session = Self { client, subject, response_timeout, proven, own, echoes, sent: 0, news };
         session.confirm().await?;
         Ok(session)
+    }
+
+    /// Whether it is not lost, as far as is known, and the server has answered within this time.
+    pub(super) fn is_fresh(&self, within: Duration) -> bool {
+        !self.news.is_lost() && self.proven.elapsed() < within
     }
 
     /// Waits until the server has done all that it was asked to.
@@ -70,17 +84,17 @@ impl Session {
     ///
     /// `Rejected`: it refused some of it. `Unavailable`: the session is at its end.
     pub(super) async fn confirm(&mut self) -> Result<(), AdapterError> {
-        let limit = self.timeout;
-        timeout(limit, self.echo()).await.unwrap_or_else(|_| Err(silent()))?;
+        timeout(self.response_timeout, self.echo()).await.unwrap_or_else(|_| Err(silent()))?;
+        self.proven = Instant::now();
         // The server's refusals come before the echo, but by another task.
         tokio::task::yield_now().await;
-        self.news.take_refused().map_or(Ok(()), |why| Err(AdapterError::rejected(why)))
+        self.news.take_refused().map_or(Ok(()), |why| Err(rejected(why)))
     }
 
     async fn echo(&mut self) -> Result<(), AdapterError> {
         self.sent += 1;
         let probe = Bytes::copy_from_slice(&self.sent.to_be_bytes());
-        self.client.publish(self.own.clone(), probe.clone()).await.map_err(AdapterError::unavailable)?;
+        self.client.publish(self.own.clone(), probe.clone()).await.map_err(unavailable)?;
         loop {
             tokio::select! {
                 echo = self.echoes.next() => match echo {
@@ -94,27 +108,62 @@ impl Session {
         }
     }
 
-    /// Publishes in this order. What is too large for the server is left out, and reported as `Rejected` if
-    /// nothing worse happens.
-    pub(super) async fn publish(&mut self, envelopes: Vec<Bytes>) -> Result<(), AdapterError> {
-        let mut rejected = None;
-        for envelope in envelopes {
-            match self.client.publish(self.subject.clone(), envelope).await {
-                Ok(()) => {}
-                Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => rejected = Some(error),
-                Err(error) => return Err(AdapterError::unavailable(error)),
-            }
+    /// Publishes in this order, and gives one result for each that has been tried. Stops at the first that is
+    /// `Unavailable`, and after the response timeout.
+    pub(super) async fn publish_all(&mut self, envelopes: &[Bytes]) -> Vec<Result<(), AdapterError>> {
+        let start = Instant::now();
+        let mut results = Vec::with_capacity(envelopes.len());
+        let mut works = true;
+        while works && results.len() < envelopes.len() && start.elapsed() < self.response_timeout {
+            let some = self.publish_chunk(&envelopes[results.len()..]).await;
+            works = !some.iter().any(is_unavailable);
+            results.extend(some);
         }
-        self.confirm().await?;
-        rejected.map_or(Ok(()), |error| Err(AdapterError::rejected(error)))
+        results
+    }
+
+    async fn publish_chunk(&mut self, envelopes: &[Bytes]) -> Vec<Result<(), AdapterError>> {
+        let mut end = 0;
+        let mut size = 0;
+        while end < envelopes.len() && (end == 0 || size + envelopes[end].len() <= CHUNK) {
+            size += envelopes[end].len();
+            end += 1;
+        }
+        let mut results = Vec::with_capacity(end);
+        let hand_over = self.hand_over(&envelopes[..end], &mut results);
+        let result = timeout(self.response_timeout, hand_over).await.unwrap_or_else(|_| Err(silent()));
+        let result = if result.is_ok() { self.confirm().await } else { result };
+        if let Err(why) = &result {
+            let again =
+                || if is_unavailable(&result) { unavailable(why.to_string()) } else { rejected(why.to_string()) };
+            results.resize_with(end, || Ok(()));
+            results.iter_mut().filter(|result| result.is_ok()).for_each(|result| *result = Err(again()));
+        }
+        results
+    }
+
+    /// Gives them to the client. Those that are too large for the server get their result here.
+    async fn hand_over(
+        &self,
+        envelopes: &[Bytes],
+        results: &mut Vec<Result<(), AdapterError>>,
+    ) -> Result<(), AdapterError> {
+        for envelope in envelopes {
+            results.push(match self.client.publish(self.subject.clone(), envelope.clone()).await {
+                Ok(()) => Ok(()),
+                Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => Err(rejected(error)),
+                Err(error) => return Err(unavailable(error)),
+            });
+        }
+        Ok(())
     }
 
     /// Subscribes and puts what comes into the mailbox, until the connection is lost.
-    pub(super) async fn receive(mut self, mailbox: &Sender, keep_alive: Duration) -> Result<(), AdapterError> {
-        let mut messages = self.client.subscribe(self.subject.clone()).await.map_err(AdapterError::unavailable)?;
+    pub(super) async fn receive(mut self, mailbox: &Sender, idle: Duration) -> Result<(), AdapterError> {
+        let mut messages = self.client.subscribe(self.subject.clone()).await.map_err(unavailable)?;
         self.confirm().await?;
         mailbox.subscribed();
-        let mut pulse = interval(keep_alive);
+        let mut pulse = interval(idle);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_quiet = false;
         loop {
@@ -149,8 +198,8 @@ fn options(settings: &Settings, auth: &Auth, news: &Arc<News>) -> ConnectOptions
         })
         .max_reconnects(1)
         .ignore_discovered_servers()
-        .connection_timeout(settings.timeout)
-        .ping_interval(settings.keep_alive)
+        .connection_timeout(settings.connect_timeout)
+        .ping_interval(settings.idle)
         .subscription_capacity(CAPACITY)
         .client_capacity(REQUESTS)
         .name("wshub");
@@ -158,4 +207,16 @@ fn options(settings: &Settings, auth: &Auth, news: &Arc<News>) -> ConnectOptions
         options = options.add_root_certificates(path.clone());
     }
     options
+}
+
+fn is_unavailable(result: &Result<(), AdapterError>) -> bool {
+    matches!(result, Err(AdapterError::Unavailable(_)))
+}
+
+fn unavailable(why: impl Into<Box<dyn Error + Send + Sync>>) -> AdapterError {
+    AdapterError::unavailable(why)
+}
+
+fn rejected(why: impl Into<Box<dyn Error + Send + Sync>>) -> AdapterError {
+    AdapterError::rejected(why)
 }

@@ -8,8 +8,8 @@ use percent_encoding::percent_decode_str;
 
 use crate::error::ConfigError;
 
-pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
-pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(10);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const IDLE: Duration = Duration::from_secs(5);
 
 /// What a [`NatsAdapter`](super::NatsAdapter) was told. Not `Debug`: passwords.
 #[derive(Clone)]
@@ -18,8 +18,9 @@ pub(super) struct Settings {
     pub(super) servers: Vec<Server>,
     pub(super) subject: String,
     pub(super) inbox_prefix: String,
-    pub(super) timeout: Duration,
-    pub(super) keep_alive: Duration,
+    pub(super) connect_timeout: Duration,
+    pub(super) response_timeout: Duration,
+    pub(super) idle: Duration,
     pub(super) root_certificates: Option<PathBuf>,
 }
 
@@ -35,8 +36,9 @@ impl Settings {
             servers: urls.split(',').map(|url| server(url.trim())).collect::<Result<_, _>>()?,
             subject: "wshub.messages".to_owned(),
             inbox_prefix: "_INBOX".to_owned(),
-            timeout: TIMEOUT,
-            keep_alive: KEEP_ALIVE,
+            connect_timeout: TIMEOUT,
+            response_timeout: TIMEOUT,
+            idle: IDLE,
             root_certificates: None,
         })
     }
