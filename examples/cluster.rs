@@ -45,7 +45,7 @@ fn cluster() -> Result<Cluster, ConfigError> {
     match (common::option_or_none("redis"), common::option_or_none("nats")) {
         (None, None) => Ok(Cluster::new(MemoryBus::new().adapter())),
         (Some(url), None) => redis(&url),
-        (None, Some(_)) => common::fail("--nats: this build has no adapter for NATS"),
+        (None, Some(url)) => nats(&url),
         (Some(_), Some(_)) => common::fail("--redis or --nats, not both"),
     }
 }
@@ -58,6 +58,16 @@ fn redis(url: &str) -> Result<Cluster, ConfigError> {
 #[cfg(not(feature = "redis"))]
 fn redis(_: &str) -> Result<Cluster, ConfigError> {
     common::fail("--redis: this build has no adapter for Redis; it needs the feature `redis`")
+}
+
+#[cfg(feature = "nats")]
+fn nats(url: &str) -> Result<Cluster, ConfigError> {
+    wshub::NatsAdapter::new(url).map(Cluster::new)
+}
+
+#[cfg(not(feature = "nats"))]
+fn nats(_: &str) -> Result<Cluster, ConfigError> {
+    common::fail("--nats: this build has no adapter for NATS; it needs the feature `nats`")
 }
 
 fn pass_on(client: &Client, message: &Message) -> HandlerResult {

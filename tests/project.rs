@@ -166,20 +166,29 @@ fn cargo_tree(more: &[&str]) -> Output {
     command.args(more).output().unwrap()
 }
 
-#[test]
-fn the_default_build_has_no_async_runtime() {
-    let mut output = cargo_tree(&["--offline"]);
+/// The crates of a build with these features beside the default ones.
+fn crates_with(features: &str) -> BTreeSet<String> {
+    let mut output = cargo_tree(&["--features", features, "--offline"]);
     if !output.status.success() {
         // Offline, cargo refuses when crates of other platforms have never been downloaded.
-        output = cargo_tree(&[]);
+        output = cargo_tree(&["--features", features]);
     }
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let tree = String::from_utf8(output.stdout).unwrap();
-    let crates: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    let crates: BTreeSet<_> = tree.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
     assert!(crates.contains("wshub") && crates.contains("tungstenite"), "not our tree: {tree}");
-    let runtimes = ["tokio", "mio", "async-std", "smol", "async-io", "polling", "futures-executor"];
-    let found: Vec<_> = runtimes.iter().filter(|name| crates.contains(*name)).collect();
-    assert!(found.is_empty(), "{found:?} in {tree}");
+    crates
+}
+
+#[test]
+fn only_the_feature_nats_brings_an_async_runtime() {
+    let runtimes = ["tokio", "mio", "async-std", "smol", "async-io", "polling", "futures-executor", "async-nats"];
+    for features in ["", "redis", "redis-tls"] {
+        let crates = crates_with(features);
+        let found: Vec<_> = runtimes.iter().filter(|name| crates.contains(**name)).collect();
+        assert!(found.is_empty(), "{features:?}: {found:?} in {crates:?}");
+    }
+    assert!(crates_with("nats").contains("tokio"), "features are not looked at");
 }
 
 #[test]

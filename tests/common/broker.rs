@@ -1,5 +1,6 @@
 //! A message broker as a process of its own, on a free port of the loopback, to be killed, paused and started again.
 
+use std::ffi::OsStr;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -19,6 +20,7 @@ pub(crate) struct Broker {
     kind: Kind,
     port: u16,
     password: Option<String>,
+    config: Option<PathBuf>,
     folder: PathBuf,
     process: Option<Child>,
 }
@@ -41,7 +43,7 @@ impl Broker {
         let name = format!("wshub-broker-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).unwrap();
-        Self { kind, port: free_port(), password: None, folder, process: None }
+        Self { kind, port: free_port(), password: None, config: None, folder, process: None }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -61,6 +63,13 @@ impl Broker {
     /// Asks for this password from the next start on.
     pub(crate) fn set_password(&mut self, password: Option<&str>) {
         self.password = password.map(str::to_owned);
+    }
+
+    /// Reads these settings from the next start on (`nats-server` only).
+    pub(crate) fn set_config(&mut self, text: &str) {
+        let path = self.folder.join("settings");
+        std::fs::write(&path, text).unwrap();
+        self.config = Some(path);
     }
 
     /// Starts it on its port and waits until it accepts.
@@ -88,6 +97,21 @@ impl Broker {
     /// Stops it as it stands: connections stay, nothing is read or answered.
     pub(crate) fn pause(&self) {
         self.signal(libc::SIGSTOP);
+        // Its threads stop one by one, and may answer until then.
+        let deadline = Instant::now() + PATIENCE;
+        while !self.is_stopped() {
+            assert!(Instant::now() < deadline, "it does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let id = self.process.as_ref().expect("it runs").id();
+        let threads = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
+        // The state stands behind the name, which is in brackets.
+        let state = |stat: &str| stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        let mut states = threads.filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("stat")).ok());
+        states.all(|stat| state(&stat) == Some('T'))
     }
 
     /// Lets it go on after a [`pause`](Self::pause).
@@ -122,6 +146,7 @@ impl Broker {
                 let path = std::env::var("PATH").unwrap_or_default();
                 command.env("PATH", format!("{path}:/usr/sbin")).args(["--addr", "127.0.0.1", "--port", &port]);
                 command.args(self.password.iter().flat_map(|password| ["--user", "user", "--pass", password]));
+                command.args(self.config.iter().flat_map(|path| [OsStr::new("--config"), path.as_os_str()]));
                 command
             }
         };
