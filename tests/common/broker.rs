@@ -125,10 +125,8 @@ impl Broker {
         broker
     }
 
-    fn signal(&self, signal: i32) {
-        let id = i32::try_from(self.process.as_ref().expect("it runs").id()).unwrap();
-        // SAFETY: a plain system call; the process is our child and has not been waited for.
-        assert_eq!(unsafe { libc::kill(id, signal) }, 0);
+    fn signal(&self, number: i32) {
+        signal(self.process.as_ref().expect("it runs"), number);
     }
 
     fn command(&self) -> Command {
@@ -160,6 +158,13 @@ impl Drop for Broker {
         self.kill();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Sends a signal to a child.
+pub(crate) fn signal(process: &Child, number: i32) {
+    let id = i32::try_from(process.id()).unwrap();
+    // SAFETY: a plain system call; the process is our child and has not been waited for.
+    assert_eq!(unsafe { libc::kill(id, number) }, 0);
 }
 
 /// A port that was free a moment ago. The broker cannot be asked for port 0, because it must come back on its port.
