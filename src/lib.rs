@@ -40,8 +40,8 @@
 //!
 //! Beside them stand [`middleware`] and a [`router`] for message handlers, and ready-made wire protocols in [`protocol`].
 //!
-//! The examples are the other way in: `chat`, `auth`, `gateway`, `events`, `feed`, `binary_rooms`, `relay`, `cluster`, `echo`,
-//! `broadcast`; the first line of each is the command that runs it.
+//! The examples are the other way in: `chat`, `auth`, `gateway`, `events`, `feed`, `binary_rooms`, `relay`, `cluster`,
+//! `echo`, `broadcast`; the first line of each is the command that runs it.
 //!
 //! # The path of a byte
 //!
