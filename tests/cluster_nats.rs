@@ -1,7 +1,8 @@
-//! Clusters over a real `nats-server`: what the adapter itself promises.
+//! Hubs that share a NATS server: what holds over every broker, and what this adapter promises.
 #![cfg(feature = "nats")]
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod broker_suite;
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,15 +11,28 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use broker_suite::{Bus, GIVE_UP, suite};
 use common::broker::{Broker, Kind};
 use common::bus::connected;
 use common::{PATIENCE, TestServer, counted, deep_queue, errors, eventually};
-use wshub::{
-    Adapter, AdapterError, AdapterState, Cluster, DebugMetrics, Envelope, ErrorType, Hub, NatsAdapter, Target,
-};
+use wshub::{Adapter, AdapterError, AdapterState, Cluster, DebugMetrics, ErrorType, Hub, Message, NatsAdapter, Target};
 
-/// The timeouts of adapters in these tests.
-const GIVE_UP: Duration = Duration::from_millis(500);
+struct Nats;
+
+impl Bus for Nats {
+    const KIND: Kind = Kind::Nats;
+    const OPTION: &'static str = "nats";
+
+    fn cluster(url: &str) -> Cluster {
+        Cluster::new(adapter(url))
+    }
+
+    fn publish(broker: &Broker, payload: &[u8]) {
+        Foreign::new(broker, "elsewhere").publish("wshub.messages", payload);
+    }
+}
+
+suite! { Nats }
 
 fn adapter(url: &str) -> NatsAdapter {
     let adapter = NatsAdapter::new(url).unwrap();
@@ -67,8 +81,10 @@ impl Foreign {
         assert_eq!(self.line(), "PONG");
     }
 
-    fn publish(&mut self, subject: &str, payload: &str) {
-        self.say(&format!("PUB {subject} {}\r\n{payload}\r\n", payload.len()));
+    fn publish(&mut self, subject: &str, payload: impl AsRef<[u8]>) {
+        let payload = payload.as_ref();
+        let head = format!("PUB {subject} {}\r\n", payload.len());
+        self.0.get_mut().write_all(&[head.as_bytes(), payload, b"\r\n"].concat()).unwrap();
         self.sync();
     }
 
@@ -83,21 +99,37 @@ impl Foreign {
     }
 }
 
+/// What a node of the Go package `wshub` put on its bus.
+fn of_a_go_node() -> impl Iterator<Item = &'static str> {
+    include_str!("vectors/s3-envelopes.jsonl").lines()
+}
+
 #[test]
-fn envelopes_of_go_nodes_cross_both_ways() {
+fn envelopes_of_go_nodes_are_delivered() {
     let broker = Broker::nats();
-    let (server, _) = node(adapter(&broker.url()), "rust");
+    let (server, metrics) = node(adapter(&broker.url()), "rust");
     connected(&server.hub);
     let mut client = server.connect();
-    let mut foreign = Foreign::new(&broker, "wshub.messages");
-    foreign
-        .publish("wshub.messages", r#"{"node_id":"node-a","type":"broadcast","msg_type":1,"data":"cGxhaW4gdGV4dA=="}"#);
+    let mut go = Foreign::new(&broker, "elsewhere");
+    of_a_go_node().for_each(|line| go.publish("wshub.messages", line));
     assert_eq!(client.text(), "plain text");
-    foreign.message();
-    server.hub.send(Target::room("lobby"), "hello").unwrap();
-    let json = r#"{"node_id":"rust","type":"room","room":"lobby","msg_type":1,"data":"aGVsbG8="}"#;
-    assert_eq!(foreign.message(), ("wshub.messages".to_owned(), json.to_owned()));
-    assert!(Envelope::decode(json.as_bytes()).is_ok());
+    assert_eq!(client.frame().payload, b"\0\x01\xfe\xff");
+    let messages = of_a_go_node().filter(|line| !line.contains("\"presence\"")).count() as u64;
+    eventually("all are taken", || metrics.stats().adapter_received == messages);
+    assert_eq!(errors(&metrics, ErrorType::AdapterDecode), 0);
+}
+
+#[test]
+fn envelopes_are_those_of_a_go_node() {
+    let broker = Broker::nats();
+    let (server, _) = node(adapter(&broker.url()), "node-a");
+    connected(&server.hub);
+    let mut go = Foreign::new(&broker, "wshub.messages");
+    let mut lines = of_a_go_node();
+    for message in [Message::text("plain text"), Message::binary(vec![0, 1, 0xfe, 0xff])] {
+        server.hub.send(Target::all(), message).unwrap();
+        assert_eq!(go.message(), ("wshub.messages".to_owned(), lines.next().unwrap().to_owned()));
+    }
 }
 
 #[test]
