@@ -87,9 +87,9 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
-//! | – | – | there are none yet: everything described here is always there |
+//! | `nats` | no | `NatsAdapter`: clusters over NATS, with or without TLS |
 //!
-//! No async runtime is among the dependencies.
+//! No async runtime is among the dependencies, except with `nats`: its client runs on a thread of its own.
 //!
 //! # Logging
 //!

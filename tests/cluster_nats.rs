@@ -46,7 +46,7 @@ fn node(adapter: NatsAdapter, id: &str) -> (TestServer, Arc<DebugMetrics>) {
     (TestServer::new(builder.cluster(cluster)), metrics)
 }
 
-fn is_unavailable(result: Result<(), AdapterError>) -> bool {
+fn is_unavailable(result: &Result<(), AdapterError>) -> bool {
     matches!(result, Err(AdapterError::Unavailable(_)))
 }
 
@@ -120,6 +120,20 @@ fn envelopes_of_go_nodes_are_delivered() {
 }
 
 #[test]
+fn a_burst_of_many_small_envelopes_arrives() {
+    const MESSAGES: usize = 50_000;
+    let broker = Broker::nats();
+    let (server, metrics) = node(adapter(&broker.url()), "one");
+    connected(&server.hub);
+    let mut go = Foreign::new(&broker, "elsewhere");
+    let line = of_a_go_node().next().unwrap();
+    let request = format!("PUB wshub.messages {}\r\n{line}\r\n", line.len());
+    go.say(&request.repeat(MESSAGES));
+    go.sync();
+    eventually("all are taken", || metrics.stats().adapter_received == MESSAGES as u64);
+}
+
+#[test]
 fn envelopes_are_those_of_a_go_node() {
     let broker = Broker::nats();
     let (server, _) = node(adapter(&broker.url()), "node-a");
@@ -138,7 +152,7 @@ fn a_subject_of_ones_own_is_a_cluster_of_its_own() {
     let (one, _) = node(adapter(&broker.url()).subject("elsewhere.x").unwrap(), "one");
     let (two, _) = node(adapter(&broker.url()), "two");
     let (three, _) = node(adapter(&broker.url()).subject("elsewhere.x").unwrap(), "three");
-    [&one, &two, &three].map(|node| connected(&node.hub));
+    [&one, &two, &three].into_iter().for_each(|node| connected(&node.hub));
     let (mut second, mut third) = (two.connect(), three.connect());
     one.hub.send(Target::all(), "hello").unwrap();
     assert_eq!(third.text(), "hello");
@@ -162,7 +176,7 @@ fn an_envelope_over_the_servers_limit_is_refused_alone() {
     broker.start();
     let (one, metrics) = node(adapter(&broker.url()), "one");
     let (two, _) = node(adapter(&broker.url()), "two");
-    [&one, &two].map(|node| connected(&node.hub));
+    [&one, &two].into_iter().for_each(|node| connected(&node.hub));
     let mut far = two.connect();
     one.hub.send(Target::all(), "before").unwrap();
     one.hub.send(Target::all(), "x".repeat(2000)).unwrap();
@@ -207,7 +221,7 @@ fn a_user_without_rights_is_told_so() {
     adapter(&host).user_and_password("all", "p@ss").publish(b"x").unwrap();
     let refused = adapter(&host).connect().unwrap_err();
     assert!(refused.to_string().contains("authorization violation"), "{refused}");
-    assert!(is_unavailable(login("all:wrong").connect()));
+    assert!(is_unavailable(&login("all:wrong").connect()));
 
     let mute = login("mute:x");
     mute.connect().unwrap();
@@ -233,9 +247,30 @@ fn tokens_open_too() {
     broker.set_config("authorization { token: sesame }");
     broker.start();
     let host = format!("127.0.0.1:{}", broker.port());
-    assert!(is_unavailable(adapter(&host).connect()));
+    assert!(is_unavailable(&adapter(&host).connect()));
     adapter(&host).token("sesame").connect().unwrap();
     adapter(&format!("nats://sesame@{host}")).connect().unwrap();
+}
+
+#[test]
+fn tls_with_a_certificate_that_is_trusted() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls");
+    let mut broker = Broker::absent(Kind::Nats);
+    broker.set_config(&format!(r#"tls {{ cert_file: "{folder}/server.pem", key_file: "{folder}/server.key" }}"#));
+    broker.start();
+    let host = format!("localhost:{}", broker.port());
+    for scheme in ["tls", "nats"] {
+        let url = format!("{scheme}://{host}");
+        let trusting = adapter(&url).connect_timeout(PATIENCE).root_certificates(format!("{folder}/ca.pem"));
+        trusting.publish(b"x").unwrap();
+        let refused = adapter(&url).connect_timeout(PATIENCE).connect().unwrap_err();
+        assert!(refused.to_string().contains("certificate"), "{refused}");
+    }
+    let missing = adapter(&format!("tls://{host}")).root_certificates("/nowhere/ca.pem");
+    assert!(is_unavailable(&missing.connect()));
+    // Without TLS, a server is not asked for anything else.
+    let plain = Broker::nats();
+    assert!(is_unavailable(&adapter(&plain.url().replace("nats:", "tls:")).connect()));
 }
 
 #[test]
@@ -259,8 +294,8 @@ fn a_server_that_does_not_answer_is_noticed_and_nothing_comes_late() {
     assert!(start.elapsed() < PATIENCE);
     // What may have gone out is no more than one write.
     assert_eq!(results.len(), 16);
-    assert!(results.into_iter().all(is_unavailable));
-    assert!(is_unavailable(adapter.publish(b"lost")));
+    assert!(results.iter().all(is_unavailable));
+    assert!(is_unavailable(&adapter.publish(b"lost")));
     broker.resume();
     eventually("it publishes again", || adapter.publish(b"after").is_ok());
     let came: Vec<_> = std::iter::repeat_with(|| foreign.message().1).take_while(|text| text != "after").collect();
@@ -330,8 +365,8 @@ fn what_is_no_nats_server_is_an_error() {
     for text in texts {
         let adapter = adapter(&saying(text));
         let start = Instant::now();
-        assert!(is_unavailable(adapter.connect()), "{text:?}");
-        assert!(is_unavailable(adapter.publish(b"x")), "{text:?}");
+        assert!(is_unavailable(&adapter.connect()), "{text:?}");
+        assert!(is_unavailable(&adapter.publish(b"x")), "{text:?}");
         assert!(start.elapsed() < PATIENCE);
     }
 }

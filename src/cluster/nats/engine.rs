@@ -58,7 +58,7 @@ impl Engine {
             // Nobody waits any more: it came too late.
             let _ = answer.send(tokio::time::timeout(limit, work).await);
         });
-        match answered.recv_timeout(limit + SLACK) {
+        match answered.recv_timeout(limit.saturating_add(SLACK)) {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(_)) => Err(AdapterError::unavailable("the server does not answer in time")),
             Err(crossbeam_channel::RecvTimeoutError::Timeout) => Err(AdapterError::unavailable("the thread is stuck")),
@@ -121,7 +121,7 @@ mod tests {
             let waiting = scope.spawn(|| {
                 engine.call::<()>(LONG, async move {
                     begun.send(()).unwrap();
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 })
             });
             has_begun.recv().unwrap();

@@ -24,48 +24,60 @@ use super::adapter::{Adapter, AdapterError, Inbox};
 use crate::error::ConfigError;
 use engine::Engine;
 use mailbox::Post;
-use session::Session;
+use session::{Session, is_unavailable};
 use settings::{IDLE, Settings, TIMEOUT, check_subject};
 
-/// Connects a hub to a NATS server. Feature `nats`.
+/// Joins hubs over a NATS server, or a cluster of them. Feature `nats`.
 ///
 /// ```
 /// use wshub::{Cluster, Hub, NatsAdapter};
 ///
-/// let bus = NatsAdapter::new("nats://127.0.0.1:4222")?;
-/// let hub = Hub::builder().cluster(Cluster::new(bus)).build()?;
+/// let adapter = NatsAdapter::new("nats://ann:secret@nats.internal:4222")?;
+/// let hub = Hub::builder().cluster(Cluster::new(adapter)).build()?;
+/// # assert!(hub.adapter_state().is_some());
 /// # Ok::<(), wshub::ConfigError>(())
 /// ```
 ///
-/// # Servers
+/// | URL | connects |
+/// | --- | --- |
+/// | `[nats://][LOGIN@]host[:port]` | over TCP, to port 4222 unless another is given; over TLS if the server wants it |
+/// | `tls://…` | over TLS only, with the system's root certificates or [other ones](Self::root_certificates) |
+/// | `URL,URL,…` | to the first of these servers that answers |
 ///
-/// `nats://HOST:PORT`, or `tls://…`; without a port it is 4222, without a scheme `nats`. Before the host may stand
-/// `USER:PASSWORD@` or `TOKEN@`, percent-encoded. Several servers of one NATS cluster are written with commas between
-/// them; the first that answers is taken. A server that asks for TLS gets it with either scheme.
+/// `LOGIN` is `user:password` or a token; special characters are percent-encoded. The user must be allowed to publish and
+/// to subscribe to the subject, `wshub.messages`, and to `_INBOX.>` (or another [prefix](Self::inbox_prefix)).
 ///
-/// The user must be allowed to publish and to subscribe to the subject, and to `_INBOX.>` (see
-/// [`inbox_prefix`](Self::inbox_prefix)).
+/// Two connections are kept, one for publishing and one for the subscription. What has come together is published in chunks
+/// of up to 16 KiB, and after each the adapter waits until the server has worked on it: it sends a small message to itself,
+/// which comes back behind them. NATS hands each node its own messages too; they are skipped before they are decoded.
 ///
 /// # What is guaranteed
 ///
-/// At most once, and in the order in which one hub publishes. `publish` returns when the server has worked on what was
-/// published: a server that does not answer within the [`timeout`](Self::timeout) is an error, and what was not
-/// confirmed counts as lost. (It may arrive all the same, even late, when a server was only asleep: it reads then what
-/// lies in its socket.) A subscription that has gone silent is checked; it ends with an error within two
-/// [`keep_alive`](Self::keep_alive)s and a timeout. Nothing is kept for later while there is no connection, and how the
-/// client reconnects is up to [`Cluster::backoff`](crate::Cluster::backoff).
+/// A publisher's messages arrive in order, each at most once. A message is lost when it cannot be published (it is counted
+/// then: up to 16 KiB of messages that were not yet confirmed when the connection broke or the server fell silent, because
+/// nobody knows which of them went out; when a silent server wakes up, it may still deliver them), and without a count for a
+/// node that is not subscribed at that moment. So it is, with a warning, when more than 65,536 messages or 32 MiB have come
+/// and the hub has not yet taken them, and when the server cuts a slow node off. Nothing is kept for a later connection.
 ///
-/// An envelope over the server's `max_payload` (1 MiB unless set otherwise) is refused here, and the connection stays. So
-/// it does when the server refuses because the user has no right to the subject.
+/// A message over the server's `max_payload`, 1 MiB unless set otherwise, is lost alone and counted as
+/// [`AdapterPublish`](crate::ErrorType::AdapterPublish); the connection stands. So it is with a missing permission to
+/// publish.
 ///
-/// At most 65,536 envelopes or 32 MiB wait between the server and the hub; what comes on top is lost, with a warning. A
-/// node gets its own envelopes back and ignores them.
+/// # How long things take
+///
+/// - A connection is given up after the [connect timeout](Self::connect_timeout) for each server of the list, logging in
+///   and looking up its name included.
+/// - A server that does not answer is noticed after the [response timeout](Self::response_timeout) by who publishes;
+///   otherwise by the subscription, after twice the [idle time](Self::idle) and the response timeout: 12 s. A publishing
+///   call takes at most three response timeouts.
+/// - Closing ends whatever the adapter is doing at once.
 ///
 /// # Threads
 ///
-/// The client is `async-nats`, on one thread of its own, `wshub-nats`, with a runtime that nothing else sees. The thread
-/// starts with the first connection and ends when the adapter is closed or dropped. Resolving a host's name takes
-/// another, `wshub-nats-dns`, for a moment.
+/// The client is `async-nats`, on one thread, `wshub-nats`, with a runtime that nothing else sees. The thread starts with
+/// the first connection and ends when the adapter is closed or dropped. Looking up a host's name takes another,
+/// `wshub-nats-dns`, for a moment. The client does not reconnect by itself; where a program records its traces
+/// (`tracing`), it says there that it gives up.
 pub struct NatsAdapter {
     settings: Settings,
     /// Taken for moments only.
@@ -186,9 +198,10 @@ impl NatsAdapter {
             let results = session.publish_all(&envelopes).await;
             (session, results)
         };
-        // The last chunk may be begun shortly before the time is up, and waits to be handed over and for its answer.
-        let (session, results) = engine.call(self.settings.response_timeout.saturating_mul(3), publish)?;
-        if !matches!(results.last(), Some(Err(AdapterError::Unavailable(_)))) {
+        // The last chunk may be begun shortly before the time is up, and waits to be handed over and for its answer. What
+        // this adds is for a client that hangs.
+        let (session, results) = engine.call(self.settings.response_timeout.saturating_mul(4), publish)?;
+        if !results.iter().any(is_unavailable) {
             *self.session.lock() = Some(session);
         }
         Ok(results)
@@ -206,13 +219,13 @@ impl Adapter for NatsAdapter {
         let settings = self.settings.clone();
         let open = async move {
             if let Some(mut session) = before
-                && session.confirm().await.is_ok()
+                && !is_unavailable(&session.confirm().await)
             {
                 return Ok(session);
             }
             Session::open(&settings).await
         };
-        let session = engine.call(self.opening() + self.settings.response_timeout, open)??;
+        let session = engine.call(self.opening().saturating_add(self.settings.response_timeout), open)??;
         *self.session.lock() = Some(session);
         Ok(())
     }

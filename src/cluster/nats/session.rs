@@ -130,8 +130,12 @@ impl Session {
             end += 1;
         }
         let mut results = Vec::with_capacity(end);
-        let hand_over = self.hand_over(&envelopes[..end], &mut results);
-        let result = timeout(self.response_timeout, hand_over).await.unwrap_or_else(|_| Err(silent()));
+        let result = tokio::select! {
+            result = timeout(self.response_timeout, self.hand_over(&envelopes[..end], &mut results)) => {
+                result.unwrap_or_else(|_| Err(silent()))
+            }
+            trouble = self.news.trouble() => Err(trouble),
+        };
         let result = if result.is_ok() { self.confirm().await } else { result };
         if let Err(why) = &result {
             let again =
@@ -209,7 +213,7 @@ fn options(settings: &Settings, auth: &Auth, news: &Arc<News>) -> ConnectOptions
     options
 }
 
-fn is_unavailable(result: &Result<(), AdapterError>) -> bool {
+pub(super) fn is_unavailable(result: &Result<(), AdapterError>) -> bool {
     matches!(result, Err(AdapterError::Unavailable(_)))
 }
 

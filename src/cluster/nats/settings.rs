@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use async_nats::rustls::crypto::{CryptoProvider, ring};
 use async_nats::{Auth, ServerAddr};
 use percent_encoding::percent_decode_str;
 
@@ -63,6 +64,11 @@ fn server(url: &str) -> Result<Server, ConfigError> {
     }
     if addr.host().is_empty() {
         return Err(refuse("names no host"));
+    }
+    if addr.tls_required() && CryptoProvider::get_default().is_none() {
+        // The client takes the process's; where the program has chosen none and several are built in, it would panic. If
+        // another thread is faster, there is one.
+        let _ = ring::default_provider().install_default();
     }
     let decode = |text: &str| percent_decode_str(text).decode_utf8().map(std::borrow::Cow::into_owned);
     let name = addr.username().map(decode).transpose().map_err(|_| refuse("has a user that is not UTF-8"))?;
