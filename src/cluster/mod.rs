@@ -49,8 +49,9 @@ use shared::Shared;
 /// How long the publisher may take to publish what waits when the link ends; and then how long both threads may take to
 /// come back from the adapter before they are left behind.
 const FLUSH: Duration = Duration::from_secs(1);
-/// Stack of the two threads, in bytes. They run the adapter, and the application's metrics and hooks.
-const STACK: usize = 512 * 1024;
+/// Stack of the two threads, in bytes; only what is used takes memory. They run the adapter, the application's metrics and
+/// hooks. A broker's client that reads nested answers by recursion can need more than 1 MiB for a hundred levels.
+const STACK: usize = 4 * 1024 * 1024;
 
 /// A hub's link to the bus: a queue, a table of nodes, two threads. It ends when it is stopped or dropped.
 pub(crate) struct Link {
