@@ -1,7 +1,7 @@
 //! A message broker as a process of its own, on a free port of the loopback, to be killed, paused and started again.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ pub(crate) struct Broker {
     port: u16,
     password: Option<String>,
     folder: PathBuf,
+    more: Vec<String>,
     process: Option<Child>,
 }
 
@@ -41,7 +42,7 @@ impl Broker {
         let name = format!("wshub-broker-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).unwrap();
-        Self { kind, port: free_port(), password: None, folder, process: None }
+        Self { kind, port: free_port(), password: None, folder, more: Vec::new(), process: None }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -56,6 +57,16 @@ impl Broker {
             Kind::Nats => format!("user:{password}@"),
         });
         format!("{scheme}://{login}127.0.0.1:{}", self.port)
+    }
+
+    /// Its working directory, which goes with it.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Adds arguments of its command line, from the next start on.
+    pub(crate) fn add_args(&mut self, args: &[&str]) {
+        self.more.extend(args.iter().map(ToString::to_string));
     }
 
     /// Asks for this password from the next start on.
@@ -123,7 +134,12 @@ impl Broker {
                 command
             }
         };
-        command.current_dir(&self.folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(&self.more)
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command
     }
 }
