@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     access.read()?;
     let source = Arc::clone(&access);
     let relay = Relay::builder(identify)
-        .loader(move |user| source.devices(user))
+        .loader(move |user| Ok(source.devices(user)))
         .rate_limit(20, Duration::from_secs(1))
         .on_message(|conn, message| {
             forward(conn, message);

@@ -40,8 +40,8 @@
 //!
 //! Beside them stand [`middleware`] and a [`router`] for message handlers, and ready-made wire protocols in [`protocol`].
 //!
-//! The examples are the other way in: `chat`, `auth`, `gateway`, `events`, `feed`, `binary_rooms`, `relay`, `cluster`, `echo`,
-//! `broadcast`; the first line of each is the command that runs it.
+//! The examples are the other way in: `chat`, `auth`, `gateway`, `events`, `feed`, `binary_rooms`, `relay`, `cluster`,
+//! `echo`, `broadcast`; the first line of each is the command that runs it.
 //!
 //! # The path of a byte
 //!
@@ -161,8 +161,8 @@ mod log_limit;
 #[cfg(feature = "redis")]
 pub use cluster::RedisAdapter;
 pub use cluster::{
-    Adapter, AdapterError, AdapterState, Cluster, ClusterNode, Envelope, EnvelopeError, EnvelopeKind, Inbox,
-    MemoryAdapter, MemoryBus, Presence, Recipient,
+    Adapter, AdapterError, AdapterState, Cluster, ClusterNode, Envelope, EnvelopeError, EnvelopeEvent, EnvelopeKind,
+    Inbox, MemoryAdapter, MemoryBus, Presence, Recipient,
 };
 pub use config::{Config, DropPolicy, Limits, MAX_ROOM_NAME, RatePolicy};
 pub use conn::{Accept, AcceptError};

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+
+use crate::log_limit::LogLimit;
 
 /// What went wrong, in [`Metrics::increment_errors`]; [`as_str`](ErrorType::as_str) gives the label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +48,8 @@ pub enum ErrorType {
     Panic,
     /// A peer broke the WebSocket protocol.
     ProtocolError,
+    /// The application's own; the name is the label.
+    Custom(&'static str),
 }
 
 impl ErrorType {
@@ -68,6 +73,7 @@ impl ErrorType {
             Self::MessageHandling => "message_handling",
             Self::Panic => "panic",
             Self::ProtocolError => "protocol_error",
+            Self::Custom(name) => name,
         }
     }
 }
@@ -127,6 +133,28 @@ pub trait Metrics: Send + Sync {
     /// Something went wrong.
     fn increment_errors(&self, error: ErrorType) {
         let _ = error;
+    }
+}
+
+impl fmt::Debug for dyn Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+/// Lets an application's metrics count. Their panic hurts nobody, and is not counted: that would be their task.
+#[inline]
+pub(crate) fn guarded(count: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(count)).is_err() {
+        panicked();
+    }
+}
+
+#[cold]
+fn panicked() {
+    static PANICS: LogLimit = LogLimit::new();
+    if let Some(suppressed) = PANICS.pass() {
+        log::error!(target: "wshub::hub", "the metrics panicked ({suppressed} more not logged)");
     }
 }
 

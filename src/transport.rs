@@ -25,11 +25,9 @@ pub struct Transport {
 }
 
 impl From<TcpStream> for Transport {
-    /// Also turns Nagle's algorithm off: the hub batches by itself.
+    /// Also turns Nagle's algorithm off, because the hub batches by itself, and TCP keep-alive on.
     fn from(stream: TcpStream) -> Self {
-        // A socket that refuses the option still works, only slower.
-        let _ = stream.set_nodelay(true);
-        Self { socket: stream.into() }
+        Self::tcp(stream.into())
     }
 }
 
@@ -40,7 +38,14 @@ impl From<UnixStream> for Transport {
 }
 
 impl Transport {
-    pub(crate) fn from_socket(socket: Socket) -> Self {
+    pub(crate) fn tcp(socket: Socket) -> Self {
+        // Refused only by a socket that is dead already.
+        let _ = socket.set_tcp_nodelay(true);
+        let _ = socket.set_keepalive(true);
+        Self { socket }
+    }
+
+    pub(crate) fn unix(socket: Socket) -> Self {
         Self { socket }
     }
 

@@ -5,12 +5,13 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 
 use common::{CLOSE, PATIENCE, TEXT, WsClient, client_frame, eventually, exchange, status, upgrade_request};
-use wshub::{Accept, AcceptError, Admission, Hub, Limits, RequestHead, Transport};
+use wshub::{Accept, AcceptError, Admission, Hub, Limits, Rejection, RequestHead, Transport};
 
 fn echo_hub() -> Hub {
     Hub::builder()
@@ -75,7 +76,7 @@ fn serve_runs_the_connection_and_returns_at_its_end() {
 #[test]
 fn detach_returns_at_once() {
     let hub = echo_hub();
-    let (addr, results, thread) = listen(&hub, 2, Accept::detach);
+    let (addr, results, thread) = listen(&hub, 2, |accept| accept.detach().map(drop));
     let mut first = WsClient::connect(addr, "/", "");
     results.recv_timeout(PATIENCE).unwrap().unwrap();
     let mut second = WsClient::connect(addr, "/", "");
@@ -92,11 +93,46 @@ fn detach_returns_at_once() {
 }
 
 #[test]
+fn detach_gives_the_client() {
+    let hub = echo_hub();
+    let (near, far) = UnixStream::pair().unwrap();
+    let request = upgrade_request("GET / HTTP/1.1", &[]);
+    let (head, _) = RequestHead::parse(request.as_bytes()).unwrap().unwrap();
+    let client = hub.accept(near, head, b"").detach().unwrap();
+    client.send("welcome").unwrap();
+    let mut socket = WsClient::on(TcpStream::from(OwnedFd::from(far)));
+    assert!(socket.read_head().starts_with("HTTP/1.1 101 "));
+    assert_eq!(socket.text(), "welcome");
+    hub.accept(UnixStream::pair().unwrap().0, RequestHead::from_parts("POST", "/", [("Host", "a")]).unwrap(), b"")
+        .detach()
+        .unwrap_err();
+}
+
+#[test]
+fn who_is_known_already_is_not_asked_again() {
+    let hub = Hub::builder()
+        .limits(Limits::default().max_connections_per_user(1))
+        .on_upgrade(|_| Err(Rejection::forbidden()))
+        .build()
+        .unwrap();
+    let admit = |accept: Accept| accept.admission(Admission::user("ann").room("lobby")).detach().map(drop);
+    let (addr, results, thread) = listen(&hub, 3, admit);
+    let _ann = WsClient::connect(addr, "/", "");
+    results.recv_timeout(PATIENCE).unwrap().unwrap();
+    assert_eq!((hub.user_connection_count("ann"), hub.room_count("lobby")), (1, 1));
+    let refused = exchange(addr, upgrade_request("GET / HTTP/1.1", &[]).as_bytes());
+    assert_eq!(status(&refused), 429, "limits hold");
+    let refused = exchange(addr, upgrade_request("GET / HTTP/1.1", &["Origin: http://b"]).as_bytes());
+    assert_eq!(status(&refused), 403, "origins too");
+    thread.join().unwrap();
+}
+
+#[test]
 fn early_bytes_are_the_first_frames() {
     let hub = echo_hub();
     let long = "long ".repeat(2000);
     let frames = [client_frame(TEXT, b"one"), client_frame(TEXT, long.as_bytes()), client_frame(CLOSE, b"")].concat();
-    let runs: [fn(Accept) -> Result<(), AcceptError>; 2] = [Accept::serve, Accept::detach];
+    let runs: [fn(Accept) -> Result<(), AcceptError>; 2] = [Accept::serve, |accept| accept.detach().map(drop)];
     for run in runs {
         // Cut in a frame's header, in its payload, behind everything.
         for cut in [0, 1, 7, 12, 5000, frames.len()] {
@@ -120,7 +156,7 @@ fn early_bytes_are_the_first_frames() {
 #[test]
 fn refusals_are_answered_and_reported() {
     let hub = echo_hub();
-    let (addr, results, thread) = listen(&hub, 4, Accept::detach);
+    let (addr, results, thread) = listen(&hub, 4, |accept| accept.detach().map(drop));
     let ann = WsClient::connect(addr, "/?user=ann", "");
     results.recv_timeout(PATIENCE).unwrap().unwrap();
     let cases = [

@@ -1,9 +1,9 @@
 #!/bin/bash
 # Installs what the tests need and runs them all. The last line says how many passed and failed.
 #
-# Needs Rust; redis-server and nats-server for the cluster tests; Node.js with npm, and Chromium for the browser tests.
-# As root on Debian and its relatives the missing packages are installed; otherwise their names are printed. CHROMIUM
-# names another browser than /usr/bin/chromium.
+# Needs Rust; redis-server and nats-server for the cluster tests; Node.js with npm, and Chromium for the browser tests;
+# Python 3 and Node.js for the tests of the protocols. As root on Debian and its relatives the missing packages are
+# installed; otherwise their names are printed. CHROMIUM names another browser than /usr/bin/chromium.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CHROMIUM=${CHROMIUM:-/usr/bin/chromium}
@@ -34,13 +34,18 @@ run() {
     failed=$((failed + bad))
 }
 
+# install PACKAGE...: installs the packages, if that is possible here.
+install() {
+    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+    fi
+}
+
 # need COMMAND PACKAGE...: installs the packages if the command is missing.
 need() {
     local command=$1
     shift
-    if ! command -v "$command" >/dev/null && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
-        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
-    fi
+    command -v "$command" >/dev/null || install "$@"
     if ! command -v "$command" >/dev/null; then
         echo "$command is missing; on Debian: apt-get install $*"
         return 1
@@ -58,6 +63,13 @@ browser() {
         env "${1^^}_BIN=$bin" timeout 330 node "$1.mjs"
 }
 
+peers() {
+    need python3 python3 python3-venv && need node nodejs npm && need npm npm || return
+    # Debian's Python comes without it.
+    python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
+    timeout 400 tests/peers.sh
+}
+
 # The brokers of the cluster tests. Debian keeps one of them where an ordinary user does not look.
 PATH=$PATH:/usr/sbin
 need redis-server redis-server || true
@@ -69,6 +81,7 @@ run "code in the documentation" timeout 240 cargo test --locked --all-features -
 for page in chat feed; do
     run "the page of the $page example in a browser" browser "$page"
 done
+run "the examples of the protocols with clients in Python and Node.js" peers
 if [ -x tests/autobahn.sh ]; then
     run "the Autobahn conformance suite" timeout 300 tests/autobahn.sh
 fi

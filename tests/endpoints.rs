@@ -3,8 +3,11 @@
 
 mod common;
 
-use common::{TestServer, exchange, split_answer, status, upgrade_request};
-use wshub::{Endpoint, ErrorType, Hub, Response, Server};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use common::{Log, TestServer, eventually, exchange, split_answer, status, upgrade_request};
+use wshub::{Admission, DebugMetrics, Endpoint, ErrorType, Hub, Rejection, Response, Server};
 
 const DESCRIBED: &str = r#"[{"path":"/ws","description":"","tags":{},"middleware":[],"kind":"websocket"},{"path":"/b","description":"Second","tags":{"a":"3","b":"2"},"middleware":["outer","inner"],"kind":"websocket"},{"path":"/c","description":"","tags":{},"middleware":[],"kind":"event_stream"}]"#;
 
@@ -16,6 +19,62 @@ fn endpoints_are_listed_in_their_order() {
     });
     assert_eq!(serde_json::to_string(server.handle.endpoints()).unwrap(), DESCRIBED);
     server.connect_to("/b").sync();
+}
+
+#[test]
+fn an_endpoint_checks_its_own_requests_before_the_hub_does() {
+    let log = Log::default();
+    let (first, second, hook) = (log.clone(), log.clone(), log.clone());
+    let hub = Hub::builder()
+        .on_upgrade(move |head| {
+            assert!(head.remote_addr().is_some_and(|addr| addr.ip().is_loopback()));
+            hook.add("hub");
+            Ok(Admission::anonymous())
+        })
+        .build()
+        .unwrap();
+    let guarded = Endpoint::new("/guarded", &hub)
+        .check("key", move |head| {
+            first.add("key");
+            if head.query_param("key").is_some() { Ok(()) } else { Err(Rejection::unauthorized()) }
+        })
+        .check("panic", move |head| {
+            second.add("panic");
+            assert!(head.query_param("panic").is_none(), "as told");
+            Ok(())
+        })
+        .middleware("recovery");
+    let server = TestServer::of(hub, |server| server.mount(guarded));
+    assert_eq!(server.handle.endpoints()[1].middleware, ["key", "panic", "recovery"]);
+    let ask = |path: &str| {
+        let request = upgrade_request(&format!("GET {path} HTTP/1.1"), &[]);
+        status(&exchange(server.addr, request.as_bytes()))
+    };
+    assert_eq!((ask("/guarded"), log.take()), (401, vec!["key".into()]));
+    assert_eq!((ask("/guarded?key=1&panic=1"), log.take()), (500, vec!["key".into(), "panic".into()]));
+    assert_eq!((ask("/guarded?key=1"), log.take()), (101, vec!["key".into(), "panic".into(), "hub".into()]));
+    assert_eq!((ask("/ws"), log.take()), (101, vec!["hub".into()]), "the other endpoint is open");
+}
+
+#[test]
+fn what_goes_wrong_before_a_hub_is_counted() {
+    let metrics = Arc::new(DebugMetrics::new());
+    let counter = Arc::clone(&metrics);
+    let server =
+        TestServer::with(Hub::builder(), |server| server.metrics(counter).handle("/panic", |_| panic!("as told")));
+    let count = |error| common::errors(&metrics, error);
+    assert_eq!(status(&exchange(server.addr, b"nonsense\r\n\r\n")), 400);
+    assert_eq!(count(ErrorType::UpgradeFailed), 1);
+    assert_eq!(status(&exchange(server.addr, b"GET /panic HTTP/1.1\r\nHost: a\r\n\r\n")), 500);
+    assert_eq!(count(ErrorType::Panic), 1);
+    let counter = Arc::clone(&metrics);
+    let server = TestServer::with(Hub::builder(), |server| server.metrics(counter).max_handshakes(1));
+    eventually("there is no place", || {
+        // Takes the place, unless the request before is still there.
+        let _idle = TcpStream::connect(server.addr).unwrap();
+        status(&exchange(server.addr, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")) == 503
+    });
+    assert!(count(ErrorType::ConnectionLimit) >= 1);
 }
 
 #[test]

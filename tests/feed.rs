@@ -171,7 +171,7 @@ fn coming_and_going_is_told_for_every_kind() {
     let log = Log::default();
     let (came, went) = (log.clone(), log.clone());
     let builder = Feed::builder().on_connect(move |subscriber| {
-        came.add("came");
+        came.add(if subscriber.as_client().is_some() { "client" } else { "other" });
         assert!(subscriber.send(&Message::text("welcome")));
     });
     let (feed, server) = serve(builder.on_disconnect(move |_| went.add("went")));
@@ -182,7 +182,7 @@ fn coming_and_going_is_told_for_every_kind() {
     let recorder = Recorder::default();
     let id = feed.register(recorder.clone()).unwrap();
     assert_eq!(recorder.log.all(), ["welcome"]);
-    assert_eq!(log.take(), ["came", "came", "came"]);
+    assert_eq!(log.take(), ["client", "client", "other"]);
     feed.unregister(id);
     assert_eq!(log.take(), ["went"]);
     socket.close();

@@ -5,10 +5,11 @@ mod common;
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use common::{BINARY, Log, TestServer, WsClient, eventually};
 use wshub::{
-    Admission, Client, DebugMetrics, ErrorType, HandlerError, HandlerResult, Hub, HubBuilder, Limits, Message,
+    Admission, Client, Config, DebugMetrics, ErrorType, HandlerError, HandlerResult, Hub, HubBuilder, Limits, Message,
     RatePolicy, Target,
 };
 
@@ -292,8 +293,38 @@ fn on_close_and_after_disconnect_see_each_kind_of_end() {
         socket.sync();
         end(&server, socket);
         log.wait("disconnected");
-        assert_eq!(log.take(), ["own close true", "disconnected"]);
+        let is_end = |entry: &String| !entry.starts_with("own error");
+        assert_eq!(log.take().into_iter().filter(is_end).collect::<Vec<_>>(), ["own close true", "disconnected"]);
     }
+}
+
+#[test]
+fn a_broken_connection_is_told_to_on_error() {
+    let log = Log::default();
+    let (errors, ends, own) = (log.clone(), log.clone(), log.clone());
+    let config = Config::default().ping_period(Duration::from_millis(20)).pong_timeout(Duration::from_millis(80));
+    let builder = Hub::builder()
+        .config(config)
+        .after_connect(move |client| {
+            let own = own.clone();
+            client.on_error(move |_, error| own.add(format!("own {}", error.error_type())));
+        })
+        .on_error(move |_, error| errors.add(format!("{}: {error}", error.error_type())))
+        .after_disconnect(move |_| ends.add("gone"));
+    let server = TestServer::new(builder);
+    let mut broken = server.connect();
+    broken.send_frame(0x83, b"reserved opcode");
+    log.wait("gone");
+    let all = log.take();
+    assert!(all[0].starts_with("protocol_error: the peer broke the protocol: "), "{all:?}");
+    assert_eq!(all[1..], ["own protocol_error", "gone"]);
+    let _silent = server.connect();
+    log.wait("gone");
+    let silent = ["read_deadline_error: nothing heard for the pong timeout", "own read_deadline_error", "gone"];
+    assert_eq!(log.take(), silent);
+    drop(server.connect());
+    log.wait("gone");
+    assert_eq!(log.take(), ["gone"], "to go is no error");
 }
 
 #[test]

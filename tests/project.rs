@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A module may use only those before it. (`guide` is documentation.)
-const LAYERS: &str = "metrics error config log_limit transport http ws message outbox cluster hub conn middleware router protocol server guide";
+const LAYERS: &str = "log_limit metrics error config transport http ws message outbox cluster hub conn middleware router protocol server guide";
 /// Uses the crate as programs do: what the root of the crate offers, and nothing else.
 const CLIENT: &str = "protocol";
 /// Modules that are public by their own names.
@@ -120,16 +120,21 @@ fn modules_use_only_what_stands_below_them() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Which files of its folder a file imports. The folder's face, `mod.rs`, is left out: it declares all of them, and they
-/// extend its type.
-fn imports_of_folder(folder: &str) -> BTreeMap<String, BTreeSet<String>> {
-    let inside: Vec<_> = sources().into_iter().filter(|p| p.parent().unwrap().ends_with(folder)).collect();
+/// Which files of its folder a file imports, also those whose items it takes from the folder's face. The face itself,
+/// `mod.rs`, is left out: it declares all of them, and they extend its type.
+fn imports_of_folder(folder: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let inside: Vec<_> = sources().into_iter().filter(|p| p.parent() == Some(folder)).collect();
     let names: BTreeSet<String> = inside.iter().map(|p| place(p).1).filter(|name| name != "mod").collect();
+    let face = inside.iter().find(|p| place(p).1 == "mod").map(|p| code(p)).unwrap_or_default();
+    let shown: Vec<_> = names.iter().map(|name| (name, names_after(&face, &format!("use {name}::")))).collect();
+    let module = folder.strip_prefix(root().join("src")).unwrap().to_str().unwrap().replace('/', "::");
     let imports = |path: &PathBuf| {
         let code = code(path);
         let mut used = names_after(&code, "super::");
-        used.extend(names_after(&code, &format!("crate::{}::", folder.trim_start_matches("src/"))));
-        used.intersection(&names).cloned().collect()
+        used.extend(names_after(&code, &format!("crate::{module}::")));
+        let behind = shown.iter().filter(|(_, items)| !items.is_disjoint(&used)).map(|(name, _)| *name);
+        let own = place(path).1;
+        names.iter().filter(|name| used.contains(*name)).chain(behind).filter(|name| **name != own).cloned().collect()
     };
     inside.iter().map(|path| (place(path).1, imports(path))).filter(|(name, _)| name != "mod").collect()
 }
@@ -137,8 +142,9 @@ fn imports_of_folder(folder: &str) -> BTreeMap<String, BTreeSet<String>> {
 #[test]
 fn no_files_of_a_folder_import_each_other() {
     let mut wrong = Vec::new();
-    for folder in LAYERS.split(' ').filter(|module| root().join("src").join(module).is_dir()) {
-        let mut imports = imports_of_folder(&format!("src/{folder}"));
+    let folders: BTreeSet<PathBuf> = sources().iter().map(|path| path.parent().unwrap().to_owned()).collect();
+    for folder in folders.iter().filter(|folder| **folder != root().join("src")) {
+        let mut imports = imports_of_folder(folder);
         // Takes away files that import only files already taken away; what stays goes round in a circle.
         while let Some(free) = imports.iter().find(|(_, used)| used.is_empty()).map(|(name, _)| name.clone()) {
             imports.remove(&free);
@@ -146,7 +152,7 @@ fn no_files_of_a_folder_import_each_other() {
                 used.remove(&free);
             }
         }
-        wrong.extend(imports.into_iter().map(|(name, used)| format!("{folder}/{name} ⇄ {used:?}")));
+        wrong.extend(imports.into_iter().map(|(name, used)| format!("{}/{name} ⇄ {used:?}", folder.display())));
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
@@ -166,20 +172,27 @@ fn cargo_tree(more: &[&str]) -> Output {
     command.args(more).output().unwrap()
 }
 
-#[test]
-fn the_default_build_has_no_async_runtime() {
-    let mut output = cargo_tree(&["--offline"]);
+/// The crates that a build with these features consists of.
+fn crates(features: &str) -> BTreeSet<String> {
+    let mut output = cargo_tree(&["--offline", "--features", features]);
     if !output.status.success() {
         // Offline, cargo refuses when crates of other platforms have never been downloaded.
-        output = cargo_tree(&[]);
+        output = cargo_tree(&["--features", features]);
     }
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let tree = String::from_utf8(output.stdout).unwrap();
-    let crates: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
-    assert!(crates.contains("wshub") && crates.contains("tungstenite"), "not our tree: {tree}");
+    tree.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn no_build_has_an_async_runtime_that_did_not_ask_for_it() {
     let runtimes = ["tokio", "mio", "async-std", "smol", "async-io", "polling", "futures-executor"];
-    let found: Vec<_> = runtimes.iter().filter(|name| crates.contains(*name)).collect();
-    assert!(found.is_empty(), "{found:?} in {tree}");
+    for (features, expected) in [("", "tungstenite"), ("redis", "redis"), ("redis-tls", "rustls")] {
+        let crates = crates(features);
+        assert!(crates.contains("wshub") && crates.contains(expected), "not our tree: {crates:?}");
+        let found: Vec<_> = runtimes.iter().filter(|name| crates.contains(**name)).collect();
+        assert!(found.is_empty(), "{features}: {found:?} in {crates:?}");
+    }
 }
 
 #[test]

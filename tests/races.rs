@@ -329,7 +329,7 @@ fn connect_and_leave(hub: &Hub) -> bool {
     let (head, _) = RequestHead::parse(request.as_bytes()).unwrap().unwrap();
     drop(far);
     match hub.accept(near, head, &[]).detach() {
-        Ok(()) => true,
+        Ok(_) => true,
         Err(AcceptError::Refused(status)) => {
             assert_eq!(status, 503);
             false

@@ -5,6 +5,7 @@ mod common;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,7 +34,7 @@ fn builder(access: &Access) -> RelayBuilder {
         let user = head.query_param("user").ok_or_else(Rejection::unauthorized)?;
         Ok(Identity { user, device: head.query_param("device") })
     })
-    .loader(move |user| access.lock().unwrap().get(user).cloned().unwrap_or_default())
+    .loader(move |user| Ok(access.lock().unwrap().get(user).cloned().unwrap_or_default()))
     .on_message(|conn, message| {
         forward(conn, message);
         Ok(())
@@ -317,11 +318,11 @@ fn a_load_that_is_overtaken_by_an_invalidation_counts_for_nothing() {
     let calls = Mutex::new((0, gone_on));
     let relay = builder(&access(&[])).loader(move |_| {
         let mut calls = calls.try_lock().ok();
-        let Some(calls) = calls.as_mut().filter(|calls| calls.0 == 0) else { return vec!["new".into()] };
+        let Some(calls) = calls.as_mut().filter(|calls| calls.0 == 0) else { return Ok(vec!["new".into()]) };
         calls.0 += 1;
         is_reading.send(()).unwrap();
         calls.1.recv_timeout(PATIENCE).unwrap();
-        vec!["old".into()]
+        Ok(vec!["old".into()])
     });
     let server = TestRelay::new(relay);
     thread::scope(|scope| {
@@ -333,6 +334,28 @@ fn a_load_that_is_overtaken_by_an_invalidation_counts_for_nothing() {
         let _ann = connecting.join().unwrap();
         assert!(server.relay.is_subscribed("ann", "new") && !server.relay.is_subscribed("ann", "old"));
     });
+}
+
+#[test]
+fn a_loader_that_fails_takes_access_away_until_it_succeeds() {
+    let is_down = Arc::new(AtomicBool::new(true));
+    let down = Arc::clone(&is_down);
+    let relay = builder(&access(&[]))
+        .loader(move |_| if down.load(Ordering::SeqCst) { Err("no database".into()) } else { Ok(vec!["lock".into()]) });
+    let server = TestRelay::new(relay);
+    let mut ann = server.connect("user=ann");
+    ann.sync();
+    assert!(!server.relay.is_subscribed("ann", "lock"));
+    is_down.store(false, Ordering::SeqCst);
+    let mut second = server.connect("user=ann");
+    second.sync();
+    assert!(server.relay.is_subscribed("ann", "lock"), "the next connection loads again");
+    is_down.store(true, Ordering::SeqCst);
+    server.relay.invalidate_user("ann");
+    assert!(!server.relay.is_subscribed("ann", "lock"), "access that cannot be confirmed is none");
+    is_down.store(false, Ordering::SeqCst);
+    server.relay.load("ann");
+    assert!(server.relay.is_subscribed("ann", "lock"));
 }
 
 #[test]

@@ -290,3 +290,25 @@ fn the_subprotocol_is_the_first_of_ours_or_the_hooks_choice() {
         eventually("the client is gone", || server.hub.client_count() == 0);
     }
 }
+
+#[test]
+fn an_empty_id_is_no_user() {
+    let builder = Hub::builder().on_upgrade(|_| Ok(Admission::user("")));
+    let server = TestServer::new(builder.limits(Limits::default().max_connections_per_user(1)));
+    let (_a, first) = server.pair();
+    let (_b, second) = server.pair();
+    assert_eq!((first.user_id(), server.hub.user_count()), (None, 0));
+    first.set_user("ann").unwrap();
+    first.set_user("").unwrap();
+    second.set_user("").unwrap();
+    assert_eq!((first.user_id(), server.hub.user_count()), (None, 0));
+}
+
+#[test]
+fn one_client_of_a_user_is_found() {
+    let server = TestServer::new(Hub::builder());
+    let (_socket, client) = server.pair();
+    assert_eq!(server.hub.user_client("ann"), None);
+    client.set_user("ann").unwrap();
+    assert_eq!(server.hub.user_client("ann"), Some(client));
+}

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use super::adapter::AdapterError;
 use super::backoff::Backoff;
 use super::batch::{Batch, MAX_BYTES, MAX_MESSAGES, Outcome};
-use super::envelope::{Envelope, Presence};
+use super::envelope::Envelope;
+use super::fields::Presence;
 use super::presence::Counts;
 use super::queue::Waiting;
 use super::shared::Shared;
@@ -188,7 +189,7 @@ impl Publisher {
 
     /// Notes what results say of the connection.
     fn judge(&mut self, results: &[Result<(), AdapterError>]) {
-        static REJECTED: LogLimit = LogLimit::new();
+        static REJECTED: LogLimit = LogLimit::seldom();
         for result in results {
             match result {
                 Ok(()) => {
@@ -211,7 +212,7 @@ impl Publisher {
     }
 
     fn lose(&self, count: usize, why: &str) {
-        static LOST: LogLimit = LogLimit::new();
+        static LOST: LogLimit = LogLimit::seldom();
         (0..count).for_each(|_| self.shared.node.count(&|m| m.increment_adapter_dropped()));
         if let Some(suppressed) = LOST.pass() {
             let id = &self.shared.settings.node_id;

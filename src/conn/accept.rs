@@ -4,9 +4,9 @@ use std::fmt;
 use std::io;
 use std::thread;
 
-use super::{Upgraded, run, upgrade};
-use crate::http::RequestHead;
-use crate::hub::Hub;
+use super::{Opening, Upgraded, run, upgrade};
+use crate::http::{RequestHead, overloaded};
+use crate::hub::{Admission, Client, Hub};
 use crate::message::WireFormat;
 use crate::transport::Transport;
 
@@ -16,7 +16,7 @@ use crate::transport::Transport;
 pub enum AcceptError {
     /// The upgrade was refused with this HTTP status.
     Refused(u16),
-    /// The connection's thread could not be started; the socket is closed.
+    /// The connection's thread could not be started; the peer has got a 503.
     Thread(io::Error),
 }
 
@@ -48,6 +48,7 @@ pub struct Accept {
     head: RequestHead,
     early: Vec<u8>,
     format: WireFormat,
+    admission: Option<Admission>,
 }
 
 impl Hub {
@@ -62,6 +63,7 @@ impl Hub {
             head,
             early: early.to_vec(),
             format: WireFormat::WebSocket,
+            admission: None,
         }
     }
 }
@@ -73,29 +75,34 @@ impl Accept {
         self
     }
 
+    /// Admits the client like this, for programs that have found out already who it is; the `on_upgrade` hook is not
+    /// asked. Everything else is checked as always.
+    pub fn admission(mut self, admission: Admission) -> Self {
+        self.admission = Some(admission);
+        self
+    }
+
     /// Upgrades and runs the connection on the calling thread; returns when it has ended.
     ///
     /// # Errors
     ///
     /// [`AcceptError::Refused`].
     pub fn serve(self) -> Result<(), AcceptError> {
-        let upgraded = upgrade(&self.hub, self.transport, self.head, false, self.format);
-        run(upgraded.map_err(AcceptError::Refused)?, &self.early);
+        let (_, early, upgraded) = self.upgrade()?;
+        run(upgraded, &early);
         Ok(())
     }
 
     /// Upgrades on the calling thread and runs the connection on a thread of its own, with the stack size of
-    /// [`Config::reader_stack`](crate::Config::reader_stack).
+    /// [`Config::reader_stack`](crate::Config::reader_stack). Gives the client, which may be sent to at once.
     ///
     /// # Errors
     ///
     /// Any [`AcceptError`].
-    pub fn detach(self) -> Result<(), AcceptError> {
-        let upgraded = upgrade(&self.hub, self.transport, self.head, false, self.format);
-        let upgraded = upgraded.map_err(AcceptError::Refused)?;
-        let builder = thread::Builder::new().name("wshub-conn".into()).stack_size(self.hub.config().reader_stack);
+    pub fn detach(self) -> Result<Client, AcceptError> {
+        let (hub, early, upgraded) = self.upgrade()?;
+        let builder = thread::Builder::new().name("wshub-conn".into()).stack_size(hub.config().reader_stack);
         let client = upgraded.client.clone();
-        let early = self.early;
         // The announcements stay here until the thread exists: if it cannot, the client has never been connected.
         let (give, take) = crossbeam_channel::bounded::<Upgraded>(1);
         let spawned = builder.spawn(move || {
@@ -107,12 +114,21 @@ impl Accept {
             Ok(_) => {
                 // The thread waits for exactly this.
                 let _ = give.send(upgraded);
-                Ok(())
+                Ok(client)
             }
             Err(error) => {
-                self.hub.withdraw(&client, upgraded.announcements);
+                hub.withdraw(&client, upgraded.announcements);
+                // The 101 waits in the outbox: the peer has got nothing yet.
+                client.outbox().transport().answer(&overloaded().encode(true));
                 Err(AcceptError::Thread(error))
             }
         }
+    }
+
+    fn upgrade(self) -> Result<(Hub, Vec<u8>, Upgraded), AcceptError> {
+        let Self { hub, transport, head, early, format, admission } = self;
+        let opening = Opening { head, format, is_early: false, checks: &[], admission };
+        let upgraded = upgrade(&hub, transport, opening).map_err(AcceptError::Refused)?;
+        Ok((hub, early, upgraded))
     }
 }

@@ -37,7 +37,12 @@ pub(super) fn watch(client: &Client) -> End {
         match outbox.transport().read(&mut [0; 256]) {
             Ok(0) => return End::Eof,
             Ok(n) => unasked += n,
-            Err(error) if is_timeout(&error) => outbox.ping(),
+            Err(error) if is_timeout(&error) => {
+                outbox.ping();
+                if outbox.failure().is_some() {
+                    return End::PingFailed;
+                }
+            }
             Err(error) => return super::reader::read_error(&error),
         }
         if unasked > TOLERATED {

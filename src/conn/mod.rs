@@ -24,9 +24,10 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use accept::{Accept, AcceptError};
-pub(crate) use upgrade::{Upgraded, upgrade};
+pub(crate) use upgrade::{Opening, Upgraded, upgrade};
 
 use crate::config::deadline_after;
+use crate::error::HandlerError;
 use crate::hub::{Client, Hub};
 use crate::message::WireFormat;
 use crate::metrics::ErrorType;
@@ -45,6 +46,8 @@ enum End {
     ReadError(io::ErrorKind),
     /// The peer has sent nothing for the pong timeout.
     Silent,
+    /// The ping to a silent peer could not be sent.
+    PingFailed,
     /// We have begun to close and the peer has not answered in time.
     CloseTimeout,
     /// A bug of ours, caught so that it ends only this connection.
@@ -80,7 +83,7 @@ fn finish(hub: &Hub, client: &Client, end: &End) {
             outbox.begin_close(Some((violation.code, violation.reason)));
             outbox.wait_close_sent(deadline)
         }
-        End::Eof | End::ReadError(_) | End::Silent | End::CloseTimeout | End::Internal => false,
+        End::Eof | End::ReadError(_) | End::Silent | End::PingFailed | End::CloseTimeout | End::Internal => false,
     };
     if is_orderly {
         // The peer learns of the end before the hooks run, however slow they are.
@@ -98,36 +101,43 @@ fn finish(hub: &Hub, client: &Client, end: &End) {
     hub.retire(client);
 }
 
-/// Counts and logs the end.
+/// Counts, logs and tells the end.
 fn record(hub: &Hub, client: &Client, end: &End) {
     let id = client.id();
-    let errors = [read_error(end), write_error(client)];
-    errors.into_iter().flatten().for_each(|error| hub.count_error(error));
-    match (end, client.outbox().failure()) {
-        (End::Internal, _) => log::error!(target: "wshub::conn", "{id} ended by a bug in wshub"),
-        (_, Some(failure)) => log::debug!(target: "wshub::conn", "{id} ended: writing failed: {failure:?}"),
-        (End::ReadError(kind), _) => log::debug!(target: "wshub::conn", "{id} ended: reading failed: {kind:?}"),
-        (End::Silent, _) => log::debug!(target: "wshub::conn", "{id} ended: nothing heard for the pong timeout"),
-        (End::PeerClosed(frame), _) => {
+    match end {
+        End::PeerClosed(frame) => {
             log::debug!(target: "wshub::conn", "{id} ended: closed with {:?} {:?}", frame.code, frame.reason);
         }
-        (end, _) => log::debug!(target: "wshub::conn", "{id} ended: {end:?}"),
+        End::Internal => log::error!(target: "wshub::conn", "{id} ended by a bug in wshub"),
+        end => log::debug!(target: "wshub::conn", "{id} ended: {end:?}"),
+    }
+    for (error, what) in [reading_failed(end), writing_failed(client, end)].into_iter().flatten() {
+        hub.count_error(error);
+        log::debug!(target: "wshub::conn", "{id}: {what}");
+        hub.report_error(client, &HandlerError::from(what).counted_as(error));
     }
 }
 
-fn read_error(end: &End) -> Option<ErrorType> {
+type Failure = (ErrorType, String);
+
+fn reading_failed(end: &End) -> Option<Failure> {
     match end {
-        End::Violation(_) => Some(ErrorType::ProtocolError),
-        End::ReadError(_) => Some(ErrorType::ReadError),
-        End::Silent => Some(ErrorType::ReadDeadlineError),
-        End::Internal => Some(ErrorType::Panic),
-        End::PeerClosed(_) | End::Eof | End::CloseTimeout => None,
+        End::Violation(violation) => {
+            Some((ErrorType::ProtocolError, format!("the peer broke the protocol: {}", violation.reason)))
+        }
+        End::ReadError(kind) => Some((ErrorType::ReadError, format!("reading failed: {kind}"))),
+        End::Silent => Some((ErrorType::ReadDeadlineError, "nothing heard for the pong timeout".into())),
+        End::Internal => Some((ErrorType::Panic, "a bug in wshub".into())),
+        End::PeerClosed(_) | End::Eof | End::PingFailed | End::CloseTimeout => None,
     }
 }
 
-fn write_error(client: &Client) -> Option<ErrorType> {
-    client.outbox().failure().map(|failure| match failure {
-        WriteFailure::Timeout => ErrorType::WriteDeadlineError,
-        WriteFailure::Error(_) | WriteFailure::NoThread => ErrorType::WriteError,
-    })
+fn writing_failed(client: &Client, end: &End) -> Option<Failure> {
+    let is_ping = matches!(end, End::PingFailed);
+    let error = if is_ping { ErrorType::PingError } else { ErrorType::WriteError };
+    match client.outbox().failure()? {
+        WriteFailure::Timeout => Some((ErrorType::WriteDeadlineError, "a write made no progress in time".into())),
+        WriteFailure::Error(kind) => Some((error, format!("writing failed: {kind}"))),
+        WriteFailure::NoThread => Some((error, "there is no thread for writing".into())),
+    }
 }

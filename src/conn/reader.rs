@@ -136,6 +136,9 @@ impl<'a> Reader<'a> {
         match self.waiting {
             Waiting::Quiet => {
                 self.client.outbox().ping();
+                if self.client.outbox().failure().is_some() {
+                    return Err(End::PingFailed);
+                }
                 self.waiting = Waiting::ForPong;
                 self.apply_timeout()
             }

@@ -3,7 +3,7 @@
 
 use crate::error::RoomError;
 use crate::http::{RequestHead, Response, event_stream_head};
-use crate::hub::{Admission, Announcements, Client, Hub, Refused, Rejection};
+use crate::hub::{Admission, Announcements, Check, Client, Hub, Refused, Rejection};
 use crate::log_limit::LogLimit;
 use crate::message::WireFormat;
 use crate::metrics::ErrorType;
@@ -12,6 +12,18 @@ use crate::transport::Transport;
 use crate::ws;
 
 static REFUSALS: LogLimit = LogLimit::new();
+
+/// A request that wants to become a client.
+pub(crate) struct Opening<'a> {
+    pub(crate) head: RequestHead,
+    pub(crate) format: WireFormat,
+    /// Bytes have come behind the head.
+    pub(crate) is_early: bool,
+    /// What the endpoint asks before the hub does.
+    pub(crate) checks: &'a [Check],
+    /// The application has decided already: `on_upgrade` is not asked.
+    pub(crate) admission: Option<Admission>,
+}
 
 /// A client that is registered and has not been told yet.
 #[derive(Debug)]
@@ -38,14 +50,11 @@ impl Refusal {
 
 /// Checks the request, asks the application, takes the limits into account and registers the client. A refusal has been
 /// answered when this returns; its HTTP status is the error.
-pub(crate) fn upgrade(
-    hub: &Hub,
-    transport: Transport,
-    head: RequestHead,
-    is_early: bool,
-    format: WireFormat,
-) -> Result<Upgraded, u16> {
-    match check(hub, &head, is_early, format).and_then(|()| admit(hub, &head)) {
+pub(crate) fn upgrade(hub: &Hub, transport: Transport, opening: Opening<'_>) -> Result<Upgraded, u16> {
+    let Opening { mut head, format, is_early, checks, admission } = opening;
+    head.set_remote_addr(transport.peer_addr());
+    let checked = check(hub, &head, is_early, format).and_then(|()| ask(hub, &head, checks));
+    match checked.and_then(|()| admission.map_or_else(|| admit(hub, &head), Ok)) {
         Ok(admission) => register(hub, transport, head, format, admission),
         Err(refusal) => Err(refuse(hub, &head, &transport, &refusal)),
     }
@@ -96,13 +105,24 @@ fn key(head: &RequestHead) -> &str {
     head.header("sec-websocket-key").unwrap_or_default()
 }
 
-/// Asks the application.
+/// Asks the endpoint, each check in its turn.
+fn ask(hub: &Hub, head: &RequestHead, checks: &[Check]) -> Result<(), Refusal> {
+    checks.iter().try_for_each(|check| decided(hub.guarded(None, "a check of the endpoint", || check(head))))
+}
+
+/// Asks the hub.
 fn admit(hub: &Hub, head: &RequestHead) -> Result<Admission, Refusal> {
     let Some(hook) = &hub.hooks().on_upgrade else { return Ok(Admission::anonymous()) };
-    let refuse =
-        |rejection: Rejection| Refusal { response: rejection.response().clone(), error: ErrorType::ConnectionRejected };
-    match hub.guarded(None, "on_upgrade", || hook(head)) {
-        Some(verdict) => verdict.map_err(refuse),
+    decided(hub.guarded(None, "on_upgrade", || hook(head)))
+}
+
+/// The application's verdict; `None` if its code has panicked.
+fn decided<T>(verdict: Option<Result<T, Rejection>>) -> Result<T, Refusal> {
+    match verdict {
+        Some(verdict) => verdict.map_err(|rejection| Refusal {
+            response: rejection.response().clone(),
+            error: ErrorType::ConnectionRejected,
+        }),
         None => Err(Refusal::new(500, "internal error", ErrorType::ConnectionRejected)),
     }
 }

@@ -1,6 +1,7 @@
 //! The request line and headers, parsed by httparse and held to stricter rules where requests could be smuggled.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::ops::Range;
 
 /// Largest request head in bytes; a larger one is refused with 431.
@@ -74,6 +75,8 @@ pub struct RequestHead {
     target: Span,
     headers: Box<[(Span, Span)]>,
     is_http11: bool,
+    /// Not part of the head: who sent it.
+    remote: Option<SocketAddr>,
 }
 
 impl RequestHead {
@@ -109,6 +112,7 @@ impl RequestHead {
             target: span(target.as_bytes()),
             headers: request.headers.iter().map(|h| (span(h.name.as_bytes()), span(h.value))).collect(),
             is_http11: version == 1,
+            remote: None,
             bytes: window[..length].into(),
         };
         head.check()?;
@@ -180,6 +184,16 @@ impl RequestHead {
     /// All headers in the order in which they came.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.headers.iter().map(|(name, value)| (self.text(*name), &self.bytes[value.range()]))
+    }
+
+    /// The address of the peer that sent the request, behind a proxy the proxy's; `None` for Unix sockets, and for a head
+    /// that has not reached a hub yet.
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.remote
+    }
+
+    pub(crate) fn set_remote_addr(&mut self, remote: Option<SocketAddr>) {
+        self.remote = remote;
     }
 
     /// HTTP/1.1 rather than HTTP/1.0.

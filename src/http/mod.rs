@@ -9,3 +9,4 @@ pub(crate) use event_stream::{EventFields, encode_comment, encode_event, event_s
 pub use head::{HeadError, MAX_HEAD, MAX_HEADERS, RequestHead};
 pub use origin::OriginPolicy;
 pub use response::Response;
+pub(crate) use response::overloaded;

@@ -79,6 +79,11 @@ impl Response {
     }
 }
 
+/// The answer when there is no thread or no place for a connection.
+pub(crate) fn overloaded() -> Response {
+    Response::text(503, "overloaded\n").header("Retry-After", "1")
+}
+
 /// RFC 9110 §15 and RFC 6585; empty for codes that are not listed there or not used here.
 fn reason_phrase(status: u16) -> &'static str {
     match status {

@@ -3,10 +3,13 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use crate::http::Response;
+use crate::http::{RequestHead, Response};
 
 /// A named value that an application keeps on a client.
 pub(crate) type Metadata = Arc<dyn Any + Send + Sync>;
+
+/// Decides about a request before `on_upgrade` does.
+pub(crate) type Check = Box<dyn Fn(&RequestHead) -> Result<(), Rejection> + Send + Sync>;
 
 /// Lets a client in. [`Admission::default`] admits it without a user id, rooms or metadata.
 #[derive(Default)]
@@ -24,9 +27,9 @@ impl Admission {
         Self::default()
     }
 
-    /// Admits as a connection of this user, who counts against `max_connections_per_user`.
+    /// Admits as a connection of this user, who counts against `max_connections_per_user`. An empty id is no user.
     pub fn user(id: impl Into<String>) -> Self {
-        Self { user: Some(Arc::from(id.into())), ..Self::default() }
+        Self { user: Some(id.into()).filter(|id| !id.is_empty()).map(Arc::from), ..Self::default() }
     }
 
     /// Keeps a value on the client, to be read with [`Client::metadata`](crate::Client::metadata).

@@ -17,7 +17,8 @@ use crate::metrics::{ErrorType, Metrics};
 ///
 /// Hooks run without any lock held and may call anything, unless their description says otherwise. Those of one
 /// connection run one after the other on that connection's thread, except for `on_send_dropped` and
-/// `on_send_timeout`, which run on the sender's. A panic in a hook closes the connection with 1011 and hurts nothing
+/// `on_send_timeout`, which run on the sender's; for messages from other nodes of a cluster on the thread that receives
+/// them. A panic in a hook closes the connection with 1011 and hurts nothing
 /// else.
 #[derive(Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
@@ -108,7 +109,8 @@ impl HubBuilder {
         on_message(&Client, &Message) -> HandlerResult;
         /// After the handlers, with their result.
         after_message(&Client, &Message, &HandlerResult);
-        /// A handler has returned an error.
+        /// A handler has returned an error, or the connection has broken: the peer broke the protocol or fell silent,
+        /// reading or writing failed; [`HandlerError::error_type`] tells which. A peer that closes or goes is no error.
         on_error(&Client, &HandlerError);
         /// An inbound message was over `max_message_rate`.
         on_rate_limited(&Client, &Message);
@@ -149,11 +151,5 @@ impl HubBuilder {
         let hub = Hub::from_builder(self, cluster);
         hub.start_link().map_err(|_| ConfigError::new("cluster", "its threads could not be started"))?;
         Ok(hub)
-    }
-}
-
-impl std::fmt::Debug for dyn Metrics {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Metrics")
     }
 }

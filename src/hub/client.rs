@@ -32,7 +32,6 @@ struct Inner {
     hub: Hub,
     outbox: Arc<Outbox>,
     head: RequestHead,
-    remote: Option<SocketAddr>,
     subprotocol: Option<String>,
     connected_at: SystemTime,
     /// Set once, by the connection's thread, when the connection has ended.
@@ -77,7 +76,6 @@ impl Client {
         Self(Arc::new(Inner {
             id: ClientId::random(),
             hub: hub.clone(),
-            remote: outbox.transport().peer_addr(),
             outbox,
             head,
             subprotocol,
@@ -104,7 +102,7 @@ impl Client {
 
     /// The peer's address; `None` for Unix sockets.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.0.remote
+        self.0.head.remote_addr()
     }
 
     /// Whether this client reads Server-Sent Events rather than speaking WebSocket: it gets text only and sends nothing.
@@ -226,14 +224,15 @@ impl Client {
         self.0.state.read().user.clone()
     }
 
-    /// Makes this a connection of the user; the user index and the online and offline hooks follow.
+    /// Makes this a connection of the user; the user index and the online and offline hooks follow. An empty id is no
+    /// user, as by [`clear_user`](Client::clear_user).
     ///
     /// # Errors
     ///
     /// [`UserError::TooManyConnections`], which leaves everything as it was; [`UserError::ClientNotFound`] after the
     /// connection has ended.
     pub fn set_user(&self, user_id: &str) -> Result<(), UserError> {
-        self.hub().set_user(self, Some(user_id))
+        self.hub().set_user(self, Some(user_id).filter(|id| !id.is_empty()))
     }
 
     /// Takes this connection away from its user.
@@ -355,6 +354,9 @@ impl Eq for Client {}
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("id", &self.0.id).field("remote_addr", &self.0.remote).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("id", &self.0.id)
+            .field("remote_addr", &self.remote_addr())
+            .finish_non_exhaustive()
     }
 }

@@ -95,6 +95,11 @@ impl Hub {
         self.inner().users.read().by_id.get(user_id).map_or_else(Vec::new, Roster::clients)
     }
 
+    /// One of the connections of a user. O(1); for all of them see [`user_clients`](Hub::user_clients).
+    pub fn user_client(&self, user_id: &str) -> Option<Client> {
+        self.inner().users.read().by_id.get(user_id)?.first().cloned()
+    }
+
     /// How many connections a user has.
     pub fn user_connection_count(&self, user_id: &str) -> usize {
         self.inner().users.read().by_id.get(user_id).map_or(0, Roster::len)

@@ -20,7 +20,6 @@ mod target;
 mod users;
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 pub use admission::{Admission, Rejection};
@@ -30,13 +29,13 @@ pub use lifecycle::{Health, HubState};
 pub use limits::{RateLimiter, TokenBucket};
 pub use target::{ClientId, Delivery, Target};
 
+pub(crate) use admission::Check;
 pub(crate) use clients::{Announcements, Refused};
 
 use crate::cluster::{Cluster, Link};
 use crate::config::{Config, Limits};
 use crate::http::OriginPolicy;
-use crate::log_limit::LogLimit;
-use crate::metrics::{ErrorType, Metrics};
+use crate::metrics::{ErrorType, Metrics, guarded};
 use clients::Clients;
 use cluster::Port;
 use hooks::Hooks;
@@ -49,7 +48,9 @@ use uuid::Uuid;
 
 /// The set of connections that can reach each other: a cheap handle, shared by cloning.
 ///
-/// A built hub runs; there is no loop to start. It lives until the last handle and the last connection are gone.
+/// A built hub runs; there is no loop to start. It lives until the last handle and the last connection are gone. In a
+/// cluster, dropping the last handle waits for at most two seconds, as a [`shutdown`](Hub::shutdown) does, until the
+/// cluster's threads have ended.
 #[derive(Clone)]
 pub struct Hub(Arc<Inner>);
 
@@ -138,9 +139,7 @@ impl Hub {
     pub(crate) fn count(&self, what: impl FnOnce(&dyn Metrics)) {
         if let Some(metrics) = &self.0.metrics {
             lock::assert_no_lock_held();
-            if catch_unwind(AssertUnwindSafe(|| what(&**metrics))).is_err() {
-                metrics_panicked();
-            }
+            guarded(|| what(&**metrics));
         }
     }
 
@@ -155,15 +154,6 @@ impl Hub {
 
     pub(crate) fn count_error(&self, error: ErrorType) {
         self.count(|m| m.increment_errors(error));
-    }
-}
-
-/// Not counted: that would be the metrics' task.
-#[cold]
-fn metrics_panicked() {
-    static PANICS: LogLimit = LogLimit::new();
-    if let Some(suppressed) = PANICS.pass() {
-        log::error!(target: "wshub::hub", "the metrics panicked ({suppressed} more not logged)");
     }
 }
 

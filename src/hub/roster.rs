@@ -45,6 +45,10 @@ impl Roster {
         self.places.get(&id).map(|&at| &self.members[at].client)
     }
 
+    pub(super) fn first(&self) -> Option<&Client> {
+        self.members.first().map(|m| &m.client)
+    }
+
     pub(super) fn contains(&self, id: ClientId) -> bool {
         self.places.contains_key(&id)
     }

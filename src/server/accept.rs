@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use super::exchange;
 use super::listener::Listener;
 use super::{Shared, slots::Slot};
-use crate::http::Response;
+use crate::http::overloaded;
 use crate::log_limit::LogLimit;
+use crate::metrics::ErrorType;
 use crate::transport::Transport;
 
 /// First and longest pause after a failure that would repeat at once.
@@ -56,10 +57,12 @@ impl<'a> Acceptor<'a> {
     /// Gives the connection a thread, or 503.
     fn admit(&mut self, transport: Transport) {
         let Some(slot) = self.shared.handshakes.take(self.shared.max_handshakes) else {
+            self.shared.count_error(ErrorType::ConnectionLimit);
             warn("too many handshakes at once");
             return self.refuse(transport);
         };
         if let Err((transport, error)) = start(self.shared, transport, slot) {
+            self.shared.count_error(ErrorType::ConnectionLimit);
             warn(&format!("no thread for a connection: {error}"));
             self.refuse(transport);
             self.rest();
@@ -72,6 +75,7 @@ impl<'a> Acceptor<'a> {
         if is_of_peer {
             return;
         }
+        self.shared.count_error(ErrorType::ConnectionLimit);
         warn(&format!("accepting failed: {error}"));
         if is_full {
             self.refused.clear();
@@ -129,8 +133,7 @@ fn start(shared: &Arc<Shared>, transport: Transport, slot: Slot) -> Result<(), (
 
 /// A refusal that cannot block: the socket's buffer is empty.
 fn answer(transport: &Transport) {
-    let response = Response::text(503, "overloaded\n").header("Retry-After", "1");
-    let _ = transport.try_send(&response.encode(true));
+    let _ = transport.try_send(&overloaded().encode(true));
     transport.finish();
 }
 

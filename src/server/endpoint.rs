@@ -1,10 +1,12 @@
 //! Endpoints for clients, and what is told about them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Serialize;
 
-use crate::hub::Hub;
+use crate::http::RequestHead;
+use crate::hub::{Check, Hub, Rejection};
 
 /// An endpoint for clients, with a description, for [`Server::mount`](crate::Server::mount).
 ///
@@ -16,11 +18,11 @@ use crate::hub::Hub;
 /// assert_eq!(server.endpoints()[0].description, "Prices");
 /// # Ok::<(), std::io::Error>(())
 /// ```
-#[derive(Debug, Clone)]
 #[must_use = "an endpoint does nothing until it is mounted"]
 pub struct Endpoint {
     pub(super) hub: Hub,
     pub(super) info: EndpointInfo,
+    pub(super) checks: Vec<Check>,
 }
 
 impl Endpoint {
@@ -37,7 +39,7 @@ impl Endpoint {
     fn of_kind(kind: EndpointKind, path: String, hub: &Hub) -> Self {
         let info =
             EndpointInfo { path, kind, description: String::new(), tags: BTreeMap::new(), middleware: Vec::new() };
-        Self { hub: hub.clone(), info }
+        Self { hub: hub.clone(), info, checks: Vec::new() }
     }
 
     /// Says what it is for; default empty.
@@ -52,11 +54,28 @@ impl Endpoint {
         self
     }
 
+    /// Adds a check of requests for this endpoint alone, and its name. The checks run in their order, on the connection's
+    /// thread, before the hub's `on_upgrade` is asked; the first refusal ends it. A panic refuses with 500.
+    pub fn check(
+        mut self,
+        name: impl Into<String>,
+        check: impl Fn(&RequestHead) -> Result<(), Rejection> + Send + Sync + 'static,
+    ) -> Self {
+        self.checks.push(Box::new(check));
+        self.middleware(name)
+    }
+
     /// Adds the name of middleware that runs around its handler, outermost first. Only the name: what runs is the
     /// hub's [`Chain`](crate::middleware::Chain).
     pub fn middleware(mut self, name: impl Into<String>) -> Self {
         self.info.middleware.push(name.into());
         self
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("hub", &self.hub).field("info", &self.info).finish_non_exhaustive()
     }
 }
 
@@ -82,7 +101,8 @@ pub struct EndpointInfo {
     pub description: String,
     /// Names and values.
     pub tags: BTreeMap<String, String>,
-    /// The names of the middleware around its handler, outermost first.
+    /// The names of the checks before the upgrade and of the middleware around the handler, in the order in which they
+    /// were added.
     pub middleware: Vec<String>,
     /// WebSocket or event stream.
     pub kind: EndpointKind,

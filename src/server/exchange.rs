@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::routes::{Request, Route, probe};
+use super::routes::{Door, Request, Route, probe};
 use super::slots::Slot;
 use crate::config::deadline_after;
-use crate::conn;
+use crate::conn::{self, Opening};
 use crate::http::{HeadError, RequestHead, Response};
-use crate::hub::Hub;
 use crate::log_limit::LogLimit;
-use crate::message::WireFormat;
+use crate::metrics::ErrorType;
 use crate::transport::{Transport, is_timeout};
 
 /// A read wakes up this often to see whether the server stops.
@@ -48,6 +47,7 @@ pub(super) fn serve(shared: &Arc<Shared>, transport: Transport, slot: Slot) {
         Ok((head, rest)) => respond(shared, transport, slot, head, rest),
         Err(Broken::Gone) => {}
         Err(Broken::Answer(response)) => {
+            shared.count_error(ErrorType::UpgradeFailed);
             if let Some(suppressed) = FAILURES.pass() {
                 let (peer, status) = (transport.peer_addr(), response.status());
                 log::info!(target: "wshub::server", "bad request from {peer:?}: {status} ({suppressed} more not logged)");
@@ -59,8 +59,7 @@ pub(super) fn serve(shared: &Arc<Shared>, transport: Transport, slot: Slot) {
 
 fn respond(shared: &Arc<Shared>, transport: Transport, slot: Slot, head: RequestHead, rest: Vec<u8>) {
     match shared.routes.find(head.path()) {
-        Some(Route::WebSocket(hub)) => upgrade(hub, transport, slot, head, &rest, WireFormat::WebSocket),
-        Some(Route::EventStream(hub)) => upgrade(hub, transport, slot, head, &rest, WireFormat::EventStream),
+        Some(Route::Clients(door)) => upgrade(door, transport, slot, head, &rest),
         Some(route) => {
             let with_body = head.method() != "HEAD";
             let response = plain(shared, &transport, route, head, rest);
@@ -70,8 +69,10 @@ fn respond(shared: &Arc<Shared>, transport: Transport, slot: Slot, head: Request
     }
 }
 
-fn upgrade(hub: &Hub, transport: Transport, slot: Slot, head: RequestHead, rest: &[u8], format: WireFormat) {
-    if let Ok(upgraded) = conn::upgrade(hub, transport, head, !rest.is_empty(), format) {
+fn upgrade(door: &Door, transport: Transport, slot: Slot, head: RequestHead, rest: &[u8]) {
+    let (format, checks) = (door.format, &door.checks[..]);
+    let opening = Opening { head, format, is_early: !rest.is_empty(), checks, admission: None };
+    if let Ok(upgraded) = conn::upgrade(&door.hub, transport, opening) {
         drop(slot);
         conn::run(upgraded, &[]);
     }
@@ -81,7 +82,7 @@ fn plain(shared: &Arc<Shared>, transport: &Transport, route: &Route, head: Reque
     let handler = match route {
         Route::Health(hub) => return probe(hub, hub.alive(), &head),
         Route::Ready(hub) => return probe(hub, hub.ready(), &head),
-        Route::WebSocket(_) | Route::EventStream(_) => return Response::new(500),
+        Route::Clients(_) => return Response::new(500),
         Route::Handler(handler) => handler,
     };
     let incoming = Incoming { shared, transport, deadline: deadline_after(shared.handshake_timeout) };
@@ -93,6 +94,7 @@ fn plain(shared: &Arc<Shared>, transport: &Transport, route: &Route, head: Reque
     let request = Request::new(head, body, transport.peer_addr());
     let call = std::panic::AssertUnwindSafe(|| handler(&request));
     std::panic::catch_unwind(call).unwrap_or_else(|_| {
+        shared.count_error(ErrorType::Panic);
         log::error!(target: "wshub::server", "the handler of {:?} panicked", request.head());
         Response::text(500, "internal error\n")
     })

@@ -76,12 +76,7 @@ impl Listener {
     /// Blocks until a connection comes or [`wake`](Self::wake) is called.
     pub(super) fn accept(&self) -> io::Result<Transport> {
         let (socket, _) = self.socket.accept()?;
-        if self.is_tcp {
-            // Refused only by a socket that is dead already. Nagle: the hub batches by itself.
-            let _ = socket.set_tcp_nodelay(true);
-            let _ = socket.set_keepalive(true);
-        }
-        Ok(Transport::from_socket(socket))
+        Ok(if self.is_tcp { Transport::tcp(socket) } else { Transport::unix(socket) })
     }
 
     /// As [`accept`](Self::accept), but does not block when nobody is waiting (`WouldBlock`).
@@ -92,7 +87,8 @@ impl Listener {
         let (socket, _) = accepted?;
         // Some systems hand the mode down.
         socket.set_nonblocking(false)?;
-        Ok(Transport::from_socket(socket))
+        // Only to be refused: the family's options do not matter.
+        Ok(Transport::unix(socket))
     }
 
     /// Removes our socket file, if there is one and it has not been done yet.

@@ -25,8 +25,10 @@ use crate::config::{MIN_STACK, deadline_after};
 use crate::error::DeadlineError;
 use crate::http::Response;
 use crate::hub::Hub;
+use crate::message::WireFormat;
+use crate::metrics::{ErrorType, Metrics, guarded};
 use accept::Acceptor;
-use routes::{Route, Routes};
+use routes::{Door, Route, Routes};
 use slots::Slots;
 
 /// Serves hubs over HTTP.
@@ -54,6 +56,7 @@ pub struct Server {
     max_handshakes: usize,
     max_body: usize,
     stack: usize,
+    metrics: Option<Arc<dyn Metrics>>,
     /// The first mistake of the builder calls, reported by `spawn`.
     mistake: Option<String>,
 }
@@ -87,6 +90,7 @@ impl Server {
             max_handshakes: 1024,
             max_body: 512 * 1024,
             stack: 512 * 1024,
+            metrics: None,
             mistake: None,
         }
     }
@@ -114,12 +118,12 @@ impl Server {
     /// As [`websocket`](Server::websocket) or [`event_stream`](Server::event_stream), with a description for
     /// [`endpoints`](Server::endpoints).
     pub fn mount(mut self, endpoint: Endpoint) -> Self {
-        let Endpoint { hub, info } = endpoint;
-        let route = match info.kind {
-            EndpointKind::WebSocket => Route::WebSocket(hub),
-            EndpointKind::EventStream => Route::EventStream(hub),
+        let Endpoint { hub, info, checks } = endpoint;
+        let format = match info.kind {
+            EndpointKind::WebSocket => WireFormat::WebSocket,
+            EndpointKind::EventStream => WireFormat::EventStream,
         };
-        self = self.route(&info.path, route);
+        self = self.route(&info.path, Route::Clients(Door { hub, format, checks }));
         self.endpoints.push(info);
         self
     }
@@ -165,6 +169,14 @@ impl Server {
         self
     }
 
+    /// Sets who counts what goes wrong before a hub is concerned: `upgrade_failed` for requests that are malformed or do not
+    /// come in time, `connection_limit` for connections that find no place, thread or descriptor, `panic` for handlers of
+    /// plain HTTP. Default nobody; it may be the metrics of a hub.
+    pub fn metrics(mut self, metrics: Arc<dyn Metrics>) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
     /// Stack of connection threads in bytes; default 512 KiB. They run handlers and hooks. Only pages in use occupy
     /// memory.
     pub fn stack_size(mut self, bytes: usize) -> Self {
@@ -202,6 +214,7 @@ impl Server {
             max_handshakes: self.max_handshakes,
             max_body: self.max_body,
             stack: self.stack,
+            metrics: self.metrics,
             handshakes: Slots::default(),
             threads: Slots::default(),
             stopping: AtomicBool::new(false),
@@ -251,6 +264,7 @@ struct Shared {
     max_handshakes: usize,
     max_body: usize,
     stack: usize,
+    metrics: Option<Arc<dyn Metrics>>,
     handshakes: Slots,
     threads: Slots,
     /// Set once. SeqCst: it is rarely written, and an acceptor that wakes up must see it.
@@ -264,6 +278,12 @@ struct Shared {
 impl Shared {
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
+    }
+
+    fn count_error(&self, error: ErrorType) {
+        if let Some(metrics) = &self.metrics {
+            guarded(|| metrics.increment_errors(error));
+        }
     }
 
     /// Sleeps, but not beyond the beginning of the stop.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use crate::http::{RequestHead, Response};
-use crate::hub::Hub;
+use crate::hub::{Check, Hub};
+use crate::message::WireFormat;
 
 /// A plain HTTP request, as handlers get it.
 #[derive(Debug)]
@@ -49,11 +50,16 @@ impl Request {
 /// Answers plain HTTP.
 pub(super) type Handler = Arc<dyn Fn(&Request) -> Response + Send + Sync>;
 
+/// A path whose requests become clients of a hub.
+pub(super) struct Door {
+    pub(super) hub: Hub,
+    pub(super) format: WireFormat,
+    pub(super) checks: Vec<Check>,
+}
+
 /// What answers a path.
-#[derive(Clone)]
 pub(super) enum Route {
-    WebSocket(Hub),
-    EventStream(Hub),
+    Clients(Door),
     Health(Hub),
     Ready(Hub),
     Handler(Handler),
@@ -62,8 +68,7 @@ pub(super) enum Route {
 impl std::fmt::Debug for Route {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::WebSocket(_) => "WebSocket",
-            Self::EventStream(_) => "EventStream",
+            Self::Clients(_) => "Clients",
             Self::Health(_) => "Health",
             Self::Ready(_) => "Ready",
             Self::Handler(_) => "Handler",
@@ -98,10 +103,7 @@ impl Routes {
     pub(super) fn hubs(&self) -> Vec<Hub> {
         let mut hubs: Vec<Hub> = Vec::new();
         for route in self.exact.iter().map(|(_, route)| route).chain(&self.fallback) {
-            let (Route::WebSocket(hub) | Route::EventStream(hub) | Route::Health(hub) | Route::Ready(hub)) = route
-            else {
-                continue;
-            };
+            let (Route::Clients(Door { hub, .. }) | Route::Health(hub) | Route::Ready(hub)) = route else { continue };
             if !hubs.contains(hub) {
                 hubs.push(hub.clone());
             }

@@ -45,7 +45,8 @@
 //! room that one is not in are acknowledged again, and nobody else hears of it. Every connection joins [`ROOT`] before
 //! its first message. Joins and leaves that the server causes ([`Client::join`](crate::Client::join), the end of a
 //! connection) are told in the same way. What a member is told adds up: `join_ack` and every `new_member` and
-//! `member_left` after it give exactly the members.
+//! `member_left` after it give exactly the members, taken as a set: news of somebody who comes or goes at the same moment
+//! may repeat what `join_ack` has said already.
 //!
 //! # What is refused
 //!

@@ -167,16 +167,16 @@ impl Feed {
     }
 
     /// Adds a subscriber, which takes part until it is [taken out](Feed::unregister) or the hub is shut down. `None`
-    /// after that: the subscriber has been closed.
+    /// after that: the subscriber has been closed. `on_connect` runs first, on this thread, so that nothing is broadcast
+    /// to it before.
     ///
     /// Who wants to keep a handle registers a clone of an `Arc`.
     pub fn register(&self, subscriber: impl Subscriber + 'static) -> Option<SubscriberId> {
         let subscriber: Arc<dyn Subscriber> = Arc::new(subscriber);
-        let id = self.shared.registry.insert(&subscriber);
-        if id.is_some() {
-            self.shared.connected(&*subscriber);
-        } else {
-            guarded(|| subscriber.close());
+        self.shared.connected(&*subscriber);
+        let id = self.shared.registry.insert(Arc::clone(&subscriber));
+        if id.is_none() {
+            self.shared.end(&*subscriber);
         }
         id
     }

@@ -17,6 +17,11 @@ pub trait Subscriber: Send + Sync {
 
     /// Asks it to end. May be called more than once, and from any thread.
     fn close(&self);
+
+    /// The client of the hub that it is; `None`, the default, for any other subscriber.
+    fn as_client(&self) -> Option<&Client> {
+        None
+    }
 }
 
 /// Sends by the hub's drop policy, closes with 1000.
@@ -29,6 +34,10 @@ impl Subscriber for Client {
         // Code and reason may be sent.
         let _ = Client::close(self, close_code::NORMAL, "");
     }
+
+    fn as_client(&self) -> Option<&Client> {
+        Some(self)
+    }
 }
 
 impl<S: Subscriber + ?Sized> Subscriber for Arc<S> {
@@ -38,6 +47,10 @@ impl<S: Subscriber + ?Sized> Subscriber for Arc<S> {
 
     fn close(&self) {
         (**self).close();
+    }
+
+    fn as_client(&self) -> Option<&Client> {
+        (**self).as_client()
     }
 }
 
@@ -67,14 +80,14 @@ impl Registry {
     }
 
     /// `None` after [`close`](Self::close).
-    pub(super) fn insert(&self, subscriber: &Arc<dyn Subscriber>) -> Option<SubscriberId> {
+    pub(super) fn insert(&self, subscriber: Arc<dyn Subscriber>) -> Option<SubscriberId> {
         let mut state = self.state.lock();
         if state.is_closed {
             return None;
         }
         state.last_id += 1;
         let id = SubscriberId(state.last_id);
-        state.entries = state.entries.iter().cloned().chain([(id, Arc::clone(subscriber))]).collect();
+        state.entries = state.entries.iter().cloned().chain([(id, subscriber)]).collect();
         Some(id)
     }
 

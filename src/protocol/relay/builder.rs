@@ -1,60 +1,22 @@
 //! Setting up a relay: who connects, what it may see, and the application's code.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::handle::Inner;
-use super::{Conn, Message, Relay};
-use crate::{ConfigError, HandlerResult, Hub, HubBuilder, Rejection, RequestHead};
+use super::Message;
+use super::types::{Authenticate, Conn, DevicePolicy, Inner, Relay, RelayBuilder};
+use crate::{ConfigError, HandlerResult, Hub, HubBuilder};
 
-/// Who a connection is. Neither id is empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// The user; for a device's relay, the user that runs it.
-    pub user: String,
-    /// The device that the connection relays; `None` for a connection of the user's.
-    pub device: Option<String>,
-}
-
-/// What happens when a relay comes for a device that has one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum DevicePolicy {
-    /// The newer wins: the older is closed with 4001 and the reason `replaced`. The default.
-    #[default]
-    Replace,
-    /// The newer is refused with 409, until the older has ended.
-    Refuse,
-}
-
-type Authenticate = dyn Fn(&RequestHead) -> Result<Identity, Rejection> + Send + Sync;
-type Loader = dyn Fn(&str) -> Vec<String> + Send + Sync;
-type OfConn = dyn Fn(&Conn) + Send + Sync;
-type OfId = dyn Fn(&Relay, &str) + Send + Sync;
-type OfMessage = dyn Fn(&Conn, Message) -> HandlerResult + Send + Sync;
-
-/// Builds a [`Relay`]. Every hook is optional and replaces the one set before. They run without any lock held, on the
-/// threads of connections.
-#[must_use = "a builder does nothing until it is built"]
-pub struct RelayBuilder {
-    pub(super) authenticate: Box<Authenticate>,
-    pub(super) loader: Box<Loader>,
-    pub(super) policy: DevicePolicy,
-    pub(super) rate: Option<(u32, Duration)>,
-    pub(super) on_connect: Option<Box<OfConn>>,
-    pub(super) on_message: Option<Box<OfMessage>>,
-    pub(super) on_user_connect: Option<Box<OfId>>,
-    pub(super) on_user_disconnect: Option<Box<OfId>>,
-    pub(super) on_device_connect: Option<Box<OfId>>,
-    pub(super) on_device_disconnect: Option<Box<OfId>>,
-}
+/// Any error; `?` and `.into()` make one.
+type LoadError = Box<dyn Error + Send + Sync>;
 
 impl RelayBuilder {
     pub(super) fn new(authenticate: Box<Authenticate>) -> Self {
         Self {
             authenticate,
-            loader: Box::new(|_| Vec::new()),
+            loader: Box::new(|_| Some(Vec::new())),
             policy: DevicePolicy::default(),
             rate: None,
             on_connect: None,
@@ -68,8 +30,11 @@ impl RelayBuilder {
 
     /// Sets where the devices of a user come from; default none. It may block: only the connection that needs its
     /// result waits.
-    pub fn loader(mut self, loader: impl Fn(&str) -> Vec<String> + Send + Sync + 'static) -> Self {
-        self.loader = Box::new(loader);
+    ///
+    /// An error is logged, and the user sees no device until a later load succeeds: the next connection of the user and
+    /// the next invalidation load again.
+    pub fn loader(mut self, loader: impl Fn(&str) -> Result<Vec<String>, LoadError> + Send + Sync + 'static) -> Self {
+        self.loader = Box::new(move |user| loader(user).inspect_err(log_failure).ok());
         self
     }
 
@@ -144,6 +109,11 @@ impl RelayBuilder {
         let hub = inner.hooks(change(Hub::builder())).build()?;
         Ok(Relay::new(inner, hub))
     }
+}
+
+/// Without the user, who is nobody's business here.
+fn log_failure(error: &LoadError) {
+    log::error!(target: "wshub::relay", "loading a user's devices failed: {error}");
 }
 
 impl fmt::Debug for RelayBuilder {

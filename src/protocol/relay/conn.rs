@@ -4,25 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::handle::Inner;
-use super::{Identity, Message, Relay};
-use crate::{Client, RateLimiter};
-
-/// The name under which a client keeps its session.
-pub(super) const SESSION: &str = "wshub.relay.session";
-
-/// What the relay knows of a connection.
-pub(super) struct Session {
-    pub(super) inner: Arc<Inner>,
-    pub(super) identity: Identity,
-    /// Tells apart the connections that come for one device.
-    pub(super) place: u64,
-    /// Used by the connection's thread alone.
-    pub(super) limiter: Option<Mutex<RateLimiter>>,
-}
+use super::Message;
+use super::types::{Conn, Relay, SESSION, Session};
+use crate::Client;
 
 impl Drop for Session {
     /// An upgrade that has failed after all gives the device back.
@@ -31,14 +17,6 @@ impl Drop for Session {
             self.inner.devices.cancel(device, self.place);
         }
     }
-}
-
-/// A connection to a relay: a cheap handle.
-#[derive(Clone)]
-pub struct Conn {
-    pub(super) relay: Relay,
-    pub(super) client: Client,
-    pub(super) session: Arc<Session>,
 }
 
 impl Conn {

@@ -5,25 +5,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::conn::{SESSION, Session};
 use super::devices::{Devices, Transition, Turn};
 use super::subscriptions::Subscriptions;
-use super::{Conn, DevicePolicy, Identity, Message, REPLACED, RelayBuilder};
+use super::types::{Conn, DevicePolicy, Identity, Inner, Relay, RelayBuilder, SESSION, Session};
+use super::{Message, REPLACED};
 use crate::{Admission, Client, Delivery, HandlerResult, Hub, HubBuilder, RateLimiter, Rejection, RequestHead, Target};
-
-/// Users, devices and who may see what: a cheap handle, shared by cloning. Sends never block.
-#[derive(Clone)]
-pub struct Relay {
-    inner: Arc<Inner>,
-    hub: Hub,
-}
-
-/// What all handles share. It does not hold the hub, whose hooks hold it.
-pub(super) struct Inner {
-    builder: RelayBuilder,
-    pub(super) devices: Devices,
-    subscriptions: Subscriptions,
-}
 
 impl Relay {
     /// Sets up a relay. `authenticate` runs before the upgrade and says who a connection is; an empty id is refused with

@@ -11,7 +11,7 @@
 //!     let user = head.query_param("user").ok_or_else(Rejection::unauthorized)?;
 //!     Ok(Identity { user, device: head.query_param("device") })
 //! })
-//! .loader(|user| if user == "ann" { vec!["lock".into()] } else { Vec::new() })
+//! .loader(|user| Ok(if user == "ann" { vec!["lock".into()] } else { Vec::new() }))
 //! .on_message(|conn, mut message| {
 //!     match conn.device() {
 //!         // From the lock to everybody who may see it.
@@ -74,13 +74,11 @@ mod conn;
 mod devices;
 mod handle;
 mod message;
-
 mod subscriptions;
+mod types;
 
-pub use builder::{DevicePolicy, Identity, RelayBuilder};
-pub use conn::Conn;
-pub use handle::Relay;
 pub use message::Message;
+pub use types::{Conn, DevicePolicy, Identity, Relay, RelayBuilder};
 
 /// The close code of a relay connection whose device has got a newer one; the reason is `replaced`.
 pub const REPLACED: u16 = 4001;

@@ -13,6 +13,8 @@ struct Entry {
     /// The ticket of the load whose result stands here, or of a later invalidation or removal. A load with a lower
     /// ticket comes too late: what it has read may be from before.
     latest: u64,
+    /// The ticket of the load whose result stands here.
+    loaded: u64,
     /// Loads under way. While there are any, the entry stays, so that they find out that they are late.
     loads: usize,
 }
@@ -34,30 +36,35 @@ struct Load<'a> {
     subscriptions: &'a Subscriptions,
     user: Arc<str>,
     ticket: u64,
+    /// What stands is outdated: it goes unless the loader gives something else.
+    is_reload: bool,
 }
 
 impl Subscriptions {
-    /// Loads a user's devices. The result is kept unless a later load, invalidation or removal has come first.
-    pub(super) fn load(&self, user: &str, loader: impl FnOnce(&str) -> Vec<String>) {
+    /// Loads a user's devices. The result is kept unless a later load, invalidation or removal has come first. A loader
+    /// that fails gives `None`.
+    pub(super) fn load(&self, user: &str, loader: impl FnOnce(&str) -> Option<Vec<String>>) {
         let load = self.begin(&mut self.0.lock(), user);
         load.run(loader);
     }
 
     /// Loads unless a load of this user has ended already.
-    pub(super) fn load_missing(&self, user: &str, loader: impl FnOnce(&str) -> Vec<String>) {
+    pub(super) fn load_missing(&self, user: &str, loader: impl FnOnce(&str) -> Option<Vec<String>>) {
         if self.0.lock().by_user.get(user).is_none_or(|entry| entry.devices.is_none()) {
             self.load(user, loader);
         }
     }
 
-    /// Makes all loads under way late, and loads again. Users that nobody has loaded stay unloaded.
-    pub(super) fn reload(&self, user: &str, loader: impl FnOnce(&str) -> Vec<String>) {
+    /// Makes all loads under way late, and loads again; if that fails, nothing is left. Users that nobody has loaded stay
+    /// unloaded.
+    pub(super) fn reload(&self, user: &str, loader: impl FnOnce(&str) -> Option<Vec<String>>) {
         let mut state = self.0.lock();
         if !state.by_user.contains_key(user) {
             return;
         }
         // The ticket of this load is higher than theirs; it is noted now, not only when the load has ended.
-        let load = self.begin(&mut state, user);
+        let mut load = self.begin(&mut state, user);
+        load.is_reload = true;
         state.outdate(user, load.ticket);
         drop(state);
         load.run(loader);
@@ -101,22 +108,27 @@ impl Subscriptions {
         state.ticket += 1;
         let user: Arc<str> = user.into();
         state.by_user.entry(Arc::clone(&user)).or_default().loads += 1;
-        Load { subscriptions: self, user, ticket: state.ticket }
+        Load { subscriptions: self, user, ticket: state.ticket, is_reload: false }
     }
 }
 
 impl Load<'_> {
-    fn run(self, loader: impl FnOnce(&str) -> Vec<String>) {
-        let devices = loader(&self.user);
-        self.subscriptions.0.lock().finish(&self.user, self.ticket, devices);
+    fn run(mut self, loader: impl FnOnce(&str) -> Option<Vec<String>>) {
+        if let Some(devices) = loader(&self.user) {
+            self.is_reload = false;
+            self.subscriptions.0.lock().finish(&self.user, self.ticket, devices);
+        }
     }
 }
 
 impl Drop for Load<'_> {
     fn drop(&mut self) {
         let mut state = self.subscriptions.0.lock();
-        if let Some(entry) = state.by_user.get_mut(&self.user) {
-            entry.loads -= 1;
+        let Some(entry) = state.by_user.get_mut(&self.user) else { return };
+        entry.loads -= 1;
+        // The loader has failed. What a later load has found stays.
+        if self.is_reload && entry.loaded < self.ticket {
+            state.install(&self.user, None);
         }
         state.forget_empty(&self.user);
     }
@@ -134,6 +146,9 @@ impl State {
         if !is_late {
             self.outdate(user, ticket);
             self.install(user, Some(devices.into_iter().map(Arc::from).collect()));
+            if let Some(entry) = self.by_user.get_mut(user) {
+                entry.loaded = ticket;
+            }
         }
     }
 

@@ -3,8 +3,9 @@ use std::thread;
 
 use super::*;
 
-fn names(list: &[&str]) -> Vec<String> {
-    list.iter().map(|&name| name.to_owned()).collect()
+#[allow(clippy::unnecessary_wraps, reason = "as a loader gives them")]
+fn names(list: &[&str]) -> Option<Vec<String>> {
+    Some(list.iter().map(|&name| name.to_owned()).collect())
 }
 
 fn devices(subscriptions: &Subscriptions, user: &str) -> Vec<String> {
@@ -81,6 +82,26 @@ fn an_invalidation_in_an_invalidation_counts() {
 }
 
 #[test]
+fn a_reload_that_fails_leaves_nothing_unless_a_later_load_succeeds() {
+    let subscriptions = Subscriptions::default();
+    subscriptions.load("ann", |_| names(&["a"]));
+    subscriptions.load("ann", |_| None);
+    assert_eq!(devices(&subscriptions, "ann"), ["a"], "nothing has been invalidated");
+    subscriptions.reload("ann", |_| None);
+    assert!(is_empty(&subscriptions));
+    subscriptions.load("ann", |_| names(&["a"]));
+    let reload = || subscriptions.reload("ann", |_| panic!("no database"));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(reload)).is_err());
+    assert!(is_empty(&subscriptions));
+    subscriptions.load("ann", |_| names(&["a"]));
+    subscriptions.reload("ann", |_| {
+        subscriptions.load("ann", |_| names(&["b"]));
+        None
+    });
+    assert_eq!(devices(&subscriptions, "ann"), ["b"]);
+}
+
+#[test]
 fn a_loader_that_panics_leaves_what_was_there() {
     let subscriptions = Subscriptions::default();
     let load = |user: &str| {
@@ -102,7 +123,7 @@ fn races_never_leave_what_is_stale() {
     let read = |_: &str| {
         let read = version.load(Ordering::SeqCst);
         thread::yield_now();
-        vec![read.to_string()]
+        Some(vec![read.to_string()])
     };
     subscriptions.load("ann", read);
     thread::scope(|scope| {
