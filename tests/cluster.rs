@@ -6,7 +6,8 @@ mod common;
 use std::thread;
 use std::time::Duration;
 
-use common::bus::{Mood, Wire, node, plain_node};
+use common::bus::{Mood, Wire, connected, node, plain_node};
+use common::stream::SseClient;
 use common::{Log, PATIENCE, TestServer, WsClient, counted, deep_queue, errors, eventually, get, stall};
 use wshub::{
     Admission, Client, ClientId, Cluster, Config, ErrorType, Hub, HubBuilder, MemoryBus, Message, SendError, Target,
@@ -110,6 +111,20 @@ fn every_kind_of_message_crosses_as_it_is() {
             (if message.is_text() { 0x81 } else { 0x82 }, &message.payload()[..])
         );
     }
+}
+
+#[test]
+fn event_streams_get_what_other_nodes_send_with_its_name() {
+    let bus = MemoryBus::new();
+    let one = plain_node(&bus, "one");
+    let hub = Hub::builder().cluster(Cluster::new(bus.adapter())).build().unwrap();
+    connected(&hub);
+    let same = hub.clone();
+    let two = TestServer::of(hub, move |server| server.event_stream("/events", &same));
+    let mut far = SseClient::connect(two.addr, "/events", "");
+    one.hub.send(Target::all(), Message::text("a\nb").with_event_name("news").with_event_id("7")).unwrap();
+    let event = far.event();
+    assert_eq!((event.name.as_deref(), event.id.as_deref(), event.data.as_str()), (Some("news"), Some("7"), "a\nb"));
 }
 
 #[test]
