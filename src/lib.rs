@@ -163,8 +163,8 @@ pub use cluster::NatsAdapter;
 #[cfg(feature = "redis")]
 pub use cluster::RedisAdapter;
 pub use cluster::{
-    Adapter, AdapterError, AdapterState, Cluster, ClusterNode, Envelope, EnvelopeError, EnvelopeKind, Inbox,
-    MemoryAdapter, MemoryBus, Presence, Recipient,
+    Adapter, AdapterError, AdapterState, Cluster, ClusterNode, Envelope, EnvelopeError, EnvelopeEvent, EnvelopeKind,
+    Inbox, MemoryAdapter, MemoryBus, Presence, Recipient,
 };
 pub use config::{Config, DropPolicy, Limits, MAX_ROOM_NAME, RatePolicy};
 pub use conn::{Accept, AcceptError};

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -94,6 +95,18 @@ fn strings_are_escaped_as_go_does() {
     let data = Envelope::presence(&presence).data;
     let expected: &[u8] = br#"{"node_id":"n","client_count":6,"rooms":{"Z":3,"a\u0026":2,"z":1},"ts":-1,"gone":true}"#;
     assert_eq!(data, expected);
+}
+
+#[test]
+fn fields_of_event_streams_cross_and_stay_lines() {
+    let message = Message::text("x").with_event_name("e").with_event_id("7").with_retry(Duration::from_millis(1500));
+    let json = encode(&Recipient::All, &[], &message);
+    let start = r#"{"node_id":"node-a","type":"broadcast","msg_type":1,"data":"eA==","#;
+    assert_eq!(json, format!(r#"{start}"event":{{"name":"e","id":"7","retry":1500}}}}"#));
+    assert_eq!(decode(&json).unwrap().into_message(), Some(message));
+    let forged = format!(r#"{start}"event":{{"name":"e\ndata: forged"}}}}"#);
+    let expected = Message::text("x").with_event_name("e data: forged");
+    assert_eq!(decode(&forged).unwrap().into_message(), Some(expected));
 }
 
 #[test]

@@ -5,9 +5,9 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::bus::{Mood, Wire, node, plain_node};
+use common::bus::{Mood, Wire, connected, node, plain_node};
 use common::{PATIENCE, TestServer, WsClient, counted, errors, eventually};
-use wshub::{Admission, Cluster, Envelope, ErrorType, Hub, HubBuilder, MemoryBus, Presence};
+use wshub::{Admission, Cluster, Envelope, ErrorType, Hub, HubBuilder, MemoryBus, Presence, Target};
 
 /// No heartbeat is sent because its time has come.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
@@ -193,4 +193,12 @@ fn counts_return_after_the_bus_was_away() {
     wire.both(Mood::Works);
     // Long before its next is due.
     eventually("told again", || wire.beats().len() > 1);
+    connected(&one.hub);
+    // Heartbeats that are on their way have been sent when something behind them is lost.
+    wire.publishing(Mood::Unavailable);
+    one.hub.send(Target::all(), "lost").unwrap();
+    eventually("only publishing has failed", || one.hub.adapter_state() != Some(wshub::AdapterState::Connected));
+    let before = wire.beats().len();
+    wire.publishing(Mood::Works);
+    eventually("told again", || wire.beats().len() > before);
 }

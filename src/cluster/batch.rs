@@ -83,7 +83,7 @@ impl Batch {
 mod tests {
     use std::time::Instant;
 
-    use super::super::envelope::Recipient;
+    use super::super::fields::Recipient;
     use super::super::queue::{Outgoing, Queue};
     use super::*;
 

@@ -6,7 +6,8 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use super::adapter::{AdapterError, AdapterState, Receiver};
-use super::envelope::{Envelope, EnvelopeError, EnvelopeKind, Recipient};
+use super::envelope::{Envelope, EnvelopeError, EnvelopeKind};
+use super::fields::Recipient;
 use super::gojson;
 use super::presence::{Counts, Heard, Table};
 use super::queue::Queue;

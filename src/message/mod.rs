@@ -81,6 +81,11 @@ impl Message {
         self
     }
 
+    /// What it tells clients on an event stream besides its text.
+    pub(crate) fn event_fields(&self) -> Option<&EventFields> {
+        self.event.as_deref()
+    }
+
     /// Text or binary.
     pub fn kind(&self) -> MessageKind {
         self.kind

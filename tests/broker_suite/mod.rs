@@ -92,6 +92,7 @@ macro_rules! suite {
             outage::a_broker_that_wants_a_password_lets_in_who_knows_it
             outage::each_transition_is_counted_and_in_the_health_document
             pause::a_paused_broker_holds_up_no_sender
+            pause::a_pause_under_load_keeps_the_order
             unreachable::nobody_listens
             unreachable::somebody_accepts_and_never_answers
             unreachable::somebody_answers_garbage

@@ -7,7 +7,7 @@ use wshub::{AdapterState, Target};
 use super::outage::flows;
 use super::{Bus, early_node, node, settings};
 use crate::common::bus::connected;
-use crate::common::eventually;
+use crate::common::{PATIENCE, eventually};
 
 const MESSAGES: usize = 4000;
 const QUEUE: usize = 1000;
@@ -60,4 +60,36 @@ pub(crate) fn a_paused_broker_holds_up_no_sender<B: Bus>() {
     assert!(near.into_iter().eq(0..2 * MESSAGES), "local clients get everything");
     let far: Vec<_> = there.texts_until_end().iter().filter_map(number).collect();
     assert!(far.is_sorted_by(|a, b| a < b), "out of order or twice");
+}
+
+/// What was on its way when the broker stood still comes late or never, but not after what was sent later.
+pub(crate) fn a_pause_under_load_keeps_the_order<B: Bus>() {
+    let broker = B::broker();
+    let (one, metrics) = early_node(settings::<B>(&broker, "one").max_age(PATIENCE));
+    connected(&one.hub);
+    let (two, _) = node::<B>(&broker, "two");
+    let mut there = two.connect();
+    let published = || metrics.stats().adapter_published;
+    let filler = "x".repeat(1000);
+    let mut sent = 0;
+    for _ in 0..3 {
+        let before = published();
+        // At once, so that much is under way when the broker stops.
+        for _ in 0..MESSAGES {
+            one.hub.send(Target::all(), format!("{sent} {filler}")).unwrap();
+            sent += 1;
+        }
+        eventually("some is published", || published() > before + 20);
+        broker.pause();
+        eventually("the pause is noticed", || one.hub.adapter_state() == Some(AdapterState::Disconnected));
+        broker.resume();
+        connected(&one.hub);
+        flows(&one, &two);
+    }
+    eventually("all is settled", || published() + metrics.stats().adapter_dropped >= sent);
+    one.hub.send(Target::all(), "end").unwrap();
+    let number = |text: &String| text.strip_suffix(&filler)?.trim().parse::<usize>().ok();
+    let far: Vec<_> = there.texts_until_end().iter().filter_map(number).collect();
+    assert!(far.is_sorted_by(|a, b| a < b), "out of order or twice");
+    eprintln!("{}: of {sent} messages with three pauses, {} arrived", B::OPTION, far.len());
 }

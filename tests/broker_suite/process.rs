@@ -49,7 +49,7 @@ impl Node {
     }
 
     /// Waits until it says this of the nodes and their clients.
-    fn knows(&self, nodes: &[&str], clients: usize) {
+    pub(crate) fn knows(&self, nodes: &[&str], clients: usize) {
         let names: Vec<_> = nodes.iter().map(|id| format!("{id:?}")).collect();
         let names = format!(r#""nodes":[{}]"#, names.join(","));
         eventually(&format!("{names}, {clients} clients"), || {

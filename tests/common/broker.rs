@@ -1,8 +1,7 @@
 //! A message broker as a process of its own, on a free port of the loopback, to be killed, paused and started again.
 
-use std::ffi::OsStr;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -20,8 +19,8 @@ pub(crate) struct Broker {
     kind: Kind,
     port: u16,
     password: Option<String>,
-    config: Option<PathBuf>,
     folder: PathBuf,
+    more: Vec<String>,
     process: Option<Child>,
 }
 
@@ -43,7 +42,7 @@ impl Broker {
         let name = format!("wshub-broker-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).unwrap();
-        Self { kind, port: free_port(), password: None, config: None, folder, process: None }
+        Self { kind, port: free_port(), password: None, folder, more: Vec::new(), process: None }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -60,6 +59,16 @@ impl Broker {
         format!("{scheme}://{login}127.0.0.1:{}", self.port)
     }
 
+    /// Its working directory, which goes with it.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Adds arguments of its command line, from the next start on.
+    pub(crate) fn add_args(&mut self, args: &[&str]) {
+        self.more.extend(args.iter().map(ToString::to_string));
+    }
+
     /// Asks for this password from the next start on.
     pub(crate) fn set_password(&mut self, password: Option<&str>) {
         self.password = password.map(str::to_owned);
@@ -67,9 +76,8 @@ impl Broker {
 
     /// Reads these settings from the next start on (`nats-server` only).
     pub(crate) fn set_config(&mut self, text: &str) {
-        let path = self.folder.join("settings");
-        std::fs::write(&path, text).unwrap();
-        self.config = Some(path);
+        std::fs::write(self.folder.join("settings"), text).unwrap();
+        self.add_args(&["--config", "settings"]);
     }
 
     /// Starts it on its port and waits until it accepts.
@@ -144,11 +152,15 @@ impl Broker {
                 let path = std::env::var("PATH").unwrap_or_default();
                 command.env("PATH", format!("{path}:/usr/sbin")).args(["--addr", "127.0.0.1", "--port", &port]);
                 command.args(self.password.iter().flat_map(|password| ["--user", "user", "--pass", password]));
-                command.args(self.config.iter().flat_map(|path| [OsStr::new("--config"), path.as_os_str()]));
                 command
             }
         };
-        command.current_dir(&self.folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(&self.more)
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command
     }
 }

@@ -237,7 +237,7 @@ fn connection_info(url: &str) -> Result<ConnectionInfo, ConfigError> {
         // is faster, there is.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
-    let info = url.into_connection_info().map_err(|error| ConfigError::because("url", reason(&error)))?;
+    let info = url.into_connection_info().map_err(|error| ConfigError::because("url", reason(url, &error)))?;
     let settings = info.redis_settings().clone();
     // Answers and messages look different in RESP3, which has nothing to offer here. Names of libraries take round trips.
     let settings = settings.set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name();
@@ -246,7 +246,14 @@ fn connection_info(url: &str) -> Result<ConnectionInfo, ConfigError> {
 }
 
 /// What is wrong with a URL, without the URL.
-fn reason(error: &RedisError) -> String {
+fn reason(url: &str, error: &RedisError) -> String {
+    const SCHEMES: [&str; 7] = ["redis", "rediss", "valkey", "valkeys", "unix", "redis+unix", "valkey+unix"];
+    if !url.split_once("://").is_some_and(|(scheme, _)| SCHEMES.contains(&scheme)) {
+        return format!("it begins with none of {}, and ://", SCHEMES.join(", "));
+    }
+    if redis::parse_redis_url(url).is_none() {
+        return "its host or port is malformed".to_owned();
+    }
     let text = error.to_string();
     match text.split_once(" - InvalidClientConfig") {
         Some((what, detail)) => format!("{what}{detail}"),
