@@ -381,6 +381,53 @@ fn a_server_that_loses_its_mind_later_is_an_error() {
     assert_ne!(server.hub.adapter_state(), Some(AdapterState::Connected));
 }
 
+/// Plays the server until something is published to the nodes' subject.
+fn play_server(stream: &TcpStream) {
+    let (mut input, mut output) = (BufReader::new(stream), stream);
+    output.write_all(b"INFO {\"max_payload\":1000}\r\n").unwrap();
+    loop {
+        let mut line = String::new();
+        input.read_line(&mut line).unwrap();
+        let words: Vec<_> = line.split_whitespace().collect();
+        match words[..] {
+            ["PING"] => output.write_all(b"PONG\r\n").unwrap(),
+            ["PUB", "wshub.messages", _] => return,
+            ["PUB", subject, len] => {
+                let mut payload = vec![0; len.parse::<usize>().unwrap() + 2];
+                input.read_exact(&mut payload).unwrap();
+                let head = format!("MSG {subject} 1 {len}\r\n");
+                output.write_all(&[head.as_bytes(), &payload].concat()).unwrap();
+            }
+            ["CONNECT" | "SUB", ..] => {}
+            _ => panic!("{line:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_was_reported_as_lost_is_not_sent_over_a_later_connection() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let adapter = adapter(&format!("nats://{}", listener.local_addr().unwrap())).response_timeout(PATIENCE);
+    let accept = || {
+        let stream = listener.accept().unwrap().0;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    thread::scope(|scope| {
+        let publishing = scope.spawn(|| adapter.publish(b"lost"));
+        let first = accept();
+        play_server(&first);
+        drop(first);
+        assert!(is_unavailable(&publishing.join().unwrap()));
+    });
+    // The client's own attempt: it does not even log in.
+    let mut second = accept();
+    second.write_all(b"INFO {\"max_payload\":1000}\r\n").unwrap();
+    let mut said = String::new();
+    second.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "");
+}
+
 #[test]
 fn settings_show_no_passwords() {
     let adapter = NatsAdapter::new("nats://ann:s3cret@localhost,tls://s3cret@[::1]:5000").unwrap();
