@@ -87,7 +87,8 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
-//! | – | – | there are none yet: everything described here is always there |
+//! | `redis` | no | `RedisAdapter`: clusters over Redis or Valkey |
+//! | `redis-tls` | no | the same over TLS, with the system's root certificates |
 //!
 //! No async runtime is among the dependencies.
 //!

@@ -10,7 +10,8 @@
 //! | dead | EOF, read or write error, a missed deadline | – | – | at once |
 //! | ended | all of these | – | – | hooks, socket closed, thread gone |
 //!
-//! An event stream is open from its `200` on. It reads nothing, has no close frame, and its FIN follows what is queued.
+//! An event stream is open from its `200` on. It reads nothing and has no close frame: FIN follows what is queued, and then
+//! it is dead.
 //!
 //! The close timeout is watched by this thread when it began the close itself, and by the hub's reaper when somebody
 //! else did, because then this thread is blocked in a read.

@@ -348,8 +348,9 @@ impl Outbox {
     fn close_sent(&self) {
         self.advance(phase::CLOSE_SENT);
         if self.format == WireFormat::EventStream {
-            // What ends a stream is the end of the connection.
-            self.transport.finish();
+            // What ends a stream is the end of the connection: the kernel delivers what it has and then FIN. No answer is
+            // due, so the thread that reads need not wait for one.
+            self.transport.kill();
         }
         self.gate.wake();
     }
