@@ -87,6 +87,8 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
+//! | `redis` | no | `RedisAdapter`: clusters over Redis or Valkey |
+//! | `redis-tls` | no | the same over TLS, with the system's root certificates |
 //! | `nats` | no | `NatsAdapter`: clusters over NATS, with or without TLS |
 //!
 //! No async runtime is among the dependencies, except with `nats`: its client runs on a thread of its own.

@@ -1,5 +1,6 @@
 //! The thread that publishes: messages in their order, heartbeats between them, and the way back after a failure.
 
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,7 +13,7 @@ use super::envelope::Envelope;
 use super::fields::Presence;
 use super::presence::Counts;
 use super::queue::Waiting;
-use super::shared::Shared;
+use super::shared::{Desk, Shared};
 use super::state::Half;
 use crate::log_limit::LogLimit;
 use crate::metrics::ErrorType;
@@ -87,46 +88,48 @@ impl Publisher {
         let shared = Arc::clone(&self.shared);
         let mut desk = shared.desk.lock();
         loop {
-            let now = Instant::now();
-            let late = desk.queue.drop_late(now, shared.settings.max_age);
-            if late > 0 {
-                return Step::Late(late);
-            }
-            if desk.stop.is_some_and(|until| now >= until) {
-                return Step::End;
-            }
-            if std::mem::take(&mut desk.check) {
-                self.is_up = false;
-                self.retry_at = now;
-            }
-            let mut wake = None;
-            if self.is_up {
-                if let Some(pulse) = &self.pulse {
-                    let (due, wanted) = pulse.due(desk.beat);
-                    if due.is_none_or(|at| now >= at) {
-                        desk.beat = desk.beat && !wanted;
-                        return Step::Beat { wanted };
-                    }
-                    wake = due;
-                }
-                let waiting = desk.queue.take(MAX_MESSAGES, MAX_BYTES);
-                if !waiting.is_empty() {
-                    return Step::Publish(waiting);
-                }
-            } else if now >= self.retry_at {
-                return Step::Connect;
-            } else {
-                let too_late = desk.queue.oldest().map(|since| since + shared.settings.max_age);
-                wake = Some(too_late.map_or(self.retry_at, |at| at.min(self.retry_at)));
-            }
-            if desk.stop.is_some() {
-                return Step::End;
-            }
-            match wake {
-                Some(at) => _ = shared.work.wait_until(&mut desk, at),
-                None => shared.work.wait(&mut desk),
+            match self.look(&mut desk) {
+                Break(step) => return step,
+                Continue(Some(at)) => _ = shared.work.wait_until(&mut desk, at),
+                Continue(None) => shared.work.wait(&mut desk),
             }
         }
+    }
+
+    /// What to do now, or when to look again if nothing happens before.
+    fn look(&mut self, desk: &mut Desk) -> ControlFlow<Step, Option<Instant>> {
+        let now = Instant::now();
+        let max_age = self.shared.settings.max_age;
+        let late = desk.queue.drop_late(now, max_age);
+        if late > 0 {
+            return Break(Step::Late(late));
+        }
+        if desk.stop.is_some_and(|until| now >= until) {
+            return Break(Step::End);
+        }
+        if std::mem::take(&mut desk.check) {
+            self.is_up = false;
+            self.retry_at = now;
+        }
+        let wake = if self.is_up {
+            self.look_while_up(desk, now)?
+        } else if now >= self.retry_at {
+            return Break(Step::Connect);
+        } else {
+            let too_late = desk.queue.oldest().map(|since| since + max_age);
+            Some(too_late.map_or(self.retry_at, |at| at.min(self.retry_at)))
+        };
+        if desk.stop.is_some() { Break(Step::End) } else { Continue(wake) }
+    }
+
+    fn look_while_up(&self, desk: &mut Desk, now: Instant) -> ControlFlow<Step, Option<Instant>> {
+        let (due, wanted) = self.pulse.as_ref().map_or((None, false), |pulse| pulse.due(desk.beat, now));
+        if due.is_some_and(|at| now >= at) {
+            desk.beat = desk.beat && !wanted;
+            return Break(Step::Beat { wanted });
+        }
+        let waiting = desk.queue.take(MAX_MESSAGES, MAX_BYTES);
+        if waiting.is_empty() { Continue(due) } else { Break(Step::Publish(waiting)) }
     }
 
     fn connect(&mut self) {
@@ -246,11 +249,13 @@ impl Publisher {
 impl Pulse {
     /// When to look at the counts next, and whether a heartbeat is asked for: the first is sent at once, further ones keep
     /// their distance.
-    fn due(&self, wanted: bool) -> (Option<Instant>, bool) {
-        if !wanted {
-            return (Some(self.next), false);
-        }
-        (self.last.as_ref().map(|(at, _)| *at + GAP.min(self.interval / 20)), true)
+    fn due(&self, wanted: bool, now: Instant) -> (Option<Instant>, bool) {
+        let at = match &self.last {
+            _ if !wanted => self.next,
+            None => now,
+            Some((at, _)) => *at + GAP.min(self.interval / 20),
+        };
+        (Some(at), wanted)
     }
 
     /// Whether the last heartbeat said this already, less than half an interval ago or so.
