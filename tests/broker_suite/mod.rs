@@ -87,6 +87,7 @@ macro_rules! suite {
             targets::the_order_of_each_sender_is_kept
             process::nodes_of_their_own_processes_share_clients
             process::a_killed_node_leaves_the_counts_and_a_farewell_leaves_at_once
+            process::transitions_are_logged_and_never_the_password
             outage::a_broker_that_comes_late_is_found
             outage::a_broker_that_is_killed_under_load_comes_back
             outage::a_broker_that_wants_a_password_lets_in_who_knows_it

@@ -1,5 +1,6 @@
 //! Nodes as processes of their own: the example `cluster`.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -123,4 +124,27 @@ pub(crate) fn a_killed_node_leaves_the_counts_and_a_farewell_leaves_at_once<B: B
     b.knows(&["a", "b"], 0);
     b.terminate();
     a.knows(&["a"], 0);
+}
+
+/// With everything logged that can be.
+pub(crate) fn transitions_are_logged_and_never_the_password<B: Bus>() {
+    let mut broker = Broker::absent(B::KIND);
+    broker.set_password(Some("sesame-1"));
+    broker.start();
+    let path = broker.folder().join("log");
+    let file = File::create(&path).unwrap();
+    let node = Node::with::<B>(&broker.url(), "a", INTERVAL.as_millis(), |command| {
+        command.env("RUST_LOG", "trace").stderr(file);
+    });
+    let wait = |what: &str| eventually(what, || std::fs::read_to_string(&path).unwrap().contains(what));
+    wait("INFO  wshub::cluster] a: connected (was connecting)");
+    broker.kill();
+    wait("a: disconnected (was connected)");
+    wait("WARN  wshub::cluster] a: the subscription failed");
+    broker.start();
+    wait("a: connected (was disconnected)");
+    node.terminate();
+    wait("a: closed (was connected)");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("sesame"), "{text}");
 }
