@@ -69,7 +69,7 @@ use settings::{IDLE, Settings, TIMEOUT, check_subject};
 ///   and looking up its name included.
 /// - A server that does not answer is noticed after the [response timeout](Self::response_timeout) by who publishes;
 ///   otherwise by the subscription, after twice the [idle time](Self::idle) and the response timeout: 12 s. A publishing
-///   call takes at most three response timeouts.
+///   call takes at most three response timeouts, and before them what connecting takes if the connection is lost.
 /// - Closing ends whatever the adapter is doing at once.
 ///
 /// # Threads
@@ -258,6 +258,7 @@ impl Adapter for NatsAdapter {
         let engine = self.engine()?;
         let (sender, posts) = mailbox::mailbox();
         let settings = self.settings.clone();
+        // Unconstrained: it must take all that the client's reader has put down, however much that is, before that goes on.
         let _task = engine.spawn(tokio::task::unconstrained(async move {
             let received = async {
                 let session = Session::open(&settings).await?;
