@@ -35,6 +35,7 @@
 //! | [backpressure](guide::backpressure) | what happens when a client reads more slowly than it is written to |
 //! | [lifecycle](guide::lifecycle) | hooks, probes, closing, draining, shutting down |
 //! | [cluster](guide::cluster) | several hubs as one: message buses, what may be lost, who else is there |
+//! | [compression](guide::compression) | permessage-deflate: when it pays, what it costs (feature `deflate`) |
 //! | [embedding](guide::embedding) | the hub inside a program that has other work: listeners, threads, stacks, memory |
 //! | [seeds](guide::seeds) | for users of five Go packages: every public name there, and what stands for it here |
 //!
@@ -87,8 +88,9 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
-//! | `redis` | no | `RedisAdapter`: clusters over Redis or Valkey |
-//! | `redis-tls` | no | the same over TLS, with the system's root certificates |
+//! | `deflate` | off | permessage-deflate: compressed messages, see the guide to [compression](guide::compression) |
+//! | `redis` | off | `RedisAdapter`: clusters over Redis or Valkey |
+//! | `redis-tls` | off | the same over TLS, with the system's root certificates |
 //!
 //! No async runtime is among the dependencies.
 //!

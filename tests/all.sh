@@ -1,5 +1,6 @@
 #!/bin/bash
-# Installs what the tests need and runs them all. The last line says how many passed and failed.
+# Installs what the tests need and runs them all. The last line says how many passed and failed. With --compression the
+# Autobahn suite runs its sections 12 and 13 as well, a quarter of an hour.
 #
 # Needs Rust; redis-server, nats-server and openssl for the cluster tests; Node.js with npm, and Chromium for the browser tests;
 # Python 3 and Node.js for the tests of the protocols. As root on Debian and its relatives the missing packages are
@@ -86,6 +87,9 @@ done
 run "the examples of the protocols with clients in Python and Node.js" peers
 if [ -x tests/autobahn.sh ]; then
     run "the Autobahn conformance suite" timeout 300 tests/autobahn.sh
+    if [ "${1:-}" = --compression ]; then
+        run "the Autobahn conformance suite, compression" timeout 3000 tests/autobahn.sh --compression
+    fi
 fi
 
 printf '\n%d passed, %d failed\n' "$passed" "$failed"

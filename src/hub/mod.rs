@@ -35,6 +35,7 @@ pub(crate) use clients::{Announcements, Refused};
 use crate::cluster::{Cluster, Link};
 use crate::config::{Config, Limits};
 use crate::http::OriginPolicy;
+use crate::message::Compressed;
 use crate::metrics::{ErrorType, Metrics, guarded};
 use clients::Clients;
 use cluster::Port;
@@ -128,6 +129,15 @@ impl Hub {
 
     pub(crate) fn shared_config(&self) -> Arc<Config> {
         Arc::clone(&self.0.config)
+    }
+
+    /// What is compressed for the clients with which that is agreed.
+    #[allow(clippy::unused_self, reason = "without the feature there is nothing to look up")]
+    fn compressed(&self) -> Compressed {
+        #[cfg(feature = "deflate")]
+        return Compressed { level: self.config().compression_level, min_size: self.config().compression_min_size };
+        #[cfg(not(feature = "deflate"))]
+        Compressed::default()
     }
 
     pub(crate) fn origins(&self) -> &OriginPolicy {

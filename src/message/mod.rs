@@ -10,7 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
-pub(crate) use encoded::{Encoded, Encodings, WireFormat};
+#[cfg(feature = "deflate")]
+pub(crate) use encoded::Window;
+pub(crate) use encoded::{Compressed, Encoded, Encodings, WireFormat};
 
 use crate::http::EventFields;
 use crate::ws::MessageKind;
