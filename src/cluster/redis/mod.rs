@@ -39,32 +39,35 @@ const TICK: Duration = Duration::from_millis(100);
 /// | `unix:///path[?user=…&pass=…]` | to a Unix socket; `redis+unix://` too |
 ///
 /// Special characters in names and passwords are percent-encoded. A database number changes nothing: Redis keeps channels
-/// apart from databases. An ACL user needs `+publish +subscribe +ping` and the channel (`&wshub:messages`).
+/// apart from databases. An ACL user needs `+publish +subscribe +ping` and the channel (`&wshub:messages`). TLS is done by
+/// rustls with the process's default cryptography; where the program has installed none, `ring` becomes it.
 ///
-/// Two connections are kept, one for publishing and one for the subscription. What has come together is published
-/// in writes of up to 16 KiB, without a round trip for each message. Redis hands each node its own messages too; they are skipped
+/// Two connections are kept, one for publishing and one for the subscription. What has come together is published in writes
+/// of up to 16 KiB, without a round trip for each message. Redis hands each node its own messages too; they are skipped
 /// before they are decoded.
 ///
 /// # What is guaranteed
 ///
-/// A publisher's messages arrive in order, each at most once. A message is lost when it cannot be published (it is counted
-/// then: up to 16 KiB of messages that were written and not yet confirmed when the connection broke, because nobody knows
-/// which of them went out), and without a count for a node that is not subscribed at that moment, or that Redis has cut off because it reads
-/// too slowly (`client-output-buffer-limit pubsub`, by default 32 MiB).
+/// A publisher's messages arrive in order, each at most once. A message is lost
+///
+/// - when it cannot be published; it is counted then. When a connection breaks, that is the message or the 16 KiB of
+///   messages that were written and not yet confirmed: nobody knows which of them went out;
+/// - without a count, for a node that is not subscribed at that moment, or that Redis has cut off because it reads too
+///   slowly (`client-output-buffer-limit pubsub`, by default 32 MiB).
 ///
 /// An error that Redis gives for one PUBLISH, such as a missing permission, loses that message and is counted as
-/// [`AdapterPublish`](crate::ErrorType::AdapterPublish); the connection stands. When Redis wants a password, is loading
-/// or has lost its master, that is an outage.
+/// [`AdapterPublish`](crate::ErrorType::AdapterPublish); the connection stands. When Redis wants a password, is loading or
+/// has lost its master, that is an outage.
 ///
 /// # How long things take
 ///
-/// - A connection is given up after the [connect timeout](Self::connect_timeout) for each address of the host, logins
-///   included, and a command after the [response timeout](Self::response_timeout). Looking up the host's name takes as
-///   long as the system lets it.
-/// - A server that has gone or hangs, without the connection being closed, is noticed after the response timeout
-///   by who publishes; otherwise by the subscription, after the [idle time](Self::idle) and the response timeout: 7 s.
-/// - A hub that shuts down waits for about two seconds at most. A thread in the middle of a command ends a response timeout
-///   later.
+/// - A connection is given up after the [connect timeout](Self::connect_timeout) for each address of the host, and one for
+///   the login; a command after the [response timeout](Self::response_timeout). Looking up the host's name takes as long
+///   as the system lets it.
+/// - A server that has gone or hangs, without the connection being closed, is noticed after the response timeout by who
+///   publishes; otherwise by the subscription, after the [idle time](Self::idle) and the response timeout: about 7 s.
+/// - A hub that shuts down waits for about two seconds at most. A thread in the middle of a command ends when that is
+///   answered or given up.
 pub struct RedisAdapter {
     info: ConnectionInfo,
     channel: String,
@@ -239,8 +242,9 @@ fn connection_info(url: &str) -> Result<ConnectionInfo, ConfigError> {
     }
     let info = url.into_connection_info().map_err(|error| ConfigError::because("url", reason(url, &error)))?;
     let settings = info.redis_settings().clone();
-    // Answers and messages look different in RESP3, which has nothing to offer here. Names of libraries take round trips.
-    let settings = settings.set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name();
+    // Answers and messages look different in RESP3, which has nothing to offer here. The name of the library and the number
+    // of a database would cost round trips, and change nothing.
+    let settings = settings.set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name().set_db(0);
     let tcp = info.tcp_settings().clone().set_nodelay(true);
     Ok(info.set_redis_settings(settings).set_tcp_settings(tcp))
 }
