@@ -89,8 +89,11 @@
 //! | feature | default | adds |
 //! | --- | --- | --- |
 //! | `deflate` | off | permessage-deflate: compressed messages, see the guide to [compression](guide::compression) |
+//! | `redis` | off | `RedisAdapter`: clusters over Redis or Valkey |
+//! | `redis-tls` | off | the same over TLS, with the system's root certificates |
+//! | `nats` | off | `NatsAdapter`: clusters over NATS, with or without TLS |
 //!
-//! No async runtime is among the dependencies.
+//! No async runtime is among the dependencies, except with `nats`: its client runs on a thread of its own.
 //!
 //! # Logging
 //!
@@ -159,6 +162,10 @@ mod metrics;
 // Keeps peers from flooding the log.
 mod log_limit;
 
+#[cfg(feature = "nats")]
+pub use cluster::NatsAdapter;
+#[cfg(feature = "redis")]
+pub use cluster::RedisAdapter;
 pub use cluster::{
     Adapter, AdapterError, AdapterState, Cluster, ClusterNode, Envelope, EnvelopeError, EnvelopeEvent, EnvelopeKind,
     Inbox, MemoryAdapter, MemoryBus, Presence, Recipient,
