@@ -79,10 +79,10 @@ need nats-server nats-server || true
 need openssl openssl || true
 
 # The tests start its processes, and with --all-targets it is built as a test only.
-run "the example of clusters" timeout 400 cargo build --locked --all-features --example cluster
+run "the example of clusters" timeout 1200 cargo build --locked --all-features --example cluster
 run "unit and integration tests, examples" \
-    timeout 480 cargo test --locked --all-features --all-targets --no-fail-fast
-run "code in the documentation" timeout 240 cargo test --locked --all-features --doc
+    timeout 1500 cargo test --locked --all-features --all-targets --no-fail-fast
+run "code in the documentation" timeout 600 cargo test --locked --all-features --doc
 for page in chat feed; do
     run "the page of the $page example in a browser" browser "$page"
 done
