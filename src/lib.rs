@@ -91,6 +91,7 @@
 //! | `deflate` | off | permessage-deflate: compressed messages, see the guide to [compression](guide::compression) |
 //! | `redis` | off | `RedisAdapter`: clusters over Redis or Valkey |
 //! | `redis-tls` | off | the same over TLS, with the system's root certificates |
+//! | `tls` | off | `Tls`: listeners and streams of the program's own with TLS, by rustls |
 //! | `nats` | off | `NatsAdapter`: clusters over NATS, with or without TLS |
 //!
 //! No async runtime is among the dependencies, except with `nats`: its client runs on a thread of its own.
