@@ -12,6 +12,9 @@ pub mod lifecycle {}
 #[doc = include_str!("guide/embedding.md")]
 pub mod embedding {}
 
+#[doc = include_str!("guide/cluster.md")]
+pub mod cluster {}
+
 #[doc = include_str!("guide/seeds.md")]
 pub mod seeds {
     #[doc = include_str!("guide/seeds/relay.md")]
