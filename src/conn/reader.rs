@@ -176,7 +176,7 @@ impl<'a> Reader<'a> {
         let hub = self.client.hub();
         let client = self.client;
         let _trace =
-            hub.tracer().and_then(|t| t.begin(client.id(), client.request().path(), message.kind(), message.len()));
+            hub.tracer().and_then(|t| t.begin(client.id(), || client.request().path(), message.kind(), message.len()));
         hub.count(|m| {
             m.increment_messages_received();
             m.record_message_size(message.len());
