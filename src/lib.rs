@@ -35,6 +35,7 @@
 //! | [backpressure](guide::backpressure) | what happens when a client reads more slowly than it is written to |
 //! | [lifecycle](guide::lifecycle) | hooks, probes, closing, draining, shutting down |
 //! | [cluster](guide::cluster) | several hubs as one: message buses, what may be lost, who else is there |
+//! | [observability](guide::observability) | counts, scrapes, traces, logs: what an operator sees |
 //! | [embedding](guide::embedding) | the hub inside a program that has other work: listeners, threads, stacks, memory |
 //! | [seeds](guide::seeds) | for users of five Go packages: every public name there, and what stands for it here |
 //!
@@ -65,8 +66,8 @@
 //!                       publishes them as envelopes, one delivers what other nodes publish
 //! ```
 //!
-//! These are also the modules of the source, in the order in which it is best read; `config`, `error`, `metrics` and
-//! `log_limit` are used all along the way.
+//! These are also the modules of the source, in the order in which it is best read; `config`, `error`, `metrics`, `trace`,
+//! `client_id` and `log_limit` are used all along the way.
 //!
 //! # What always holds
 //!
@@ -87,23 +88,25 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
-//! | – | – | there are none yet: everything described here is always there |
+//! | `deflate` | no | permessage-deflate: compressed messages |
+//! | `prometheus` | no | `PrometheusMetrics`: counts in a registry, with histograms and labels |
 //!
 //! No async runtime is among the dependencies.
 //!
 //! # Logging
 //!
 //! Through the `log` crate. Queries, headers and message contents are never logged at `info` or above. Refused upgrades,
-//! bad requests and failures to accept write at most ten records a second each, and then how many were left out.
+//! bad requests and failures to accept write at most ten records a second each, and then how many were left out. At `debug`
+//! every record of a connection's life bears its id: see [observability](guide::observability#logs).
 //!
 //! | target | error | warn | info | debug |
 //! | --- | --- | --- | --- | --- |
-//! | `wshub::server` | a handler of plain HTTP panicked | accepting failed, no thread, too many handshakes | bad requests | |
-//! | `wshub::upgrade` | | | refused upgrades | |
-//! | `wshub::conn` | a bug in this crate | slow consumers closed | | connects, ends and why, errors of handlers |
+//! | `wshub::server` | a handler of plain HTTP panicked | accepting failed, no thread, too many handshakes | bad requests | peers accepted, plain HTTP answered |
+//! | `wshub::upgrade` | | | refused upgrades | a peer gets its id |
+//! | `wshub::conn` | a bug in this crate | slow consumers closed | | connects, closes, ends and why, errors of handlers, the rate exceeded |
 //! | `wshub::middleware` | a handler panicked (`Recovery`) | | | every message (`Logging`), never its content |
 //! | `wshub::cluster` | an adapter panicked | the bus failed, messages lost, no envelope | state, nodes | attempts, counts |
-//! | `wshub::hub` | a hook or handler panicked | connections cut at a deadline | drain, shutdown | joins, leaves |
+//! | `wshub::hub` | a hook or handler panicked | connections cut at a deadline | drain, shutdown | joins, leaves, users set |
 //!
 //! # Platforms, Rust versions, compatibility
 //!

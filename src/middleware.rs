@@ -75,10 +75,10 @@ impl Next<'_> {
     /// What stands further in has failed.
     pub fn run(self, client: &Client, message: &Message) -> HandlerResult {
         let Some((first, rest)) = self.rest.split_first() else {
-            let _span = trace::begin_span(SpanKind::Handler, || "handler".into());
+            let _span = trace::begin_span(|| (SpanKind::Handler, "handler".into()));
             return (self.handler)(client, message);
         };
-        let _span = trace::begin_span(SpanKind::Middleware, || first.name.clone());
+        let _span = trace::begin_span(|| (SpanKind::Middleware, first.name.clone()));
         first.middleware.handle(client, message, Next { rest, ..self })
     }
 }

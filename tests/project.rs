@@ -172,20 +172,29 @@ fn cargo_tree(more: &[&str]) -> Output {
     command.args(more).output().unwrap()
 }
 
-#[test]
-fn the_default_build_has_no_async_runtime() {
-    let mut output = cargo_tree(&["--offline"]);
+/// The crates of a build with these features.
+fn crates_of(features: &str) -> BTreeSet<String> {
+    let features = format!("--features={features}");
+    let mut output = cargo_tree(&[&features, "--offline"]);
     if !output.status.success() {
         // Offline, cargo refuses when crates of other platforms have never been downloaded.
-        output = cargo_tree(&[]);
+        output = cargo_tree(&[&features]);
     }
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let tree = String::from_utf8(output.stdout).unwrap();
-    let crates: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
-    assert!(crates.contains("wshub") && crates.contains("tungstenite"), "not our tree: {tree}");
-    let runtimes = ["tokio", "mio", "async-std", "smol", "async-io", "polling", "futures-executor"];
-    let found: Vec<_> = runtimes.iter().filter(|name| crates.contains(*name)).collect();
-    assert!(found.is_empty(), "{found:?} in {tree}");
+    tree.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_default_build_and_the_scrapes_have_no_async_runtime() {
+    for (features, one_of_them) in [("", "tungstenite"), ("prometheus", "prometheus")] {
+        let crates = crates_of(features);
+        assert!(crates.contains("wshub") && crates.contains(one_of_them), "not our tree: {crates:?}");
+        let runtimes =
+            ["tokio", "mio", "async-std", "smol", "async-io", "polling", "futures-executor", "futures", "protobuf"];
+        let found: Vec<_> = runtimes.iter().filter(|name| crates.contains(**name)).collect();
+        assert!(found.is_empty(), "{found:?} with {features:?}");
+    }
 }
 
 #[test]

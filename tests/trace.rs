@@ -198,6 +198,16 @@ fn upgrades_pings_and_closes_have_no_trace() {
 }
 
 #[test]
+fn protocols_name_their_events() {
+    use wshub::protocol::events::Events;
+    let (server, heard) = traced_by(Tracer::new(0), Events::new().install(Hub::builder()));
+    let mut socket = server.connect();
+    socket.text();
+    socket.send_text(r#"{"type":"ping"}"#);
+    assert_eq!(next(&heard).event.as_deref(), Some("ping"));
+}
+
+#[test]
 fn the_ring_keeps_the_newest_and_a_trace_so_many_spans() {
     let tracer = Tracer::new(3);
     let handler = |client: &Client, message: &Message| {
