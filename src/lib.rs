@@ -35,6 +35,7 @@
 //! | [backpressure](guide::backpressure) | what happens when a client reads more slowly than it is written to |
 //! | [lifecycle](guide::lifecycle) | hooks, probes, closing, draining, shutting down |
 //! | [cluster](guide::cluster) | several hubs as one: message buses, what may be lost, who else is there |
+//! | [compression](guide::compression) | permessage-deflate: when it pays, what it costs (feature `deflate`) |
 //! | [observability](guide::observability) | counts, scrapes, traces, logs: what an operator sees |
 //! | [embedding](guide::embedding) | the hub inside a program that has other work: listeners, threads, stacks, memory |
 //! | [seeds](guide::seeds) | for users of five Go packages: every public name there, and what stands for it here |
@@ -88,10 +89,13 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
-//! | `deflate` | no | permessage-deflate: compressed messages |
-//! | `prometheus` | no | `PrometheusMetrics`: counts in a registry, with histograms and labels |
+//! | `deflate` | off | permessage-deflate: compressed messages, see the guide to [compression](guide::compression) |
+//! | `prometheus` | off | `PrometheusMetrics`: counts in a registry, see the guide to [observability](guide::observability) |
+//! | `redis` | off | `RedisAdapter`: clusters over Redis or Valkey |
+//! | `redis-tls` | off | the same over TLS, with the system's root certificates |
+//! | `nats` | off | `NatsAdapter`: clusters over NATS, with or without TLS |
 //!
-//! No async runtime is among the dependencies.
+//! No async runtime is among the dependencies, except with `nats`: its client runs on a thread of its own.
 //!
 //! # Logging
 //!
@@ -169,6 +173,10 @@ mod client_id;
 mod log_limit;
 
 pub use client_id::ClientId;
+#[cfg(feature = "nats")]
+pub use cluster::NatsAdapter;
+#[cfg(feature = "redis")]
+pub use cluster::RedisAdapter;
 pub use cluster::{
     Adapter, AdapterError, AdapterState, Cluster, ClusterNode, Envelope, EnvelopeError, EnvelopeEvent, EnvelopeKind,
     Inbox, MemoryAdapter, MemoryBus, Presence, Recipient,
@@ -194,5 +202,7 @@ pub use outbox::Cork;
 #[cfg(feature = "prometheus")]
 pub use prometheus;
 pub use server::{Endpoint, EndpointInfo, EndpointKind, Listener, Request, Server, ServerHandle, ServerLoad};
+#[cfg(feature = "tls")]
+pub use transport::Tls;
 pub use transport::Transport;
 pub use ws::{MessageKind, close_code};

@@ -2,7 +2,7 @@
 //!
 //! Open the address in two browser windows and talk. The page is `page.html`; the JSON that it speaks, the rules for
 //! names and the histories are in `model.rs`; here is how they meet the hub. Probes: `/healthz`, `/readyz`, `/metrics`;
-//! `/endpoints` says what there is to connect to.
+//! `/endpoints` says what there is to connect to. `--tls CERT KEY` names two PEM files.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .after_room_leave(|client, room| drop(chat.left(client, room)))
         .build()?;
     let endpoint = Endpoint::new("/ws", &hub).description("The chat of the page").tag("protocol", "chat JSON");
-    let server = Server::bind(common::option("addr", "127.0.0.1:8080"))?.mount(endpoint).metrics(metrics.clone());
+    let server = Server::on(common::listener("127.0.0.1:8080")?).mount(endpoint).metrics(metrics.clone());
     let gauges = Gauges::new().hub(&hub).server(&server);
     let endpoints = Response::json(200, server.endpoints());
     let server = server

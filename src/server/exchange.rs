@@ -1,5 +1,6 @@
 //! The first request of a connection: read it, within its limits, and give it to its route.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -163,6 +164,15 @@ impl Incoming<'_> {
         n.map(|_| ())
     }
 
+    /// The handshake has failed; TLS has told the peer so by itself.
+    fn report_tls(&self, error: &io::Error) {
+        self.shared.count_error(ErrorType::UpgradeFailed);
+        if let Some(suppressed) = FAILURES.pass() {
+            let peer = self.transport.peer_addr();
+            log::info!(target: "wshub::server", "no TLS with {peer:?}: {error} ({suppressed} more not logged)");
+        }
+    }
+
     fn read_some(&self, buffer: &mut [u8]) -> Result<usize, Broken> {
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
@@ -177,7 +187,12 @@ impl Incoming<'_> {
                 Ok(0) => return Err(Broken::Gone),
                 Ok(n) => return Ok(n),
                 Err(e) if is_timeout(&e) => {}
-                Err(_) => return Err(Broken::Gone),
+                Err(e) => {
+                    if e.kind() == io::ErrorKind::InvalidData {
+                        self.report_tls(&e);
+                    }
+                    return Err(Broken::Gone);
+                }
             }
         }
     }
