@@ -12,8 +12,8 @@ use std::sync::{Arc, mpsc};
 use std::{thread, time::Duration};
 
 use model::{Event, Histories, Line, Person, Refusal, Request};
-use wshub::{Client, Config, DebugMetrics, DropPolicy, Endpoint, HandlerResult, Hub, Limits, Message, Response};
-use wshub::{RoomError, Server, Target};
+use wshub::{Client, Config, DropPolicy, Endpoint, Gauges, HandlerResult, Hub, Limits, Message};
+use wshub::{PrometheusMetrics, Response, RoomError, Server, Target};
 
 /// Everybody is in this room, once welcomed: it hears which other rooms there are. `model::room_name` keeps others out.
 const EVERYONE: &str = "\n";
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (changed, notes) = mpsc::sync_channel(1);
     // Lives as long as the program.
     let chat: &Chat = Box::leak(Box::new(Chat { histories: Histories::default(), changed }));
-    let metrics = Arc::new(DebugMetrics::new());
+    let metrics = Arc::new(PrometheusMetrics::new()?);
     // A page that falls behind by more than this is closed; it connects again and reads on in the history.
     let queue = Config::default().queue_messages(2048).queue_bytes(4 << 20).drop_policy(DropPolicy::Disconnect);
     let hub = Hub::builder()
@@ -42,13 +42,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .after_room_leave(|client, room| drop(chat.left(client, room)))
         .build()?;
     let endpoint = Endpoint::new("/ws", &hub).description("The chat of the page").tag("protocol", "chat JSON");
-    let server = Server::on(common::listener("127.0.0.1:8080")?).mount(endpoint);
+    let server = Server::on(common::listener("127.0.0.1:8080")?).mount(endpoint).metrics(metrics.clone());
+    let gauges = Gauges::new().hub(&hub).server(&server);
     let endpoints = Response::json(200, server.endpoints());
     let server = server
         .probes(&hub)
         .handle("/endpoints", move |request| common::get(request, || endpoints.clone()))
         .handle("/", |request| common::get(request, || Response::html(include_str!("page.html"))))
-        .handle("/metrics", move |request| common::get(request, || common::prometheus(&metrics.stats())));
+        .handle("/metrics", metrics.handler(gauges));
     thread::spawn(move || announce_rooms(&hub, &notes));
     common::serve(server)
 }
