@@ -115,6 +115,10 @@ compile_error!("wshub needs a Unix system: it writes to blocking sockets without
 
 pub mod guide;
 
+// Beside the path: what an operator sees.
+#[cfg(feature = "dashboard")]
+mod observe;
+
 // In the order of a byte's path.
 
 // Accepting, the first request, routes.
@@ -169,6 +173,8 @@ pub use hub::{
 };
 pub use message::{Message, SendError};
 pub use metrics::{DebugMetrics, DebugStats, ErrorType, Metrics};
+#[cfg(feature = "dashboard")]
+pub use observe::Dashboard;
 pub use outbox::Cork;
 pub use server::{Endpoint, EndpointInfo, EndpointKind, Listener, Request, Server, ServerHandle};
 pub use transport::Transport;

@@ -98,6 +98,10 @@ pub trait Metrics: Send + Sync {
     fn increment_messages_sent(&self, count: usize) {
         let _ = count;
     }
+    /// The payload bytes of a message that has been queued, once for each client.
+    fn increment_bytes_sent(&self, bytes: usize) {
+        let _ = bytes;
+    }
     /// A message has been dropped for one client.
     fn increment_messages_dropped(&self) {}
     /// The payload size of a received message, in bytes.
@@ -167,6 +171,7 @@ pub struct DebugMetrics {
     received: AtomicU64,
     received_bytes: AtomicU64,
     sent: AtomicU64,
+    sent_bytes: AtomicU64,
     dropped: AtomicU64,
     joins: AtomicU64,
     leaves: AtomicU64,
@@ -225,6 +230,8 @@ pub struct DebugStats {
     pub bytes_received: u64,
     /// Messages queued, once for each client.
     pub messages_sent: u64,
+    /// Payload bytes queued, once for each client.
+    pub bytes_sent: u64,
     /// Messages dropped, once for each client.
     pub messages_dropped: u64,
     /// Joins of rooms.
@@ -269,6 +276,7 @@ impl DebugMetrics {
             received: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             joins: AtomicU64::new(0),
             leaves: AtomicU64::new(0),
@@ -288,6 +296,7 @@ impl DebugMetrics {
             messages_received: self.received.load(ORDER),
             bytes_received: self.received_bytes.load(ORDER),
             messages_sent: self.sent.load(ORDER),
+            bytes_sent: self.sent_bytes.load(ORDER),
             messages_dropped: self.dropped.load(ORDER),
             room_joins: self.joins.load(ORDER),
             room_leaves: self.leaves.load(ORDER),
@@ -310,7 +319,7 @@ impl DebugMetrics {
             gauge.store(0, ORDER);
         }
         let counters = [&self.connections, &self.received, &self.received_bytes, &self.sent, &self.dropped];
-        for counter in counters.into_iter().chain([&self.joins, &self.leaves]) {
+        for counter in counters.into_iter().chain([&self.sent_bytes, &self.joins, &self.leaves]) {
             counter.store(0, ORDER);
         }
         let AdapterCounts { published, received, dropped, connects, disconnects } = &self.adapter;
@@ -340,6 +349,10 @@ impl Metrics for DebugMetrics {
 
     fn increment_messages_sent(&self, count: usize) {
         self.sent.fetch_add(count as u64, ORDER);
+    }
+
+    fn increment_bytes_sent(&self, bytes: usize) {
+        self.sent_bytes.fetch_add(bytes as u64, ORDER);
     }
 
     fn increment_messages_dropped(&self) {
@@ -405,7 +418,7 @@ impl fmt::Display for DebugMetrics {
         writeln!(f, "connections  {} now, {} in all", s.active_connections, s.total_connections)?;
         writeln!(f, "rooms        {} now, {} joins, {} leaves", s.active_rooms, s.room_joins, s.room_leaves)?;
         writeln!(f, "received     {} messages, {} bytes", s.messages_received, s.bytes_received)?;
-        writeln!(f, "sent         {} messages, {} dropped", s.messages_sent, s.messages_dropped)?;
+        writeln!(f, "sent         {} messages, {} bytes, {} dropped", s.messages_sent, s.bytes_sent, s.messages_dropped)?;
         if s.adapter_connects + s.adapter_published + s.adapter_dropped > 0 {
             write!(f, "cluster      {} published, {} received", s.adapter_published, s.adapter_received)?;
             write!(f, ", {} dropped, ", s.adapter_dropped)?;
@@ -431,16 +444,18 @@ mod tests {
         m.increment_messages_received();
         m.record_message_size(128);
         m.increment_messages_sent(3);
+        m.increment_bytes_sent(300);
         m.record_latency(Duration::from_millis(2));
         m.record_latency(Duration::from_millis(4));
         m.increment_errors(ErrorType::Panic);
         let s = m.stats();
         assert_eq!((s.active_connections, s.messages_received, s.bytes_received), (1, 1, 128));
-        assert_eq!((s.messages_sent, s.average_latency), (3, Duration::from_millis(3)));
+        assert_eq!((s.messages_sent, s.bytes_sent, s.average_latency), (3, 300, Duration::from_millis(3)));
         assert!(m.to_string().contains("error        1 panic"), "{m}");
         m.reset();
         let s = m.stats();
         assert_eq!((s.total_connections, s.messages_sent, s.average_latency), (0, 0, Duration::ZERO));
+        assert_eq!(s.bytes_sent, 0);
         assert!(s.errors.is_empty());
     }
 }

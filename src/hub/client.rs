@@ -135,6 +135,12 @@ impl Client {
         self.0.outbox.depth()
     }
 
+    /// Messages that were dropped for this client since it connected, because its queue was full or a `send_timeout` gave
+    /// up, and their bytes on the wire.
+    pub fn dropped(&self) -> (u64, u64) {
+        self.0.outbox.lost()
+    }
+
     /// Sends to this client alone, by the hub's drop policy. Does not block.
     ///
     /// # Errors
@@ -149,7 +155,7 @@ impl Client {
         };
         match self.hub().give(self.outbox(), self, &frame) {
             Sent::Queued | Sent::Evicted(_) => {
-                self.hub().count_sent(1);
+                self.hub().count_sent(1, message.len());
                 Ok(())
             }
             Sent::Full | Sent::SlowConsumer => Err(SendError::Full(message)),
@@ -181,7 +187,7 @@ impl Client {
         };
         match self.hub().give_waiting(self, &frame, deadline) {
             Ok(()) => {
-                self.hub().count_sent(1);
+                self.hub().count_sent(1, message.len());
                 Ok(())
             }
             Err(GaveUp::Timeout) => Err(SendError::Timeout(message)),
