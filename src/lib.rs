@@ -136,6 +136,8 @@ mod conn;
 mod ws;
 // Clients, rooms, users; sending to them.
 mod hub;
+// How messages are handled, recorded.
+pub mod trace;
 // Other nodes: envelopes, the queue for them, the bus.
 mod cluster;
 // What is sent, and its wire bytes.
@@ -153,9 +155,12 @@ mod config;
 mod error;
 // What is counted, and by whom.
 mod metrics;
+// The name of a connection.
+mod client_id;
 // Keeps peers from flooding the log.
 mod log_limit;
 
+pub use client_id::ClientId;
 pub use cluster::{
     Adapter, AdapterError, AdapterState, Cluster, ClusterNode, Envelope, EnvelopeError, EnvelopeKind, Inbox,
     MemoryAdapter, MemoryBus, Presence, Recipient,
@@ -168,11 +173,10 @@ pub use error::{
 };
 pub use http::{HeadError, MAX_HEAD, MAX_HEADERS, OriginPolicy, RequestHead, Response};
 pub use hub::{
-    Admission, Client, ClientId, Delivery, Health, Hub, HubBuilder, HubState, RateLimiter, Rejection, Target,
-    TokenBucket,
+    Admission, Client, Delivery, Health, Hub, HubBuilder, HubState, RateLimiter, Rejection, Target, TokenBucket,
 };
 pub use message::{Message, SendError};
-pub use metrics::{DebugMetrics, DebugStats, ErrorType, Metrics};
+pub use metrics::{DebugMetrics, DebugStats, ErrorType, Metrics, Timing};
 #[cfg(feature = "dashboard")]
 pub use observe::Dashboard;
 pub use outbox::Cork;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use serde::{Serialize, Serializer};
 
 use crate::log_limit::LogLimit;
 
@@ -75,6 +76,13 @@ impl ErrorType {
             Self::ProtocolError => "protocol_error",
             Self::Custom(name) => name,
         }
+    }
+}
+
+/// As its name.
+impl Serialize for ErrorType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -176,8 +184,8 @@ pub struct DebugMetrics {
     joins: AtomicU64,
     leaves: AtomicU64,
     adapter: AdapterCounts,
-    latency: Average,
-    broadcast: Average,
+    latency: Times,
+    broadcast: Times,
     errors: Mutex<BTreeMap<ErrorType, u64>>,
     since: Mutex<Instant>,
 }
@@ -194,25 +202,44 @@ struct AdapterCounts {
     disconnects: AtomicU64,
 }
 
+/// How often something took time, and how long in all.
 #[derive(Debug, Default)]
-struct Average {
+struct Times {
     nanos: AtomicU64,
     count: AtomicU64,
 }
 
-impl Average {
+impl Times {
     fn record(&self, duration: Duration) {
         self.nanos.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), ORDER);
         self.count.fetch_add(1, ORDER);
     }
 
-    fn get(&self) -> Duration {
-        Duration::from_nanos(self.nanos.load(ORDER).checked_div(self.count.load(ORDER)).unwrap_or(0))
+    fn get(&self) -> Timing {
+        Timing { count: self.count.load(ORDER), sum: Duration::from_nanos(self.nanos.load(ORDER)) }
     }
 
     fn reset(&self) {
         self.nanos.store(0, ORDER);
         self.count.store(0, ORDER);
+    }
+}
+
+/// How often something took time, and how long in all: two of them, taken apart, give the average between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Timing {
+    /// How often.
+    pub count: u64,
+    /// How long in all.
+    pub sum: Duration,
+}
+
+impl Timing {
+    /// The time of one; 0 if there was none.
+    pub fn average(&self) -> Duration {
+        let nanos = self.sum.as_nanos().checked_div(self.count.into()).unwrap_or(0);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }
 
@@ -250,9 +277,13 @@ pub struct DebugStats {
     pub adapter_connects: u64,
     /// How often it has lost it.
     pub adapter_disconnects: u64,
-    /// Average time of a message's handlers.
+    /// The handling of messages.
+    pub latency: Timing,
+    /// Its average time.
     pub average_latency: Duration,
-    /// Average time of a send to many.
+    /// Sends to more than a single client.
+    pub broadcast: Timing,
+    /// Their average time.
     pub average_broadcast: Duration,
     /// Errors by their type; types without errors are left out.
     pub errors: BTreeMap<ErrorType, u64>,
@@ -281,8 +312,8 @@ impl DebugMetrics {
             joins: AtomicU64::new(0),
             leaves: AtomicU64::new(0),
             adapter: AdapterCounts::default(),
-            latency: Average::default(),
-            broadcast: Average::default(),
+            latency: Times::default(),
+            broadcast: Times::default(),
             errors: Mutex::new(BTreeMap::new()),
             since: Mutex::new(Instant::now()),
         }
@@ -290,6 +321,7 @@ impl DebugMetrics {
 
     /// A snapshot; counts that change meanwhile may be a moment apart.
     pub fn stats(&self) -> DebugStats {
+        let (latency, broadcast) = (self.latency.get(), self.broadcast.get());
         DebugStats {
             active_connections: self.active_connections.load(ORDER),
             total_connections: self.connections.load(ORDER),
@@ -306,8 +338,10 @@ impl DebugMetrics {
             adapter_dropped: self.adapter.dropped.load(ORDER),
             adapter_connects: self.adapter.connects.load(ORDER),
             adapter_disconnects: self.adapter.disconnects.load(ORDER),
-            average_latency: self.latency.get(),
-            average_broadcast: self.broadcast.get(),
+            latency,
+            average_latency: latency.average(),
+            broadcast,
+            average_broadcast: broadcast.average(),
             errors: self.errors.lock().clone(),
             uptime: self.since.lock().elapsed(),
         }
@@ -424,8 +458,8 @@ impl fmt::Display for DebugMetrics {
             write!(f, ", {} dropped, ", s.adapter_dropped)?;
             writeln!(f, "{} connects, {} disconnects", s.adapter_connects, s.adapter_disconnects)?;
         }
-        writeln!(f, "handlers     {:?} on average", s.average_latency)?;
-        writeln!(f, "broadcasts   {:?} on average", s.average_broadcast)?;
+        writeln!(f, "handlers     {} ran, {:?} on average", s.latency.count, s.average_latency)?;
+        writeln!(f, "broadcasts   {}, {:?} on average", s.broadcast.count, s.average_broadcast)?;
         for (error, count) in &s.errors {
             writeln!(f, "error        {count} {error}")?;
         }
@@ -448,9 +482,12 @@ mod tests {
         m.record_latency(Duration::from_millis(2));
         m.record_latency(Duration::from_millis(4));
         m.increment_errors(ErrorType::Panic);
+        m.increment_errors(ErrorType::Custom("till"));
         let s = m.stats();
         assert_eq!((s.active_connections, s.messages_received, s.bytes_received), (1, 1, 128));
         assert_eq!((s.messages_sent, s.bytes_sent, s.average_latency), (3, 300, Duration::from_millis(3)));
+        assert_eq!(s.latency, Timing { count: 2, sum: Duration::from_millis(6) });
+        assert_eq!(s.errors.iter().map(|(e, n)| (e.as_str(), *n)).collect::<Vec<_>>(), [("panic", 1), ("till", 1)]);
         assert!(m.to_string().contains("error        1 panic"), "{m}");
         m.reset();
         let s = m.stats();

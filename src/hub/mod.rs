@@ -27,7 +27,7 @@ pub use builder::HubBuilder;
 pub use client::Client;
 pub use lifecycle::{Health, HubState};
 pub use limits::{RateLimiter, TokenBucket};
-pub use target::{ClientId, Delivery, Target};
+pub use target::{Delivery, Target};
 
 pub(crate) use admission::Check;
 pub(crate) use clients::{Announcements, Refused};
@@ -36,6 +36,7 @@ use crate::cluster::{Cluster, Link};
 use crate::config::{Config, Limits};
 use crate::http::OriginPolicy;
 use crate::metrics::{ErrorType, Metrics, guarded};
+use crate::trace::Tracer;
 use clients::Clients;
 use cluster::Port;
 use hooks::Hooks;
@@ -74,6 +75,7 @@ struct Inner {
     origins: OriginPolicy,
     hooks: Hooks,
     metrics: Option<Arc<dyn Metrics>>,
+    tracer: Option<Tracer>,
     without_handler_latency: bool,
     node_id: Box<str>,
     /// The cluster, if the hub is in one. It knows the hub weakly.
@@ -106,6 +108,7 @@ impl Hub {
             origins: builder.origins,
             hooks: builder.hooks,
             metrics: builder.metrics,
+            tracer: builder.tracer,
             without_handler_latency: builder.without_handler_latency,
         }))
     }
@@ -118,6 +121,12 @@ impl Hub {
     /// The hub's limits.
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// The tracer that records the handling of messages, if there is one.
+    #[inline]
+    pub fn tracer(&self) -> Option<&Tracer> {
+        self.0.tracer.as_ref()
     }
 
     fn inner(&self) -> &Inner {

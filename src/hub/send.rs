@@ -14,6 +14,7 @@ use crate::config::deadline_after;
 use crate::log_limit::LogLimit;
 use crate::message::{Encoded, Encodings, Message, SendError};
 use crate::outbox::{Cork, GaveUp, Outbox, Sent};
+use crate::trace;
 use crate::ws::close_code;
 
 thread_local! {
@@ -60,11 +61,13 @@ impl Hub {
     /// Rooms and users that do not exist are no error: nothing is queued.
     pub fn send<'a>(&self, target: impl Into<Target<'a>>, message: impl Into<Message>) -> Result<Delivery, SendError> {
         let (target, message) = (target.into(), message.into());
+        let span = trace::begin_send(|| target.to_string());
         let recipients = self.recipients(&target, &message)?;
         let mut delivery = self.deliver_now(&target, &recipients, &message);
         if self.inner().link.is_some() {
             delivery.published = self.publish(&target, message);
         }
+        span.sent(delivery.queued, delivery.dropped, delivery.refused, delivery.published);
         Ok(delivery)
     }
 
@@ -89,6 +92,7 @@ impl Hub {
     ) -> Result<Delivery, SendError> {
         let deadline = deadline_after(timeout);
         let (target, message) = (target.into(), message.into());
+        let span = trace::begin_send(|| target.to_string());
         let recipients = self.recipients(&target, &message)?;
         let published = self.inner().link.is_some() && self.publish(&target, message.clone());
         let delivery = self.deliver(&target, &recipients, &message, |member, frame, delivery| {
@@ -98,6 +102,7 @@ impl Hub {
                 Err(GaveUp::Closed) => {}
             }
         });
+        span.sent(delivery.queued, delivery.dropped, delivery.refused, published);
         Ok(Delivery { published, ..delivery })
     }
 

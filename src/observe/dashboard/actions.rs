@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::auth::Auth;
 use super::{admitted, page};
+use crate::client_id::ClientId;
 use crate::http::{OriginPolicy, RequestHead, Response};
-use crate::hub::{ClientId, Hub, HubState, Target};
+use crate::hub::{Hub, HubState, Target};
 use crate::server::Request;
 
 /// A page of another origin cannot add a header of its own without asking first, which is never granted.

@@ -29,10 +29,14 @@ const visible = text => text.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u
 /// A name in its own writing direction.
 const nameOf = text => make('bdi', {}, visible(text));
 
+/// The nodes of each list, by the keys of their items.
+const lists = new WeakMap();
+
 /// Makes `parent` hold one node for each item, in their order. `build` makes the node of a new item, `fill` writes an item
 /// into its node. Nodes stay with their items, and so does the focus.
 function sync(parent, items, key, build, fill) {
-  const rows = parent.rows ??= new Map();
+  if (!lists.has(parent)) lists.set(parent, new Map());
+  const rows = lists.get(parent);
   const wanted = new Set(items.map(key));
   const focused = document.activeElement;
   for (const [old, node] of rows) if (!wanted.has(old)) { node.remove(); rows.delete(old); }

@@ -10,11 +10,10 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::rows::millis;
-use super::snapshot::{Sample, Snapshot};
+use super::snapshot::{Sample, Snapshot, Sources};
 use super::view::{MAX_ROWS, View};
 use crate::hub::{Client, Hub, Target};
 use crate::message::Message;
-use crate::metrics::DebugMetrics;
 use crate::server::EndpointInfo;
 
 /// How often the hub is looked at.
@@ -25,9 +24,8 @@ const HISTORY: usize = 300;
 /// What the viewers of one dashboard share.
 #[derive(Debug)]
 pub(super) struct Feed {
-    hub: Hub,
+    sources: Sources,
     title: String,
-    metrics: Option<Arc<DebugMetrics>>,
     endpoints: Arc<OnceLock<Vec<EndpointInfo>>>,
     /// Tells a page that comes back whether it is still the same process.
     instance: String,
@@ -47,14 +45,9 @@ struct State {
 }
 
 impl Feed {
-    pub(super) fn new(
-        hub: Hub,
-        title: String,
-        metrics: Option<Arc<DebugMetrics>>,
-        endpoints: Arc<OnceLock<Vec<EndpointInfo>>>,
-    ) -> Self {
+    pub(super) fn new(sources: Sources, title: String, endpoints: Arc<OnceLock<Vec<EndpointInfo>>>) -> Self {
         let instance = Uuid::new_v4().to_string();
-        Self { hub, title, metrics, endpoints, instance, state: Mutex::default(), changed: Condvar::new() }
+        Self { sources, title, endpoints, instance, state: Mutex::default(), changed: Condvar::new() }
     }
 
     /// Greets a viewer, shows it the last look, and sees to it that there are more. On the viewer's thread.
@@ -97,7 +90,7 @@ impl Feed {
 
     /// One look at the hub, for all viewers.
     fn look(&self, viewers: &Hub) {
-        let (snapshot, sample) = Snapshot::take(&self.hub, self.metrics.as_deref());
+        let (snapshot, sample) = Snapshot::take(&self.sources);
         let snapshot = Arc::new(snapshot);
         {
             let mut state = self.state.lock();
@@ -132,17 +125,19 @@ impl Feed {
 
     /// What stays the same, and what has been before.
     fn greeting(&self, history: &VecDeque<Sample>) -> Message {
-        let config = self.hub.config();
+        let Sources { hub, metrics, tracer } = &self.sources;
+        let config = hub.config();
         let greeting = json!({
             "instance": self.instance,
             "title": self.title,
             "version": env!("CARGO_PKG_VERSION"),
-            "node": self.hub.node_id(),
+            "node": hub.node_id(),
             "now": millis(std::time::SystemTime::now()),
-            "has_metrics": self.metrics.is_some(),
+            "has_metrics": metrics.is_some(),
+            "has_tracer": tracer.is_some(),
             "endpoints": self.endpoints.get(),
             "queue": [config.queue_messages, config.queue_bytes],
-            "max_connections": self.hub.limits().max_connections,
+            "max_connections": hub.limits().max_connections,
             "max_rows": MAX_ROWS,
             "history": history,
         });

@@ -58,6 +58,7 @@ function greet(hello) {
   put(byId('title'), visible(hello.title));
   put(byId('node'), visible(hello.node));
   byId('node').title = visible(hello.node);
+  byId('traces-panel').hidden = !hello.has_tracer;
   showEndpoints(hello.endpoints ?? []);
   remember(hello.history);
 }
@@ -92,6 +93,7 @@ function show(next) {
   showErrors(tick.stats?.errors ?? [], tick.at);
   showNodes(tick.nodes, hub);
   showTotals(tick.stats, hub);
+  showTraces(tick.traces, tick.at);
   if (byId('client-dialog').open) describeClient(find(shown), tick.at);
 }
 

@@ -16,12 +16,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::config::{Config, DropPolicy, Limits};
+use crate::error::ConfigError;
 use crate::http::{RequestHead, Response};
 use crate::hub::{Admission, Hub, Rejection};
 use crate::metrics::DebugMetrics;
-use crate::server::Server;
+use crate::server::{Request, Server};
+use crate::trace::Tracer;
 use auth::Auth;
 use feed::Feed;
+use snapshot::Sources;
 use view::View;
 
 /// Pages that may watch at one time; one more gets 503.
@@ -47,12 +50,13 @@ pub struct Dashboard {
     title: String,
     auth: Option<Arc<Auth>>,
     metrics: Option<Arc<DebugMetrics>>,
+    tracer: Option<Tracer>,
 }
 
 impl Dashboard {
     /// A dashboard of this hub. It lets nobody in before [`auth`](Dashboard::auth) is set.
     pub fn new(hub: &Hub) -> Self {
-        Self { hub: hub.clone(), title: "wshub".into(), auth: None, metrics: None }
+        Self { hub: hub.clone(), title: "wshub".into(), auth: None, metrics: None, tracer: None }
     }
 
     /// Sets who may see the page and act on it: `Ok` with a name for the log, or the refusal. Asked for every request of
@@ -82,6 +86,12 @@ impl Dashboard {
         self
     }
 
+    /// Sets whose traces are shown; default none. It must be the [tracer of the hub](crate::HubBuilder::tracer).
+    pub fn tracer(mut self, tracer: Tracer) -> Self {
+        self.tracer = Some(tracer);
+        self
+    }
+
     /// Sets the name at the top of the page; default `wshub`.
     pub fn title(mut self, title: impl Into<String>) -> Self {
         self.title = title.into();
@@ -101,18 +111,18 @@ impl Server {
     ///
     /// Without [`Dashboard::auth`], [`spawn`](Server::spawn) fails.
     pub fn dashboard(self, path: &str, dashboard: Dashboard) -> Self {
-        let Dashboard { hub, title, auth, metrics } = dashboard;
+        let Dashboard { hub, title, auth, metrics, tracer } = dashboard;
         let Some(auth) = auth else {
             return self.mistaken(format!("dashboard {path:?}: it has no auth; see Dashboard::auth"));
         };
         let base = path.trim_end_matches('/').to_owned();
-        let feed = Arc::new(Feed::new(hub.clone(), title, metrics, self.told_endpoints()));
+        let feed = Arc::new(Feed::new(Sources { hub: hub.clone(), metrics, tracer }, title, self.told_endpoints()));
         let viewers = match viewers(&auth, feed) {
             Ok(viewers) => viewers,
             Err(error) => return self.mistaken(format!("dashboard {path:?}: {error}")),
         };
         let guard = Arc::clone(&auth);
-        let page = move |request: &crate::server::Request| page::answer(&*guard, request);
+        let page = move |request: &Request| page::answer(&*guard, request);
         let mut server = self.unlisted_event_stream(&format!("{base}/events"), &viewers);
         server = server.handle(&format!("{base}/actions"), move |request| actions::answer(&hub, &*auth, request));
         if !base.is_empty() {
@@ -123,7 +133,7 @@ impl Server {
 }
 
 /// The private hub of those who watch. It is shut down with the server, which knows it by the route of its stream.
-fn viewers(auth: &Arc<Auth>, feed: Arc<Feed>) -> Result<Hub, crate::error::ConfigError> {
+fn viewers(auth: &Arc<Auth>, feed: Arc<Feed>) -> Result<Hub, ConfigError> {
     let auth = Arc::clone(auth);
     let (arriving, leaving) = (Arc::clone(&feed), feed);
     // A viewer that falls behind misses old states; the newest is what counts.

@@ -10,10 +10,11 @@ use crate::server::Request;
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
 /// One after the other they are one module: helpers, pictures, the parts of the page, what holds it together.
-const SCRIPTS: [&str; 5] = [
+const SCRIPTS: [&str; 6] = [
     include_str!("dom.js"),
     include_str!("charts.js"),
     include_str!("panels.js"),
+    include_str!("traces.js"),
     include_str!("dialogs.js"),
     include_str!("main.js"),
 ];

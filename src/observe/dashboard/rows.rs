@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 
-use crate::hub::{Client, ClientId};
+use crate::client_id::ClientId;
+use crate::hub::Client;
 
 /// Characters of a name that the page gets: a list of names of 10 KiB would be of no use to anybody.
 const MAX_TEXT: usize = 160;

@@ -11,9 +11,21 @@ use super::rows::{ClientRow, cut, millis};
 use super::view::{MAX_ROWS, Order, View};
 use crate::hub::Hub;
 use crate::metrics::{DebugMetrics, DebugStats};
+use crate::trace::Tracer;
 
 /// Clients that are listed as slow.
 const MAX_SLOW: usize = 8;
+
+/// Traces that the page gets.
+const MAX_TRACES: usize = 40;
+
+/// What there is to look at.
+#[derive(Debug)]
+pub(super) struct Sources {
+    pub(super) hub: Hub,
+    pub(super) metrics: Option<Arc<DebugMetrics>>,
+    pub(super) tracer: Option<Tracer>,
+}
 
 /// Taken once a second, without any lock held while it is worked on.
 #[derive(Debug)]
@@ -49,14 +61,15 @@ pub(super) struct Sample(
 );
 
 impl Snapshot {
-    pub(super) fn take(hub: &Hub, metrics: Option<&DebugMetrics>) -> (Self, Sample) {
+    pub(super) fn take(sources: &Sources) -> (Self, Sample) {
+        let Sources { hub, metrics, tracer } = sources;
         let clients: Vec<ClientRow> = hub.clients().iter().map(ClientRow::of).collect();
         let nodes = if hub.adapter_state().is_some() { hub.cluster_nodes() } else { Vec::new() };
         let elsewhere = |name: &str| nodes.iter().skip(1).filter_map(|node| node.rooms.get(name)).sum();
         let rooms = hub.rooms().into_iter();
         let rooms: Vec<_> =
             rooms.map(|(name, members)| RoomRow { elsewhere: elsewhere(&name), name, members }).collect();
-        let stats = metrics.map(DebugMetrics::stats);
+        let stats = metrics.as_ref().map(|metrics| metrics.stats());
         let sample = Sample::of(clients.len(), stats.as_ref());
         let common = json!({
             "at": sample.0,
@@ -76,6 +89,7 @@ impl Snapshot {
             })).collect::<Vec<_>>(),
             "stats": stats.as_ref().map(counts),
             "slow": slow(&clients),
+            "traces": tracer.iter().flat_map(|tracer| tracer.recent(MAX_TRACES)).map(|trace| json!(*trace)).collect::<Vec<_>>(),
         });
         (Self { common, clients, rooms }, sample)
     }
