@@ -48,6 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let endpoint = Endpoint::new("/ws", &hub).description("The chat of the page").tag("protocol", "chat JSON");
     let server = Server::bind(common::option("addr", "127.0.0.1:8080"))?.mount(endpoint);
     let dashboard = Dashboard::new(&hub).title("chat").metrics(metrics.clone()).tracer(tracer);
+    let dashboard = dashboard.name_clients(|client| client.metadata("name").as_deref().cloned());
     let endpoints = Response::json(200, server.endpoints());
     let server = server
         .probes(&hub)

@@ -1,6 +1,6 @@
-// Live charts of the last three minutes, drawn from samples: [at, clients, [received, queued, dropped], [in, out], errors].
+// Live charts of the last minutes, drawn from samples: [at, clients, [received, queued, dropped], [in, out], errors].
 
-const WINDOW = 180_000;
+const [LEAST, MOST] = [60_000, 180_000];
 const [WIDTH, HEIGHT] = [180, 48];
 
 /// What a tile shows: how to read a sample, whether it counts up, how its values read.
@@ -10,7 +10,7 @@ const TILES = [
   { id: 'delivered', label: 'Delivered', read: s => s[2][1], text: brief, unit: '/s', color: '--c2' },
   { id: 'dropped', label: 'Dropped', read: s => s[2][2], text: brief, unit: '/s', color: '--c3' },
   { id: 'bytes', label: 'Bytes out', read: s => s[3][1], text: bytes, unit: '/s', color: '--c4' },
-  { id: 'errors', label: 'Refusals and errors', read: s => s[4], text: brief, unit: '/s', color: '--c3' },
+  { id: 'errors', label: 'Errors', read: s => s[4], text: brief, unit: '/s', color: '--c3' },
 ];
 
 const samples = [];
@@ -18,7 +18,7 @@ const samples = [];
 /// Takes new samples; those that are known already, or too old to be drawn, are left out.
 function remember(more) {
   for (const sample of more) if (!samples.length || sample[0] > samples.at(-1)[0]) samples.push(sample);
-  while (samples.length && samples[0][0] < samples.at(-1)[0] - WINDOW - 5000) samples.shift();
+  while (samples.length && samples[0][0] < samples.at(-1)[0] - MOST - 5000) samples.shift();
 }
 
 /// Points in time and their values; of counters, the rate since the point before.
@@ -57,13 +57,14 @@ class Tile {
     if (!last) return;
     this.end = samples.at(-1)[0];
     this.peak = Math.max(...this.points.map(([, v]) => v));
+    this.length = Math.min(MOST, Math.max(LEAST, this.end - this.points[0][0]));
     const top = Math.max(this.peak, 1) * 1.1;
-    const x = at => (WIDTH * (1 - (this.end - at) / WINDOW)).toFixed(2);
+    const x = at => (WIDTH * (1 - (this.end - at) / this.length)).toFixed(2);
     const y = value => (HEIGHT - 1 - (HEIGHT - 3) * value / top).toFixed(2);
     const line = this.points.map(([at, v], i) => `${i ? 'L' : 'M'}${x(at)} ${y(v)}`).join('');
     this.line.setAttribute('d', line);
     this.area.setAttribute('d', `${line}L${WIDTH} ${HEIGHT}L${x(this.points[0][0])} ${HEIGHT}Z`);
-    this.chart.setAttribute('aria-label', `${this.spec.label}: now ${this.read(last[1])}, at most ${this.read(this.peak)} in three minutes`);
+    this.chart.setAttribute('aria-label', `${this.spec.label}: now ${this.read(last[1])}, at most ${this.read(this.peak)} in the last ${span(this.length)}`);
     this.point();
   }
 
@@ -72,11 +73,11 @@ class Tile {
     if (!this.points?.length) return put(this.side, '');
     if (this.pointed === undefined) {
       this.mark.setAttribute('visibility', 'hidden');
-      return put(this.side, this.peak > 0 ? `peak ${this.read(this.peak)}` : '');
+      return put(this.side, this.peak > 0 ? `peak ${this.spec.text(this.peak)}` : '');
     }
-    const at = this.end - WINDOW * (1 - this.pointed);
+    const at = this.end - this.length * (1 - this.pointed);
     const [when, value] = this.points.reduce((best, p) => Math.abs(p[0] - at) < Math.abs(best[0] - at) ? p : best);
-    const x = WIDTH * (1 - (this.end - when) / WINDOW);
+    const x = WIDTH * (1 - (this.end - when) / this.length);
     for (const end of ['x1', 'x2']) this.mark.setAttribute(end, x);
     this.mark.setAttribute('visibility', 'visible');
     put(this.side, `${this.read(value)}, ${span(this.end - when)} ago`);

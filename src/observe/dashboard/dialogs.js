@@ -82,9 +82,9 @@ function openClient(row, now) {
 function describeClient(row, now) {
   byId('client-gone').hidden = row !== undefined;
   if (!row) return;
-  put(byId('client-title'), row.user === null ? 'Client' : visible(row.user));
+  put(byId('client-title'), called(row, 'Client'));
   const rows = [['Id', row.id], ['User', row.user === null ? 'none' : visible(row.user)], ['Rooms', row.room_count ? roomsOf(row) : 'none'], ['Address', row.address ?? 'Unix socket'],
-    ['Endpoint', `${visible(row.path)}, ${row.kind === 'websocket' ? 'WebSocket' : 'event stream'}`], ['Connected', `${new Date(row.since).toLocaleString()}, ${span(now - row.since)} ago`],
+    ['Endpoint', `${visible(row.path)}, ${row.kind === 'websocket' ? 'WebSocket' : 'event stream'}`], ['Connected', `${new Date(row.since / 1000).toLocaleString()}, ${span(now - row.since / 1000)} ago`],
     ['Queue', row.queue[0] ? `${plural(row.queue[0], 'message')}, ${bytes(row.queue[1])}` : 'empty'], ['Dropped', row.dropped[0] ? `${plural(row.dropped[0], 'message')}, ${bytes(row.dropped[1])}` : 'nothing']];
   if (row.closing) rows.push(['State', 'closing']);
   sync(byId('client-details'), rows.flatMap(([name, value]) => [['dt', name, name], ['dd', name, value]]), ([tag, name]) => tag + name, ([tag]) => make(tag), (node, [, , text]) => put(node, text));

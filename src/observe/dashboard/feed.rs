@@ -22,7 +22,6 @@ const EVERY: Duration = Duration::from_secs(1);
 const HISTORY: usize = 300;
 
 /// What the viewers of one dashboard share.
-#[derive(Debug)]
 pub(super) struct Feed {
     sources: Sources,
     title: String,
@@ -125,7 +124,7 @@ impl Feed {
 
     /// What stays the same, and what has been before.
     fn greeting(&self, history: &VecDeque<Sample>) -> Message {
-        let Sources { hub, metrics, tracer } = &self.sources;
+        let Sources { hub, metrics, tracer, .. } = &self.sources;
         let config = hub.config();
         let greeting = json!({
             "instance": self.instance,

@@ -103,7 +103,7 @@ function show(next) {
 function choose(change, pause = 0) {
   Object.assign(ui, change);
   byId('room-filter').hidden = ui.room === null;
-  if (ui.room !== null) byId('room-filter').replaceChildren('in ', nameOf(ui.room), ' ✕');
+  if (ui.room !== null) byId('room-filter').replaceChildren('in', make('bdi', { class: 'cut' }, visible(ui.room)), '✕');
   byId('room-filter').setAttribute('aria-label', ui.room === null ? '' : `Show all rooms, not only ${visible(ui.room)}`);
   showOrder();
   clearTimeout(ask);

@@ -18,12 +18,13 @@ use std::sync::Arc;
 use crate::config::{Config, DropPolicy, Limits};
 use crate::error::ConfigError;
 use crate::http::{RequestHead, Response};
-use crate::hub::{Admission, Hub, Rejection};
+use crate::hub::{Admission, Client, Hub, Rejection};
 use crate::metrics::DebugMetrics;
 use crate::server::{Request, Server};
 use crate::trace::Tracer;
 use auth::Auth;
 use feed::Feed;
+use rows::Namer;
 use snapshot::Sources;
 use view::View;
 
@@ -51,12 +52,13 @@ pub struct Dashboard {
     auth: Option<Arc<Auth>>,
     metrics: Option<Arc<DebugMetrics>>,
     tracer: Option<Tracer>,
+    namer: Option<Box<Namer>>,
 }
 
 impl Dashboard {
     /// A dashboard of this hub. It lets nobody in before [`auth`](Dashboard::auth) is set.
     pub fn new(hub: &Hub) -> Self {
-        Self { hub: hub.clone(), title: "wshub".into(), auth: None, metrics: None, tracer: None }
+        Self { hub: hub.clone(), title: "wshub".into(), auth: None, metrics: None, tracer: None, namer: None }
     }
 
     /// Sets who may see the page and act on it: `Ok` with a name for the log, or the refusal. Asked for every request of
@@ -92,6 +94,13 @@ impl Dashboard {
         self
     }
 
+    /// Sets what the list calls a client, beside its user; default nothing. Asked for every client once a second while
+    /// somebody watches, on the dashboard's thread, without a lock: keep it fast.
+    pub fn name_clients(mut self, name: impl Fn(&Client) -> Option<String> + Send + Sync + 'static) -> Self {
+        self.namer = Some(Box::new(name));
+        self
+    }
+
     /// Sets the name at the top of the page; default `wshub`.
     pub fn title(mut self, title: impl Into<String>) -> Self {
         self.title = title.into();
@@ -111,12 +120,12 @@ impl Server {
     ///
     /// Without [`Dashboard::auth`], [`spawn`](Server::spawn) fails.
     pub fn dashboard(self, path: &str, dashboard: Dashboard) -> Self {
-        let Dashboard { hub, title, auth, metrics, tracer } = dashboard;
+        let Dashboard { hub, title, auth, metrics, tracer, namer } = dashboard;
         let Some(auth) = auth else {
             return self.mistaken(format!("dashboard {path:?}: it has no auth; see Dashboard::auth"));
         };
         let base = path.trim_end_matches('/').to_owned();
-        let feed = Arc::new(Feed::new(Sources { hub: hub.clone(), metrics, tracer }, title, self.told_endpoints()));
+        let feed = Arc::new(Feed::new(Sources { hub: hub.clone(), metrics, tracer, namer }, title, self.told_endpoints()));
         let viewers = match viewers(&auth, feed) {
             Ok(viewers) => viewers,
             Err(error) => return self.mistaken(format!("dashboard {path:?}: {error}")),

@@ -11,6 +11,8 @@ const REASONS = {
   message_handling: 'a handler returned an error', panic: 'a handler or hook panicked', protocol_error: 'a peer broke the WebSocket protocol',
 };
 
+/// What a client is called: by the application, by its user, or by its id.
+const called = (row, otherwise) => row.name !== null ? visible(row.name) : row.user !== null ? visible(row.user) : otherwise;
 const short = id => id.slice(0, 8);
 const full = { queue: [256, 1 << 20] };
 
@@ -41,12 +43,13 @@ function showClients(list, now, ui, act) {
   }, (node, row) => {
     const [, user, rooms, address, age, queue, dropped] = node.children;
     node.classList.toggle('closing', row.closing);
-    cell(user.firstChild, row.user === null ? 'no user' : visible(row.user), row.user === null ? 'none' : '');
+    cell(user.firstChild, called(row, 'no user'), row.user === null && row.name === null ? 'none' : '');
+    user.title = row.user === null ? '' : visible(row.user);
     cell(rooms.firstChild, row.room_count ? roomsOf(row) : 'no room', row.room_count ? '' : 'none');
     rooms.title = row.room_count > 1 ? roomsOf(row) : '';
     put(address, row.address ?? 'Unix socket');
     address.title = row.address ?? '';
-    put(age, row.closing ? 'closing' : span(now - row.since));
+    put(age, row.closing ? 'closing' : span(now - row.since / 1000));
     cell(queue, waiting(row.queue), row.queue[0] ? 'num hot' : 'num none');
     cell(dropped, number(row.dropped[0]), row.dropped[0] ? 'num lost' : 'num none');
     dropped.title = row.dropped[0] ? bytes(row.dropped[1]) : '';
@@ -70,7 +73,7 @@ function showSlow(rows, act) {
   }, (node, row) => {
     const [who, lost, meter, sub] = node.firstChild.children;
     const part = Math.min(1, Math.max(row.queue[0] / full.queue[0], row.queue[1] / full.queue[1]));
-    put(who, row.user === null ? short(row.id) : visible(row.user));
+    put(who, called(row, short(row.id)));
     cell(lost, row.dropped[0] ? `${number(row.dropped[0])} dropped` : '', 'lost');
     meter.firstChild.style.width = `${(part * 100).toFixed(1)}%`;
     meter.classList.toggle('full', part >= 0.8);

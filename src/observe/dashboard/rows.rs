@@ -1,6 +1,7 @@
 //! One line of a list, as the page gets it.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -14,10 +15,15 @@ const MAX_TEXT: usize = 160;
 /// Rooms of a client that the page gets; the number of all stands beside them.
 const MAX_ROOMS: usize = 6;
 
+/// Gives the name of a client that the application knows.
+pub(super) type Namer = dyn Fn(&Client) -> Option<String> + Send + Sync;
+
 /// A client at one moment.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct ClientRow {
     pub(super) id: ClientId,
+    /// What the application calls it.
+    name: Option<String>,
     #[serde(serialize_with = "shortened")]
     pub(super) user: Option<Arc<str>>,
     #[serde(serialize_with = "first_rooms")]
@@ -25,7 +31,7 @@ pub(super) struct ClientRow {
     pub(super) room_count: usize,
     pub(super) address: Option<SocketAddr>,
     path: String,
-    /// Milliseconds since 1970.
+    /// Microseconds since 1970.
     pub(super) since: u64,
     /// Messages and bytes that wait.
     pub(super) queue: (usize, usize),
@@ -36,16 +42,17 @@ pub(super) struct ClientRow {
 }
 
 impl ClientRow {
-    pub(super) fn of(client: &Client) -> Self {
+    pub(super) fn of(client: &Client, namer: Option<&Namer>) -> Self {
         let rooms = client.rooms();
         Self {
             id: client.id(),
+            name: namer.and_then(|namer| named(client, namer)),
             user: client.user_id(),
             room_count: rooms.len(),
             rooms,
             address: client.remote_addr(),
             path: cut(client.request().path()),
-            since: millis(client.connected_at()),
+            since: micros(client.connected_at()),
             queue: client.queue_depth(),
             dropped: client.dropped(),
             kind: if client.is_event_stream() { "event stream" } else { "websocket" },
@@ -57,16 +64,28 @@ impl ClientRow {
     pub(super) fn contains(&self, search: &str) -> bool {
         let has = |text: &str| text.to_lowercase().contains(search);
         self.user.as_deref().is_some_and(has)
+            || self.name.as_deref().is_some_and(has)
             || has(&self.id.to_string())
             || self.address.is_some_and(|address| has(&address.to_string()))
             || self.rooms.iter().any(|room| has(room))
     }
 }
 
-/// Milliseconds since 1970.
-pub(super) fn millis(at: SystemTime) -> u64 {
+/// Since 1970.
+pub(super) fn micros(at: SystemTime) -> u64 {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Since 1970.
+pub(super) fn millis(at: SystemTime) -> u64 {
+    micros(at) / 1000
+}
+
+/// A panic of the application's code gives no name.
+fn named(client: &Client, namer: &Namer) -> Option<String> {
+    let name = catch_unwind(AssertUnwindSafe(|| namer(client))).unwrap_or_default();
+    name.map(|name| cut(&name))
 }
 
 /// The beginning of a long text, and an ellipsis.

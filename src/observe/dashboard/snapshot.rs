@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::rows::{ClientRow, cut, millis};
+use super::rows::{ClientRow, Namer, cut, millis};
 use super::view::{MAX_ROWS, Order, View};
 use crate::hub::Hub;
 use crate::metrics::{DebugMetrics, DebugStats};
@@ -20,11 +20,11 @@ const MAX_SLOW: usize = 8;
 const MAX_TRACES: usize = 40;
 
 /// What there is to look at.
-#[derive(Debug)]
 pub(super) struct Sources {
     pub(super) hub: Hub,
     pub(super) metrics: Option<Arc<DebugMetrics>>,
     pub(super) tracer: Option<Tracer>,
+    pub(super) namer: Option<Box<Namer>>,
 }
 
 /// Taken once a second, without any lock held while it is worked on.
@@ -62,8 +62,8 @@ pub(super) struct Sample(
 
 impl Snapshot {
     pub(super) fn take(sources: &Sources) -> (Self, Sample) {
-        let Sources { hub, metrics, tracer } = sources;
-        let clients: Vec<ClientRow> = hub.clients().iter().map(ClientRow::of).collect();
+        let Sources { hub, metrics, tracer, namer } = sources;
+        let clients: Vec<ClientRow> = hub.clients().iter().map(|client| ClientRow::of(client, namer.as_deref())).collect();
         let nodes = if hub.adapter_state().is_some() { hub.cluster_nodes() } else { Vec::new() };
         let elsewhere = |name: &str| nodes.iter().skip(1).filter_map(|node| node.rooms.get(name)).sum();
         let rooms = hub.rooms().into_iter();

@@ -3,11 +3,9 @@
 const OUTCOMES = { ok: 'ok', error: 'error', closed: 'closed', panic: 'panic' };
 let is_paused = false;
 
-function bar(kind, start, length, whole) {
-  const node = make('i', { class: kind });
-  node.style.left = `${(100 * start / whole).toFixed(2)}%`;
-  node.style.width = `${(100 * length / whole).toFixed(2)}%`;
-  return make('div', { class: 'track' }, node);
+function place(node, start, length, whole) {
+  node.style.left = `${(100 * start / Math.max(1, whole)).toFixed(2)}%`;
+  node.style.width = `${(100 * length / Math.max(1, whole)).toFixed(2)}%`;
 }
 
 /// What became of a trace that did not end well, in words.
@@ -24,16 +22,17 @@ function spanCounts(one) {
 function spanLine(one, depth, whole) {
   const label = make('span', { class: 'label cut' }, make('bdi', {}, spanName(one)));
   label.style.setProperty('--depth', depth);
-  return make('div', { class: 'span', 'data-testid': 'span' }, label, bar(one.kind, one.start_ns, one.duration_ns, whole), make('span', { class: 'num' }, micros(one.duration_ns / 1000)), make('span', { class: 'num mute cut' }, spanCounts(one)));
+  const bar = make('i', { class: one.kind });
+  place(bar, one.start_ns, one.duration_ns, whole);
+  return make('div', { class: 'span', 'data-testid': 'span' }, label, make('div', { class: 'track' }, bar), make('span', { class: 'num' }, micros(one.duration_ns / 1000)), make('span', { class: 'num mute cut' }, spanCounts(one)));
 }
 
 function details(trace) {
   const depths = [];
-  const whole = Math.max(1, trace.duration_ns);
   const node = make('div', { class: 'spans' });
   for (const one of trace.spans) {
     depths.push(one.parent === null ? 0 : depths[one.parent] + 1);
-    node.append(spanLine(one, depths.at(-1), whole));
+    node.append(spanLine(one, depths.at(-1), trace.duration_ns));
   }
   if (trace.spans_left_out) node.append(make('p', { class: 'hint' }, `${plural(trace.spans_left_out, 'span')} more`));
   if (trace.outcome.result !== 'ok') node.append(make('p', { class: 'fault' }, make('bdi', {}, visible(reason(trace.outcome)))));
@@ -44,7 +43,12 @@ function details(trace) {
 function traceLine(trace) {
   const is_ok = trace.outcome.result === 'ok';
   const event = make('span', { class: trace.event === null ? 'event cut none' : 'event cut' }, trace.event === null ? 'no event' : nameOf(trace.event));
-  const track = bar('whole', 0, 0, 1);
+  const parts = trace.spans.slice(0, 12).map(one => {
+    const node = make('i', { class: one.kind });
+    place(node, one.start_ns, one.duration_ns, trace.duration_ns);
+    return node;
+  });
+  const track = make('div', { class: 'track' }, make('div', { class: 'whole' }, ...parts));
   const summary = make('summary', {}, make('span', { class: 'when mute' }), event, make('span', { class: 'who mono mute' }, short(trace.client)), track,
     make('span', { class: 'took num' }, micros(trace.duration_ns / 1000)), make('span', { class: is_ok ? 'outcome ok' : 'outcome fault' }, OUTCOMES[trace.outcome.result] ?? '?'));
   const node = make('details', { class: is_ok ? 'trace' : 'trace bad', 'data-testid': 'trace' }, summary);
@@ -59,7 +63,8 @@ function showTraces(traces, now) {
   byId('traces-empty').hidden = traces.length > 0;
   const slowest = Math.max(1, ...traces.map(trace => trace.duration_ns));
   sync(byId('traces'), traces, trace => trace.id, traceLine, (node, trace) => {
-    put(node.querySelector('.when'), `${span(now - trace.started_us / 1000)} ago`);
+    const age = now - trace.started_us / 1000;
+    put(node.querySelector('.when'), age < 1000 ? 'now' : `${span(age)} ago`);
     node.querySelector('.whole').style.width = `${(100 * trace.duration_ns / slowest).toFixed(2)}%`;
   });
 }
