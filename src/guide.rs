@@ -12,6 +12,10 @@ pub mod lifecycle {}
 #[doc = include_str!("guide/embedding.md")]
 pub mod embedding {}
 
+#[cfg(feature = "dashboard")]
+#[doc = include_str!("guide/dashboard.md")]
+pub mod dashboard {}
+
 #[doc = include_str!("guide/seeds.md")]
 pub mod seeds {
     #[doc = include_str!("guide/seeds/relay.md")]

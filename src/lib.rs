@@ -35,6 +35,7 @@
 //! | [backpressure](guide::backpressure) | what happens when a client reads more slowly than it is written to |
 //! | [lifecycle](guide::lifecycle) | hooks, probes, closing, draining, shutting down |
 //! | [embedding](guide::embedding) | the hub inside a program that has other work: listeners, threads, stacks, memory |
+//! | dashboard | what an operator sees and can do; with the feature `dashboard` |
 //! | [seeds](guide::seeds) | for users of five Go packages: every public name there, and what stands for it here |
 //!
 //! Beside them stand [`middleware`] and a [`router`] for message handlers, and ready-made wire protocols in [`protocol`].
@@ -82,7 +83,7 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
-//! | – | – | there are none yet: everything described here is always there |
+//! | `dashboard` | no | `Server::dashboard`: a page for operators, with live figures, traces and actions |
 //!
 //! No async runtime is among the dependencies.
 //!
@@ -97,6 +98,7 @@
 //! | `wshub::upgrade` | | | refused upgrades | |
 //! | `wshub::conn` | a bug in this crate | slow consumers closed | | connects, ends and why, errors of handlers |
 //! | `wshub::middleware` | a handler panicked (`Recovery`) | | | every message (`Logging`), never its content |
+//! | `wshub::dashboard` | | no thread to feed it, a drain that did not end | actions, wrong passwords | |
 //! | `wshub::hub` | a hook or handler panicked | connections cut at a deadline | drain, shutdown | joins, leaves |
 //!
 //! # Platforms, Rust versions, compatibility

@@ -14,7 +14,9 @@ use std::{thread, time::Duration};
 
 use model::{Event, Histories, Line, Person, Refusal, Request};
 use wshub::trace::{self, Sampling, Tracer};
-use wshub::{Client, Config, Dashboard, DebugMetrics, DropPolicy, Endpoint, HandlerResult, Hub, Limits, Message, Response};
+use wshub::{
+    Client, Config, Dashboard, DebugMetrics, DropPolicy, Endpoint, HandlerResult, Hub, Limits, Message, Response,
+};
 use wshub::{RoomError, Server, Target};
 
 /// Everybody is in this room, once welcomed: it hears which other rooms there are. `model::room_name` keeps others out.

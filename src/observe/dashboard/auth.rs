@@ -37,7 +37,8 @@ pub(super) fn basic(user: String, password: &str) -> impl Fn(&RequestHead) -> Re
 }
 
 fn challenge() -> Response {
-    Response::text(401, "unauthorized\n").header("WWW-Authenticate", "Basic realm=\"wshub dashboard\", charset=\"UTF-8\"")
+    Response::text(401, "unauthorized\n")
+        .header("WWW-Authenticate", "Basic realm=\"wshub dashboard\", charset=\"UTF-8\"")
 }
 
 /// User and password with a colon between them, as the browser sends them.
@@ -74,7 +75,9 @@ mod tests {
         let auth = basic("ann".into(), "pass:wörd");
         assert_eq!(ask(&auth, Some(&encoded("ann:pass:wörd"))), Ok("ann".into()));
         assert_eq!(ask(&auth, Some(&encoded("ann:pass:wörd").replace("Basic", "bAsIc"))), Ok("ann".into()));
-        for wrong in ["ann:pass:wör", "ann:pass:wördd", "ann:", "ann", "", ":pass:wörd", "bob:pass:wörd", "annann:pass:wörd"] {
+        for wrong in
+            ["ann:pass:wör", "ann:pass:wördd", "ann:", "ann", "", ":pass:wörd", "bob:pass:wörd", "annann:pass:wörd"]
+        {
             assert_eq!(ask(&auth, Some(&encoded(wrong))), Err(401), "{wrong}");
         }
         let right = encoded("ann:pass:wörd");

@@ -125,7 +125,8 @@ impl Server {
             return self.mistaken(format!("dashboard {path:?}: it has no auth; see Dashboard::auth"));
         };
         let base = path.trim_end_matches('/').to_owned();
-        let feed = Arc::new(Feed::new(Sources { hub: hub.clone(), metrics, tracer, namer }, title, self.told_endpoints()));
+        let feed =
+            Arc::new(Feed::new(Sources { hub: hub.clone(), metrics, tracer, namer }, title, self.told_endpoints()));
         let viewers = match viewers(&auth, feed) {
             Ok(viewers) => viewers,
             Err(error) => return self.mistaken(format!("dashboard {path:?}: {error}")),

@@ -96,6 +96,7 @@ pub(super) fn cut(text: &str) -> String {
     }
 }
 
+#[allow(clippy::ref_option, reason = "serde passes the field as it is")]
 fn shortened<S: Serializer>(text: &Option<Arc<str>>, to: S) -> Result<S::Ok, S::Error> {
     text.as_deref().map(cut).serialize(to)
 }

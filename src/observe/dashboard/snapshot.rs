@@ -63,7 +63,8 @@ pub(super) struct Sample(
 impl Snapshot {
     pub(super) fn take(sources: &Sources) -> (Self, Sample) {
         let Sources { hub, metrics, tracer, namer } = sources;
-        let clients: Vec<ClientRow> = hub.clients().iter().map(|client| ClientRow::of(client, namer.as_deref())).collect();
+        let clients: Vec<ClientRow> =
+            hub.clients().iter().map(|client| ClientRow::of(client, namer.as_deref())).collect();
         let nodes = if hub.adapter_state().is_some() { hub.cluster_nodes() } else { Vec::new() };
         let elsewhere = |name: &str| nodes.iter().skip(1).filter_map(|node| node.rooms.get(name)).sum();
         let rooms = hub.rooms().into_iter();
@@ -149,7 +150,12 @@ fn sort(rows: &mut [&ClientRow], order: Order) {
         Order::Rooms => rows.sort_unstable_by_key(|row| (Reverse(row.room_count), Reverse(row.since), row.id)),
         // Clients without a user last.
         Order::User => rows.sort_unstable_by(|a, b| {
-            (a.user.is_none(), &a.user, Reverse(a.since), a.id).cmp(&(b.user.is_none(), &b.user, Reverse(b.since), b.id))
+            (a.user.is_none(), &a.user, Reverse(a.since), a.id).cmp(&(
+                b.user.is_none(),
+                &b.user,
+                Reverse(b.since),
+                b.id,
+            ))
         }),
     }
 }
