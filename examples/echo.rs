@@ -1,6 +1,7 @@
 //! `cargo run --release --example echo -- --addr 127.0.0.1:8080`
 //!
-//! Text and binary messages of up to 64 MiB come back as they were, on any path.
+//! Text and binary messages of up to 64 MiB come back as they were, on any path. `--compression` agrees on
+//! permessage-deflate with clients that offer it.
 
 mod common;
 
@@ -14,7 +15,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
-    let config = Config::default().max_message_size(MAX_MESSAGE).queue_bytes(MAX_MESSAGE + 1024);
+    let config = Config::default()
+        .max_message_size(MAX_MESSAGE)
+        .queue_bytes(MAX_MESSAGE + 1024)
+        .compression(common::flag("compression"));
     let hub = Hub::builder()
         .config(config)
         .on_message(|client, message| match client.send(message) {

@@ -6,8 +6,8 @@ use crate::error::ConfigError;
 
 /// Consuming setters named as their fields.
 macro_rules! setters {
-    ($($(#[$doc:meta])* $field:ident: $type:ty),* $(,)?) => {
-        $($(#[$doc])*
+    ($($(#[$attribute:meta])* $field:ident: $type:ty),* $(,)?) => {
+        $($(#[$attribute])*
         pub fn $field(mut self, $field: $type) -> Self {
             self.$field = $field;
             self
@@ -85,6 +85,16 @@ pub struct Config {
     /// Joins queued text messages with `\n` into one text frame when several are written at once; receivers must
     /// split. Binary messages always travel alone. Default off: messages stay separate frames, but share system calls.
     pub coalesce_writes: bool,
+    /// Agrees on permessage-deflate with clients that offer it (RFC 7692), without context takeover in either direction;
+    /// default off.
+    #[cfg(feature = "deflate")]
+    pub compression: bool,
+    /// How hard messages are compressed, 1 (fastest) to 9 (smallest); default 1.
+    #[cfg(feature = "deflate")]
+    pub compression_level: u32,
+    /// Payload bytes from which on a message is compressed; default 512. 0 = all but those that do not get shorter.
+    #[cfg(feature = "deflate")]
+    pub compression_min_size: usize,
     /// Starts each connection's writer thread with the connection instead of when its socket first pushes back.
     /// Default off.
     pub eager_writers: bool,
@@ -118,6 +128,12 @@ impl Default for Config {
             drop_policy: DropPolicy::DropNewest,
             max_consecutive_drops: 0,
             coalesce_writes: false,
+            #[cfg(feature = "deflate")]
+            compression: false,
+            #[cfg(feature = "deflate")]
+            compression_level: 1,
+            #[cfg(feature = "deflate")]
+            compression_min_size: 512,
             eager_writers: false,
             reader_stack: 512 * 1024,
             writer_stack: 64 * 1024,
@@ -154,6 +170,15 @@ impl Config {
         max_consecutive_drops: u32,
         /// Sets [`Config::coalesce_writes`](#structfield.coalesce_writes).
         coalesce_writes: bool,
+        /// Sets [`Config::compression`](#structfield.compression).
+        #[cfg(feature = "deflate")]
+        compression: bool,
+        /// Sets [`Config::compression_level`](#structfield.compression_level).
+        #[cfg(feature = "deflate")]
+        compression_level: u32,
+        /// Sets [`Config::compression_min_size`](#structfield.compression_min_size), in bytes.
+        #[cfg(feature = "deflate")]
+        compression_min_size: usize,
         /// Sets [`Config::eager_writers`](#structfield.eager_writers).
         eager_writers: bool,
         /// Sets [`Config::reader_stack`](#structfield.reader_stack), in bytes.
@@ -190,6 +215,10 @@ impl Config {
             if self.ping_period >= self.pong_timeout {
                 return fail("ping_period", "must be below pong_timeout");
             }
+        }
+        #[cfg(feature = "deflate")]
+        if !(1..=9).contains(&self.compression_level) {
+            return fail("compression_level", "must be 1 to 9");
         }
         if self.queue_messages == 0 {
             return fail("queue_messages", "must not be 0");

@@ -12,6 +12,9 @@ pub mod lifecycle {}
 #[doc = include_str!("guide/embedding.md")]
 pub mod embedding {}
 
+#[doc = include_str!("guide/cluster.md")]
+pub mod cluster {}
+
 #[cfg(feature = "dashboard")]
 #[doc = include_str!("guide/dashboard.md")]
 pub mod dashboard {}

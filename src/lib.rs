@@ -34,14 +34,15 @@
 //! | [rooms](guide::rooms) | rooms, users, targets: who gets a message, in which order |
 //! | [backpressure](guide::backpressure) | what happens when a client reads more slowly than it is written to |
 //! | [lifecycle](guide::lifecycle) | hooks, probes, closing, draining, shutting down |
+//! | [cluster](guide::cluster) | several hubs as one: message buses, what may be lost, who else is there |
 //! | [embedding](guide::embedding) | the hub inside a program that has other work: listeners, threads, stacks, memory |
 //! | dashboard | what an operator sees and can do; with the feature `dashboard` |
 //! | [seeds](guide::seeds) | for users of five Go packages: every public name there, and what stands for it here |
 //!
 //! Beside them stand [`middleware`] and a [`router`] for message handlers, and ready-made wire protocols in [`protocol`].
 //!
-//! The examples are the other way in: `chat`, `auth`, `gateway`, `events`, `feed`, `binary_rooms`, `relay`, `echo`, `broadcast`;
-//! the first line of each is the command that runs it.
+//! The examples are the other way in: `chat`, `auth`, `gateway`, `events`, `feed`, `binary_rooms`, `relay`, `cluster`,
+//! `echo`, `broadcast`; the first line of each is the command that runs it.
 //!
 //! # The path of a byte
 //!
@@ -61,6 +62,8 @@
 //!                       without blocking; when a socket pushes back, the
 //!                       connection's writer thread takes over
 //!       transport       the socket: TCP or Unix
+//!       cluster         the same target and message, queued for the other nodes: one thread
+//!                       publishes them as envelopes, one delivers what other nodes publish
 //! ```
 //!
 //! These are also the modules of the source, in the order in which it is best read; `config`, `error`, `metrics` and
@@ -76,8 +79,10 @@
 //! 6. A join never lands in a room that a concurrent leave has just removed.
 //! 7. Nothing that a peer sends, and no panic in a handler or hook, takes down the hub, another connection or the
 //!    process: such a panic is caught, logged, counted, and closes that one connection with 1011.
-//! 8. A send never blocks on a slow peer, except `send_timeout`, which returns at once when the client closes.
+//! 8. A send never blocks on a slow peer, except `send_timeout`, which returns at once when the client closes; and never on
+//!    the cluster, whose queue is bounded in messages, bytes and time.
 //! 9. Memory per connection is bounded: read buffer, queue (messages and bytes), stacks.
+//! 10. What a node receives from the cluster it delivers to its own clients and never publishes.
 //!
 //! # Features
 //!
@@ -98,6 +103,7 @@
 //! | `wshub::upgrade` | | | refused upgrades | |
 //! | `wshub::conn` | a bug in this crate | slow consumers closed | | connects, ends and why, errors of handlers |
 //! | `wshub::middleware` | a handler panicked (`Recovery`) | | | every message (`Logging`), never its content |
+//! | `wshub::cluster` | an adapter panicked | the bus failed, messages lost, no envelope | state, nodes | attempts, counts |
 //! | `wshub::dashboard` | | no thread to feed it, a drain that did not end | actions, wrong passwords | |
 //! | `wshub::hub` | a hook or handler panicked | connections cut at a deadline | drain, shutdown | joins, leaves |
 //!
@@ -116,10 +122,6 @@
 compile_error!("wshub needs a Unix system: it writes to blocking sockets without blocking, and serves Unix sockets");
 
 pub mod guide;
-
-// Beside the path: what an operator sees.
-#[cfg(feature = "dashboard")]
-mod observe;
 
 // In the order of a byte's path.
 
@@ -149,6 +151,9 @@ mod outbox;
 // The socket itself.
 mod transport;
 
+// What an operator sees: scrapes, gauges.
+mod observe;
+
 // Used all along the path.
 
 // Settings and limits.
@@ -164,8 +169,8 @@ mod log_limit;
 
 pub use client_id::ClientId;
 pub use cluster::{
-    Adapter, AdapterError, AdapterState, Cluster, ClusterNode, Envelope, EnvelopeError, EnvelopeKind, Inbox,
-    MemoryAdapter, MemoryBus, Presence, Recipient,
+    Adapter, AdapterError, AdapterState, Cluster, ClusterNode, Envelope, EnvelopeError, EnvelopeEvent, EnvelopeKind,
+    Inbox, MemoryAdapter, MemoryBus, Presence, Recipient,
 };
 pub use config::{Config, DropPolicy, Limits, MAX_ROOM_NAME, RatePolicy};
 pub use conn::{Accept, AcceptError};
@@ -175,13 +180,20 @@ pub use error::{
 };
 pub use http::{HeadError, MAX_HEAD, MAX_HEADERS, OriginPolicy, RequestHead, Response};
 pub use hub::{
-    Admission, Client, Delivery, Health, Hub, HubBuilder, HubState, RateLimiter, Rejection, Target, TokenBucket,
+    Admission, Client, Delivery, Health, Hub, HubBuilder, HubLoad, HubState, RateLimiter, Rejection, Target,
+    TokenBucket,
 };
 pub use message::{Message, SendError};
 pub use metrics::{DebugMetrics, DebugStats, ErrorType, Metrics, Timing};
 #[cfg(feature = "dashboard")]
 pub use observe::Dashboard;
+pub use observe::{Gauges, MetricsPair};
+#[cfg(feature = "prometheus")]
+pub use observe::{PrometheusBuilder, PrometheusMetrics};
 pub use outbox::Cork;
-pub use server::{Endpoint, EndpointInfo, EndpointKind, Listener, Request, Server, ServerHandle};
+/// The crate whose types [`PrometheusMetrics`] shows, in the right version.
+#[cfg(feature = "prometheus")]
+pub use prometheus;
+pub use server::{Endpoint, EndpointInfo, EndpointKind, Listener, Request, Server, ServerHandle, ServerLoad};
 pub use transport::Transport;
 pub use ws::{MessageKind, close_code};

@@ -4,12 +4,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Records of one kind that are let through in each second.
-const PER_SECOND: u32 = 10;
-
-/// Lets ten records a second through and counts the others.
+/// Lets some records of one kind through in each window of time and counts the others.
 #[derive(Debug)]
-pub(crate) struct LogLimit(Mutex<Window>);
+pub(crate) struct LogLimit {
+    most: u32,
+    length: Duration,
+    /// A leaf lock.
+    window: Mutex<Window>,
+}
 
 #[derive(Debug)]
 struct Window {
@@ -19,8 +21,18 @@ struct Window {
 }
 
 impl LogLimit {
+    /// Ten a second: for what single peers do.
     pub(crate) const fn new() -> Self {
-        Self(Mutex::new(Window { started: None, used: 0, suppressed: 0 }))
+        Self::with(10, Duration::from_secs(1))
+    }
+
+    /// One in ten seconds: for what befalls every message while something is wrong.
+    pub(crate) const fn seldom() -> Self {
+        Self::with(1, Duration::from_secs(10))
+    }
+
+    const fn with(most: u32, length: Duration) -> Self {
+        Self { most, length, window: Mutex::new(Window { started: None, used: 0, suppressed: 0 }) }
     }
 
     /// `None`: keep silent. `Some(n)`: write the record; `n` were suppressed since the last.
@@ -29,13 +41,13 @@ impl LogLimit {
     }
 
     fn pass_at(&self, now: Instant) -> Option<u64> {
-        let mut window = self.0.lock();
-        let is_over = window.started.is_none_or(|s| now.saturating_duration_since(s) >= Duration::from_secs(1));
+        let mut window = self.window.lock();
+        let is_over = window.started.is_none_or(|s| now.saturating_duration_since(s) >= self.length);
         if is_over {
             window.started = Some(now);
             window.used = 0;
         }
-        if window.used >= PER_SECOND {
+        if window.used >= self.most {
             window.suppressed += 1;
             return None;
         }
@@ -54,5 +66,8 @@ mod tests {
         let now = Instant::now();
         assert_eq!((0..25).filter_map(|_| limit.pass_at(now)).collect::<Vec<_>>(), [0; 10]);
         assert_eq!(limit.pass_at(now + Duration::from_secs(1)), Some(15));
+        let limit = LogLimit::seldom();
+        assert_eq!((0..9).filter_map(|s| limit.pass_at(now + Duration::from_secs(s))).collect::<Vec<_>>(), [0]);
+        assert_eq!(limit.pass_at(now + Duration::from_secs(10)), Some(8));
     }
 }

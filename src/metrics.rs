@@ -94,7 +94,7 @@ impl fmt::Display for ErrorType {
 
 /// Receives what the hub counts. Every method does nothing by default.
 ///
-/// Called on the threads of connections and senders, never under a hub lock; keep it fast. A panic is caught and logged.
+/// Called on the threads of connections, senders and the cluster, never under a hub lock; keep it fast. A panic is caught and logged.
 pub trait Metrics: Send + Sync {
     /// A client has connected.
     fn increment_connections(&self) {}

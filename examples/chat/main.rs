@@ -15,9 +15,9 @@ use std::{thread, time::Duration};
 use model::{Event, Histories, Line, Person, Refusal, Request};
 use wshub::trace::{self, Sampling, Tracer};
 use wshub::{
-    Client, Config, Dashboard, DebugMetrics, DropPolicy, Endpoint, HandlerResult, Hub, Limits, Message, Response,
+    Client, Config, Dashboard, DebugMetrics, DropPolicy, Endpoint, Gauges, HandlerResult, Hub, Limits, Message,
 };
-use wshub::{RoomError, Server, Target};
+use wshub::{MetricsPair, PrometheusMetrics, Response, RoomError, Server, Target};
 
 /// Everybody is in this room, once welcomed: it hears which other rooms there are. `model::room_name` keeps others out.
 const EVERYONE: &str = "\n";
@@ -33,7 +33,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (changed, notes) = mpsc::sync_channel(1);
     // Lives as long as the program.
     let chat: &Chat = Box::leak(Box::new(Chat { histories: Histories::default(), changed }));
-    let metrics = Arc::new(DebugMetrics::new());
+    let (shown, scraped) = (Arc::new(DebugMetrics::new()), Arc::new(PrometheusMetrics::new()?));
+    let metrics = Arc::new(MetricsPair::new(shown.clone(), scraped.clone()));
     let tracer = Tracer::new(100).sample(Sampling::PerSecond(20));
     // A page that falls behind by more than this is closed; it connects again and reads on in the history.
     let queue = Config::default().queue_messages(2048).queue_bytes(4 << 20).drop_policy(DropPolicy::Disconnect);
@@ -48,17 +49,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .after_room_leave(|client, room| drop(chat.left(client, room)))
         .build()?;
     let endpoint = Endpoint::new("/ws", &hub).description("The chat of the page").tag("protocol", "chat JSON");
-    let server = Server::bind(common::option("addr", "127.0.0.1:8080"))?.mount(endpoint);
-    let dashboard = Dashboard::new(&hub).title("chat").metrics(metrics.clone()).tracer(tracer);
+    let dashboard = Dashboard::new(&hub).title("chat").metrics(shown).tracer(tracer);
     let dashboard = dashboard.name_clients(|client| client.metadata("name").as_deref().cloned());
+    let server = Server::bind(common::option("addr", "127.0.0.1:8080"))?.mount(endpoint).metrics(metrics);
+    let gauges = Gauges::new().hub(&hub).server(&server);
     let endpoints = Response::json(200, server.endpoints());
     let server = server
         .probes(&hub)
-        .metrics(metrics.clone())
         .dashboard("/admin", dashboard.auth(Dashboard::basic("admin", admin_password())))
         .handle("/endpoints", move |request| common::get(request, || endpoints.clone()))
         .handle("/", |request| common::get(request, || Response::html(include_str!("page.html"))))
-        .handle("/metrics", move |request| common::get(request, || common::prometheus(&metrics.stats())));
+        .handle("/metrics", scraped.handler(gauges));
     thread::spawn(move || announce_rooms(&hub, &notes));
     common::serve(server)
 }

@@ -1,19 +1,16 @@
 //! What nodes send each other: JSON, the same bytes as the Go package `wshub` puts on its bus.
 //!
-//! The fields and their order are that package's `AdapterMessage`. Two more carry what it does not know, and are left
+//! The fields and their order are that package's `AdapterMessage`. Three more carry what it does not know, and are left
 //! out where they say nothing; its decoder ignores them.
 
 use std::error::Error;
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::de::{self, Deserializer, Visitor};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
+use super::fields::{EnvelopeEvent, Presence, Recipient, from_base64, is_false, or_empty, to_base64};
 use super::gojson;
-use crate::config::MAX_ROOM_NAME;
 use crate::message::Message;
 use crate::ws::MessageKind;
 
@@ -61,6 +58,9 @@ pub struct Envelope {
     /// on the wire when false.
     #[serde(default, skip_serializing_if = "is_false")]
     pub part: bool,
+    /// What the message tells clients on an event stream besides its text. Not on the wire when there is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<EnvelopeEvent>,
 }
 
 /// What an [`Envelope`] asks for.
@@ -81,34 +81,6 @@ pub enum EnvelopeKind {
     Client,
     /// Nothing to deliver: how many clients the sending node has.
     Presence,
-}
-
-/// One part of a target, as it crosses nodes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Recipient {
-    /// Everyone.
-    #[serde(rename = "all")]
-    All,
-    /// Everyone in the room.
-    #[serde(rename = "room")]
-    Room(String),
-    /// Every connection of the user.
-    #[serde(rename = "user_id")]
-    User(String),
-    /// The client of this id.
-    #[serde(rename = "client_id")]
-    Client(String),
-}
-
-impl Recipient {
-    /// Whether it can be named on the wire, where an empty name is no name.
-    fn is_valid(&self) -> bool {
-        match self {
-            Self::All => true,
-            Self::Room(name) => !name.is_empty() && name.len() <= MAX_ROOM_NAME,
-            Self::User(id) | Self::Client(id) => !id.is_empty(),
-        }
-    }
 }
 
 impl Envelope {
@@ -133,6 +105,7 @@ impl Envelope {
         envelope.except = except;
         envelope.msg_type = if message.is_text() { 1 } else { 2 };
         envelope.data = message.payload().clone();
+        envelope.event = EnvelopeEvent::of(message);
         to.is_valid().then_some(envelope)
     }
 
@@ -154,6 +127,7 @@ impl Envelope {
             data: Bytes::new(),
             union: Vec::new(),
             part: false,
+            event: None,
         }
     }
 
@@ -212,7 +186,11 @@ impl Envelope {
             2 => MessageKind::Binary,
             _ => return None,
         };
-        Some(Message::received(kind, self.data.into()))
+        let message = Message::received(kind, self.data.into());
+        Some(match self.event {
+            Some(event) => event.set_on(message),
+            None => message,
+        })
     }
 
     /// The counts that a presence envelope carries.
@@ -226,24 +204,6 @@ impl Envelope {
         }
         serde_json::from_slice(&self.data).map_err(EnvelopeError::Json)
     }
-}
-
-/// The payload of a presence envelope: how many clients a node has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Presence {
-    /// The node.
-    pub node_id: String,
-    /// Its clients.
-    pub client_count: u64,
-    /// Clients in each of its rooms.
-    #[serde(deserialize_with = "or_empty", default)]
-    pub rooms: std::collections::BTreeMap<String, u64>,
-    /// When it was sent, in Unix milliseconds by the sender's clock. For people; nothing depends on it.
-    #[serde(default)]
-    pub ts: i64,
-    /// The node is leaving. Not on the wire when false; Go nodes see a node without clients until it expires.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub gone: bool,
 }
 
 /// Why bytes are no [`Envelope`].
@@ -275,39 +235,4 @@ impl Error for EnvelopeError {
             Self::TooLarge(_) | Self::Invalid(_) => None,
         }
     }
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_false(flag: &bool) -> bool {
-    !flag
-}
-
-/// `null` is what Go writes for an empty slice or map.
-fn or_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
-    Option::deserialize(from).map(Option::unwrap_or_default)
-}
-
-fn to_base64<S: Serializer>(data: &Bytes, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(&STANDARD.encode(data))
-}
-
-fn from_base64<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
-    struct Base64;
-
-    impl Visitor<'_> for Base64 {
-        type Value = Bytes;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("base64 or null")
-        }
-
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<Bytes, E> {
-            STANDARD.decode(text).map(Bytes::from).map_err(E::custom)
-        }
-
-        fn visit_unit<E: de::Error>(self) -> Result<Bytes, E> {
-            Ok(Bytes::new())
-        }
-    }
-    from.deserialize_any(Base64)
 }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::adapter::{Adapter, AdapterError, Inbox};
 
 /// Envelopes that may wait for one subscriber.
-const CAPACITY: usize = 4096;
+const CAPACITY: usize = 256;
 /// How long a publisher waits for a subscriber whose queue is full, in all.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Envelopes that are handed over at once.
@@ -44,8 +44,8 @@ impl MemoryBus {
         Self::default()
     }
 
-    /// An adapter for one hub. It gets what the other hubs publish while it is subscribed, in each one's order. A hub that
-    /// takes its share too slowly for a second while 4096 envelopes wait loses some.
+    /// An adapter for one hub. It gets what the other hubs publish while it is subscribed, in each one's order. A hub for
+    /// which 256 envelopes wait holds the others' publishers up for at most a second each time, and then loses some.
     pub fn adapter(&self) -> MemoryAdapter {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         // Relaxed: only unique.

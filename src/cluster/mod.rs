@@ -10,6 +10,7 @@
 mod adapter;
 mod backoff;
 mod envelope;
+mod fields;
 mod gojson;
 mod memory;
 mod presence;
@@ -28,7 +29,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 pub use adapter::{Adapter, AdapterError, AdapterState, Inbox};
-pub use envelope::{Envelope, EnvelopeError, EnvelopeKind, Presence, Recipient};
+pub use envelope::{Envelope, EnvelopeError, EnvelopeKind};
+pub use fields::{EnvelopeEvent, Presence, Recipient};
 pub use memory::{MemoryAdapter, MemoryBus};
 pub use presence::ClusterNode;
 pub use settings::Cluster;
@@ -89,7 +91,7 @@ impl Link {
 
     /// Queues a message for the other nodes; whether it fits. Never blocks.
     pub(crate) fn publish(&self, outgoing: Outgoing) -> bool {
-        static FULL: LogLimit = LogLimit::new();
+        static FULL: LogLimit = LogLimit::seldom();
         {
             let mut desk = self.shared.desk.lock();
             if desk.stop.is_some() {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use super::envelope::Presence;
+use super::fields::Presence;
 
 /// Nodes that are kept in mind: more than any cluster has, so that a flood of invented ones ends.
 const MAX_NODES: usize = 4096;

@@ -1,17 +1,23 @@
 //! The thread that publishes: messages in their order, heartbeats between them, and the way back after a failure.
 
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::adapter::AdapterError;
 use super::backoff::Backoff;
-use super::envelope::{Envelope, Presence};
+use super::envelope::Envelope;
+use super::fields::Presence;
 use super::presence::Counts;
 use super::queue::Outgoing;
-use super::shared::Shared;
+use super::shared::{Desk, Shared};
 use super::state::Half;
 use crate::log_limit::LogLimit;
 use crate::metrics::ErrorType;
+
+/// Between heartbeats that are asked for, if the interval is not so short that a part of it does: a crowd of new nodes makes
+/// no storm of answers.
+const GAP: Duration = Duration::from_millis(250);
 
 /// | state | does | until |
 /// | --- | --- | --- |
@@ -79,44 +85,49 @@ impl Publisher {
         let shared = Arc::clone(&self.shared);
         let mut desk = shared.desk.lock();
         loop {
-            let now = Instant::now();
-            let late = desk.queue.drop_late(now, shared.settings.max_age);
-            if late > 0 {
-                return Step::Late(late);
+            match self.look(&mut desk) {
+                Break(step) => return step,
+                Continue(Some(at)) => _ = shared.work.wait_until(&mut desk, at),
+                Continue(None) => shared.work.wait(&mut desk),
             }
-            if desk.stop.is_some_and(|until| now >= until) {
-                return Step::End;
-            }
-            if std::mem::take(&mut desk.check) {
-                self.is_up = false;
-                self.retry_at = now;
-            }
-            let mut wake = None;
-            if self.is_up {
-                if let Some(pulse) = &self.pulse {
-                    let (due, wanted) = pulse.due(desk.beat);
-                    if now >= due {
-                        desk.beat = desk.beat && !wanted;
-                        return Step::Beat { wanted };
-                    }
-                    wake = Some(due);
-                }
-                if let Some(outgoing) = desk.queue.pop() {
-                    return Step::Publish(outgoing);
-                }
-            } else if now >= self.retry_at {
-                return Step::Connect;
-            } else {
-                let too_late = desk.queue.oldest().map(|since| since + shared.settings.max_age);
-                wake = Some(too_late.map_or(self.retry_at, |at| at.min(self.retry_at)));
-            }
-            if desk.stop.is_some() {
-                return Step::End;
-            }
-            match wake {
-                Some(at) => _ = shared.work.wait_until(&mut desk, at),
-                None => shared.work.wait(&mut desk),
-            }
+        }
+    }
+
+    /// What to do now, or when to look again if nothing happens before.
+    fn look(&mut self, desk: &mut Desk) -> ControlFlow<Step, Option<Instant>> {
+        let now = Instant::now();
+        let max_age = self.shared.settings.max_age;
+        let late = desk.queue.drop_late(now, max_age);
+        if late > 0 {
+            return Break(Step::Late(late));
+        }
+        if desk.stop.is_some_and(|until| now >= until) {
+            return Break(Step::End);
+        }
+        if std::mem::take(&mut desk.check) {
+            self.is_up = false;
+            self.retry_at = now;
+        }
+        let wake = if self.is_up {
+            self.look_while_up(desk, now)?
+        } else if now >= self.retry_at {
+            return Break(Step::Connect);
+        } else {
+            let too_late = desk.queue.oldest().map(|since| since + max_age);
+            Some(too_late.map_or(self.retry_at, |at| at.min(self.retry_at)))
+        };
+        if desk.stop.is_some() { Break(Step::End) } else { Continue(wake) }
+    }
+
+    fn look_while_up(&self, desk: &mut Desk, now: Instant) -> ControlFlow<Step, Option<Instant>> {
+        let (due, wanted) = self.pulse.as_ref().map_or((None, false), |pulse| pulse.due(desk.beat, now));
+        if due.is_some_and(|at| now >= at) {
+            desk.beat = desk.beat && !wanted;
+            return Break(Step::Beat { wanted });
+        }
+        match desk.queue.pop() {
+            Some(outgoing) => Break(Step::Publish(outgoing)),
+            None => Continue(due),
         }
     }
 
@@ -168,7 +179,7 @@ impl Publisher {
                 true
             }
             Err(AdapterError::Rejected(why)) => {
-                static REJECTED: LogLimit = LogLimit::new();
+                static REJECTED: LogLimit = LogLimit::seldom();
                 self.shared.count_error(ErrorType::AdapterPublish);
                 if let Some(suppressed) = REJECTED.pass() {
                     log::warn!(target: "wshub::cluster", "the bus refused: {why} ({suppressed} more not logged)");
@@ -183,7 +194,7 @@ impl Publisher {
     }
 
     fn lose(&self, count: usize, why: &str) {
-        static LOST: LogLimit = LogLimit::new();
+        static LOST: LogLimit = LogLimit::seldom();
         (0..count).for_each(|_| self.shared.node.count(&|m| m.increment_adapter_dropped()));
         if let Some(suppressed) = LOST.pass() {
             let id = &self.shared.settings.node_id;
@@ -215,12 +226,15 @@ impl Publisher {
 }
 
 impl Pulse {
-    /// When to look at the counts next, and whether a heartbeat is asked for: at most ten in an interval are.
-    fn due(&self, wanted: bool) -> (Instant, bool) {
-        if !wanted {
-            return (self.next, false);
-        }
-        (self.last.as_ref().map_or(self.next.min(Instant::now()), |(at, _)| *at + self.interval / 10), true)
+    /// When to look at the counts next, and whether a heartbeat is asked for: the first is sent at once, further ones keep
+    /// their distance.
+    fn due(&self, wanted: bool, now: Instant) -> (Option<Instant>, bool) {
+        let at = match &self.last {
+            _ if !wanted => self.next,
+            None => now,
+            Some((at, _)) => *at + GAP.min(self.interval / 20),
+        };
+        (Some(at), wanted)
     }
 
     /// Whether the last heartbeat said this already, less than half an interval ago or so.

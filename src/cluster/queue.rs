@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::envelope::{Envelope, Recipient};
+use super::envelope::Envelope;
+use super::fields::Recipient;
 use crate::message::Message;
 
 /// A message on its way to other nodes. Encoding it is left to the publisher's thread.

@@ -114,6 +114,8 @@ impl Cluster {
     }
 
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        // Or the clock could not hold what they are added to.
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
         let (first, longest) = self.backoff;
         let checks = [
             (self.node_id.is_empty(), "node_id", "must not be empty"),
@@ -123,6 +125,9 @@ impl Cluster {
             (self.max_envelope == 0, "max_envelope", "must not be 0"),
             (first.is_zero(), "backoff", "the first wait must not be 0"),
             (first > longest, "backoff", "the first wait is above the longest"),
+            (longest > YEAR, "backoff", "must not be above a year"),
+            (self.max_age > YEAR, "max_age", "must not be above a year"),
+            (self.presence.is_some_and(|p| p > YEAR), "presence", "must not be above a year"),
         ];
         let wrong = checks.into_iter().find(|(is_wrong, ..)| *is_wrong);
         wrong.map_or(Ok(()), |(_, field, reason)| Err(ConfigError::new(field, reason)))

@@ -6,7 +6,8 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use super::adapter::{AdapterError, AdapterState, Receiver};
-use super::envelope::{Envelope, EnvelopeError, EnvelopeKind, Recipient};
+use super::envelope::{Envelope, EnvelopeError, EnvelopeKind};
+use super::fields::Recipient;
 use super::gojson;
 use super::presence::{Counts, Heard, Table};
 use super::queue::Queue;
@@ -140,7 +141,7 @@ impl Shared {
     }
 
     fn refuse(&self, error: &EnvelopeError, bytes: &[u8]) {
-        static REFUSED: LogLimit = LogLimit::new();
+        static REFUSED: LogLimit = LogLimit::seldom();
         self.count_error(ErrorType::AdapterDecode);
         if let Some(suppressed) = REFUSED.pass() {
             // Not the text of JSON errors: it quotes what came.
@@ -184,6 +185,8 @@ impl Shared {
         let Some(table) = &self.table else { return Ok(()) };
         let beat = envelope.to_presence()?;
         let id = envelope.node_id.clone();
+        // One that has been silent for too long is new.
+        self.expire_nodes();
         let heard = table.lock().hear(envelope.node_id, beat, Instant::now());
         match heard {
             Heard::New => {

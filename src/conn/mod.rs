@@ -64,8 +64,8 @@ pub(crate) fn run(upgraded: Upgraded, early: &[u8]) {
     log::debug!(target: "wshub::conn", "{} connected from {:?}", client.id(), client.remote_addr());
     hub.announce(&client, announcements);
     let read = || match client.outbox().format() {
-        WireFormat::WebSocket => Reader::new(&client, early).run(),
         WireFormat::EventStream => event_stream::watch(&client),
+        WireFormat::WebSocket | WireFormat::Deflate(_) => Reader::new(&client, early).run(),
     };
     let end = catch_unwind(AssertUnwindSafe(read)).unwrap_or(End::Internal);
     finish(&hub, &client, &end);

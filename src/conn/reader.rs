@@ -39,7 +39,8 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(super) fn new(client: &'a Client, early: &[u8]) -> Self {
         let config = client.hub().config();
-        let mut decoder = Decoder::new(config.read_buffer.max(early.len()), config.max_message_size);
+        let is_deflate = client.outbox().format().is_deflate();
+        let mut decoder = Decoder::new(config.read_buffer.max(early.len()), config.max_message_size, is_deflate);
         decoder.space()[..early.len()].copy_from_slice(early);
         decoder.filled(early.len());
         let rate = client.hub().limits().max_message_rate;
@@ -175,7 +176,7 @@ impl<'a> Reader<'a> {
         let hub = self.client.hub();
         let client = self.client;
         let _trace =
-            hub.tracer().and_then(|t| t.begin(client.id(), client.request().path(), message.kind(), message.len()));
+            hub.tracer().and_then(|t| t.begin(client.id(), || client.request().path(), message.kind(), message.len()));
         hub.count(|m| {
             m.increment_messages_received();
             m.record_message_size(message.len());

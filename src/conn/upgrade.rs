@@ -5,6 +5,8 @@ use crate::error::RoomError;
 use crate::http::{RequestHead, Response, event_stream_head};
 use crate::hub::{Admission, Announcements, Check, Client, Hub, Refused, Rejection};
 use crate::log_limit::LogLimit;
+#[cfg(feature = "deflate")]
+use crate::message::Window;
 use crate::message::WireFormat;
 use crate::metrics::ErrorType;
 use crate::outbox::Outbox;
@@ -70,7 +72,7 @@ fn check(hub: &Hub, head: &RequestHead, is_early: bool, format: WireFormat) -> R
         refusal.response = refusal.response.header("Allow", "GET");
         return Err(refusal);
     }
-    if format == WireFormat::WebSocket {
+    if format.is_websocket() {
         check_websocket(head)?;
     }
     let has_body = head.content_length() != Ok(0) || head.header("transfer-encoding").is_some();
@@ -134,13 +136,13 @@ fn register(
     format: WireFormat,
     admission: Admission,
 ) -> Result<Upgraded, u16> {
-    let (subprotocol, response) = match format {
-        WireFormat::WebSocket => {
-            let subprotocol = choose_subprotocol(hub, &head, admission.subprotocol);
-            let response = switching_protocols(key(&head), subprotocol.as_deref());
-            (subprotocol, response)
-        }
-        WireFormat::EventStream => (None, event_stream_head(&head)),
+    let (subprotocol, format, response) = if format.is_websocket() {
+        let subprotocol = choose_subprotocol(hub, &head, admission.subprotocol);
+        let (format, extensions) = agree_on_format(hub, &head);
+        let response = switching_protocols(key(&head), subprotocol.as_deref(), extensions.as_deref());
+        (subprotocol, format, response)
+    } else {
+        (None, format, event_stream_head(&head))
     };
     let outbox = Outbox::new(transport, hub.shared_config(), format, response);
     let client = Client::new(hub, outbox, head, subprotocol, admission.metadata);
@@ -199,12 +201,30 @@ fn choose_subprotocol(hub: &Hub, head: &RequestHead, chosen: Option<String>) -> 
         .or_else(|| hub.config().subprotocols.iter().find(|name| is_offered(name)).cloned())
 }
 
-fn switching_protocols(key: &str, subprotocol: Option<&str>) -> Vec<u8> {
+/// Compression, if both sides want it, and what is answered then.
+#[cfg(feature = "deflate")]
+fn agree_on_format(hub: &Hub, head: &RequestHead) -> (WireFormat, Option<String>) {
+    let offers = hub.config().compression.then(|| head.header_values("sec-websocket-extensions"));
+    match ws::negotiate(offers.into_iter().flatten()) {
+        Some(deflate) => (WireFormat::Deflate(Window::of_bits(deflate.window_bits)), Some(deflate.response())),
+        None => (WireFormat::WebSocket, None),
+    }
+}
+
+#[cfg(not(feature = "deflate"))]
+fn agree_on_format(_: &Hub, _: &RequestHead) -> (WireFormat, Option<String>) {
+    (WireFormat::WebSocket, None)
+}
+
+fn switching_protocols(key: &str, subprotocol: Option<&str>, extensions: Option<&str>) -> Vec<u8> {
     let mut head = String::with_capacity(192);
     head.push_str("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
     head.extend(["Sec-WebSocket-Accept: ", &ws::accept_key(key), "\r\n"]);
     if let Some(name) = subprotocol {
         head.extend(["Sec-WebSocket-Protocol: ", name, "\r\n"]);
+    }
+    if let Some(extensions) = extensions {
+        head.extend(["Sec-WebSocket-Extensions: ", extensions, "\r\n"]);
     }
     head.push_str("\r\n");
     head.into_bytes()

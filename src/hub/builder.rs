@@ -18,7 +18,8 @@ use crate::trace::Tracer;
 ///
 /// Hooks run without any lock held and may call anything, unless their description says otherwise. Those of one
 /// connection run one after the other on that connection's thread, except for `on_send_dropped` and
-/// `on_send_timeout`, which run on the sender's. A panic in a hook closes the connection with 1011 and hurts nothing
+/// `on_send_timeout`, which run on the sender's; for messages from other nodes of a cluster on the thread that receives
+/// them. A panic in a hook closes the connection with 1011 and hurts nothing
 /// else.
 #[derive(Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]

@@ -112,6 +112,11 @@ impl Client {
         self.0.outbox.format() == WireFormat::EventStream
     }
 
+    /// Whether permessage-deflate has been agreed on.
+    pub fn is_compressed(&self) -> bool {
+        self.0.outbox.format().is_deflate()
+    }
+
     /// The subprotocol that was agreed on.
     pub fn subprotocol(&self) -> Option<&str> {
         self.0.subprotocol.as_deref()
@@ -152,9 +157,7 @@ impl Client {
     /// a binary message on an event stream.
     pub fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
         let message = message.into();
-        let Some(frame) = Encoded::new(&message, self.outbox().format()) else {
-            return Err(SendError::Binary(message));
-        };
+        let Some(frame) = self.encode(&message) else { return Err(SendError::Binary(message)) };
         let span = trace::begin_send(|| Target::client(self.id()).to_string());
         match self.hub().give(self.outbox(), self, &frame) {
             sent @ (Sent::Queued | Sent::Evicted(_)) => {
@@ -189,9 +192,7 @@ impl Client {
     pub fn send_timeout(&self, message: impl Into<Message>, timeout: Duration) -> Result<(), SendError> {
         let message = message.into();
         let deadline = deadline_after(timeout);
-        let Some(frame) = Encoded::new(&message, self.outbox().format()) else {
-            return Err(SendError::Binary(message));
-        };
+        let Some(frame) = self.encode(&message) else { return Err(SendError::Binary(message)) };
         let span = trace::begin_send(|| Target::client(self.id()).to_string());
         match self.hub().give_waiting(self, &frame, deadline) {
             Ok(()) => {
@@ -343,6 +344,11 @@ impl Client {
         };
         // Dropped here, without the lock: closures hold the application's types.
         drop(old);
+    }
+
+    /// `None` if the client's connection cannot carry the message.
+    fn encode(&self, message: &Message) -> Option<Encoded> {
+        Encoded::new(message, self.outbox().format(), self.hub().compressed())
     }
 
     pub(crate) fn outbox(&self) -> &Arc<Outbox> {

@@ -10,6 +10,7 @@ mod cluster;
 mod hooks;
 mod lifecycle;
 mod limits;
+mod load;
 mod lock;
 mod reaper;
 mod room;
@@ -27,14 +28,17 @@ pub use builder::HubBuilder;
 pub use client::Client;
 pub use lifecycle::{Health, HubState};
 pub use limits::{RateLimiter, TokenBucket};
+pub use load::HubLoad;
 pub use target::{Delivery, Target};
 
 pub(crate) use admission::Check;
 pub(crate) use clients::{Announcements, Refused};
+pub(crate) use load::WeakHub;
 
 use crate::cluster::{Cluster, Link};
 use crate::config::{Config, Limits};
 use crate::http::OriginPolicy;
+use crate::message::Compressed;
 use crate::metrics::{ErrorType, Metrics, guarded};
 use crate::trace::Tracer;
 use clients::Clients;
@@ -49,7 +53,9 @@ use uuid::Uuid;
 
 /// The set of connections that can reach each other: a cheap handle, shared by cloning.
 ///
-/// A built hub runs; there is no loop to start. It lives until the last handle and the last connection are gone.
+/// A built hub runs; there is no loop to start. It lives until the last handle and the last connection are gone. In a
+/// cluster, dropping the last handle waits for at most two seconds, as a [`shutdown`](Hub::shutdown) does, until the
+/// cluster's threads have ended.
 #[derive(Clone)]
 pub struct Hub(Arc<Inner>);
 
@@ -135,6 +141,15 @@ impl Hub {
 
     pub(crate) fn shared_config(&self) -> Arc<Config> {
         Arc::clone(&self.0.config)
+    }
+
+    /// What is compressed for the clients with which that is agreed.
+    #[allow(clippy::unused_self, reason = "without the feature there is nothing to look up")]
+    fn compressed(&self) -> Compressed {
+        #[cfg(feature = "deflate")]
+        return Compressed { level: self.config().compression_level, min_size: self.config().compression_min_size };
+        #[cfg(not(feature = "deflate"))]
+        Compressed::default()
     }
 
     pub(crate) fn origins(&self) -> &OriginPolicy {

@@ -145,7 +145,7 @@ impl Hub {
         assert_no_lock_held();
         let timed = !matches!(recipients, Recipients::One(_)) && self.inner().metrics.is_some();
         let started = timed.then(Instant::now);
-        let encodings = Encodings::of(message);
+        let encodings = Encodings::of(message, self.compressed());
         let excluded: Vec<Client> = target.except.iter().filter_map(|id| self.client(*id)).collect();
         let mut delivery = Delivery::default();
         for member in recipients.as_slice() {

@@ -14,8 +14,50 @@ use crate::ws::{self, MessageKind};
 pub(crate) enum WireFormat {
     /// Frames of RFC 6455.
     WebSocket,
+    /// The same, with longer messages compressed for a window of 2 to this power.
+    #[cfg_attr(not(feature = "deflate"), allow(dead_code, reason = "never agreed on then"))]
+    Deflate(Window),
     /// Server-Sent Events.
     EventStream,
+}
+
+/// Bits of a deflate window, 9 to 15.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Window(u8);
+
+/// What messages are compressed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Compressed {
+    /// 1 to 9.
+    pub(crate) level: u32,
+    /// Payload bytes from which on it is worth while.
+    pub(crate) min_size: usize,
+}
+
+impl Window {
+    const NARROWEST: u8 = 9;
+    const COUNT: usize = 7;
+
+    /// The nearest that there is.
+    #[cfg_attr(not(feature = "deflate"), allow(dead_code, reason = "nothing is compressed then"))]
+    pub(crate) fn of_bits(bits: u8) -> Self {
+        Self(bits.clamp(Self::NARROWEST, 15))
+    }
+
+    fn index(self) -> usize {
+        usize::from(self.0 - Self::NARROWEST)
+    }
+}
+
+impl WireFormat {
+    /// Whether its frames are WebSocket's, compressed or not.
+    pub(crate) fn is_websocket(self) -> bool {
+        self != Self::EventStream
+    }
+
+    pub(crate) fn is_deflate(self) -> bool {
+        matches!(self, Self::Deflate(_))
+    }
 }
 
 /// A message's wire form: one pointer in every queue.
@@ -38,11 +80,23 @@ enum Source {
 
 impl Encoded {
     /// `None` if the format cannot carry the message.
-    pub(crate) fn new(message: &Message, format: WireFormat) -> Option<Self> {
+    pub(crate) fn new(message: &Message, format: WireFormat, compressed: Compressed) -> Option<Self> {
         match format {
             WireFormat::WebSocket => Some(Self::frame(message)),
+            WireFormat::Deflate(window) => {
+                Some(Self::deflated(message, window, compressed).unwrap_or_else(|| Self::frame(message)))
+            }
             WireFormat::EventStream => Self::event(message),
         }
+    }
+
+    /// `None` if compressing is not worth while.
+    fn deflated(message: &Message, window: Window, compressed: Compressed) -> Option<Self> {
+        if message.len() < compressed.min_size {
+            return None;
+        }
+        let frame = ws::encode_compressed(message.kind, &message.payload, compressed.level, window.0)?;
+        Some(Self(Arc::new(Wire { bytes: Bytes::from(frame), source: Source::Message(message.clone()) })))
     }
 
     fn frame(message: &Message) -> Self {
@@ -93,22 +147,33 @@ impl Encoded {
 #[derive(Debug)]
 pub(crate) struct Encodings<'a> {
     message: &'a Message,
+    compressed: Compressed,
     frame: OnceCell<Encoded>,
+    deflated: [OnceCell<Encoded>; Window::COUNT],
     event: OnceCell<Option<Encoded>>,
 }
 
 impl<'a> Encodings<'a> {
-    pub(crate) const fn of(message: &'a Message) -> Self {
-        Self { message, frame: OnceCell::new(), event: OnceCell::new() }
+    pub(crate) const fn of(message: &'a Message, compressed: Compressed) -> Self {
+        let deflated = [const { OnceCell::new() }; Window::COUNT];
+        Self { message, compressed, frame: OnceCell::new(), deflated, event: OnceCell::new() }
     }
 
     /// `None` if the format cannot carry the message.
     #[inline]
     pub(crate) fn get(&self, format: WireFormat) -> Option<&Encoded> {
         match format {
-            WireFormat::WebSocket => Some(self.frame.get_or_init(|| Encoded::frame(self.message))),
+            WireFormat::WebSocket => Some(self.plain()),
+            WireFormat::Deflate(window) => Some(self.deflated[window.index()].get_or_init(|| {
+                let deflated = Encoded::deflated(self.message, window, self.compressed);
+                deflated.unwrap_or_else(|| self.plain().clone())
+            })),
             WireFormat::EventStream => self.event.get_or_init(|| Encoded::event(self.message)).as_ref(),
         }
+    }
+
+    fn plain(&self) -> &Encoded {
+        self.frame.get_or_init(|| Encoded::frame(self.message))
     }
 }
 
@@ -119,7 +184,7 @@ mod tests {
     #[test]
     fn an_encoded_message_gives_the_message_back() {
         for message in [Message::text("héllo"), Message::binary(vec![0; 70_000]), Message::text("")] {
-            let encoded = Encoded::new(&message, WireFormat::WebSocket).expect("carries all");
+            let encoded = Encoded::new(&message, WireFormat::WebSocket, Compressed::default()).expect("carries all");
             assert_eq!(encoded.message(), message);
             assert_eq!(encoded.payload(), &message.payload()[..]);
             assert!(encoded.len() > message.len());
@@ -130,20 +195,35 @@ mod tests {
     #[test]
     fn an_event_gives_the_message_back_and_takes_no_binary() {
         let message = Message::text("a\nb").with_event_id("7");
-        let encoded = Encoded::new(&message, WireFormat::EventStream).expect("text");
+        let encoded = Encoded::new(&message, WireFormat::EventStream, Compressed::default()).expect("text");
         assert_eq!((encoded.message(), encoded.is_text()), (message.clone(), true));
         assert_eq!(encoded.payload(), b"a\nb");
         assert_eq!(encoded.wire(), b"id: 7\ndata: a\ndata: b\n\n");
-        assert!(Encoded::new(&Message::binary(vec![1]), WireFormat::EventStream).is_none());
+        assert!(Encoded::new(&Message::binary(vec![1]), WireFormat::EventStream, Compressed::default()).is_none());
     }
 
     #[test]
     fn each_format_is_made_once() {
-        let message = Message::text("x");
-        let encodings = Encodings::of(&message);
-        for format in [WireFormat::WebSocket, WireFormat::EventStream] {
+        let message = Message::text("x".repeat(100));
+        let encodings = Encodings::of(&message, Compressed { level: 1, min_size: 10 });
+        let deflate = [9, 15].map(|bits| WireFormat::Deflate(Window::of_bits(bits)));
+        for format in [WireFormat::WebSocket, WireFormat::EventStream].into_iter().chain(deflate) {
             let first = encodings.get(format).expect("text").wire().as_ptr();
             assert_eq!(encodings.get(format).expect("text").wire().as_ptr(), first);
         }
+    }
+
+    #[cfg(feature = "deflate")]
+    #[test]
+    fn short_messages_share_the_plain_frame() {
+        let compressed = Compressed { level: 1, min_size: 101 };
+        let message = Message::text("x".repeat(100));
+        let encodings = Encodings::of(&message, compressed);
+        let deflate = WireFormat::Deflate(Window::of_bits(15));
+        let pointer = |format| encodings.get(format).expect("text").wire().as_ptr();
+        assert_eq!(pointer(deflate), pointer(WireFormat::WebSocket));
+        let shorter = Encoded::new(&message, deflate, Compressed { min_size: 100, ..compressed }).expect("text");
+        assert!(shorter.len() < 20 && shorter.wire()[0] == 0xc1, "{:?}", shorter.wire());
+        assert_eq!((shorter.message(), shorter.payload()), (message.clone(), message.payload().as_ref()));
     }
 }

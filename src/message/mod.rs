@@ -10,7 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
-pub(crate) use encoded::{Encoded, Encodings, WireFormat};
+#[cfg(feature = "deflate")]
+pub(crate) use encoded::Window;
+pub(crate) use encoded::{Compressed, Encoded, Encodings, WireFormat};
 
 use crate::http::EventFields;
 use crate::ws::MessageKind;
@@ -79,6 +81,11 @@ impl Message {
     fn with_event(mut self, change: impl FnOnce(&mut EventFields)) -> Self {
         change(Arc::make_mut(self.event.get_or_insert_default()));
         self
+    }
+
+    /// What it tells clients on an event stream besides its text.
+    pub(crate) fn event_fields(&self) -> Option<&EventFields> {
+        self.event.as_deref()
     }
 
     /// Text or binary.

@@ -200,10 +200,10 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Message, WireFormat};
+    use crate::message::{Compressed, Message, WireFormat};
 
     fn frame(message: &Message) -> Encoded {
-        Encoded::new(message, WireFormat::WebSocket).expect("carries all")
+        Encoded::new(message, WireFormat::WebSocket, Compressed::default()).expect("carries all")
     }
 
     fn frames(texts: &[&str]) -> impl FnMut() -> Option<Encoded> {

@@ -25,7 +25,7 @@ impl Controls {
 
 fn ping(format: WireFormat) -> Vec<u8> {
     match format {
-        WireFormat::WebSocket => ws::encode_control(Control::Ping, b""),
+        WireFormat::WebSocket | WireFormat::Deflate(_) => ws::encode_control(Control::Ping, b""),
         WireFormat::EventStream => http::encode_comment(""),
     }
 }
@@ -33,11 +33,11 @@ fn ping(format: WireFormat) -> Vec<u8> {
 /// The last thing that a connection is sent. `None` is a close frame without a code.
 pub(super) fn close(format: WireFormat, why: Option<(u16, &str)>) -> Vec<u8> {
     let (code, reason) = why.unwrap_or_default();
-    match format {
-        WireFormat::WebSocket if why.is_none() => ws::encode_control(Control::Close, b""),
-        WireFormat::WebSocket => ws::encode_control(Control::Close, &[&code.to_be_bytes(), reason.as_bytes()].concat()),
-        WireFormat::EventStream => http::encode_comment(&format!("closed {code} {reason}")),
+    if format == WireFormat::EventStream {
+        return http::encode_comment(&format!("closed {code} {reason}"));
     }
+    let payload = why.map(|_| [&code.to_be_bytes(), reason.as_bytes()].concat());
+    ws::encode_control(Control::Close, &payload.unwrap_or_default())
 }
 
 #[cfg(test)]

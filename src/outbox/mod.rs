@@ -280,6 +280,11 @@ impl Outbox {
         (self.queue.len(), self.queue.bytes())
     }
 
+    /// Whether this connection has a writer thread.
+    pub(crate) fn has_writer(&self) -> bool {
+        self.writer.is_running()
+    }
+
     /// Why writing failed, if it did.
     pub(crate) fn failure(&self) -> Option<WriteFailure> {
         self.failure.get().copied()

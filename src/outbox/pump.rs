@@ -6,7 +6,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use super::batch::{Batch, Progress};
 use super::{Backlog, Outbox, WriteFailure, phase};
-use crate::message::{Encoded, WireFormat};
+use crate::message::Encoded;
 use crate::transport::{Transport, is_timeout};
 
 /// Batches that a sender writes for others before it hands the socket to the writer thread.
@@ -132,7 +132,7 @@ impl Outbox {
         }
         // Looked at before the queue is emptied: what was sent before the close began is in the queue by then.
         let is_closing = self.phase.load(Ordering::SeqCst) == phase::CLOSING;
-        let join = self.settings.coalesce_writes && self.format == WireFormat::WebSocket;
+        let join = self.settings.coalesce_writes && self.format.is_websocket();
         batch.refill(join, || self.queue.pop());
         if batch.is_empty()
             && is_closing

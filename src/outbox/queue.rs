@@ -74,10 +74,10 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Message, WireFormat};
+    use crate::message::{Compressed, Message, WireFormat};
 
     fn frame(text: &str) -> Encoded {
-        Encoded::new(&Message::text(text), WireFormat::WebSocket).expect("carries all")
+        Encoded::new(&Message::text(text), WireFormat::WebSocket, Compressed::default()).expect("carries all")
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod accept;
 mod endpoint;
 mod exchange;
 mod listener;
+mod load;
 mod routes;
 mod slots;
 
@@ -19,6 +20,7 @@ use parking_lot::{Condvar, Mutex};
 
 pub use endpoint::{Endpoint, EndpointInfo, EndpointKind};
 pub use listener::Listener;
+pub use load::ServerLoad;
 pub use routes::Request;
 
 use crate::config::{MIN_STACK, deadline_after};
@@ -59,6 +61,7 @@ pub struct Server {
     max_body: usize,
     stack: usize,
     metrics: Option<Arc<dyn Metrics>>,
+    load: ServerLoad,
     /// The first mistake of the builder calls, reported by `spawn`.
     mistake: Option<String>,
 }
@@ -94,6 +97,7 @@ impl Server {
             max_body: 512 * 1024,
             stack: 512 * 1024,
             metrics: None,
+            load: ServerLoad { handshakes: Slots::default(), threads: Slots::default() },
             mistake: None,
         }
     }
@@ -192,6 +196,11 @@ impl Server {
         self.listeners.iter().find_map(Listener::local_addr)
     }
 
+    /// Tells at any time how many connections there are, in the handshake and in all.
+    pub fn load(&self) -> ServerLoad {
+        self.load.clone()
+    }
+
     /// Serves until the process ends. Blocks.
     ///
     /// # Errors
@@ -218,8 +227,8 @@ impl Server {
             max_body: self.max_body,
             stack: self.stack,
             metrics: self.metrics,
-            handshakes: Slots::default(),
-            threads: Slots::default(),
+            handshakes: self.load.handshakes,
+            threads: self.load.threads,
             stopping: AtomicBool::new(false),
             stopped: Mutex::new(false),
             changed: Condvar::new(),

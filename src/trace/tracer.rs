@@ -86,16 +86,16 @@ impl Tracer {
         subscription
     }
 
-    /// Begins the trace of a message on this thread, if it is to be recorded.
+    /// Begins the trace of a message on this thread, if it is to be recorded; only then `endpoint` is asked.
     #[inline]
-    pub(crate) fn begin(
+    pub(crate) fn begin<'e>(
         &self,
         client: ClientId,
-        endpoint: &str,
+        endpoint: impl FnOnce() -> &'e str,
         kind: MessageKind,
         bytes: usize,
     ) -> Option<InProgress<'_>> {
-        if self.0.sampler.take() { Some(self.record(client, endpoint, kind, bytes)) } else { None }
+        if self.0.sampler.take() { Some(self.record(client, endpoint(), kind, bytes)) } else { None }
     }
 
     #[inline(never)]

@@ -5,6 +5,7 @@ use std::io::Cursor;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control as ControlCode, Data, OpCode};
 
+use super::deflate::Inflater;
 use super::utf8::Utf8Checker;
 use super::{CloseFrame, MessageKind, Violation};
 
@@ -39,9 +40,36 @@ struct Assembly {
     kind: MessageKind,
     payload: Vec<u8>,
     utf8: Utf8Checker,
+    /// The message is compressed.
+    inflater: Option<Inflater>,
+    /// Payload bytes that its frames have announced.
+    announced: u64,
 }
 
 impl Assembly {
+    /// Takes what has arrived, unmasked.
+    fn push(&mut self, bytes: &[u8], max: usize) -> Result<(), Violation> {
+        let from = self.payload.len();
+        match &mut self.inflater {
+            Some(inflater) => inflater.push(bytes, &mut self.payload, max)?,
+            None => self.payload.extend_from_slice(bytes),
+        }
+        self.check(from)
+    }
+
+    /// The whole message.
+    fn finish(mut self, max: usize) -> Result<Event, Violation> {
+        if let Some(mut inflater) = self.inflater.take() {
+            let from = self.payload.len();
+            inflater.finish(&mut self.payload, max)?;
+            self.check(from)?;
+        }
+        if self.kind == MessageKind::Text && !self.utf8.is_complete() {
+            return Err(Violation::utf8());
+        }
+        Ok(Event::Message(self.kind, self.payload))
+    }
+
     /// Checks the text that has arrived at `from`.
     fn check(&mut self, from: usize) -> Result<(), Violation> {
         let is_good = self.kind != MessageKind::Text || self.utf8.push(&self.payload[from..]);
@@ -59,6 +87,8 @@ pub(crate) struct Decoder {
     end: usize,
     idle_buffer: usize,
     max_message: usize,
+    /// Compressed messages are agreed on.
+    deflate: bool,
     frame: Option<Partial>,
     message: Option<Assembly>,
     /// Counts finished frames and large steps of unfinished ones.
@@ -66,13 +96,14 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    pub(crate) fn new(idle_buffer: usize, max_message: usize) -> Self {
+    pub(crate) fn new(idle_buffer: usize, max_message: usize, deflate: bool) -> Self {
         Self {
             buffer: vec![0; idle_buffer],
             start: 0,
             end: 0,
             idle_buffer,
             max_message,
+            deflate,
             frame: None,
             message: None,
             progress: 0,
@@ -155,7 +186,9 @@ impl Decoder {
 
     /// Everything that can be wrong is refused here, before any payload is stored.
     fn check_header(&self, header: &FrameHeader, len: u64) -> Result<(), Violation> {
-        if header.rsv1 || header.rsv2 || header.rsv3 {
+        // RFC 7692 §6: the first frame of a message says whether it is compressed.
+        let may_be_compressed = self.deflate && matches!(header.opcode, OpCode::Data(Data::Text | Data::Binary));
+        if (header.rsv1 && !may_be_compressed) || header.rsv2 || header.rsv3 {
             return Err(Violation::protocol("reserved bit set"));
         }
         if header.mask.is_none() {
@@ -171,59 +204,66 @@ impl Decoder {
             OpCode::Data(Data::Text | Data::Binary) if self.message.is_some() => {
                 Err(Violation::protocol("new message inside a fragmented one"))
             }
-            OpCode::Data(_) => self.check_size(len),
+            OpCode::Data(_) => self.check_size(header.rsv1, len),
         }
     }
 
-    fn check_size(&self, len: u64) -> Result<(), Violation> {
-        let stored = self.message.as_ref().map_or(0, |m| m.payload.len()) as u64;
+    fn check_size(&self, begins_compressed: bool, len: u64) -> Result<(), Violation> {
         // RFC 6455 §5.2: the most significant bit of a 64-bit length must be 0.
         if len >> 63 != 0 {
             return Err(Violation::protocol("length over 63 bits"));
         }
-        if stored.saturating_add(len) > self.max_message as u64 {
-            return Err(Violation::too_big());
-        }
-        Ok(())
+        let announced = self.message.as_ref().map_or(0, |m| m.announced);
+        let is_compressed = begins_compressed || self.message.as_ref().is_some_and(|m| m.inflater.is_some());
+        let max = self.max_message as u64;
+        // What a compressed message decompresses to is held to the limit as it comes; a poor compressor may make it longer.
+        let limit = if is_compressed { max.saturating_mul(2).saturating_add(1024) } else { max };
+        if announced.saturating_add(len) > limit { Err(Violation::too_big()) } else { Ok(()) }
     }
 
-    /// Opens the message that a first data frame starts. Memory is reserved for what has arrived, not for what the
+    /// Opens the message that a first data frame starts, or goes on with it. Memory is reserved for what has arrived, not for what the
     /// header announces: a whole small message gets exactly its size.
     fn begin(&mut self, header: &FrameHeader, len: u64) {
         let kind = match header.opcode {
             OpCode::Data(Data::Text) => MessageKind::Text,
             OpCode::Data(Data::Binary) => MessageKind::Binary,
-            _ => return,
+            OpCode::Data(_) => {
+                if let Some(message) = &mut self.message {
+                    message.announced += len;
+                }
+                return;
+            }
+            OpCode::Control(_) => return,
         };
         let arrived = usize::try_from(len).unwrap_or(usize::MAX).min(self.end - self.start);
-        self.message = Some(Assembly { kind, payload: Vec::with_capacity(arrived), utf8: Utf8Checker::default() });
+        let inflater = Inflater::for_message(header.rsv1);
+        let capacity = if inflater.is_some() { 0 } else { arrived };
+        let (payload, utf8) = (Vec::with_capacity(capacity), Utf8Checker::default());
+        self.message = Some(Assembly { kind, payload, utf8, inflater, announced: len });
     }
 
     /// Moves what has arrived of the frame's payload to its place, unmasked and checked.
     fn take_payload(&mut self) -> Result<(), Violation> {
         let Some(frame) = self.frame.as_mut() else { return Ok(()) };
-        let unread = &self.buffer[self.start..self.end];
+        let unread = &mut self.buffer[self.start..self.end];
         let n = usize::try_from(frame.left).unwrap_or(usize::MAX).min(unread.len());
         if n == 0 {
             return Ok(());
         }
-        let is_data = matches!(frame.header.opcode, OpCode::Data(_));
-        let target = match self.message.as_mut() {
-            Some(message) if is_data => &mut message.payload,
-            _ => &mut frame.control,
-        };
-        let from = target.len();
-        target.extend_from_slice(&unread[..n]);
-        unmask(&mut target[from..], frame.header.mask.unwrap_or_default(), frame.mask_at);
+        let bytes = &mut unread[..n];
+        unmask(bytes, frame.header.mask.unwrap_or_default(), frame.mask_at);
         frame.mask_at = (frame.mask_at + n) % 4;
         let before = frame.left / PROGRESS;
         frame.left -= n as u64;
         self.progress += before - frame.left / PROGRESS;
         self.start += n;
-        if is_data && let Some(message) = self.message.as_mut() {
-            return message.check(from);
+        match self.message.as_mut() {
+            Some(message) if matches!(frame.header.opcode, OpCode::Data(_)) => message.push(bytes, self.max_message),
+            _ => {
+                frame.control.extend_from_slice(bytes);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     fn finish(&mut self, frame: Partial) -> Result<Option<Event>, Violation> {
@@ -238,10 +278,7 @@ impl Decoder {
 
     fn finish_message(&mut self) -> Result<Option<Event>, Violation> {
         let Some(message) = self.message.take() else { return Ok(None) };
-        if message.kind == MessageKind::Text && !message.utf8.is_complete() {
-            return Err(Violation::utf8());
-        }
-        Ok(Some(Event::Message(message.kind, message.payload)))
+        message.finish(self.max_message).map(Some)
     }
 }
 

@@ -25,7 +25,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 
 /// Feeds `bytes` in steps of `step` and collects the events, or the first violation's code.
 fn decode(bytes: &[u8], step: usize, max: usize) -> Result<Vec<Event>, u16> {
-    let mut decoder = Decoder::new(256, max);
+    let mut decoder = Decoder::new(256, max, false);
     let mut events = Vec::new();
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -108,7 +108,7 @@ fn bad_text_fails_before_its_frame_ends() {
 
 #[test]
 fn the_buffer_grows_for_a_large_message_and_shrinks_again() {
-    let mut decoder = Decoder::new(4096, 1 << 20);
+    let mut decoder = Decoder::new(4096, 1 << 20, false);
     let bytes = frame(0x82, &vec![5; 600_000]);
     let mut rest = bytes.as_slice();
     let mut largest = 0;
@@ -130,7 +130,7 @@ fn the_buffer_grows_for_a_large_message_and_shrinks_again() {
 
 #[test]
 fn memory_follows_what_has_arrived() {
-    let mut decoder = Decoder::new(4096, 1 << 30);
+    let mut decoder = Decoder::new(4096, 1 << 30, false);
     let head = [vec![0x82, 0x80 | 127], (1_u64 << 30).to_be_bytes().to_vec(), MASK.to_vec(), vec![1; 10]].concat();
     decoder.space()[..head.len()].copy_from_slice(&head);
     decoder.filled(head.len());

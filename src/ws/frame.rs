@@ -4,6 +4,7 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding;
 
 use super::MessageKind;
+use super::deflate::compress;
 
 /// The control frames a server sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,17 +16,26 @@ pub(crate) enum Control {
 
 /// One unfragmented data frame.
 pub(crate) fn encode_message(kind: MessageKind, payload: &[u8]) -> Vec<u8> {
-    let opcode = match kind {
-        MessageKind::Text => coding::OpCode::Data(coding::Data::Text),
-        MessageKind::Binary => coding::OpCode::Data(coding::Data::Binary),
-    };
-    encode(opcode, payload.len(), |out| out.extend_from_slice(payload))
+    encode(opcode(kind), false, payload.len(), |out| out.extend_from_slice(payload))
+}
+
+/// One unfragmented data frame with the payload compressed; `None` if that does not make it shorter.
+pub(crate) fn encode_compressed(kind: MessageKind, payload: &[u8], level: u32, window_bits: u8) -> Option<Vec<u8>> {
+    let payload = compress(payload, level, window_bits)?;
+    Some(encode(opcode(kind), true, payload.len(), |out| out.extend_from_slice(&payload)))
+}
+
+fn opcode(kind: MessageKind) -> coding::OpCode {
+    coding::OpCode::Data(match kind {
+        MessageKind::Text => coding::Data::Text,
+        MessageKind::Binary => coding::Data::Binary,
+    })
 }
 
 /// One text frame of several texts, joined by `\n`.
 pub(crate) fn encode_joined_text<'a>(texts: impl Iterator<Item = &'a [u8]> + Clone) -> Vec<u8> {
     let len = texts.clone().map(|t| t.len() + 1).sum::<usize>().saturating_sub(1);
-    encode(coding::OpCode::Data(coding::Data::Text), len, |out| {
+    encode(opcode(MessageKind::Text), false, len, |out| {
         for (i, text) in texts.enumerate() {
             if i > 0 {
                 out.push(b'\n');
@@ -43,11 +53,11 @@ pub(crate) fn encode_control(control: Control, payload: &[u8]) -> Vec<u8> {
         Control::Close => coding::Control::Close,
     });
     let payload = &payload[..payload.len().min(125)];
-    encode(opcode, payload.len(), |out| out.extend_from_slice(payload))
+    encode(opcode, false, payload.len(), |out| out.extend_from_slice(payload))
 }
 
-fn encode(opcode: coding::OpCode, len: usize, payload: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let header = FrameHeader { opcode, ..FrameHeader::default() };
+fn encode(opcode: coding::OpCode, rsv1: bool, len: usize, payload: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let header = FrameHeader { opcode, rsv1, ..FrameHeader::default() };
     let mut out = Vec::with_capacity(header.len(len as u64) + len);
     header.format(len as u64, &mut out).expect("writing to a Vec cannot fail");
     payload(&mut out);

@@ -5,13 +5,22 @@
 
 mod assemble;
 mod close;
+#[cfg(feature = "deflate")]
+mod deflate;
+#[cfg(not(feature = "deflate"))]
+#[path = "no_deflate.rs"]
+mod deflate;
+#[cfg(feature = "deflate")]
+mod extensions;
 mod frame;
 mod utf8;
 
 pub(crate) use assemble::{Decoder, Event};
 pub use close::close_code;
 pub(crate) use close::{CloseFrame, check_close};
-pub(crate) use frame::{Control, encode_control, encode_joined_text, encode_message};
+#[cfg(feature = "deflate")]
+pub(crate) use extensions::negotiate;
+pub(crate) use frame::{Control, encode_compressed, encode_control, encode_joined_text, encode_message};
 
 use serde::Serialize;
 use tungstenite::handshake::derive_accept_key;
@@ -54,6 +63,11 @@ impl Violation {
 
     pub(crate) const fn utf8() -> Self {
         Self { code: close_code::INVALID_PAYLOAD, reason: "invalid UTF-8" }
+    }
+
+    #[cfg(feature = "deflate")]
+    pub(crate) const fn deflate() -> Self {
+        Self { code: close_code::INVALID_PAYLOAD, reason: "invalid compressed data" }
     }
 
     pub(crate) const fn too_big() -> Self {
