@@ -7,12 +7,33 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::operator::{PASSWORD, Viewer, ask, builder, credentials, dashboard, serve};
+use common::operator::{PASSWORD, Viewer, act, ask, builder, credentials, dashboard, serve};
 use common::stream::SseClient;
 use common::{PATIENCE, TestServer, counted, deep_queue, eventually, stall, status};
 use serde_json::{Value, json};
 use wshub::trace::Tracer;
-use wshub::{Dashboard, ErrorType, Hub, Rejection, Server};
+use wshub::{Cluster, Dashboard, ErrorType, Hub, MemoryBus, Rejection, Server};
+
+#[test]
+fn other_nodes_are_told_of_on_a_server_apart() {
+    let bus = MemoryBus::new();
+    let node = |id| builder().cluster(Cluster::new(bus.adapter()).node_id(id).presence(Duration::from_millis(200)));
+    let (public, far) = (serve(node("near")), serve(node("far")));
+    let endpoints = public.handle.endpoints();
+    let apart = dashboard(&public.hub).endpoints(endpoints);
+    let apart = TestServer::of(Hub::new(), |server| server.dashboard("/admin", apart));
+    let _members =
+        [public.connect_to("/ws?room=lobby"), far.connect_to("/ws?room=lobby"), far.connect_to("/ws?room=x")];
+    let (mut viewer, hello) = Viewer::open(&apart, "");
+    assert_eq!((&hello["node"], &hello["endpoints"][0]["path"]), (&json!("near"), &json!("/ws")));
+    let tick =
+        viewer.until("both nodes", |tick| tick["hub"]["everywhere"] == 3 && tick["hub"]["adapter"] == "connected");
+    assert_eq!((&tick["nodes"][0]["id"], &tick["nodes"][1]["id"]), (&json!("near"), &json!("far")));
+    assert_eq!((&tick["nodes"][1]["clients"], &tick["nodes"][1]["rooms"]), (&json!(2), &json!(2)));
+    assert_eq!(tick["rooms"]["rows"], json!([{ "name": "lobby", "members": 1, "elsewhere": 1 }]));
+    let (status, answer) = act(&apart, r#"{"action":"send","to":{"room":"x"},"text":"far"}"#);
+    assert_eq!((status, &answer["published"]), (200, &json!(true)), "nobody here, perhaps elsewhere");
+}
 
 fn users(tick: &Value) -> Vec<&str> {
     let mut users: Vec<_> =
@@ -199,6 +220,11 @@ fn names_of_any_kind_are_json_and_long_ones_are_cut() {
     let tick = Viewer::open(&server, "").0.tick();
     assert_eq!(users(&tick), [odd, &format!("{}…", "y".repeat(160))]);
     assert_eq!(tick["rooms"]["rows"][0]["name"], odd);
+    let (_many, client) = server.pair_to("/ws?user=zz");
+    (0..9).for_each(|n| client.join(&format!("room {n}")).unwrap());
+    let row =
+        Viewer::open(&server, "?search=zz").0.until("its rooms", |tick| tick["clients"]["rows"][0]["room_count"] == 9);
+    assert_eq!(row["clients"]["rows"][0]["rooms"].as_array().unwrap().len(), 6);
     assert!(tick.to_string().len() < 4000);
 }
 

@@ -303,6 +303,50 @@ const checks = {
     await chat('Ben', 'haven');
     await shows(page, 'haven');
     everybodyLeaves();
+    server.restarting = true;
+    await server.stop();
+    server.args = ['--admin-password', 'another'];
+    await server.start();
+    await until('another password ends it', async () => await $(page, 'link').getAttribute('data-state') === 'refused');
+    assert.match(await text(page, 'link'), /signed out/);
+    await server.stop();
+    server.args = ['--admin-password', PASSWORD];
+    await server.start();
+    server.restarting = false;
+    forgive(/status of 401/);
+  },
+
+  // What the example has not: drawn from a stream made up here.
+  async 'a cluster, and everything at its largest'() {
+    const long = 'name '.repeat(32), at = Date.now();
+    const client = n => ({ id: `${String(n).padStart(8, '0')}-0000-4000-8000-000000000000`, name: n % 3 ? null : long, user: n % 2 ? `user ${n}` : null, rooms: Array.from({ length: n % 7 }, (_, i) => `room ${i}`),
+      room_count: (n % 7) * 3, address: n % 5 ? `[2001:db8:aaaa:bbbb:cccc:dddd:eeee:${n}]:65535` : null, path: '/ws', since: (at - n ** 3 * 1000) * 1000, queue: [n % 4 ? 0 : n * 1000, n * 1e6],
+      dropped: [n % 9 ? 0 : n * 1e6, n * 1e9], kind: n % 4 ? 'websocket' : 'event stream', closing: n % 11 === 1 });
+    const clients = Array.from({ length: 200 }, (_, n) => client(n));
+    const spans = [['outer', 'middleware', null, 0, 9e6], ['handler', 'handler', 0, 1e6, 7e6], [long, 'custom', 1, 2e6, 1e6], ['send', 'send', 1, 4e6, 3e6]].map(([name, kind, parent, start_ns, duration_ns]) => ({ name, kind, parent, start_ns, duration_ns, target: 'everyone', queued: 9000, dropped: 12, refused: 0, published: true }));
+    const traces = Array.from({ length: 40 }, (_, n) => ({ id: 40 - n, client: clients[n].id, endpoint: '/ws', event: n % 5 ? 'order.created' : null, kind: 'text', bytes: 12345, started_us: (at - n * 700) * 1000, duration_ns: 1e7 / (n + 1), spans, spans_left_out: 3,
+      outcome: [{ result: 'ok' }, { result: 'error', type: 'message_handling', text: long }, { result: 'closed', code: 1008, reason: 'policy' }, { result: 'panic', text: 'index out of bounds' }][n % 9 === 0 ? n % 4 : 0] }));
+    const types = ['connection_rejected', 'connection_rejected_draining', 'connection_limit', 'upgrade_failed', 'origin_rejected', 'rate_limit_exceeded', 'panic', 'till_is_empty'];
+    const history = Array.from({ length: 300 }, (_, n) => [at - (300 - n) * 1000, 8900 + Math.round(80 * Math.sin(n / 20)), [n * 900 + 300 * Math.sin(n / 9), n * 81e4 + 9e4 * Math.sin(n / 5), n > 200 ? (n - 200) * 12 : 0], [n * 1e5, n * 4e7 + 5e6 * Math.sin(n / 7)], Math.floor(n / 20) * 7]);
+    const hello = { instance: 'made up', title: 'checkout', version: '0', node: 'eu-west-1a', now: at, has_metrics: true, has_tracer: true, queue: [256, 1 << 20], max_connections: 10000, max_rows: 200, history,
+      endpoints: [{ path: '/ws', kind: 'websocket', description: 'Orders and their states', tags: { team: 'checkout', protocol: 'JSON' }, middleware: ['token', 'recovery', 'metrics'] }, { path: '/events/' + 'x'.repeat(200), kind: 'event_stream', description: '', tags: {}, middleware: [] }] };
+    const tick = { at, sample: [at, 9000, [900 * 300, 81e4 * 300, 1200], [3e7, 1.2e10], 105], hub: { state: 'running', uptime_ms: 9e8, clients: 9000, users: 4321, rooms: 1234, everywhere: 26123, adapter: 'disconnected' },
+      nodes: ['eu-west-1a', 'eu-west-1b', 'x'.repeat(160)].map((id, n) => ({ id, clients: 9000 + n, rooms: 1234, seen_ms: n * 1700 })), slow: clients.filter(c => c.queue[0]).slice(-8), traces,
+      stats: { connections: 123456, joins: 98765, leaves: 87654, latency_us: 123.4, broadcast_us: 45678, published: 1234567, from_others: 2345678, unpublished: 12, errors: types.map((type, n) => [type, 10 ** n]) },
+      clients: { total: 9000, matching: 9000, rows: clients }, rooms: { total: 1234, matching: 1234, rows: Array.from({ length: 200 }, (_, n) => ({ name: n ? `room ${n}` : 'r'.repeat(256), members: 9000 - n, elsewhere: n % 3 ? 17000 : 0 })) } };
+    const body = `event: hello\ndata: ${JSON.stringify(hello)}\n\nevent: tick\ndata: ${JSON.stringify(tick)}\n\n`;
+    for (const [name, options] of [['dash-large', { viewport: { width: 1440, height: 1500 } }], ['dash-large-phone', PHONE]]) {
+      const page = await visit(options);
+      await page.route('**/admin/events*', route => route.fulfill({ contentType: 'text/event-stream', body }));
+      await page.locator('#order').evaluate(select => { select.value = 'queue'; select.dispatchEvent(new Event('change')); });
+      await until('the cluster is shown', async () => /eu-west-1b9,0011,2341 s/.test(await text(page, 'nodes')));
+      await until('all rows are there', async () => await $(page, 'client').count() === 200);
+      assert.match(await page.locator('#adapter').textContent(), /disconnected/);
+      assert.match(await $(page, 'room').nth(1).textContent(), /room 1.*17,000 elsewhere/);
+      await $(page, 'trace').first().locator('summary').click();
+      await fits(page, 'the largest page');
+      await picture(page, name, { fullPage: name === 'dash-large-phone' });
+    }
   },
 
   async 'a drain asks first'() {

@@ -78,6 +78,9 @@ function span(ms) {
   return m ? `${m} min ${s % 60} s` : `${s} s`;
 }
 
+/// The largest unit: 3 d, 4 h, 12 min.
+const age = ms => span(ms).split(' ').slice(0, 2).join(' ');
+
 function micros(us) {
   if (us < 999.5) return `${us < 10 ? us.toFixed(1) : Math.round(us)} µs`;
   return us < 999_500 ? `${(us / 1e3).toFixed(us < 9950 ? 1 : 0)} ms` : `${(us / 1e6).toFixed(1)} s`;

@@ -13,14 +13,14 @@ mod snapshot;
 mod view;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::config::{Config, DropPolicy, Limits};
 use crate::error::ConfigError;
 use crate::http::{RequestHead, Response};
 use crate::hub::{Admission, Client, Hub, Rejection};
 use crate::metrics::DebugMetrics;
-use crate::server::{Request, Server};
+use crate::server::{EndpointInfo, Request, Server};
 use crate::trace::Tracer;
 use auth::Auth;
 use feed::Feed;
@@ -53,16 +53,25 @@ pub struct Dashboard {
     metrics: Option<Arc<DebugMetrics>>,
     tracer: Option<Tracer>,
     namer: Option<Box<Namer>>,
+    endpoints: Option<Vec<EndpointInfo>>,
 }
 
 impl Dashboard {
     /// A dashboard of this hub. It lets nobody in before [`auth`](Dashboard::auth) is set.
     pub fn new(hub: &Hub) -> Self {
-        Self { hub: hub.clone(), title: "wshub".into(), auth: None, metrics: None, tracer: None, namer: None }
+        Self {
+            hub: hub.clone(),
+            title: "wshub".into(),
+            auth: None,
+            metrics: None,
+            tracer: None,
+            namer: None,
+            endpoints: None,
+        }
     }
 
     /// Sets who may see the page and act on it: `Ok` with a name for the log, or the refusal. Asked for every request of
-    /// the page, on the connection's thread, before anything else is looked at. A panic refuses with 500.
+    /// the page, on the connection's thread, before anything is told or done. A panic refuses with 500.
     ///
     /// The browser must send by itself what it decides by: Basic credentials, a cookie, a header that a proxy adds.
     pub fn auth(mut self, auth: impl Fn(&RequestHead) -> Result<String, Rejection> + Send + Sync + 'static) -> Self {
@@ -94,6 +103,13 @@ impl Dashboard {
         self
     }
 
+    /// Sets which endpoints are shown; default those of the server that has the dashboard. For a dashboard on a server of its
+    /// own, such as one that listens on the loopback only.
+    pub fn endpoints(mut self, endpoints: &[EndpointInfo]) -> Self {
+        self.endpoints = Some(endpoints.to_vec());
+        self
+    }
+
     /// Sets what the list calls a client, beside its user; default nothing. Asked for every client once a second while
     /// somebody watches, on the dashboard's thread, without a lock: keep it fast.
     pub fn name_clients(mut self, name: impl Fn(&Client) -> Option<String> + Send + Sync + 'static) -> Self {
@@ -120,13 +136,13 @@ impl Server {
     ///
     /// Without [`Dashboard::auth`], [`spawn`](Server::spawn) fails.
     pub fn dashboard(self, path: &str, dashboard: Dashboard) -> Self {
-        let Dashboard { hub, title, auth, metrics, tracer, namer } = dashboard;
+        let Dashboard { hub, title, auth, metrics, tracer, namer, endpoints } = dashboard;
         let Some(auth) = auth else {
             return self.mistaken(format!("dashboard {path:?}: it has no auth; see Dashboard::auth"));
         };
+        let told = endpoints.map_or_else(|| self.told_endpoints(), |list| Arc::new(OnceLock::from(list)));
         let base = path.trim_end_matches('/').to_owned();
-        let feed =
-            Arc::new(Feed::new(Sources { hub: hub.clone(), metrics, tracer, namer }, title, self.told_endpoints()));
+        let feed = Arc::new(Feed::new(Sources { hub: hub.clone(), metrics, tracer, namer }, title, told));
         let viewers = match viewers(&auth, feed) {
             Ok(viewers) => viewers,
             Err(error) => return self.mistaken(format!("dashboard {path:?}: {error}")),

@@ -28,7 +28,7 @@ function cell(node, text, kind = '') {
   put(node, text);
 }
 
-const waiting = ([messages, size]) => messages ? `${number(messages)} · ${bytes(size)}` : '0';
+const waiting = ([messages, size]) => messages ? `${brief(messages)} · ${bytes(size)}` : '0';
 const roomsOf = row => row.rooms.map(visible).join(', ') + (row.room_count > row.rooms.length ? ` +${row.room_count - row.rooms.length}` : '');
 
 function showClients(list, now, ui, act) {
@@ -41,7 +41,7 @@ function showClients(list, now, ui, act) {
     node.addEventListener('click', () => act.open(row.id, open));
     return node;
   }, (node, row) => {
-    const [, user, rooms, address, age, queue, dropped] = node.children;
+    const [, user, rooms, address, since, queue, dropped] = node.children;
     node.classList.toggle('closing', row.closing);
     cell(user.firstChild, called(row, 'no user'), row.user === null && row.name === null ? 'none' : '');
     user.title = row.user === null ? '' : visible(row.user);
@@ -49,10 +49,11 @@ function showClients(list, now, ui, act) {
     rooms.title = row.room_count > 1 ? roomsOf(row) : '';
     put(address, row.address ?? 'Unix socket');
     address.title = row.address ?? '';
-    put(age, row.closing ? 'closing' : span(now - row.since / 1000));
+    put(since, row.closing ? 'closing' : age(now - row.since / 1000));
+    since.title = span(now - row.since / 1000);
     cell(queue, waiting(row.queue), row.queue[0] ? 'num hot' : 'num none');
-    cell(dropped, number(row.dropped[0]), row.dropped[0] ? 'num lost' : 'num none');
-    dropped.title = row.dropped[0] ? bytes(row.dropped[1]) : '';
+    cell(dropped, brief(row.dropped[0]), row.dropped[0] ? 'num lost' : 'num none');
+    dropped.title = row.dropped[0] ? `${plural(row.dropped[0], 'message')}, ${bytes(row.dropped[1])}` : '';
   });
   const why = ui.search || ui.room !== null ? 'No connection matches.' : 'Nobody is connected.';
   emptiness('clients-empty', !list.rows.length, why);
@@ -74,7 +75,7 @@ function showSlow(rows, act) {
     const [who, lost, meter, sub] = node.firstChild.children;
     const part = Math.min(1, Math.max(row.queue[0] / full.queue[0], row.queue[1] / full.queue[1]));
     put(who, called(row, short(row.id)));
-    cell(lost, row.dropped[0] ? `${number(row.dropped[0])} dropped` : '', 'lost');
+    cell(lost, row.dropped[0] ? `${brief(row.dropped[0])} dropped` : '', 'lost');
     meter.firstChild.style.width = `${(part * 100).toFixed(1)}%`;
     meter.classList.toggle('full', part >= 0.8);
     put(sub, row.queue[0] ? `${plural(row.queue[0], 'message')} waiting, ${bytes(row.queue[1])}` : 'nothing waits now');
@@ -143,7 +144,7 @@ function showTotals(stats, hub) {
     const [, , [received, sent, dropped], [received_bytes, sent_bytes]] = samples.at(-1);
     rows.push(['Connections', number(stats.connections)], ['Messages received', `${number(received)} · ${bytes(received_bytes)}`],
       ['Messages delivered', `${number(sent)} · ${bytes(sent_bytes)}`], ['Messages dropped', number(dropped)], ['Room joins, leaves', `${number(stats.joins)}, ${number(stats.leaves)}`],
-      ['Handlers, on average', micros(stats.latency_us)], ['Broadcasts, on average', micros(stats.broadcast_us)]);
+      ['Handlers, on average', stats.latency_us ? micros(stats.latency_us) : '–'], ['Broadcasts, on average', stats.broadcast_us ? micros(stats.broadcast_us) : '–']);
     if (hub.adapter) rows.push(['Published to other nodes', number(stats.published)], ['Received from them', number(stats.from_others)], ['Not published', number(stats.unpublished)]);
   }
   sync(byId('totals'), rows.flatMap(([name, value]) => [['dt', name, name], ['dd', name, value]]), ([tag, name]) => tag + name, ([tag]) => make(tag), (node, [, , text]) => put(node, text));

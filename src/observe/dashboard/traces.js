@@ -63,8 +63,8 @@ function showTraces(traces, now) {
   byId('traces-empty').hidden = traces.length > 0;
   const slowest = Math.max(1, ...traces.map(trace => trace.duration_ns));
   sync(byId('traces'), traces, trace => trace.id, traceLine, (node, trace) => {
-    const age = now - trace.started_us / 1000;
-    put(node.querySelector('.when'), age < 1000 ? 'now' : `${span(age)} ago`);
+    const ms = now - trace.started_us / 1000;
+    put(node.querySelector('.when'), ms < 1000 ? 'now' : `${age(ms)} ago`);
     node.querySelector('.whole').style.width = `${(100 * trace.duration_ns / slowest).toFixed(2)}%`;
   });
 }
@@ -72,5 +72,5 @@ function showTraces(traces, now) {
 byId('traces-pause').addEventListener('click', event => {
   is_paused = !is_paused;
   event.currentTarget.setAttribute('aria-pressed', String(is_paused));
-  put(event.currentTarget, is_paused ? 'Go on' : 'Pause');
+  put(event.currentTarget, is_paused ? 'Resume' : 'Pause');
 });
