@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use wshub::trace::{Sampling, Tracer};
 use wshub::{DebugMetrics, Hub, HubBuilder, PrometheusMetrics, RequestHead, Target};
 
-const CLIENTS: usize = 100;
+const CLIENTS: u32 = 100;
 const MESSAGE: &str = "a reading of 21.5 degrees, made at noon by the sensor in the cellar";
 const WAYS: [&str; 6] = ["off", "debug", "prometheus", "tracer off", "tracer 1 in 100", "tracer all"];
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -40,7 +40,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(way: &str, clients: usize) -> Self {
+    fn new(way: &str, clients: u32) -> Self {
         let hub = builder(way).build().unwrap();
         let sockets = (0..clients).map(|_| connect(&hub)).collect();
         // Masked with zeros.
@@ -113,8 +113,12 @@ fn instructions(way: &str, what: &str, count: usize) -> u64 {
 
 /// For each delivery, or each message.
 fn instructions_each(way: &str, what: &str) -> u64 {
-    let (count, each) = if what == "broadcast" { (100, 100 * CLIENTS) } else { (2000, 2000) };
-    (instructions(way, what, 2 * count) - instructions(way, what, count)) / each as u64
+    let (count, each) = if what == "broadcast" { (100, 100 * u64::from(CLIENTS)) } else { (2000, 2000) };
+    (instructions(way, what, 2 * count) - instructions(way, what, count)) / each
+}
+
+fn nanos(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e9
 }
 
 /// Medians in nanoseconds, the ways in turn.
@@ -126,8 +130,8 @@ fn times(what: &str) -> Vec<f64> {
     for _ in 0..ROUNDS {
         for (bench, times) in benches.iter_mut().zip(&mut rounds) {
             times.push(match what {
-                "broadcast" => bench.broadcast(100).as_secs_f64() * 1e9 / (100 * CLIENTS) as f64,
-                _ => bench.echo(1000).as_secs_f64() * 1e9 / 1000.0,
+                "broadcast" => nanos(bench.broadcast(100) / 100 / CLIENTS),
+                _ => nanos(bench.echo(1000) / 1000),
             });
         }
     }
@@ -135,7 +139,6 @@ fn times(what: &str) -> Vec<f64> {
     rounds.iter().map(|times| times[ROUNDS / 2]).collect()
 }
 
-#[allow(clippy::cast_precision_loss, reason = "small numbers")]
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     if let [way, what, count] = &arguments[..] {

@@ -5,18 +5,22 @@
 //! the cluster consists of: `{"node":ID,"nodes":[ID,…],"clients":COUNT,"rooms":{NAME:COUNT,…}}`.
 //!
 //! `--redis URL` or `--nats URL` names the message bus that joins the nodes. Without either, the node is alone on a bus
-//! inside its process.
+//! inside its process. They need the features `redis` and `nats`: `cargo run --features redis …`. `--presence MILLISECONDS`
+//! is the interval of heartbeats, 5000 unless given.
 
 mod common;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use wshub::{Admission, Client, Cluster, HandlerResult, Hub, MemoryBus, Message, Response, Server, Target};
+use wshub::{
+    Admission, Client, Cluster, ConfigError, HandlerResult, Hub, MemoryBus, Message, Response, Server, Target,
+};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
-    let mut cluster = cluster().presence(Duration::from_secs(5));
+    let interval = common::option("presence", "5000").parse().map(Duration::from_millis)?;
+    let mut cluster = cluster()?.presence(interval);
     if let Some(id) = common::option_or_none("node") {
         cluster = cluster.node_id(id);
     }
@@ -37,14 +41,33 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// The bus that the options name.
-fn cluster() -> Cluster {
-    // Each broker's adapter is one line here: `(Some(url), None) => Cluster::new(RedisAdapter::new(&url)?)`.
+fn cluster() -> Result<Cluster, ConfigError> {
     match (common::option_or_none("redis"), common::option_or_none("nats")) {
-        (None, None) => Cluster::new(MemoryBus::new().adapter()),
-        (Some(_), None) => common::fail("--redis: this build has no adapter for Redis"),
-        (None, Some(_)) => common::fail("--nats: this build has no adapter for NATS"),
+        (None, None) => Ok(Cluster::new(MemoryBus::new().adapter())),
+        (Some(url), None) => redis(&url),
+        (None, Some(url)) => nats(&url),
         (Some(_), Some(_)) => common::fail("--redis or --nats, not both"),
     }
+}
+
+#[cfg(feature = "redis")]
+fn redis(url: &str) -> Result<Cluster, ConfigError> {
+    wshub::RedisAdapter::new(url).map(Cluster::new)
+}
+
+#[cfg(not(feature = "redis"))]
+fn redis(_: &str) -> Result<Cluster, ConfigError> {
+    common::fail("--redis: this build has no adapter for Redis; it needs the feature `redis`")
+}
+
+#[cfg(feature = "nats")]
+fn nats(url: &str) -> Result<Cluster, ConfigError> {
+    wshub::NatsAdapter::new(url).map(Cluster::new)
+}
+
+#[cfg(not(feature = "nats"))]
+fn nats(_: &str) -> Result<Cluster, ConfigError> {
+    common::fail("--nats: this build has no adapter for NATS; it needs the feature `nats`")
 }
 
 fn pass_on(client: &Client, message: &Message) -> HandlerResult {

@@ -1,7 +1,7 @@
 //! `cargo run --release --example echo -- --addr 127.0.0.1:8080`
 //!
 //! Text and binary messages of up to 64 MiB come back as they were, on any path. `--compression` agrees on
-//! permessage-deflate with clients that offer it.
+//! permessage-deflate with clients that offer it; `--tls CERT KEY` names two PEM files.
 
 mod common;
 
@@ -26,6 +26,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             result => Ok(result?),
         })
         .build()?;
-    let server = Server::bind(common::option("addr", "127.0.0.1:8080"))?;
+    let server = Server::on(common::listener("127.0.0.1:8080")?);
     common::serve(server.websocket("*", &hub))
 }

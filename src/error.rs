@@ -1,5 +1,6 @@
 //! One small error type per family of operations. That of sends stands with the message that it hands back.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
@@ -11,12 +12,18 @@ use crate::metrics::ErrorType;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     field: &'static str,
-    reason: &'static str,
+    reason: Cow<'static, str>,
 }
 
 impl ConfigError {
     pub(crate) const fn new(field: &'static str, reason: &'static str) -> Self {
-        Self { field, reason }
+        Self { field, reason: Cow::Borrowed(reason) }
+    }
+
+    /// With a reason that is known at run time only.
+    #[cfg(feature = "redis")]
+    pub(crate) const fn because(field: &'static str, reason: String) -> Self {
+        Self { field, reason: Cow::Owned(reason) }
     }
 
     /// The name of the offending field, as it is written in code.

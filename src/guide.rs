@@ -9,6 +9,12 @@ pub mod backpressure {}
 #[doc = include_str!("guide/lifecycle.md")]
 pub mod lifecycle {}
 
+#[doc = include_str!("guide/compression.md")]
+pub mod compression {}
+
+#[doc = include_str!("guide/observability.md")]
+pub mod observability {}
+
 #[doc = include_str!("guide/embedding.md")]
 pub mod embedding {}
 

@@ -35,6 +35,8 @@
 //! | [backpressure](guide::backpressure) | what happens when a client reads more slowly than it is written to |
 //! | [lifecycle](guide::lifecycle) | hooks, probes, closing, draining, shutting down |
 //! | [cluster](guide::cluster) | several hubs as one: message buses, what may be lost, who else is there |
+//! | [compression](guide::compression) | permessage-deflate: when it pays, what it costs (feature `deflate`) |
+//! | [observability](guide::observability) | counts, scrapes, traces, logs: what an operator sees |
 //! | [embedding](guide::embedding) | the hub inside a program that has other work: listeners, threads, stacks, memory |
 //! | dashboard | what an operator sees and can do; with the feature `dashboard` |
 //! | [seeds](guide::seeds) | for users of five Go packages: every public name there, and what stands for it here |
@@ -66,8 +68,8 @@
 //!                       publishes them as envelopes, one delivers what other nodes publish
 //! ```
 //!
-//! These are also the modules of the source, in the order in which it is best read; `config`, `error`, `metrics` and
-//! `log_limit` are used all along the way.
+//! These are also the modules of the source, in the order in which it is best read; `config`, `error`, `metrics`, `trace`,
+//! `client_id` and `log_limit` are used all along the way.
 //!
 //! # What always holds
 //!
@@ -88,24 +90,30 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
-//! | `dashboard` | no | `Server::dashboard`: a page for operators, with live figures, traces and actions |
+//! | `deflate` | off | permessage-deflate: compressed messages, see the guide to [compression](guide::compression) |
+//! | `prometheus` | off | `PrometheusMetrics`: counts in a registry, see the guide to [observability](guide::observability) |
+//! | `redis` | off | `RedisAdapter`: clusters over Redis or Valkey |
+//! | `redis-tls` | off | the same over TLS, with the system's root certificates |
+//! | `nats` | off | `NatsAdapter`: clusters over NATS, with or without TLS |
+//! | `dashboard` | off | `Server::dashboard`: a page for operators, with live figures, traces and actions |
 //!
-//! No async runtime is among the dependencies.
+//! No async runtime is among the dependencies, except with `nats`: its client runs on a thread of its own.
 //!
 //! # Logging
 //!
 //! Through the `log` crate. Queries, headers and message contents are never logged at `info` or above. Refused upgrades,
-//! bad requests and failures to accept write at most ten records a second each, and then how many were left out.
+//! bad requests and failures to accept write at most ten records a second each, and then how many were left out. At `debug`
+//! every record of a connection's life bears its id: see [observability](guide::observability#logs).
 //!
 //! | target | error | warn | info | debug |
 //! | --- | --- | --- | --- | --- |
-//! | `wshub::server` | a handler of plain HTTP panicked | accepting failed, no thread, too many handshakes | bad requests | |
-//! | `wshub::upgrade` | | | refused upgrades | |
-//! | `wshub::conn` | a bug in this crate | slow consumers closed | | connects, ends and why, errors of handlers |
+//! | `wshub::server` | a handler of plain HTTP panicked | accepting failed, no thread, too many handshakes | bad requests | peers accepted, plain HTTP answered |
+//! | `wshub::upgrade` | | | refused upgrades | a peer gets its id |
+//! | `wshub::conn` | a bug in this crate | slow consumers closed | | connects, closes, ends and why, errors of handlers, the rate exceeded |
 //! | `wshub::middleware` | a handler panicked (`Recovery`) | | | every message (`Logging`), never its content |
 //! | `wshub::cluster` | an adapter panicked | the bus failed, messages lost, no envelope | state, nodes | attempts, counts |
 //! | `wshub::dashboard` | | no thread to feed it, a drain that did not end | actions, wrong passwords | |
-//! | `wshub::hub` | a hook or handler panicked | connections cut at a deadline | drain, shutdown | joins, leaves |
+//! | `wshub::hub` | a hook or handler panicked | connections cut at a deadline | drain, shutdown | joins, leaves, users set |
 //!
 //! # Platforms, Rust versions, compatibility
 //!
@@ -168,6 +176,10 @@ mod client_id;
 mod log_limit;
 
 pub use client_id::ClientId;
+#[cfg(feature = "nats")]
+pub use cluster::NatsAdapter;
+#[cfg(feature = "redis")]
+pub use cluster::RedisAdapter;
 pub use cluster::{
     Adapter, AdapterError, AdapterState, Cluster, ClusterNode, Envelope, EnvelopeError, EnvelopeEvent, EnvelopeKind,
     Inbox, MemoryAdapter, MemoryBus, Presence, Recipient,
@@ -195,5 +207,7 @@ pub use outbox::Cork;
 #[cfg(feature = "prometheus")]
 pub use prometheus;
 pub use server::{Endpoint, EndpointInfo, EndpointKind, Listener, Request, Server, ServerHandle, ServerLoad};
+#[cfg(feature = "tls")]
+pub use transport::Tls;
 pub use transport::Transport;
 pub use ws::{MessageKind, close_code};

@@ -52,6 +52,12 @@ pub trait Middleware: Send + Sync {
     ///
     /// Whatever the middleware makes of the result of what stands further in.
     fn handle(&self, client: &Client, message: &Message, next: Next<'_>) -> HandlerResult;
+
+    /// What [traces](crate::trace) call it; asked once, when it is added to a chain. Default: the name of its type, without
+    /// path and parameters; `closure` for closures.
+    fn name(&self) -> &'static str {
+        short_name::<Self>()
+    }
 }
 
 impl<F: Fn(&Client, &Message, Next<'_>) -> HandlerResult + Send + Sync> Middleware for F {
@@ -75,10 +81,10 @@ impl Next<'_> {
     /// What stands further in has failed.
     pub fn run(self, client: &Client, message: &Message) -> HandlerResult {
         let Some((first, rest)) = self.rest.split_first() else {
-            let _span = trace::begin_span(SpanKind::Handler, || "handler".into());
+            let _span = trace::begin_span(|| (SpanKind::Handler, "handler".into()));
             return (self.handler)(client, message);
         };
-        let _span = trace::begin_span(SpanKind::Middleware, || first.name.clone());
+        let _span = trace::begin_span(|| (SpanKind::Middleware, first.name.clone()));
         first.middleware.handle(client, message, Next { rest, ..self })
     }
 }
@@ -97,7 +103,7 @@ struct Link {
 }
 
 /// The last part of a type's path, without its parameters: `Logging`. Closures have none.
-fn short_name<M>() -> &'static str {
+fn short_name<M: ?Sized>() -> &'static str {
     let path = std::any::type_name::<M>();
     let path = path.split('<').next().unwrap_or(path);
     match path.rsplit("::").next() {
@@ -119,13 +125,12 @@ impl Chain {
         Self { middleware: Vec::new(), handler: Box::new(handler) }
     }
 
-    /// Adds middleware inside all that has been added before: the first is the outermost. [Traces](crate::trace) call
-    /// it by the name of its type, a closure `closure`.
-    pub fn wrap<M: Middleware + 'static>(self, middleware: M) -> Self {
-        self.wrap_named(short_name::<M>(), middleware)
+    /// Adds middleware inside all that has been added before: the first is the outermost.
+    pub fn wrap(self, middleware: impl Middleware + 'static) -> Self {
+        self.wrap_named(middleware.name(), middleware)
     }
 
-    /// As [`wrap`](Chain::wrap), with the name that traces call it by.
+    /// As [`wrap`](Chain::wrap), with another name for [traces](crate::trace).
     pub fn wrap_named(mut self, name: impl Into<Cow<'static, str>>, middleware: impl Middleware + 'static) -> Self {
         self.middleware.push(Link { name: name.into(), middleware: Box::new(middleware) });
         self
@@ -229,5 +234,9 @@ impl fmt::Debug for RecordMetrics {
 impl Middleware for Box<dyn Middleware> {
     fn handle(&self, client: &Client, message: &Message, next: Next<'_>) -> HandlerResult {
         (**self).handle(client, message, next)
+    }
+
+    fn name(&self) -> &'static str {
+        (**self).name()
     }
 }

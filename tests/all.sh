@@ -1,7 +1,8 @@
 #!/bin/bash
-# Installs what the tests need and runs them all. The last line says how many passed and failed.
+# Installs what the tests need and runs them all. The last line says how many passed and failed. With --compression the
+# Autobahn suite runs its sections 12 and 13 as well, a quarter of an hour.
 #
-# Needs Rust; redis-server and nats-server for the cluster tests; Node.js with npm, and Chromium for the browser tests;
+# Needs Rust; redis-server, nats-server and openssl for the cluster tests; Node.js with npm, and Chromium for the browser tests;
 # Python 3 and Node.js for the tests of the protocols. As root on Debian and its relatives the missing packages are
 # installed; otherwise their names are printed. CHROMIUM names another browser than /usr/bin/chromium.
 set -euo pipefail
@@ -74,10 +75,14 @@ peers() {
 PATH=$PATH:/usr/sbin
 need redis-server redis-server || true
 need nats-server nats-server || true
+# The certificate of one of them.
+need openssl openssl || true
 
+# The tests start its processes, and with --all-targets it is built as a test only.
+run "the example of clusters" timeout 1200 cargo build --locked --all-features --example cluster
 run "unit and integration tests, examples" \
-    timeout 480 cargo test --locked --all-features --all-targets --no-fail-fast
-run "code in the documentation" timeout 240 cargo test --locked --all-features --doc
+    timeout 1500 cargo test --locked --all-features --all-targets --no-fail-fast
+run "code in the documentation" timeout 600 cargo test --locked --all-features --doc
 for page in chat feed; do
     run "the page of the $page example in a browser" browser "$page"
 done
@@ -85,6 +90,9 @@ run "the dashboard of the chat example in a browser" browser chat dashboard
 run "the examples of the protocols with clients in Python and Node.js" peers
 if [ -x tests/autobahn.sh ]; then
     run "the Autobahn conformance suite" timeout 300 tests/autobahn.sh
+    if [ "${1:-}" = --compression ]; then
+        run "the Autobahn conformance suite, compression" timeout 3000 tests/autobahn.sh --compression
+    fi
 fi
 
 printf '\n%d passed, %d failed\n' "$passed" "$failed"

@@ -235,7 +235,8 @@ fn two_hubs_share_a_registry_of_the_programs_own() {
     let _clients =
         [accept(&hubs[0], Link::Unix, "/"), accept(&hubs[1], Link::Unix, "/"), accept(&hubs[1], Link::Unix, "/")];
     let read = || Page::read(&metrics[0].text(&Gauges::new()).unwrap());
-    eventually("all are counted", || read().samples["wshub_connections_total{hub=\"b\"}"] > 1.5);
+    let connected = |hub: &str| read().get(&format!("wshub_connections_active{{hub=\"{hub}\"}}"));
+    eventually("all are counted", || connected("a") > 0.5 && connected("b") > 1.5);
     let page = read();
     page.expect(&[
         ("connections_active{hub=\"a\"}", 1),

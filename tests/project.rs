@@ -172,20 +172,30 @@ fn cargo_tree(more: &[&str]) -> Output {
     command.args(more).output().unwrap()
 }
 
-#[test]
-fn the_default_build_has_no_async_runtime() {
-    let mut output = cargo_tree(&["--offline"]);
+/// The crates that a build with these features consists of.
+fn crates(features: &str) -> BTreeSet<String> {
+    let mut output = cargo_tree(&["--offline", "--features", features]);
     if !output.status.success() {
         // Offline, cargo refuses when crates of other platforms have never been downloaded.
-        output = cargo_tree(&[]);
+        output = cargo_tree(&["--features", features]);
     }
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let tree = String::from_utf8(output.stdout).unwrap();
-    let crates: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
-    assert!(crates.contains("wshub") && crates.contains("tungstenite"), "not our tree: {tree}");
+    tree.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn no_build_has_an_async_runtime_that_did_not_ask_for_it() {
     let runtimes = ["tokio", "mio", "async-std", "smol", "async-io", "polling", "futures-executor"];
-    let found: Vec<_> = runtimes.iter().filter(|name| crates.contains(*name)).collect();
-    assert!(found.is_empty(), "{found:?} in {tree}");
+    for (features, expected) in
+        [("", "tungstenite"), ("prometheus", "prometheus"), ("redis", "redis"), ("redis-tls", "rustls")]
+    {
+        let crates = crates(features);
+        assert!(crates.contains("wshub") && crates.contains(expected), "not our tree: {crates:?}");
+        let found: Vec<_> = runtimes.iter().filter(|name| crates.contains(**name)).collect();
+        assert!(found.is_empty(), "{features}: {found:?} in {crates:?}");
+    }
+    assert!(crates("nats").contains("tokio"), "this would not find one");
 }
 
 #[test]

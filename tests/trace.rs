@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use common::{BINARY, PATIENCE, TestServer, WsClient};
 use wshub::middleware::{Chain, Recovery};
+use wshub::protocol::events::Events;
 use wshub::router::Router;
 use wshub::trace::{MAX_SPANS, NoTrace, Outcome, Sampling, SpanKind, Subscription, Trace, Tracer, span};
 use wshub::{Client, ErrorType, HandlerError, HandlerResult, Hub, HubBuilder, Limits, Message, RatePolicy, Target};
@@ -195,6 +196,17 @@ fn upgrades_pings_and_closes_have_no_trace() {
     socket.close();
     server.hub.drain(PATIENCE).unwrap();
     assert_eq!(heard.try_iter().count(), 0);
+}
+
+#[test]
+fn protocols_name_their_events_and_middleware_itself() {
+    let (server, heard) = traced_by(Tracer::new(0), Events::new().wrap(Recovery).install(Hub::builder()));
+    let mut socket = server.connect();
+    socket.text();
+    socket.send_text(r#"{"type":"ping"}"#);
+    let trace = next(&heard);
+    assert_eq!(trace.event.as_deref(), Some("ping"));
+    assert_eq!(outline(&trace), ["on_message", "  Recovery", "    handler", "      send"]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Open the address in two browser windows and talk. The page is `page.html`; the JSON that it speaks, the rules for
 //! names and the histories are in `model.rs`; here is how they meet the hub. Probes: `/healthz`, `/readyz`, `/metrics`;
 //! `/endpoints` says what there is to connect to. `/admin` is the operator's dashboard: user `admin`, the password of
-//! `--admin-password`, or one that is made up and printed.
+//! `--admin-password`, or one that is made up and printed. `--tls CERT KEY` names two PEM files.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let endpoint = Endpoint::new("/ws", &hub).description("The chat of the page").tag("protocol", "chat JSON");
     let dashboard = Dashboard::new(&hub).title("chat").metrics(shown).tracer(tracer);
     let dashboard = dashboard.name_clients(|client| client.metadata("name").as_deref().cloned());
-    let server = Server::bind(common::option("addr", "127.0.0.1:8080"))?.mount(endpoint).metrics(metrics);
+    let server = Server::on(common::listener("127.0.0.1:8080")?).mount(endpoint).metrics(metrics);
     let gauges = Gauges::new().hub(&hub).server(&server);
     let endpoints = Response::json(200, server.endpoints());
     let server = server

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use wshub::{Request, Response, Server};
+use wshub::{Listener, Request, Response, Server, Tls};
 
 /// The value of `--NAME VALUE` or `--NAME=VALUE`, or the default. Exits with a hint when the value is missing.
 pub(crate) fn option(name: &str, default: &str) -> String {
@@ -26,6 +26,23 @@ pub(crate) fn option_or_none(name: &str) -> Option<String> {
         }
     }
     None
+}
+
+/// The TLS of `--tls CERT KEY`, two PEM files. Exits with a hint when they are no good.
+pub(crate) fn tls() -> Option<Tls> {
+    let mut args = std::env::args().skip_while(|arg| arg != "--tls").skip(1);
+    let chain = option_or_none("tls")?;
+    let key = args.nth(1).unwrap_or_else(|| fail("--tls needs two files, the certificate's and the key's"));
+    Some(Tls::from_pem_files(&chain, &key).unwrap_or_else(|error| fail(&format!("--tls: {error}"))))
+}
+
+/// The listener of `--addr`, by default at `default`, with the TLS of `--tls`.
+pub(crate) fn listener(default: &str) -> std::io::Result<Listener> {
+    let listener = Listener::tcp(option("addr", default))?;
+    Ok(match tls() {
+        Some(tls) => listener.tls(&tls),
+        None => listener,
+    })
 }
 
 /// Whether `--NAME` is given.

@@ -5,12 +5,13 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::Serialize;
 
 /// A message bus that carries envelopes between the nodes of a cluster. It never sees a client.
 ///
-/// An adapter moves bytes and says when it cannot. Everything else is done for it: `publish` and `connect` are only
-/// called on the thread `wshub-publish`, one call at a time, and `subscribe` on the thread `wshub-subscribe`; after an
+/// An adapter moves bytes and says when it cannot. Everything else is done for it: `connect` and the publishing methods are
+/// only called on the thread `wshub-publish`, one call at a time, and `subscribe` on the thread `wshub-subscribe`; after an
 /// error they are called again, with backoff. A panic in any of them is caught and treated as an error.
 ///
 /// The bus must give every subscriber the envelopes of one publisher in the order in which they were published. It may
@@ -33,6 +34,24 @@ pub trait Adapter: Send + Sync + 'static {
     ///
     /// The envelope is lost then: it is not tried again, because it may have been published all the same.
     fn publish(&self, envelope: &[u8]) -> Result<(), AdapterError>;
+
+    /// Publishes several encoded envelopes in their order, for instance in one write: what has come together is handed over
+    /// together, at least one, at most some hundred, and about 256 KiB unless a single message is larger. Gives one result
+    /// for each envelope that may have been published, in the same order. Those behind have not been tried, and are
+    /// published later. May block for a bounded time.
+    ///
+    /// A failed envelope is lost, as in [`publish`](Adapter::publish). After an [`AdapterError::Unavailable`], `connect`
+    /// is called before anything else is published. The default calls `publish` for each, up to that.
+    fn publish_all(&self, envelopes: &[Bytes]) -> Vec<Result<(), AdapterError>> {
+        let mut results = Vec::with_capacity(envelopes.len());
+        for envelope in envelopes {
+            results.push(self.publish(envelope));
+            if matches!(results.last(), Some(Err(AdapterError::Unavailable(_)))) {
+                break;
+            }
+        }
+        results
+    }
 
     /// Subscribes, says [`Inbox::subscribed`] once every envelope published from then on will come, and hands each of
     /// them to [`Inbox::receive`], until it fails or [`close`](Adapter::close) is called. Blocks as long.

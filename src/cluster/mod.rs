@@ -9,13 +9,18 @@
 
 mod adapter;
 mod backoff;
+mod batch;
 mod envelope;
 mod fields;
 mod gojson;
 mod memory;
+#[cfg(feature = "nats")]
+mod nats;
 mod presence;
 mod publisher;
 mod queue;
+#[cfg(feature = "redis")]
+mod redis;
 mod settings;
 mod shared;
 mod state;
@@ -32,7 +37,11 @@ pub use adapter::{Adapter, AdapterError, AdapterState, Inbox};
 pub use envelope::{Envelope, EnvelopeError, EnvelopeKind};
 pub use fields::{EnvelopeEvent, Presence, Recipient};
 pub use memory::{MemoryAdapter, MemoryBus};
+#[cfg(feature = "nats")]
+pub use nats::NatsAdapter;
 pub use presence::ClusterNode;
+#[cfg(feature = "redis")]
+pub use redis::RedisAdapter;
 pub use settings::Cluster;
 
 pub(crate) use presence::Counts;
@@ -46,8 +55,9 @@ use shared::Shared;
 /// How long the publisher may take to publish what waits when the link ends; and then how long both threads may take to
 /// come back from the adapter before they are left behind.
 const FLUSH: Duration = Duration::from_secs(1);
-/// Stack of the two threads, in bytes. They run the adapter, and the application's metrics and hooks.
-const STACK: usize = 512 * 1024;
+/// Stack of the two threads, in bytes; only what is used takes memory. They run the adapter, the application's metrics and
+/// hooks. A broker's client that reads nested answers by recursion can need more than 1 MiB for a hundred levels.
+const STACK: usize = 4 * 1024 * 1024;
 
 /// A hub's link to the bus: a queue, a table of nodes, two threads. It ends when it is stopped or dropped.
 pub(crate) struct Link {

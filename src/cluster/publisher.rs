@@ -4,12 +4,15 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
+
 use super::adapter::AdapterError;
 use super::backoff::Backoff;
+use super::batch::{Batch, MAX_BYTES, MAX_MESSAGES, Outcome};
 use super::envelope::Envelope;
 use super::fields::Presence;
 use super::presence::Counts;
-use super::queue::Outgoing;
+use super::queue::Waiting;
 use super::shared::{Desk, Shared};
 use super::state::Half;
 use crate::log_limit::LogLimit;
@@ -46,7 +49,7 @@ struct Pulse {
 
 enum Step {
     Connect,
-    Publish(Outgoing),
+    Publish(Vec<Waiting>),
     Beat { wanted: bool },
     Late(usize),
     End,
@@ -66,7 +69,7 @@ impl Publisher {
         loop {
             match self.next() {
                 Step::Connect => self.connect(),
-                Step::Publish(outgoing) => self.publish(outgoing),
+                Step::Publish(waiting) => self.publish(waiting),
                 Step::Beat { wanted } => self.beat(wanted),
                 Step::Late(count) => self.lose(count, "they have waited too long"),
                 Step::End => break,
@@ -125,10 +128,8 @@ impl Publisher {
             desk.beat = desk.beat && !wanted;
             return Break(Step::Beat { wanted });
         }
-        match desk.queue.pop() {
-            Some(outgoing) => Break(Step::Publish(outgoing)),
-            None => Continue(due),
-        }
+        let waiting = desk.queue.take(MAX_MESSAGES, MAX_BYTES);
+        if waiting.is_empty() { Continue(due) } else { Break(Step::Publish(waiting)) }
     }
 
     fn connect(&mut self) {
@@ -153,43 +154,63 @@ impl Publisher {
         self.shared.report(Half::Publish, Err(error));
     }
 
-    fn publish(&mut self, outgoing: Outgoing) {
-        if outgoing.message.len() > self.shared.settings.max_envelope {
-            return self.lose(1, "one is larger than an envelope may be");
+    fn publish(&mut self, waiting: Vec<Waiting>) {
+        let settings = &self.shared.settings;
+        let (batch, too_large) = Batch::encode(waiting, &settings.node_id, settings.max_envelope);
+        if too_large > 0 {
+            self.lose(too_large, "larger than an envelope may be");
         }
-        let shared = Arc::clone(&self.shared);
-        for envelope in outgoing.envelopes(&shared.settings.node_id) {
-            let bytes = envelope.encode();
-            if bytes.len() > shared.settings.max_envelope {
-                return self.lose(1, "one is larger than an envelope may be");
-            }
-            if !self.put(&bytes) {
-                return self.lose(1, "publishing failed");
-            }
+        let outcome = match self.put(batch.envelopes()) {
+            Some(results) => batch.settle(&results),
+            None => Outcome { lost: batch.len(), ..Outcome::default() },
+        };
+        (0..outcome.published).for_each(|_| self.shared.node.count(&|m| m.increment_adapter_published()));
+        if outcome.lost > 0 {
+            self.lose(outcome.lost, "publishing failed");
         }
-        shared.node.count(&|m| m.increment_adapter_published());
+        if !outcome.untried.is_empty() {
+            self.shared.desk.lock().queue.put_back(outcome.untried);
+        }
     }
 
-    /// Hands bytes to the adapter; whether it took them.
-    fn put(&mut self, bytes: &[u8]) -> bool {
-        match self.shared.call(|| self.shared.settings.adapter.publish(bytes)) {
-            Ok(()) => {
-                self.is_proven = true;
-                self.backoff.reset();
-                true
+    /// Hands envelopes to the adapter; what it says of each, or `None` if it panicked.
+    fn put(&mut self, envelopes: &[Bytes]) -> Option<Vec<Result<(), AdapterError>>> {
+        if envelopes.is_empty() {
+            return Some(Vec::new());
+        }
+        match self.shared.call(|| Ok(self.shared.settings.adapter.publish_all(envelopes))) {
+            Ok(results) => {
+                self.judge(&results);
+                Some(results)
             }
-            Err(AdapterError::Rejected(why)) => {
-                static REJECTED: LogLimit = LogLimit::seldom();
-                self.shared.count_error(ErrorType::AdapterPublish);
-                if let Some(suppressed) = REJECTED.pass() {
-                    log::warn!(target: "wshub::cluster", "the bus refused: {why} ({suppressed} more not logged)");
+            Err(panicked) => {
+                self.fail(&panicked);
+                None
+            }
+        }
+    }
+
+    /// Notes what results say of the connection.
+    fn judge(&mut self, results: &[Result<(), AdapterError>]) {
+        static REJECTED: LogLimit = LogLimit::seldom();
+        for result in results {
+            match result {
+                Ok(()) => {
+                    self.is_proven = true;
+                    self.backoff.reset();
                 }
-                false
+                Err(AdapterError::Rejected(why)) => {
+                    self.shared.count_error(ErrorType::AdapterPublish);
+                    if let Some(suppressed) = REJECTED.pass() {
+                        log::warn!(target: "wshub::cluster", "the bus refused: {why} ({suppressed} more not logged)");
+                    }
+                }
+                // The others behind it have failed for the same reason.
+                Err(error) => return self.fail(error),
             }
-            Err(error) => {
-                self.fail(&error);
-                false
-            }
+        }
+        if results.is_empty() {
+            self.fail(&AdapterError::unavailable("nothing was tried"));
         }
     }
 
@@ -213,14 +234,14 @@ impl Publisher {
         }
         let presence = presence(&self.shared.settings.node_id, &counts, false);
         pulse.last = Some((now, counts));
-        self.put(&Envelope::presence(&presence).encode());
+        self.put(&[Envelope::presence(&presence).encode().into()]);
     }
 
     fn say_farewell(&mut self) {
         let has_beaten = self.pulse.as_ref().is_some_and(|p| p.last.is_some());
         if has_beaten && self.is_up {
             let presence = presence(&self.shared.settings.node_id, &Counts::default(), true);
-            self.put(&Envelope::presence(&presence).encode());
+            self.put(&[Envelope::presence(&presence).encode().into()]);
         }
     }
 }

@@ -19,11 +19,10 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     /// One envelope for each recipient, each made when it is asked for. Where there are several, the first tells nodes
     /// that understand it the whole union, and the others are for those that do not.
-    pub(super) fn envelopes(self, node_id: &str) -> impl Iterator<Item = Envelope> {
+    pub(super) fn envelopes(&self, node_id: &str) -> impl Iterator<Item = Envelope> {
         let union = if self.to.len() > 1 { self.to.clone() } else { Vec::new() };
-        let Self { to, except, message } = self;
-        let envelope = move |to: &Recipient| Envelope::message(node_id, to, except.clone(), &message);
-        let mut envelopes = (0..to.len()).filter_map(move |at| envelope(&to[at]));
+        let envelope = move |to| Envelope::message(node_id, to, self.except.clone(), &self.message);
+        let mut envelopes = self.to.iter().filter_map(envelope);
         let first = envelopes.next().map(|first| Envelope { union, ..first });
         first.into_iter().chain(envelopes.map(|rest| Envelope { part: true, ..rest }))
     }
@@ -39,11 +38,12 @@ impl Outgoing {
     }
 }
 
+/// A message in the queue, or taken out of it.
 #[derive(Debug)]
-struct Waiting {
+pub(super) struct Waiting {
     since: Instant,
     size: usize,
-    outgoing: Outgoing,
+    pub(super) outgoing: Outgoing,
 }
 
 #[derive(Debug)]
@@ -71,14 +71,35 @@ impl Queue {
         true
     }
 
-    pub(super) fn pop(&mut self) -> Option<Outgoing> {
+    fn pop(&mut self) -> Option<Waiting> {
         let first = self.waiting.pop_front()?;
         self.bytes -= first.size;
         if self.waiting.is_empty() {
             // After a crowd has waited, its memory goes too.
             self.waiting.shrink_to(64);
         }
-        Some(first.outgoing)
+        Some(first)
+    }
+
+    /// Takes the first messages: at most so many, of at most so many bytes together, but one in any case. Empty only if
+    /// nothing waits.
+    pub(super) fn take(&mut self, messages: usize, bytes: usize) -> Vec<Waiting> {
+        let mut taken: Vec<Waiting> = self.pop().into_iter().collect();
+        let mut sum = taken.iter().map(|w| w.size).sum::<usize>();
+        while taken.len() < messages && self.waiting.front().is_some_and(|next| sum + next.size <= bytes) {
+            let Some(next) = self.pop() else { break };
+            sum += next.size;
+            taken.push(next);
+        }
+        taken
+    }
+
+    /// Puts messages back that were taken and not tried. They may go beyond what fits: others were accepted meanwhile.
+    pub(super) fn put_back(&mut self, taken: Vec<Waiting>) {
+        for waiting in taken.into_iter().rev() {
+            self.bytes += waiting.size;
+            self.waiting.push_front(waiting);
+        }
     }
 
     /// Forgets what has waited for longer than `age`; how many.
@@ -116,12 +137,31 @@ mod tests {
         let mut queue = Queue::new(3, 10_000);
         assert!(queue.push(outgoing(20_000), now), "into an empty queue");
         assert!(!queue.push(outgoing(0), now));
-        assert_eq!(queue.pop().map(|o| o.message.len()), Some(20_000));
+        assert_eq!(queue.pop().map(|w| w.outgoing.message.len()), Some(20_000));
         assert!((1..=3).all(|n| queue.push(outgoing(n), now + second * 2)));
         assert!(!queue.push(outgoing(4), now), "three messages");
         assert_eq!((queue.oldest(), queue.drop_late(now + second * 3, second)), (Some(now + second * 2), 0));
         assert_eq!(queue.drop_late(now + second * 4, second), 3);
         assert_eq!((queue.bytes, queue.len(), queue.oldest()), (0, 0, None));
+    }
+
+    #[test]
+    fn taken_in_order_and_put_back_in_order() {
+        let now = Instant::now();
+        let mut queue = Queue::new(10, 100_000);
+        assert!([10_000, 1, 2, 10_000, 3].iter().all(|n| queue.push(outgoing(*n), now)));
+        let lens = |taken: &[Waiting]| taken.iter().map(|w| w.outgoing.message.len()).collect::<Vec<_>>();
+        let bytes = queue.bytes;
+        assert_eq!(lens(&queue.take(4, 5000)), [10_000], "one in any case");
+        let two = queue.take(2, 5000);
+        assert_eq!(lens(&two), [1, 2]);
+        queue.put_back(two);
+        let rest = queue.take(10, 15_000);
+        assert_eq!((lens(&rest), queue.bytes), (vec![1, 2, 10_000, 3], 0));
+        queue.put_back(rest);
+        assert!(queue.push(outgoing(10_000), now));
+        assert_eq!((queue.bytes, queue.len()), (bytes, 5));
+        assert_eq!(queue.take(3, 5000).len() + queue.take(0, 0).len(), 3);
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Shared {
     }
 
     /// Calls the adapter. A panic in it is an error like others.
-    pub(super) fn call(&self, code: impl FnOnce() -> Result<(), AdapterError>) -> Result<(), AdapterError> {
+    pub(super) fn call<T>(&self, code: impl FnOnce() -> Result<T, AdapterError>) -> Result<T, AdapterError> {
         catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|_| {
             log::error!(target: "wshub::cluster", "the adapter panicked");
             self.count_error(ErrorType::Panic);

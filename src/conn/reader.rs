@@ -243,6 +243,7 @@ impl<'a> Reader<'a> {
     fn refuse_rate(&self, message: &Message) {
         let hub = self.client.hub();
         hub.count_error(ErrorType::RateLimitExceeded);
+        log::debug!(target: "wshub::conn", "{} over the message rate", self.client.id());
         trace::note_error(ErrorType::RateLimitExceeded, || "rate limit exceeded".into());
         hub.run_message_hook(&hub.hooks().on_rate_limited, "on_rate_limited", self.client, message);
         if hub.limits().rate_policy == RatePolicy::Close {

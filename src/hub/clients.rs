@@ -213,6 +213,7 @@ impl Hub {
                 turns[0] = self.remove_user(&mut users, &old, client);
             }
         }
+        log::debug!(target: "wshub::hub", "{} is now of user {user:?}", client.id());
         for turn in turns {
             self.run_turns(turn);
         }

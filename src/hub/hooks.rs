@@ -66,7 +66,6 @@ impl std::fmt::Debug for Hooks {
     }
 }
 
-#[inline]
 fn span_kind(what: &str) -> SpanKind {
     if what.ends_with("on_message") { SpanKind::Handler } else { SpanKind::Hook }
 }
@@ -85,7 +84,7 @@ impl Hub {
         code: impl FnOnce() -> T,
     ) -> Option<T> {
         assert_no_lock_held();
-        let _span = trace::begin_span(span_kind(what), || what.into());
+        let _span = trace::begin_span(|| (span_kind(what), what.into()));
         let result = catch_unwind(AssertUnwindSafe(code));
         if result.is_err() {
             let id = client.map(|c| c.id().to_string()).unwrap_or_default();

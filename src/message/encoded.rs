@@ -21,9 +21,18 @@ pub(crate) enum WireFormat {
     EventStream,
 }
 
-/// Bits of a deflate window, 9 to 15.
+/// Bits of a deflate window. An enumeration, so that a format is one byte: it stands among what every send reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Window(u8);
+#[cfg_attr(not(feature = "deflate"), allow(dead_code, reason = "never agreed on then"))]
+pub(crate) enum Window {
+    Bits9,
+    Bits10,
+    Bits11,
+    Bits12,
+    Bits13,
+    Bits14,
+    Bits15,
+}
 
 /// What messages are compressed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -35,17 +44,17 @@ pub(crate) struct Compressed {
 }
 
 impl Window {
-    const NARROWEST: u8 = 9;
-    const COUNT: usize = 7;
+    const ALL: [Self; 7] =
+        [Self::Bits9, Self::Bits10, Self::Bits11, Self::Bits12, Self::Bits13, Self::Bits14, Self::Bits15];
 
     /// The nearest that there is.
-    #[cfg_attr(not(feature = "deflate"), allow(dead_code, reason = "nothing is compressed then"))]
+    #[cfg_attr(not(feature = "deflate"), allow(dead_code, reason = "never agreed on then"))]
     pub(crate) fn of_bits(bits: u8) -> Self {
-        Self(bits.clamp(Self::NARROWEST, 15))
+        Self::ALL[usize::from(bits.clamp(9, 15)) - 9]
     }
 
-    fn index(self) -> usize {
-        usize::from(self.0 - Self::NARROWEST)
+    fn bits(self) -> u8 {
+        9 + self as u8
     }
 }
 
@@ -95,7 +104,7 @@ impl Encoded {
         if message.len() < compressed.min_size {
             return None;
         }
-        let frame = ws::encode_compressed(message.kind, &message.payload, compressed.level, window.0)?;
+        let frame = ws::encode_compressed(message.kind, &message.payload, compressed.level, window.bits())?;
         Some(Self(Arc::new(Wire { bytes: Bytes::from(frame), source: Source::Message(message.clone()) })))
     }
 
@@ -149,13 +158,13 @@ pub(crate) struct Encodings<'a> {
     message: &'a Message,
     compressed: Compressed,
     frame: OnceCell<Encoded>,
-    deflated: [OnceCell<Encoded>; Window::COUNT],
+    deflated: [OnceCell<Encoded>; Window::ALL.len()],
     event: OnceCell<Option<Encoded>>,
 }
 
 impl<'a> Encodings<'a> {
     pub(crate) const fn of(message: &'a Message, compressed: Compressed) -> Self {
-        let deflated = [const { OnceCell::new() }; Window::COUNT];
+        let deflated = [const { OnceCell::new() }; Window::ALL.len()];
         Self { message, compressed, frame: OnceCell::new(), deflated, event: OnceCell::new() }
     }
 
@@ -164,7 +173,7 @@ impl<'a> Encodings<'a> {
     pub(crate) fn get(&self, format: WireFormat) -> Option<&Encoded> {
         match format {
             WireFormat::WebSocket => Some(self.plain()),
-            WireFormat::Deflate(window) => Some(self.deflated[window.index()].get_or_init(|| {
+            WireFormat::Deflate(window) => Some(self.deflated[window as usize].get_or_init(|| {
                 let deflated = Encoded::deflated(self.message, window, self.compressed);
                 deflated.unwrap_or_else(|| self.plain().clone())
             })),
@@ -200,6 +209,13 @@ mod tests {
         assert_eq!(encoded.payload(), b"a\nb");
         assert_eq!(encoded.wire(), b"id: 7\ndata: a\ndata: b\n\n");
         assert!(Encoded::new(&Message::binary(vec![1]), WireFormat::EventStream, Compressed::default()).is_none());
+    }
+
+    #[test]
+    fn windows_have_their_bits() {
+        assert_eq!(Window::ALL.map(Window::bits), [9, 10, 11, 12, 13, 14, 15]);
+        assert_eq!([0, 9, 12, 15, 99].map(|bits| Window::of_bits(bits).bits()), [9, 9, 12, 15, 15]);
+        assert_eq!(size_of::<WireFormat>(), 1);
     }
 
     #[test]

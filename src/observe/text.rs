@@ -110,6 +110,6 @@ mod tests {
         let text = metrics.prometheus_text(&Gauges::new());
         assert!(text.contains("\nwshub_errors_total{type=\"a\\\"b\\\\c\\nd\"} 1\n"), "{text}");
         assert!(text.contains("\nwshub_errors_total{type=\"panic\"} 2\n"), "{text}");
-        assert!(!text.contains("queue"), "{text}");
+        assert!(!text.contains("queue_messages"), "{text}");
     }
 }

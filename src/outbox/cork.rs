@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Outbox;
 
@@ -15,15 +15,16 @@ thread_local! {
     static TOUCHED: RefCell<Touched> = const { RefCell::new(Touched { number: 0, list: Vec::new() }) };
 }
 
-/// Numbers corks, so that a client's mark tells whether this very cork has listed it. Relaxed: only unique.
-static NEXT: AtomicU64 = AtomicU64::new(1);
+/// Numbers corks, so that a client's mark tells whether this very cork has listed it. Relaxed: only unique, among those
+/// that live at one time.
+static NEXT: AtomicU32 = AtomicU32::new(1);
 
 /// Kept in the list's allocation between corks.
 const KEPT: usize = 1024;
 
 #[derive(Debug)]
 struct Touched {
-    number: u64,
+    number: u32,
     list: Vec<Arc<Outbox>>,
 }
 
@@ -41,7 +42,7 @@ pub struct Cork {
 impl Cork {
     pub(crate) fn new() -> Self {
         if DEPTH.replace(DEPTH.get() + 1) == 0 {
-            TOUCHED.with_borrow_mut(|t| t.number = NEXT.fetch_add(1, Ordering::Relaxed));
+            TOUCHED.with_borrow_mut(|t| t.number = next_number());
         }
         Self { this_thread: PhantomData }
     }
@@ -55,10 +56,19 @@ impl Drop for Cork {
         }
         let mut list = TOUCHED.with_borrow_mut(|t| std::mem::take(&mut t.list));
         for outbox in list.drain(..) {
+            outbox.unmark_corked();
             outbox.flush();
         }
         list.shrink_to(KEPT);
         TOUCHED.with_borrow_mut(|t| t.list = list);
+    }
+}
+
+/// Not 0, which is no cork's.
+fn next_number() -> u32 {
+    match NEXT.fetch_add(1, Ordering::Relaxed) {
+        0 => NEXT.fetch_add(1, Ordering::Relaxed),
+        number => number,
     }
 }
 

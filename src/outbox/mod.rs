@@ -110,16 +110,19 @@ pub(crate) struct Outbox {
     /// `controls` holds something. Set after the slot is filled, cleared before it is emptied.
     urgent: AtomicBool,
     format: WireFormat,
-    /// The cork that has listed this client last. Relaxed: a thread only compares it with what it wrote itself.
-    corked_by: AtomicU64,
-    /// Drops in a row. Relaxed: a count that nothing else depends on.
-    drops: AtomicU32,
+    /// `drops` is not 0. Set after it has been raised, cleared before it is; Relaxed: what depends on it is a count.
+    has_dropped: AtomicBool,
+    /// The cork that has listed this client and not flushed it yet; 0 = none. Relaxed: a thread only compares it with what
+    /// it wrote itself.
+    corked_by: AtomicU32,
     transport: Transport,
     queue: Queue,
     /// The right to write to the socket. A leaf lock: nothing but leaf locks is taken under it.
     socket: Mutex<Option<Box<Backlog>>>,
 
     settings: Arc<Config>,
+    /// Drops in a row. Relaxed: a count that nothing else depends on.
+    drops: AtomicU32,
     controls: Mutex<Controls>,
     writer: Writer,
     /// Where threads sleep until there is room in the queue or the phase moves.
@@ -136,6 +139,9 @@ struct Dropped {
     bytes: AtomicU64,
 }
 
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(std::mem::offset_of!(Outbox, settings) <= 64, "what a send reads fits on one cache line");
+
 impl Outbox {
     /// An outbox that holds everything back until [`open`](Self::open), when `first` goes before all else.
     #[inline(never)]
@@ -146,12 +152,13 @@ impl Outbox {
             phase: AtomicU8::new(phase::OPEN),
             urgent: AtomicBool::new(false),
             format,
-            corked_by: AtomicU64::new(0),
-            drops: AtomicU32::new(0),
+            has_dropped: AtomicBool::new(false),
+            corked_by: AtomicU32::new(0),
             transport,
             queue: Queue::new(),
             socket: Mutex::new(Some(Box::new(Backlog { batch, handed_over: true }))),
             settings,
+            drops: AtomicU32::new(0),
             controls: Mutex::default(),
             writer: Writer::default(),
             gate: Gate::default(),
@@ -292,7 +299,9 @@ impl Outbox {
 
     /// Counts a drop; returns how many there have been in a row.
     pub(crate) fn count_drop(&self) -> u32 {
-        self.drops.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+        let drops = self.drops.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        self.has_dropped.store(true, Ordering::Relaxed);
+        drops
     }
 
     /// Adds one message of this size on the wire to what the client has lost.
@@ -307,12 +316,17 @@ impl Outbox {
     }
 
     /// True if this is the first time that the cork lists this client.
-    fn mark_corked(&self, cork: u64) -> bool {
+    fn mark_corked(&self, cork: u32) -> bool {
         let new = self.corked_by.load(Ordering::Relaxed) != cork;
         if new {
             self.corked_by.store(cork, Ordering::Relaxed);
         }
         new
+    }
+
+    /// Before the cork flushes it: its mark does not outlive the cork, so numbers may be used again.
+    fn unmark_corked(&self) {
+        self.corked_by.store(0, Ordering::Relaxed);
     }
 
     fn enqueue(self: &Arc<Self>, frame: &Encoded, corked: bool) -> Sent {
@@ -387,7 +401,8 @@ impl Outbox {
 
     #[inline]
     fn reset_drops(&self) {
-        if self.drops.load(Ordering::Relaxed) != 0 {
+        if self.has_dropped.load(Ordering::Relaxed) {
+            self.has_dropped.store(false, Ordering::Relaxed);
             self.drops.store(0, Ordering::Relaxed);
         }
     }

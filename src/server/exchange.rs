@@ -1,5 +1,6 @@
 //! The first request of a connection: read it, within its limits, and give it to its route.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use crate::conn::{self, Opening};
 use crate::http::{HeadError, RequestHead, Response};
 use crate::log_limit::LogLimit;
 use crate::metrics::ErrorType;
-use crate::transport::{Transport, is_timeout};
+use crate::transport::{Peer, Transport, is_timeout};
 
 /// A read wakes up this often to see whether the server stops.
 const SLICE: Duration = Duration::from_millis(250);
@@ -42,15 +43,18 @@ impl Broken {
 
 /// Runs a connection from its first byte to its end. `slot` is its place among the handshakes.
 pub(super) fn serve(shared: &Arc<Shared>, transport: Transport, slot: Slot) {
+    log::debug!(target: "wshub::server", "{} accepted", Peer(transport.peer_addr()));
     let incoming = Incoming { shared, transport: &transport, deadline: deadline_after(shared.handshake_timeout) };
     match incoming.head() {
         Ok((head, rest)) => respond(shared, transport, slot, head, rest),
-        Err(Broken::Gone) => {}
+        Err(Broken::Gone) => {
+            log::debug!(target: "wshub::server", "{} gone without a request", Peer(transport.peer_addr()));
+        }
         Err(Broken::Answer(response)) => {
             shared.count_error(ErrorType::UpgradeFailed);
             if let Some(suppressed) = FAILURES.pass() {
-                let (peer, status) = (transport.peer_addr(), response.status());
-                log::info!(target: "wshub::server", "bad request from {peer:?}: {status} ({suppressed} more not logged)");
+                let (peer, status) = (Peer(transport.peer_addr()), response.status());
+                log::info!(target: "wshub::server", "bad request of {peer}: {status} ({suppressed} more not logged)");
             }
             transport.answer(&response.encode(true));
         }
@@ -62,12 +66,22 @@ fn respond(shared: &Arc<Shared>, transport: Transport, slot: Slot, mut head: Req
     match shared.routes.find(head.path()) {
         Some(Route::Clients(door)) => upgrade(door, transport, slot, head, &rest),
         Some(route) => {
-            let with_body = head.method() != "HEAD";
+            let (with_body, what) = (head.method() != "HEAD", told(&head));
             let response = plain(shared, &transport, route, head, rest);
-            transport.answer(&response.encode(with_body));
+            answer(&transport, &response, &what, with_body);
         }
-        None => transport.answer(&Response::text(404, "not found\n").encode(head.method() != "HEAD")),
+        None => answer(&transport, &Response::text(404, "not found\n"), &told(&head), head.method() != "HEAD"),
     }
+}
+
+/// What was asked for, if it is going to be logged.
+fn told(head: &RequestHead) -> String {
+    if log::log_enabled!(target: "wshub::server", log::Level::Debug) { format!("{head:?}") } else { String::new() }
+}
+
+fn answer(transport: &Transport, response: &Response, what: &str, with_body: bool) {
+    log::debug!(target: "wshub::server", "{what} of {} answered with {}", Peer(transport.peer_addr()), response.status());
+    transport.answer(&response.encode(with_body));
 }
 
 fn upgrade(door: &Door, transport: Transport, slot: Slot, head: RequestHead, rest: &[u8]) {
@@ -151,6 +165,15 @@ impl Incoming<'_> {
         n.map(|_| ())
     }
 
+    /// The handshake has failed; TLS has told the peer so by itself.
+    fn report_tls(&self, error: &io::Error) {
+        self.shared.count_error(ErrorType::UpgradeFailed);
+        if let Some(suppressed) = FAILURES.pass() {
+            let peer = self.transport.peer_addr();
+            log::info!(target: "wshub::server", "no TLS with {peer:?}: {error} ({suppressed} more not logged)");
+        }
+    }
+
     fn read_some(&self, buffer: &mut [u8]) -> Result<usize, Broken> {
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
@@ -165,7 +188,12 @@ impl Incoming<'_> {
                 Ok(0) => return Err(Broken::Gone),
                 Ok(n) => return Ok(n),
                 Err(e) if is_timeout(&e) => {}
-                Err(_) => return Err(Broken::Gone),
+                Err(e) => {
+                    if e.kind() == io::ErrorKind::InvalidData {
+                        self.report_tls(&e);
+                    }
+                    return Err(Broken::Gone);
+                }
             }
         }
     }

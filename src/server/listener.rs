@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use socket2::{Domain, SockRef, Socket, Type};
 
+#[cfg(feature = "tls")]
+use crate::transport::Tls;
 use crate::transport::Transport;
 
 /// Connections that the kernel keeps until they are accepted; it may cap this (`net.core.somaxconn`).
@@ -23,6 +25,8 @@ pub struct Listener {
     is_tcp: bool,
     /// The socket file that we have made and must remove, once: afterwards the path may be somebody else's.
     path: Mutex<Option<PathBuf>>,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
 }
 
 impl Listener {
@@ -57,7 +61,19 @@ impl Listener {
             }
             result => result?,
         };
-        Ok(Self { socket: listener.into(), is_tcp: false, path: Mutex::new(Some(path.to_owned())) })
+        let listener = Self::new(listener.into(), false);
+        *listener.path.lock() = Some(path.to_owned());
+        Ok(listener)
+    }
+
+    fn new(socket: Socket, is_tcp: bool) -> Self {
+        Self {
+            socket,
+            is_tcp,
+            path: Mutex::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
     }
 
     fn tcp_one(addr: SocketAddr) -> io::Result<Self> {
@@ -65,7 +81,15 @@ impl Listener {
         socket.set_reuse_address(true)?;
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
-        Ok(Self { socket, is_tcp: true, path: Mutex::default() })
+        Ok(Self::new(socket, true))
+    }
+
+    /// Speaks TLS on every connection of this listener. The handshake runs on the connection's thread, within
+    /// [`Server::handshake_timeout`](crate::Server::handshake_timeout).
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: &Tls) -> Self {
+        self.tls = Some(tls.clone());
+        self
     }
 
     /// The bound address; `None` for Unix sockets.
@@ -76,7 +100,12 @@ impl Listener {
     /// Blocks until a connection comes or [`wake`](Self::wake) is called.
     pub(super) fn accept(&self) -> io::Result<Transport> {
         let (socket, _) = self.socket.accept()?;
-        Ok(if self.is_tcp { Transport::tcp(socket) } else { Transport::unix(socket) })
+        let transport = if self.is_tcp { Transport::tcp(socket) } else { Transport::unix(socket) };
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return transport.tls(tls);
+        }
+        Ok(transport)
     }
 
     /// As [`accept`](Self::accept), but does not block when nobody is waiting (`WouldBlock`).
@@ -127,14 +156,14 @@ impl Drop for Listener {
 impl From<TcpListener> for Listener {
     /// The listener must be in blocking mode.
     fn from(listener: TcpListener) -> Self {
-        Self { socket: listener.into(), is_tcp: true, path: Mutex::default() }
+        Self::new(listener.into(), true)
     }
 }
 
 impl From<UnixListener> for Listener {
     /// The listener must be in blocking mode; its socket file stays when the server ends.
     fn from(listener: UnixListener) -> Self {
-        Self { socket: listener.into(), is_tcp: false, path: Mutex::default() }
+        Self::new(listener.into(), false)
     }
 }
 

@@ -350,6 +350,11 @@ impl ServerHandle {
         &self.addrs
     }
 
+    /// As [`Server::load`].
+    pub fn load(&self) -> ServerLoad {
+        ServerLoad { handshakes: self.shared.handshakes.clone(), threads: self.shared.threads.clone() }
+    }
+
     /// The endpoints, in the order in which they were mounted.
     pub fn endpoints(&self) -> &[EndpointInfo] {
         &self.endpoints

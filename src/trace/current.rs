@@ -133,8 +133,13 @@ fn begin(name: Cow<'static, str>, kind: SpanKind) -> Option<Place> {
 
 /// Begins a span; nothing if this thread records no trace.
 #[inline]
-pub(crate) fn begin_span(kind: SpanKind, name: impl FnOnce() -> Cow<'static, str>) -> SpanGuard {
-    let place = if is_recording() { begin(name(), kind) } else { None };
+pub(crate) fn begin_span(what: impl FnOnce() -> (SpanKind, Cow<'static, str>)) -> SpanGuard {
+    let place = if is_recording() {
+        let (kind, name) = what();
+        begin(name, kind)
+    } else {
+        None
+    };
     SpanGuard { place, not_send: PhantomData }
 }
 
@@ -150,7 +155,7 @@ pub(crate) fn begin_span(kind: SpanKind, name: impl FnOnce() -> Cow<'static, str
 /// ```
 #[inline]
 pub fn span(name: &'static str) -> SpanGuard {
-    begin_span(SpanKind::Custom, || name.into())
+    begin_span(|| (SpanKind::Custom, name.into()))
 }
 
 /// Names the event of the message whose trace this thread records; the last name counts. Names over 256 bytes are cut.

@@ -154,3 +154,52 @@ impl Drop for InProgress<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::current::span;
+    use super::*;
+
+    fn begin<'a>(tracer: &'a Tracer, endpoint: &'static str) -> InProgress<'a> {
+        tracer.begin(ClientId::random(), || endpoint, MessageKind::Text, 1).expect("all are recorded")
+    }
+
+    fn told(tracer: &Tracer) -> Vec<(String, Vec<String>)> {
+        let names = |trace: &Trace| trace.spans.iter().map(|span| span.name.to_string()).collect();
+        tracer.recent(10).iter().map(|trace| (trace.endpoint.clone(), names(trace))).collect()
+    }
+
+    #[test]
+    fn a_trace_that_interrupts_another_leaves_it_as_it_was() {
+        let tracer = Tracer::new(10);
+        let outer = begin(&tracer, "/outer");
+        let work = span("before");
+        {
+            let _inner = begin(&tracer, "/inner");
+            let _work = span("inner");
+        }
+        drop(work);
+        let _after = span("after");
+        drop(outer);
+        drop(span("of nobody"));
+        let outer = ("/outer".into(), vec!["before".into(), "after".into()]);
+        assert_eq!(told(&tracer), [outer, ("/inner".into(), vec!["inner".into()])]);
+    }
+
+    #[test]
+    fn a_span_that_outlives_its_trace_ends_with_it() {
+        let tracer = Tracer::new(10);
+        let first = begin(&tracer, "/first");
+        let kept = span("kept");
+        drop(first);
+        let second = begin(&tracer, "/second");
+        let own = span("own");
+        drop(kept);
+        drop(span("inside"));
+        drop(own);
+        drop(second);
+        let [second, first] = &tracer.recent(2)[..] else { panic!("two traces") };
+        assert!(first.spans[0].duration <= first.duration);
+        assert_eq!(second.spans[1].parent, Some(0), "the span of the first trace has not ended one of the second");
+    }
+}

@@ -1,7 +1,7 @@
 //! A message broker as a process of its own, on a free port of the loopback, to be killed, paused and started again.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ pub(crate) struct Broker {
     port: u16,
     password: Option<String>,
     folder: PathBuf,
+    more: Vec<String>,
     process: Option<Child>,
 }
 
@@ -41,7 +42,7 @@ impl Broker {
         let name = format!("wshub-broker-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).unwrap();
-        Self { kind, port: free_port(), password: None, folder, process: None }
+        Self { kind, port: free_port(), password: None, folder, more: Vec::new(), process: None }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -58,9 +59,25 @@ impl Broker {
         format!("{scheme}://{login}127.0.0.1:{}", self.port)
     }
 
+    /// Its working directory, which goes with it.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Adds arguments of its command line, from the next start on.
+    pub(crate) fn add_args(&mut self, args: &[&str]) {
+        self.more.extend(args.iter().map(ToString::to_string));
+    }
+
     /// Asks for this password from the next start on.
     pub(crate) fn set_password(&mut self, password: Option<&str>) {
         self.password = password.map(str::to_owned);
+    }
+
+    /// Reads these settings from the next start on (`nats-server` only).
+    pub(crate) fn set_config(&mut self, text: &str) {
+        std::fs::write(self.folder.join("settings"), text).unwrap();
+        self.add_args(&["--config", "settings"]);
     }
 
     /// Starts it on its port and waits until it accepts.
@@ -88,6 +105,21 @@ impl Broker {
     /// Stops it as it stands: connections stay, nothing is read or answered.
     pub(crate) fn pause(&self) {
         self.signal(libc::SIGSTOP);
+        // Its threads stop one by one, and may answer until then.
+        let deadline = Instant::now() + PATIENCE;
+        while !self.is_stopped() {
+            assert!(Instant::now() < deadline, "it does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let id = self.process.as_ref().expect("it runs").id();
+        let threads = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
+        // The state stands behind the name, which is in brackets.
+        let state = |stat: &str| stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        let mut states = threads.filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("stat")).ok());
+        states.all(|stat| state(&stat) == Some('T'))
     }
 
     /// Lets it go on after a [`pause`](Self::pause).
@@ -101,10 +133,8 @@ impl Broker {
         broker
     }
 
-    fn signal(&self, signal: i32) {
-        let id = i32::try_from(self.process.as_ref().expect("it runs").id()).unwrap();
-        // SAFETY: a plain system call; the process is our child and has not been waited for.
-        assert_eq!(unsafe { libc::kill(id, signal) }, 0);
+    fn signal(&self, number: i32) {
+        signal(self.process.as_ref().expect("it runs"), number);
     }
 
     fn command(&self) -> Command {
@@ -125,7 +155,12 @@ impl Broker {
                 command
             }
         };
-        command.current_dir(&self.folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(&self.more)
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command
     }
 }
@@ -135,6 +170,13 @@ impl Drop for Broker {
         self.kill();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Sends a signal to a child.
+pub(crate) fn signal(process: &Child, number: i32) {
+    let id = i32::try_from(process.id()).unwrap();
+    // SAFETY: a plain system call; the process is our child and has not been waited for.
+    assert_eq!(unsafe { libc::kill(id, number) }, 0);
 }
 
 /// A port that was free a moment ago. The broker cannot be asked for port 0, because it must come back on its port.

@@ -6,6 +6,8 @@ pub(crate) mod broker;
 pub(crate) mod bus;
 pub(crate) mod operator;
 pub(crate) mod stream;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

@@ -3,12 +3,19 @@
 //! A blocking socket is written to without blocking by `MSG_DONTWAIT`, so that one descriptor serves the reader
 //! thread, every sender and the writer thread. Only the outbox writes after the upgrade; only `conn` reads.
 
+#[cfg(feature = "tls")]
+mod tls;
+
+use std::fmt;
 use std::io::{self, IoSlice, Read};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
+
+#[cfg(feature = "tls")]
+pub use tls::Tls;
 
 /// No `SIGPIPE` when the peer is gone: the error is enough.
 const SEND: i32 = libc::MSG_NOSIGNAL;
@@ -18,10 +25,35 @@ const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// How long the end of an HTTP exchange waits for the peer to close.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
+/// The peer's address as it stands in log records.
+#[derive(Debug)]
+pub(crate) struct Peer(pub(crate) Option<SocketAddr>);
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(addr) => addr.fmt(f),
+            None => f.write_str("a Unix socket"),
+        }
+    }
+}
+
 /// A connected stream: made from a [`TcpStream`] or a [`UnixStream`].
 #[derive(Debug)]
 pub struct Transport {
     socket: Socket,
+    #[cfg(feature = "tls")]
+    tls: Option<Box<tls::Session>>,
+}
+
+/// Hands a call over to TLS where there is any.
+macro_rules! through_tls {
+    ($self:ident.$method:ident($($argument:expr),*)) => {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &$self.tls {
+            return tls.$method(&$self.socket, $($argument),*);
+        }
+    };
 }
 
 impl From<TcpStream> for Transport {
@@ -33,7 +65,7 @@ impl From<TcpStream> for Transport {
 
 impl From<UnixStream> for Transport {
     fn from(stream: UnixStream) -> Self {
-        Self { socket: stream.into() }
+        Self::unix(stream.into())
     }
 }
 
@@ -42,11 +74,29 @@ impl Transport {
         // Refused only by a socket that is dead already.
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_keepalive(true);
-        Self { socket }
+        Self::unix(socket)
     }
 
     pub(crate) fn unix(socket: Socket) -> Self {
-        Self { socket }
+        Self {
+            socket,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
+    /// The same stream with TLS on it. The handshake is done by who reads first: for a [`Server`](crate::Server) the
+    /// connection's own thread, within the handshake timeout.
+    ///
+    /// # Errors
+    ///
+    /// What rustls says about a configuration of the program's own.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: &Tls) -> io::Result<Self> {
+        // A peer that does not take our part of the handshake does not hold the thread for ever.
+        self.set_write_timeout(ANSWER_TIME)?;
+        self.tls = Some(Box::new(tls::Session::new(tls)?));
+        Ok(self)
     }
 
     /// The peer's address; `None` for Unix sockets.
@@ -56,6 +106,7 @@ impl Transport {
 
     /// Blocks until bytes arrive (0 = the peer has closed) or the read timeout passes (`WouldBlock`).
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        through_tls!(self.read(buffer));
         retry(|| (&self.socket).read(buffer))
     }
 
@@ -81,11 +132,13 @@ impl Transport {
 
     /// Writes what the socket takes now; `WouldBlock` when that is nothing.
     pub(crate) fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
-        retry(|| self.socket.send_with_flags(bytes, SEND | libc::MSG_DONTWAIT))
+        through_tls!(self.try_send(&[IoSlice::new(bytes)]));
+        send_now(&self.socket, bytes)
     }
 
     /// As [`try_send`](Self::try_send), for several buffers in one system call.
     pub(crate) fn try_send_all(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        through_tls!(self.try_send(buffers));
         match buffers {
             [one] => self.try_send(one),
             _ => retry(|| self.socket.send_vectored_with_flags(buffers, SEND | libc::MSG_DONTWAIT)),
@@ -94,7 +147,8 @@ impl Transport {
 
     /// Blocks until the socket takes something; `WouldBlock` when the write timeout passes first.
     pub(crate) fn send_all(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-        retry(|| self.socket.send_vectored_with_flags(buffers, SEND))
+        through_tls!(self.send(buffers));
+        send_blocking(&self.socket, buffers)
     }
 
     /// Writes a whole HTTP answer, blocking for at most [`ANSWER_TIME`], and closes so that it arrives.
@@ -113,6 +167,7 @@ impl Transport {
 
     /// Ends the writing direction: the peer reads what is under way and then the end.
     pub(crate) fn finish(&self) {
+        self.say_goodbye();
         // Fails only when the socket is not connected any more.
         let _ = self.socket.shutdown(Shutdown::Write);
     }
@@ -129,6 +184,7 @@ impl Transport {
     /// Not inlined: its kilobyte of stack would become resident in every connection.
     #[inline(never)]
     pub(crate) fn linger(&self, deadline: Instant) {
+        self.say_goodbye();
         if self.socket.shutdown(Shutdown::Write).is_err() {
             return;
         }
@@ -138,11 +194,31 @@ impl Transport {
             if left.is_zero() || self.set_read_timeout(Some(left)).is_err() {
                 return;
             }
-            if !matches!(self.read(&mut sink), Ok(1..)) {
+            // Whatever it is, encrypted or not.
+            if !matches!(retry(|| (&self.socket).read(&mut sink)), Ok(1..)) {
                 return;
             }
         }
     }
+
+    /// TLS has an end of its own, so that a cut connection is not taken for it.
+    #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self, reason = "without TLS there is nothing to say"))]
+    fn say_goodbye(&self) {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            tls.finish(&self.socket);
+        }
+    }
+}
+
+/// Writes what the socket takes now.
+fn send_now(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
+    retry(|| socket.send_with_flags(bytes, SEND | libc::MSG_DONTWAIT))
+}
+
+/// Blocks until the socket takes something.
+fn send_blocking(socket: &Socket, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+    retry(|| socket.send_vectored_with_flags(buffers, SEND))
 }
 
 /// The IP address that per-address limits count; an IPv4-mapped IPv6 address counts as its IPv4 address.

@@ -1,0 +1,153 @@
+//! What has come from the server, on its way from the client's thread to the hub's.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+
+use crate::cluster::adapter::AdapterError;
+use crate::log_limit::LogLimit;
+
+/// Envelopes and bytes that may wait. What comes on top is lost: reading more slowly is not possible, because answers
+/// and signs of life come over the same connection.
+const MAX_WAITING: usize = 64 * 1024;
+const MAX_BYTES: usize = 32 * 1024 * 1024;
+
+/// What the receiving thread is to do next.
+pub(super) enum Post {
+    Subscribed,
+    Envelopes(Vec<Bytes>),
+    End(AdapterError),
+}
+
+/// The sending half, on the client's thread. The end is told when it is dropped, however that comes.
+pub(super) struct Sender(Arc<Mailbox>);
+
+/// The receiving half.
+pub(super) struct Receiver(Arc<Mailbox>);
+
+#[derive(Default)]
+struct Mailbox {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    is_subscribed: bool,
+    waiting: Vec<Bytes>,
+    bytes: usize,
+    end: Option<AdapterError>,
+}
+
+pub(super) fn mailbox() -> (Sender, Receiver) {
+    let mailbox = Arc::new(Mailbox::default());
+    (Sender(Arc::clone(&mailbox)), Receiver(mailbox))
+}
+
+impl Sender {
+    pub(super) fn subscribed(&self) {
+        self.0.state.lock().is_subscribed = true;
+        self.0.changed.notify_one();
+    }
+
+    pub(super) fn put(&self, envelopes: impl Iterator<Item = Bytes>) {
+        static LOST: LogLimit = LogLimit::seldom();
+        let lost = {
+            let mut state = self.0.state.lock();
+            envelopes.filter(|envelope| !state.put(envelope)).count()
+        };
+        self.0.changed.notify_one();
+        if lost > 0
+            && let Some(suppressed) = LOST.pass()
+        {
+            log::warn!(target: "wshub::cluster", "{lost} envelopes came too fast and are lost ({suppressed} more not logged)");
+        }
+    }
+
+    pub(super) fn end(self, why: AdapterError) {
+        self.0.state.lock().end = Some(why);
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.0.state.lock().end.get_or_insert_with(|| AdapterError::unavailable("it has ended"));
+        self.0.changed.notify_one();
+    }
+}
+
+impl Receiver {
+    /// Waits for something to do. What came before the end is given before it.
+    pub(super) fn take(&self) -> Post {
+        let mut state = self.0.state.lock();
+        loop {
+            if std::mem::take(&mut state.is_subscribed) {
+                return Post::Subscribed;
+            }
+            if !state.waiting.is_empty() {
+                state.bytes = 0;
+                return Post::Envelopes(std::mem::take(&mut state.waiting));
+            }
+            if let Some(why) = state.end.take() {
+                return Post::End(why);
+            }
+            self.0.changed.wait(&mut state);
+        }
+    }
+}
+
+impl State {
+    /// Whether it fits. What is larger than the whole mailbox fits into an empty one.
+    fn put(&mut self, envelope: &Bytes) -> bool {
+        let is_over = self.waiting.len() >= MAX_WAITING || self.bytes.saturating_add(envelope.len()) > MAX_BYTES;
+        if is_over && !self.waiting.is_empty() {
+            return false;
+        }
+        self.bytes += envelope.len();
+        self.waiting.push(envelope.clone());
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn envelopes(receiver: &Receiver) -> Vec<Bytes> {
+        match receiver.take() {
+            Post::Envelopes(envelopes) => envelopes,
+            _ => panic!("no envelopes"),
+        }
+    }
+
+    #[test]
+    fn order_and_end() {
+        let (sender, receiver) = mailbox();
+        sender.subscribed();
+        sender.put(["a", "b"].map(Bytes::from).into_iter());
+        sender.put(["c"].map(Bytes::from).into_iter());
+        drop(sender);
+        assert!(matches!(receiver.take(), Post::Subscribed));
+        assert_eq!(envelopes(&receiver), ["a", "b", "c"]);
+        assert!(
+            matches!(receiver.take(), Post::End(AdapterError::Unavailable(why)) if why.to_string() == "it has ended")
+        );
+
+        let (sender, receiver) = mailbox();
+        sender.end(AdapterError::rejected("why"));
+        assert!(matches!(receiver.take(), Post::End(AdapterError::Rejected(why)) if why.to_string() == "why"));
+    }
+
+    #[test]
+    fn bounded_in_envelopes_and_bytes() {
+        let (sender, receiver) = mailbox();
+        sender.put((0..MAX_WAITING + 5).map(|_| Bytes::from_static(b"x")));
+        assert_eq!(envelopes(&receiver).len(), MAX_WAITING);
+        let large = Bytes::from(vec![0; MAX_BYTES + 1]);
+        sender.put([large, Bytes::from_static(b"x")].into_iter());
+        assert_eq!(envelopes(&receiver).len(), 1, "a large one fits alone");
+        sender.put(std::iter::once(Bytes::from_static(b"x")));
+        assert_eq!(envelopes(&receiver).len(), 1, "taking makes room");
+    }
+}

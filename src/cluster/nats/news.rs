@@ -1,0 +1,129 @@
+//! What the NATS client tells about a connection beside its answers.
+
+use std::fmt::Display;
+
+use async_nats::Event;
+use tokio::sync::watch;
+
+use crate::cluster::adapter::AdapterError;
+use crate::log_limit::LogLimit;
+
+/// Written by the client's callbacks, read by the session; both on the client's thread.
+pub(super) struct News {
+    /// The subject of the session's messages to itself.
+    own: String,
+    state: watch::Sender<State>,
+}
+
+#[derive(Default)]
+struct State {
+    has_connected: bool,
+    is_lost: bool,
+    /// What the server refused since that was last asked.
+    refused: Option<String>,
+    /// Why the session's messages to itself do not come back.
+    no_echo: Option<String>,
+}
+
+impl News {
+    pub(super) fn new(own: &str) -> Self {
+        Self { own: own.to_owned(), state: watch::Sender::default() }
+    }
+
+    pub(super) fn connected(&self) {
+        self.state.send_modify(|state| state.has_connected = true);
+    }
+
+    pub(super) fn has_connected(&self) -> bool {
+        self.state.borrow().has_connected
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        let state = self.state.borrow();
+        state.is_lost || state.no_echo.is_some()
+    }
+
+    pub(super) fn note(&self, event: &Event) {
+        static SLOW: LogLimit = LogLimit::seldom();
+        match event {
+            Event::Disconnected | Event::Closed => self.state.send_modify(|state| state.is_lost = true),
+            Event::ServerError(error) => self.refuse(error),
+            Event::SlowConsumer(_) => {
+                if let Some(suppressed) = SLOW.pass() {
+                    log::warn!(target: "wshub::cluster", "an envelope came too fast and is lost ({suppressed} more not logged)");
+                }
+            }
+            // Connecting is reported by other means, and a server that is about to end says so by disconnecting.
+            _ => {}
+        }
+    }
+
+    fn refuse(&self, error: impl Display) {
+        let why = error.to_string();
+        self.state.send_modify(|state| {
+            let slot = if why.contains(&self.own) { &mut state.no_echo } else { &mut state.refused };
+            *slot = Some(why);
+        });
+    }
+
+    pub(super) fn take_refused(&self) -> Option<String> {
+        let mut refused = None;
+        self.state.send_modify(|state| refused = state.refused.take());
+        refused
+    }
+
+    /// Waits until the session is of no use any more.
+    pub(super) async fn trouble(&self) -> AdapterError {
+        let mut state = self.state.subscribe();
+        let _ = state.wait_for(|state| state.is_lost || state.no_echo.is_some()).await;
+        self.lost()
+    }
+
+    /// Why the session is of no use any more.
+    pub(super) fn lost(&self) -> AdapterError {
+        let state = self.state.borrow();
+        match state.no_echo.as_ref().or(state.refused.as_ref()) {
+            Some(why) => AdapterError::unavailable(format!("the connection is lost: {why}")),
+            None => AdapterError::unavailable("the connection is lost"),
+        }
+    }
+}
+
+/// The server has taken a request and not answered it.
+pub(super) fn silent() -> AdapterError {
+    AdapterError::unavailable("the server does not answer in time")
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::ServerError;
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn refusal(text: &str) -> Event {
+        Event::ServerError(ServerError::Other(text.to_owned()))
+    }
+
+    #[test]
+    fn a_refusal_is_told_once_and_the_session_goes_on() {
+        let news = News::new("own.1");
+        news.note(&refusal("no to wshub.messages"));
+        assert!(news.trouble().now_or_never().is_none());
+        assert_eq!(news.take_refused().as_deref(), Some("nats: no to wshub.messages"));
+        assert_eq!(news.take_refused(), None);
+    }
+
+    #[test]
+    fn a_loss_or_no_way_to_itself_ends_the_session() {
+        let news = News::new("own.1");
+        news.note(&refusal("no to \"own.1\""));
+        let why = news.trouble().now_or_never().map(|error| error.to_string());
+        assert_eq!(why.as_deref(), Some("the connection is lost: nats: no to \"own.1\""));
+
+        let news = News::new("own.1");
+        assert!(news.trouble().now_or_never().is_none());
+        news.note(&Event::Disconnected);
+        assert!(matches!(news.trouble().now_or_never(), Some(AdapterError::Unavailable(_))));
+    }
+}

@@ -1,0 +1,226 @@
+//! One connection to the server, from the handshake to its first failure.
+//!
+//! The client's `flush` waits until the bytes are in the socket, which says nothing about the server. So a session sends
+//! itself a small message, over a subject that only it knows, and waits for that to come back: the server works on
+//! one connection's requests in their order, and has then done all that were sent before.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::client::PublishErrorKind;
+use async_nats::{Auth, AuthError, Client, ConnectOptions, Subject, Subscriber};
+use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use uuid::Uuid;
+
+use super::mailbox::Sender;
+use super::news::{News, silent};
+use super::settings::{Server, Settings};
+use crate::cluster::adapter::AdapterError;
+
+/// Messages between the client's reader and [`Session::receive`]. The reader does not wait: it must hold what one turn of
+/// it reads, which is at most 8 MiB.
+const CAPACITY: usize = 128 * 1024;
+/// Requests that wait to be written.
+const REQUESTS: usize = 256;
+
+/// Bytes that are published at once, unless a single envelope is larger: so much is in doubt when there is no answer. A
+/// server that was only asleep still reads what lies in its socket, while the next session goes on.
+const CHUNK: usize = 16 * 1024;
+
+/// A connection. It is never repaired: after a failure it is dropped, and its tasks end.
+pub(super) struct Session {
+    client: Client,
+    subject: Subject,
+    response_timeout: Duration,
+    /// When the server last answered.
+    proven: Instant,
+    /// The subject of its messages to itself, and where they arrive.
+    own: Subject,
+    echoes: Subscriber,
+    sent: u64,
+    news: Arc<News>,
+}
+
+impl Session {
+    /// Connects to one of the servers.
+    pub(super) async fn open(settings: &Settings) -> Result<Self, AdapterError> {
+        let mut last = unavailable("no server");
+        for server in &settings.servers {
+            match timeout(settings.connect_timeout, Self::open_one(settings, server)).await {
+                Ok(Ok(session)) => return Ok(session),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = silent(),
+            }
+        }
+        Err(last)
+    }
+
+    async fn open_one(settings: &Settings, server: &Server) -> Result<Self, AdapterError> {
+        let own = Subject::from(format!("{}.{}", settings.inbox_prefix, Uuid::new_v4().simple()));
+        let news = Arc::new(News::new(&own));
+        let options = options(settings, &server.auth, &news);
+        let client = options.connect(&server.addr).await.map_err(unavailable)?;
+        news.connected();
+        let echoes = client.subscribe(own.clone()).await.map_err(unavailable)?;
+        let subject = Subject::from(settings.subject.as_str());
+        let response_timeout = settings.response_timeout;
+        let proven = Instant::now();
+        let mut session = Self { client, subject, response_timeout, proven, own, echoes, sent: 0, news };
+        session.confirm().await?;
+        Ok(session)
+    }
+
+    /// Whether it is not lost, as far as is known, and the server has answered within this time.
+    pub(super) fn is_fresh(&self, within: Duration) -> bool {
+        !self.news.is_lost() && self.proven.elapsed() < within
+    }
+
+    /// Waits until the server has done all that it was asked to.
+    ///
+    /// # Errors
+    ///
+    /// `Rejected`: it refused some of it. `Unavailable`: the session is at its end.
+    pub(super) async fn confirm(&mut self) -> Result<(), AdapterError> {
+        timeout(self.response_timeout, self.echo()).await.unwrap_or_else(|_| Err(silent()))?;
+        self.proven = Instant::now();
+        // The server's refusals come before the echo, but by another task.
+        tokio::task::yield_now().await;
+        self.news.take_refused().map_or(Ok(()), |why| Err(rejected(why)))
+    }
+
+    async fn echo(&mut self) -> Result<(), AdapterError> {
+        self.sent += 1;
+        let probe = Bytes::copy_from_slice(&self.sent.to_be_bytes());
+        self.client.publish(self.own.clone(), probe.clone()).await.map_err(unavailable)?;
+        loop {
+            tokio::select! {
+                echo = self.echoes.next() => match echo {
+                    Some(echo) if echo.payload == probe => return Ok(()),
+                    // Of an earlier one that was not waited for.
+                    Some(_) => {}
+                    None => return Err(self.news.lost()),
+                },
+                trouble = self.news.trouble() => return Err(trouble),
+            }
+        }
+    }
+
+    /// Publishes in this order, and gives one result for each that has been tried. Stops at the first that is
+    /// `Unavailable`, and after the response timeout.
+    pub(super) async fn publish_all(&mut self, envelopes: &[Bytes]) -> Vec<Result<(), AdapterError>> {
+        let start = Instant::now();
+        let mut results = Vec::with_capacity(envelopes.len());
+        let mut works = true;
+        while works && results.len() < envelopes.len() && start.elapsed() < self.response_timeout {
+            let some = self.publish_chunk(&envelopes[results.len()..]).await;
+            works = !some.iter().any(is_unavailable);
+            results.extend(some);
+        }
+        results
+    }
+
+    async fn publish_chunk(&mut self, envelopes: &[Bytes]) -> Vec<Result<(), AdapterError>> {
+        let mut end = 0;
+        let mut size = 0;
+        while end < envelopes.len() && (end == 0 || size + envelopes[end].len() <= CHUNK) {
+            size += envelopes[end].len();
+            end += 1;
+        }
+        let mut results = Vec::with_capacity(end);
+        let result = tokio::select! {
+            result = timeout(self.response_timeout, self.hand_over(&envelopes[..end], &mut results)) => {
+                result.unwrap_or_else(|_| Err(silent()))
+            }
+            trouble = self.news.trouble() => Err(trouble),
+        };
+        let result = if result.is_ok() { self.confirm().await } else { result };
+        if let Err(why) = &result {
+            let again =
+                || if is_unavailable(&result) { unavailable(why.to_string()) } else { rejected(why.to_string()) };
+            results.resize_with(end, || Ok(()));
+            results.iter_mut().filter(|result| result.is_ok()).for_each(|result| *result = Err(again()));
+        }
+        results
+    }
+
+    /// Gives them to the client. Those that are too large for the server get their result here.
+    async fn hand_over(
+        &self,
+        envelopes: &[Bytes],
+        results: &mut Vec<Result<(), AdapterError>>,
+    ) -> Result<(), AdapterError> {
+        for envelope in envelopes {
+            results.push(match self.client.publish(self.subject.clone(), envelope.clone()).await {
+                Ok(()) => Ok(()),
+                Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => Err(rejected(error)),
+                Err(error) => return Err(unavailable(error)),
+            });
+        }
+        Ok(())
+    }
+
+    /// Subscribes and puts what comes into the mailbox, until the connection is lost.
+    pub(super) async fn receive(mut self, mailbox: &Sender, idle: Duration) -> Result<(), AdapterError> {
+        let mut messages = self.client.subscribe(self.subject.clone()).await.map_err(unavailable)?;
+        self.confirm().await?;
+        mailbox.subscribed();
+        let mut pulse = interval(idle);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_quiet = false;
+        loop {
+            tokio::select! {
+                message = messages.next() => {
+                    let first = message.ok_or_else(|| self.news.lost())?;
+                    let rest = std::iter::from_fn(|| messages.next().now_or_never().flatten());
+                    mailbox.put(std::iter::once(first).chain(rest).map(|message| message.payload));
+                    is_quiet = false;
+                }
+                trouble = self.news.trouble() => return Err(trouble),
+                // Nothing for a while: is it still there?
+                _ = pulse.tick() => if std::mem::replace(&mut is_quiet, true) { self.confirm().await? },
+            }
+        }
+    }
+}
+
+fn options(settings: &Settings, auth: &Auth, news: &Arc<News>) -> ConnectOptions {
+    let (before, auth, after) = (Arc::clone(news), auth.clone(), Arc::clone(news));
+    // The client would connect again by itself, and send late what has been reported as lost. It asks for credentials each
+    // time, and gives up after one attempt for which it gets none.
+    let login = move |_nonce| {
+        let login =
+            if before.has_connected() { Err(AuthError::new("the session has ended")) } else { Ok(auth.clone()) };
+        std::future::ready(login)
+    };
+    let mut options = ConnectOptions::with_auth_callback(login)
+        .event_callback(move |event| {
+            after.note(&event);
+            std::future::ready(())
+        })
+        .max_reconnects(1)
+        .ignore_discovered_servers()
+        .connection_timeout(settings.connect_timeout)
+        .ping_interval(settings.idle)
+        .subscription_capacity(CAPACITY)
+        .client_capacity(REQUESTS)
+        .name("wshub");
+    if let Some(path) = &settings.root_certificates {
+        options = options.add_root_certificates(path.clone());
+    }
+    options
+}
+
+pub(super) fn is_unavailable(result: &Result<(), AdapterError>) -> bool {
+    matches!(result, Err(AdapterError::Unavailable(_)))
+}
+
+fn unavailable(why: impl Into<Box<dyn Error + Send + Sync>>) -> AdapterError {
+    AdapterError::unavailable(why)
+}
+
+fn rejected(why: impl Into<Box<dyn Error + Send + Sync>>) -> AdapterError {
+    AdapterError::rejected(why)
+}

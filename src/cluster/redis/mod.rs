@@ -1,0 +1,266 @@
+//! The bus is a Redis (or Valkey) server: PUBLISH and SUBSCRIBE on one channel.
+
+mod connection;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError};
+
+use super::adapter::{Adapter, AdapterError, Inbox};
+use crate::error::ConfigError;
+use connection::{Received, Redis};
+
+/// The channel of the Go package `wshub`.
+const CHANNEL: &str = "wshub:messages";
+const TIMEOUT: Duration = Duration::from_secs(2);
+const IDLE: Duration = Duration::from_secs(5);
+/// How often the subscription looks up whether it is to end.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Joins hubs over a Redis or Valkey server. Feature `redis`.
+///
+/// ```no_run
+/// use wshub::{Cluster, Hub, RedisAdapter};
+///
+/// let adapter = RedisAdapter::new("redis://:secret@redis.internal:6379")?;
+/// let hub = Hub::builder().cluster(Cluster::new(adapter)).build()?;
+/// # assert!(hub.adapter_state().is_some());
+/// # Ok::<(), wshub::ConfigError>(())
+/// ```
+///
+/// | URL | connects |
+/// | --- | --- |
+/// | `redis://[[user]:password@]host[:port]` | over TCP, to port 6379 unless another is given; `valkey://` too |
+/// | `rediss://…` | over TLS, with the system's root certificates; feature `redis-tls`; `valkeys://` too |
+/// | `unix:///path[?user=…&pass=…]` | to a Unix socket; `redis+unix://` too |
+///
+/// Special characters in names and passwords are percent-encoded. A database number changes nothing: Redis keeps channels
+/// apart from databases. An ACL user needs `+publish +subscribe +ping` and the channel (`&wshub:messages`). TLS is done by
+/// rustls with the process's default cryptography; where the program has installed none, `ring` becomes it.
+///
+/// Two connections are kept, one for publishing and one for the subscription. What has come together is published in writes
+/// of up to 16 KiB, without a round trip for each message. Redis hands each node its own messages too; they are skipped
+/// before they are decoded.
+///
+/// # What is guaranteed
+///
+/// A publisher's messages arrive in order, each at most once. A message is lost
+///
+/// - when it cannot be published; it is counted then. When a connection breaks, that is the message or the 16 KiB of
+///   messages that were written and not yet confirmed: nobody knows which of them went out;
+/// - without a count, for a node that is not subscribed at that moment, or that Redis has cut off because it reads too
+///   slowly (`client-output-buffer-limit pubsub`, by default 32 MiB).
+///
+/// An error that Redis gives for one PUBLISH, such as a missing permission, loses that message and is counted as
+/// [`AdapterPublish`](crate::ErrorType::AdapterPublish); the connection stands. When Redis wants a password, is loading or
+/// has lost its master, that is an outage.
+///
+/// # How long things take
+///
+/// - A connection is given up after the [connect timeout](Self::connect_timeout) for each address of the host, and one for
+///   the login; a command after the [response timeout](Self::response_timeout). Looking up the host's name takes as long
+///   as the system lets it.
+/// - A server that has gone or hangs, without the connection being closed, is noticed after the response timeout by who
+///   publishes; otherwise by the subscription, after the [idle time](Self::idle) and the response timeout: about 7 s.
+/// - A hub that shuts down waits for about two seconds at most. A thread in the middle of a command ends when that is
+///   answered or given up.
+pub struct RedisAdapter {
+    info: ConnectionInfo,
+    channel: String,
+    connect_timeout: Duration,
+    response_timeout: Duration,
+    idle: Duration,
+    publishing: Mutex<Option<Publishing>>,
+    closed: AtomicBool,
+}
+
+/// The connection that publishes.
+struct Publishing {
+    redis: Redis,
+    /// When it was last known to work.
+    proven: Instant,
+}
+
+impl RedisAdapter {
+    /// For the server of this URL; nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// It is no URL of a Redis server, or `rediss://` without the feature `redis-tls`. The text does not contain the URL,
+    /// because of the password in it.
+    pub fn new(url: &str) -> Result<Self, ConfigError> {
+        let info = connection_info(url)?;
+        Ok(Self {
+            info,
+            channel: CHANNEL.to_owned(),
+            connect_timeout: TIMEOUT,
+            response_timeout: TIMEOUT,
+            idle: IDLE,
+            publishing: Mutex::default(),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// The channel that the nodes of the cluster share; default `wshub:messages`, as that of Go nodes.
+    pub fn channel(mut self, name: impl Into<String>) -> Self {
+        self.channel = name.into();
+        self
+    }
+
+    /// How long connecting may take, for each address that the host's name stands for; default 2 s, as 0.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = or(timeout, TIMEOUT);
+        self
+    }
+
+    /// How long Redis may take to answer, and to take what is written; default 2 s, as 0.
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.response_timeout = or(timeout, TIMEOUT);
+        self
+    }
+
+    /// After how long a silence a connection is tested with a PING: the subscription at once, the one that publishes before
+    /// it is next used. Default 5 s, as 0.
+    pub fn idle(mut self, silence: Duration) -> Self {
+        self.idle = or(silence, IDLE);
+        self
+    }
+
+    fn open(&self) -> Result<Redis, AdapterError> {
+        Redis::open(&self.info, self.connect_timeout, self.response_timeout)
+    }
+
+    fn is_closed(&self) -> bool {
+        // Relaxed: nothing else is read because of it.
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    fn open_proven(&self) -> Result<Publishing, AdapterError> {
+        let mut redis = self.open()?;
+        // Connecting alone does not tell whether Redis wants a password, or answers at all.
+        redis.ping()?;
+        Ok(Publishing { redis, proven: Instant::now() })
+    }
+}
+
+fn or(duration: Duration, default: Duration) -> Duration {
+    if duration.is_zero() { default } else { duration }
+}
+
+impl Adapter for RedisAdapter {
+    fn connect(&self) -> Result<(), AdapterError> {
+        let mut slot = self.publishing.lock();
+        if let Some(open) = slot.as_mut() {
+            if open.redis.ping().is_ok() {
+                open.proven = Instant::now();
+                return Ok(());
+            }
+            *slot = None;
+        }
+        *slot = Some(self.open_proven()?);
+        Ok(())
+    }
+
+    fn publish(&self, envelope: &[u8]) -> Result<(), AdapterError> {
+        let results = self.publish_all(&[Bytes::copy_from_slice(envelope)]);
+        results.into_iter().next().unwrap_or_else(|| Err(AdapterError::unavailable("no result")))
+    }
+
+    fn publish_all(&self, envelopes: &[Bytes]) -> Vec<Result<(), AdapterError>> {
+        let is_stale = self.publishing.lock().as_ref().is_none_or(|p| p.proven.elapsed() >= self.idle);
+        if is_stale && let Err(error) = self.connect() {
+            return vec![Err(error)];
+        }
+        let mut slot = self.publishing.lock();
+        let Some(publishing) = slot.as_mut() else {
+            return vec![Err(AdapterError::unavailable("not connected"))];
+        };
+        let start = Instant::now();
+        let mut results = Vec::with_capacity(envelopes.len());
+        let mut works = true;
+        // What is left when time is up comes again with the next call.
+        while works && results.len() < envelopes.len() && start.elapsed() < self.response_timeout && !self.is_closed() {
+            let some = publishing.redis.publish(&self.channel, &envelopes[results.len()..]);
+            works = !some.iter().any(|r| matches!(r, Err(AdapterError::Unavailable(_))));
+            results.extend(some);
+        }
+        publishing.proven = Instant::now();
+        if !works {
+            *slot = None;
+        }
+        results
+    }
+
+    fn subscribe(&self, inbox: &Inbox) -> Result<(), AdapterError> {
+        let mut redis = self.open()?;
+        redis.subscribe(&self.channel, TICK)?;
+        inbox.subscribed();
+        let mut last = Instant::now();
+        while !self.is_closed() {
+            if let Received::Message(message) = redis.receive()? {
+                inbox.receive(message.get_payload_bytes());
+                last = Instant::now();
+            } else if last.elapsed() >= self.idle {
+                redis.ping_subscribed(TICK, |message| inbox.receive(message.get_payload_bytes()))?;
+                last = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&self) {
+        // Relaxed: nothing else is read because of it.
+        self.closed.store(true, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for RedisAdapter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The address alone: not the password.
+        let address = self.info.addr().to_string();
+        f.debug_struct("RedisAdapter")
+            .field("address", &address)
+            .field("channel", &self.channel)
+            .finish_non_exhaustive()
+    }
+}
+
+fn connection_info(url: &str) -> Result<ConnectionInfo, ConfigError> {
+    let is_tls = ["rediss:", "valkeys:"].iter().any(|scheme| url.starts_with(scheme));
+    if is_tls && !cfg!(feature = "redis-tls") {
+        return Err(ConfigError::new("url", "TLS needs the feature `redis-tls`"));
+    }
+    #[cfg(feature = "redis-tls")]
+    if is_tls && rustls::crypto::CryptoProvider::get_default().is_none() {
+        // The client library takes the process's; where the program has chosen none, there must be one. If another thread
+        // is faster, there is.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+    let info = url.into_connection_info().map_err(|error| ConfigError::because("url", reason(url, &error)))?;
+    let settings = info.redis_settings().clone();
+    // Answers and messages look different in RESP3, which has nothing to offer here. The name of the library and the number
+    // of a database would cost round trips, and change nothing.
+    let settings = settings.set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name().set_db(0);
+    let tcp = info.tcp_settings().clone().set_nodelay(true);
+    Ok(info.set_redis_settings(settings).set_tcp_settings(tcp))
+}
+
+/// What is wrong with a URL, without the URL.
+fn reason(url: &str, error: &RedisError) -> String {
+    const SCHEMES: [&str; 7] = ["redis", "rediss", "valkey", "valkeys", "unix", "redis+unix", "valkey+unix"];
+    if !url.split_once("://").is_some_and(|(scheme, _)| SCHEMES.contains(&scheme)) {
+        return format!("it begins with none of {}, and ://", SCHEMES.join(", "));
+    }
+    if redis::parse_redis_url(url).is_none() {
+        return "its host or port is malformed".to_owned();
+    }
+    let text = error.to_string();
+    match text.split_once(" - InvalidClientConfig") {
+        Some((what, detail)) => format!("{what}{detail}"),
+        None => text,
+    }
+}

@@ -1,0 +1,261 @@
+//! TLS between the socket and everybody else: rustls as a state machine, so that no lock is held while a socket blocks.
+//!
+//! One mutex guards the state: it is taken to encrypt or decrypt what is in memory, never during a system call that may
+//! block. So a reader that waits for its peer does not keep anybody from writing, and a writer that waits for its socket
+//! does not keep anybody from reading.
+//!
+//! # What a write reports
+//!
+//! A record is encrypted as a whole, but a socket may take a part of it. What it has not taken waits here, and one byte of
+//! the plaintext is reported as not written: whoever writes keeps that byte and comes back with it, as with any partial
+//! write. Then the rest of the record goes out first, and the byte is done without being encrypted again.
+
+use std::fmt;
+use std::io::{self, IoSlice, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection};
+use socket2::Socket;
+
+use super::{is_timeout, send_blocking, send_now};
+
+/// Ciphertext of one read: a record is at most a little longer.
+const READ: usize = 8 * 1024;
+/// Plaintext that is encrypted before the socket is asked again.
+const STEP: usize = 256 * 1024;
+
+/// A server's certificate and key, ready for connections. A cheap handle, shared by cloning.
+///
+/// ```no_run
+/// use wshub::{Hub, Listener, Server, Tls};
+/// let tls = Tls::from_pem_files("cert.pem", "key.pem")?;
+/// Server::on(Listener::tcp("0.0.0.0:8443")?.tls(&tls)).websocket("/ws", &Hub::new()).run()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Tls(Arc<ServerConfig>);
+
+impl Tls {
+    /// Reads a certificate chain, the server's own certificate first, and its private key from PEM files. TLS 1.2 and 1.3,
+    /// ALPN `http/1.1`, no client certificates.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read or holds no certificate or key, or a key that does not belong to the certificate.
+    pub fn from_pem_files(chain: impl AsRef<Path>, key: impl AsRef<Path>) -> io::Result<Self> {
+        let read =
+            |path: &Path| std::fs::read(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())));
+        Self::from_pem(&read(chain.as_ref())?, &read(key.as_ref())?)
+    }
+
+    /// As [`from_pem_files`](Tls::from_pem_files), from their contents.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_pem_files`](Tls::from_pem_files).
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> io::Result<Self> {
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(invalid)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(invalid)?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.map_err(invalid)?.with_no_client_auth();
+        let mut config = builder.with_single_cert(chain, key).map_err(invalid)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// A configuration of the program's own: client certificates, several names, other ciphers. Its ALPN list should hold
+    /// `http/1.1` and nothing else, or be empty.
+    pub fn from_config(config: Arc<ServerConfig>) -> Self {
+        Self(config)
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
+}
+
+/// The TLS side of one connection.
+pub(super) struct Session {
+    /// A leaf lock, never held during a system call that may block.
+    state: Mutex<State>,
+    /// Used by the connection's reading thread alone.
+    inbound: Mutex<Inbound>,
+}
+
+struct State {
+    tls: ServerConnection,
+    /// Ciphertext that the socket has not taken, from `sent` on. Changed by who writes, one thread at a time.
+    pending: Vec<u8>,
+    sent: usize,
+    /// A byte of plaintext is encrypted though it has been reported as not written.
+    owes: bool,
+}
+
+/// Ciphertext that has come and is not decrypted yet.
+#[derive(Default)]
+struct Inbound {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Session {
+    pub(super) fn new(tls: &Tls) -> io::Result<Self> {
+        let mut tls = ServerConnection::new(Arc::clone(&tls.0)).map_err(invalid)?;
+        // What waits is bounded here, by `STEP`.
+        tls.set_buffer_limit(None);
+        let state = State { tls, pending: Vec::new(), sent: 0, owes: false };
+        Ok(Self { state: Mutex::new(state), inbound: Mutex::default() })
+    }
+
+    /// Blocks until plaintext arrives; 0 is the end. The handshake happens in here, on first use.
+    pub(super) fn read(&self, socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut inbound = self.inbound.lock();
+        loop {
+            if let Some(n) = self.decrypt(socket, &mut inbound, buffer)? {
+                return Ok(n);
+            }
+            inbound.buffer.resize(READ, 0);
+            (inbound.start, inbound.end) = (0, super::retry(|| (&*socket).read(&mut inbound.buffer))?);
+            if inbound.end == 0 {
+                return Ok(0);
+            }
+        }
+    }
+
+    /// Plaintext from what has come; `None` when more must come.
+    fn decrypt(&self, socket: &Socket, inbound: &mut Inbound, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            let mut state = self.state.lock();
+            match state.tls.reader().read(buffer) {
+                Ok(n) => return Ok(Some(n)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+            if inbound.start == inbound.end {
+                return Ok(None);
+            }
+            let was_handshaking = state.tls.is_handshaking();
+            let mut rest = &inbound.buffer[inbound.start..inbound.end];
+            inbound.start += state.tls.read_tls(&mut rest)?;
+            let result = state.tls.process_new_packets();
+            drop(state);
+            // Nobody else writes before the handshake is done. Later, what TLS itself has to say goes with the next write.
+            if was_handshaking {
+                // Also what is wrong with it is told; then the peer may be gone.
+                let told = self.settle(socket);
+                result.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+                told?;
+            } else {
+                result.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+            }
+        }
+    }
+
+    /// Writes what the socket takes now, of as many buffers as it takes; `WouldBlock` when that is nothing.
+    pub(super) fn try_send(&self, socket: &Socket, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut state = self.state.lock();
+        let mut written = 0;
+        for chunk in buffers.iter().flat_map(|buffer| buffer.chunks(STEP)).filter(|chunk| !chunk.is_empty()) {
+            match state.push(socket, chunk) {
+                Ok(n) if n == chunk.len() => written += n,
+                Ok(n) => return Ok(written + n),
+                Err(e) if is_timeout(&e) && written > 0 => return Ok(written),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(written)
+    }
+
+    /// Blocks until the socket has taken something; `WouldBlock` when the write timeout passes first.
+    pub(super) fn send(&self, socket: &Socket, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        loop {
+            match self.try_send(socket, buffers) {
+                Err(e) if is_timeout(&e) => self.settle(socket)?,
+                result => return result,
+            }
+        }
+    }
+
+    /// Blocks until nothing waits any more; `WouldBlock` when the write timeout passes without progress.
+    fn settle(&self, socket: &Socket) -> io::Result<()> {
+        loop {
+            // What waits is taken out, so that reading goes on while this thread blocks; nobody else writes meanwhile.
+            let (pending, sent) = {
+                let mut state = self.state.lock();
+                match state.collect().and_then(|()| state.flush(socket)) {
+                    Err(e) if is_timeout(&e) => {}
+                    result => return result,
+                }
+                (std::mem::take(&mut state.pending), state.sent)
+            };
+            let result = send_blocking(socket, &[IoSlice::new(&pending[sent..])]);
+            let mut state = self.state.lock();
+            state.pending = pending;
+            state.sent = sent + result?;
+        }
+    }
+
+    /// Says that nothing more comes, as far as that is possible without blocking.
+    pub(super) fn finish(&self, socket: &Socket) {
+        let mut state = self.state.lock();
+        state.tls.send_close_notify();
+        let _ = state.collect().and_then(|()| state.flush(socket));
+    }
+}
+
+impl State {
+    /// Encrypts a chunk and sends what the socket takes. Gives what may be reported as written.
+    fn push(&mut self, socket: &Socket, chunk: &[u8]) -> io::Result<usize> {
+        self.collect()?;
+        self.flush(socket)?;
+        let done = usize::from(std::mem::take(&mut self.owes));
+        self.tls.writer().write_all(&chunk[done..])?;
+        self.collect()?;
+        match self.flush(socket) {
+            Ok(()) => Ok(chunk.len()),
+            Err(e) if is_timeout(&e) => {
+                self.owes = true;
+                if chunk.len() == 1 { Err(e) } else { Ok(chunk.len() - 1) }
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Takes the records that TLS has made.
+    fn collect(&mut self) -> io::Result<()> {
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut self.pending)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what waits; `WouldBlock` when something is left.
+    fn flush(&mut self, socket: &Socket) -> io::Result<()> {
+        while self.sent < self.pending.len() {
+            self.sent += send_now(socket, &self.pending[self.sent..])?;
+        }
+        self.sent = 0;
+        self.pending.clear();
+        // A large message leaves no large buffer behind.
+        self.pending.shrink_to(STEP / 8);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,109 @@
+//! The client's side of TLS: a certificate for the loopback, and a bridge that lets clients without TLS talk to servers
+//! with it.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use wshub::Tls;
+
+/// Certificate and key for `localhost`, as PEM.
+pub(crate) fn identity() -> &'static (String, String) {
+    static IDENTITY: OnceLock<(String, String)> = OnceLock::new();
+    IDENTITY.get_or_init(|| {
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    })
+}
+
+pub(crate) fn server_side() -> Tls {
+    let (cert, key) = identity();
+    Tls::from_pem(cert.as_bytes(), key.as_bytes()).unwrap()
+}
+
+/// A client that trusts [`identity`] and offers these protocols.
+pub(crate) fn client_side(protocols: &[&str]) -> ClientConnection {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(identity().0.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap()
+}
+
+/// An address whose connections are passed on to a server with TLS.
+pub(crate) fn bridge(server: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for plain in listener.incoming() {
+            let (plain, mut secure) = (plain.unwrap(), TcpStream::connect(server).unwrap());
+            plain.set_nodelay(true).unwrap();
+            secure.set_nodelay(true).unwrap();
+            let mut tls = client_side(&["http/1.1"]);
+            // A server that refuses closes; the client sees that.
+            let _ = tls.complete_io(&mut secure);
+            let tls = Arc::new(Mutex::new(tls));
+            let ends = (plain.try_clone().unwrap(), secure.try_clone().unwrap());
+            let same = Arc::clone(&tls);
+            thread::spawn(move || encrypt(ends.0, &ends.1, &same));
+            thread::spawn(move || decrypt(secure, &plain, &tls));
+        }
+    });
+    addr
+}
+
+/// From the client to the server.
+fn encrypt(mut plain: TcpStream, secure: &TcpStream, tls: &Mutex<ClientConnection>) {
+    let mut chunk = [0; 8192];
+    while let Ok(n @ 1..) = plain.read(&mut chunk) {
+        tls.lock().unwrap().writer().write_all(&chunk[..n]).unwrap();
+        flush(tls, secure);
+    }
+    tls.lock().unwrap().send_close_notify();
+    flush(tls, secure);
+    let _ = secure.shutdown(Shutdown::Write);
+}
+
+/// From the server to the client.
+fn decrypt(mut secure: TcpStream, mut plain: &TcpStream, tls: &Mutex<ClientConnection>) {
+    let mut chunk = [0; 8192];
+    while let Ok(n @ 1..) = secure.read(&mut chunk) {
+        let mut rest = &chunk[..n];
+        while !rest.is_empty() {
+            let mut text = Vec::new();
+            {
+                let mut tls = tls.lock().unwrap();
+                tls.read_tls(&mut rest).unwrap();
+                if tls.process_new_packets().is_err() {
+                    rest = &[];
+                }
+                // What there is; then it would block.
+                let _ = tls.reader().read_to_end(&mut text);
+            }
+            flush(tls, &secure);
+            if plain.write_all(&text).is_err() {
+                let _ = secure.shutdown(Shutdown::Both);
+                return;
+            }
+        }
+    }
+    let _ = plain.shutdown(Shutdown::Write);
+}
+
+fn flush(tls: &Mutex<ClientConnection>, mut secure: &TcpStream) {
+    // Under the lock, so that records keep their order.
+    let mut tls = tls.lock().unwrap();
+    let mut records = Vec::new();
+    while tls.wants_write() {
+        tls.write_tls(&mut records).unwrap();
+    }
+    // A server that has closed needs nothing more.
+    let _ = secure.write_all(&records);
+}
