@@ -21,6 +21,10 @@ pub mod embedding {}
 #[doc = include_str!("guide/cluster.md")]
 pub mod cluster {}
 
+#[cfg(feature = "dashboard")]
+#[doc = include_str!("guide/dashboard.md")]
+pub mod dashboard {}
+
 #[doc = include_str!("guide/seeds.md")]
 pub mod seeds {
     #[doc = include_str!("guide/seeds/relay.md")]

@@ -38,6 +38,7 @@
 //! | [compression](guide::compression) | permessage-deflate: when it pays, what it costs (feature `deflate`) |
 //! | [observability](guide::observability) | counts, scrapes, traces, logs: what an operator sees |
 //! | [embedding](guide::embedding) | the hub inside a program that has other work: listeners, threads, stacks, memory |
+//! | dashboard | what an operator sees and can do; with the feature `dashboard` |
 //! | [seeds](guide::seeds) | for users of five Go packages: every public name there, and what stands for it here |
 //!
 //! Beside them stand [`middleware`] and a [`router`] for message handlers, and ready-made wire protocols in [`protocol`].
@@ -95,6 +96,7 @@
 //! | `redis-tls` | off | the same over TLS, with the system's root certificates |
 //! | `tls` | off | `Tls`: listeners and streams of the program's own with TLS, by rustls |
 //! | `nats` | off | `NatsAdapter`: clusters over NATS, with or without TLS |
+//! | `dashboard` | off | `Server::dashboard`: a page for operators, with live figures, traces and actions |
 //!
 //! No async runtime is among the dependencies, except with `nats`: its client runs on a thread of its own.
 //!
@@ -111,6 +113,7 @@
 //! | `wshub::conn` | a bug in this crate | slow consumers closed | | connects, closes, ends and why, errors of handlers, the rate exceeded |
 //! | `wshub::middleware` | a handler panicked (`Recovery`) | | | every message (`Logging`), never its content |
 //! | `wshub::cluster` | an adapter panicked | the bus failed, messages lost, no envelope | state, nodes | attempts, counts |
+//! | `wshub::dashboard` | | no thread to feed it, a drain that did not end | actions, wrong passwords | |
 //! | `wshub::hub` | a hook or handler panicked | connections cut at a deadline | drain, shutdown | joins, leaves, users set |
 //!
 //! # Platforms, Rust versions, compatibility
@@ -195,7 +198,9 @@ pub use hub::{
 };
 pub use message::{Message, SendError};
 pub use metrics::{DebugMetrics, DebugStats, ErrorType, Metrics, Timing};
-pub use observe::Gauges;
+#[cfg(feature = "dashboard")]
+pub use observe::Dashboard;
+pub use observe::{Gauges, MetricsPair};
 #[cfg(feature = "prometheus")]
 pub use observe::{PrometheusBuilder, PrometheusMetrics};
 pub use outbox::Cork;

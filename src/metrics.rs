@@ -106,6 +106,10 @@ pub trait Metrics: Send + Sync {
     fn increment_messages_sent(&self, count: usize) {
         let _ = count;
     }
+    /// The payload bytes of a message that has been queued, once for each client.
+    fn increment_bytes_sent(&self, bytes: usize) {
+        let _ = bytes;
+    }
     /// A message has been dropped for one client.
     fn increment_messages_dropped(&self) {}
     /// The payload size of a received message, in bytes.
@@ -175,6 +179,7 @@ pub struct DebugMetrics {
     received: AtomicU64,
     received_bytes: AtomicU64,
     sent: AtomicU64,
+    sent_bytes: AtomicU64,
     dropped: AtomicU64,
     joins: AtomicU64,
     leaves: AtomicU64,
@@ -252,6 +257,8 @@ pub struct DebugStats {
     pub bytes_received: u64,
     /// Messages queued, once for each client.
     pub messages_sent: u64,
+    /// Payload bytes queued, once for each client.
+    pub bytes_sent: u64,
     /// Messages dropped, once for each client.
     pub messages_dropped: u64,
     /// Joins of rooms.
@@ -300,6 +307,7 @@ impl DebugMetrics {
             received: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             joins: AtomicU64::new(0),
             leaves: AtomicU64::new(0),
@@ -320,6 +328,7 @@ impl DebugMetrics {
             messages_received: self.received.load(ORDER),
             bytes_received: self.received_bytes.load(ORDER),
             messages_sent: self.sent.load(ORDER),
+            bytes_sent: self.sent_bytes.load(ORDER),
             messages_dropped: self.dropped.load(ORDER),
             room_joins: self.joins.load(ORDER),
             room_leaves: self.leaves.load(ORDER),
@@ -343,12 +352,10 @@ impl DebugMetrics {
         for gauge in [&self.active_connections, &self.active_rooms] {
             gauge.store(0, ORDER);
         }
-        let counters = [&self.connections, &self.received, &self.received_bytes, &self.sent, &self.dropped];
-        for counter in counters.into_iter().chain([&self.joins, &self.leaves]) {
-            counter.store(0, ORDER);
-        }
         let AdapterCounts { published, received, dropped, connects, disconnects } = &self.adapter;
-        for counter in [published, received, dropped, connects, disconnects] {
+        let counters = [&self.connections, &self.received, &self.received_bytes, &self.sent, &self.sent_bytes];
+        let counters = counters.into_iter().chain([&self.dropped, &self.joins, &self.leaves]);
+        for counter in counters.chain([published, received, dropped, connects, disconnects]) {
             counter.store(0, ORDER);
         }
         self.latency.reset();
@@ -374,6 +381,10 @@ impl Metrics for DebugMetrics {
 
     fn increment_messages_sent(&self, count: usize) {
         self.sent.fetch_add(count as u64, ORDER);
+    }
+
+    fn increment_bytes_sent(&self, bytes: usize) {
+        self.sent_bytes.fetch_add(bytes as u64, ORDER);
     }
 
     fn increment_messages_dropped(&self) {
@@ -439,7 +450,11 @@ impl fmt::Display for DebugMetrics {
         writeln!(f, "connections  {} now, {} in all", s.active_connections, s.total_connections)?;
         writeln!(f, "rooms        {} now, {} joins, {} leaves", s.active_rooms, s.room_joins, s.room_leaves)?;
         writeln!(f, "received     {} messages, {} bytes", s.messages_received, s.bytes_received)?;
-        writeln!(f, "sent         {} messages, {} dropped", s.messages_sent, s.messages_dropped)?;
+        writeln!(
+            f,
+            "sent         {} messages, {} bytes, {} dropped",
+            s.messages_sent, s.bytes_sent, s.messages_dropped
+        )?;
         if s.adapter_connects + s.adapter_published + s.adapter_dropped > 0 {
             write!(f, "cluster      {} published, {} received", s.adapter_published, s.adapter_received)?;
             write!(f, ", {} dropped, ", s.adapter_dropped)?;
@@ -465,19 +480,20 @@ mod tests {
         m.increment_messages_received();
         m.record_message_size(128);
         m.increment_messages_sent(3);
+        m.increment_bytes_sent(300);
         m.record_latency(Duration::from_millis(2));
         m.record_latency(Duration::from_millis(4));
         m.increment_errors(ErrorType::Panic);
         m.increment_errors(ErrorType::Custom("till"));
         let s = m.stats();
         assert_eq!((s.active_connections, s.messages_received, s.bytes_received), (1, 1, 128));
-        assert_eq!((s.messages_sent, s.average_latency), (3, Duration::from_millis(3)));
+        assert_eq!((s.messages_sent, s.bytes_sent, s.average_latency), (3, 300, Duration::from_millis(3)));
         assert_eq!(s.latency, Timing { count: 2, sum: Duration::from_millis(6) });
         assert_eq!(s.errors.iter().map(|(e, n)| (e.as_str(), *n)).collect::<Vec<_>>(), [("panic", 1), ("till", 1)]);
         assert!(m.to_string().contains("error        1 panic"), "{m}");
         m.reset();
         let s = m.stats();
-        assert_eq!((s.total_connections, s.messages_sent, s.average_latency), (0, 0, Duration::ZERO));
-        assert!(s.errors.is_empty());
+        assert_eq!((s.total_connections, s.messages_sent, s.bytes_sent), (0, 0, 0));
+        assert!(s.errors.is_empty() && s.average_latency.is_zero());
     }
 }

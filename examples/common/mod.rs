@@ -56,6 +56,11 @@ pub(crate) fn fail(message: &str) -> ! {
     std::process::exit(2)
 }
 
+/// Tells whoever has started the program.
+pub(crate) fn note(text: &str) {
+    eprintln!("{text}");
+}
+
 /// Starts the server, says where it listens, and shuts it down at SIGTERM or SIGINT.
 pub(crate) fn serve(server: Server) -> Result<(), Box<dyn std::error::Error>> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;

@@ -142,6 +142,12 @@ impl Client {
         self.0.outbox.depth()
     }
 
+    /// Messages that were dropped for this client since it connected, because its queue was full or a `send_timeout` gave
+    /// up, and their bytes on the wire.
+    pub fn dropped(&self) -> (u64, u64) {
+        self.0.outbox.lost()
+    }
+
     /// Sends to this client alone, by the hub's drop policy. Does not block.
     ///
     /// # Errors
@@ -156,7 +162,7 @@ impl Client {
         match self.hub().give(self.outbox(), self, &frame) {
             sent @ (Sent::Queued | Sent::Evicted(_)) => {
                 span.sent(1, if let Sent::Evicted(old) = sent { old.len() } else { 0 }, 0, false);
-                self.hub().count_sent(1);
+                self.hub().count_sent(1, message.len());
                 Ok(())
             }
             Sent::Full | Sent::SlowConsumer => {
@@ -191,7 +197,7 @@ impl Client {
         match self.hub().give_waiting(self, &frame, deadline) {
             Ok(()) => {
                 span.sent(1, 0, 0, false);
-                self.hub().count_sent(1);
+                self.hub().count_sent(1, message.len());
                 Ok(())
             }
             Err(GaveUp::Timeout) => {

@@ -158,7 +158,7 @@ impl Hub {
                 None => delivery.refused += 1,
             }
         }
-        self.count_sent(delivery.queued);
+        self.count_sent(delivery.queued, message.len());
         if let Some(started) = started {
             self.count(|m| m.record_broadcast_duration(started.elapsed()));
         }
@@ -206,6 +206,7 @@ impl Hub {
         assert_no_lock_held();
         let result = client.outbox().send_waiting(frame, deadline);
         if result == Err(GaveUp::Timeout) {
+            client.outbox().count_lost(frame);
             self.count(|m| m.increment_messages_dropped());
             let hook = &self.hooks().on_send_timeout;
             self.run_message_hook(hook, "on_send_timeout", client, &frame.message());
@@ -233,6 +234,7 @@ impl Hub {
     }
 
     fn report_drop(&self, client: &Client, frame: &Encoded) {
+        client.outbox().count_lost(frame);
         self.count(|m| m.increment_messages_dropped());
         let hook = &self.hooks().on_send_dropped;
         if hook.is_none() || IN_DROP_HOOK.replace(true) {
@@ -242,9 +244,13 @@ impl Hub {
         IN_DROP_HOOK.set(false);
     }
 
-    pub(super) fn count_sent(&self, count: usize) {
+    /// A message of `size` payload bytes has been queued for `count` clients.
+    pub(super) fn count_sent(&self, count: usize, size: usize) {
         if count > 0 {
-            self.count(|m| m.increment_messages_sent(count));
+            self.count(|m| {
+                m.increment_messages_sent(count);
+                m.increment_bytes_sent(count.saturating_mul(size));
+            });
         }
     }
 }

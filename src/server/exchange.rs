@@ -61,7 +61,8 @@ pub(super) fn serve(shared: &Arc<Shared>, transport: Transport, slot: Slot) {
     }
 }
 
-fn respond(shared: &Arc<Shared>, transport: Transport, slot: Slot, head: RequestHead, rest: Vec<u8>) {
+fn respond(shared: &Arc<Shared>, transport: Transport, slot: Slot, mut head: RequestHead, rest: Vec<u8>) {
+    head.set_remote_addr(transport.peer_addr());
     match shared.routes.find(head.path()) {
         Some(Route::Clients(door)) => upgrade(door, transport, slot, head, &rest),
         Some(route) => {

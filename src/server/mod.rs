@@ -11,8 +11,8 @@ mod slots;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,8 @@ pub struct Server {
     listeners: Vec<Listener>,
     routes: Routes,
     endpoints: Vec<EndpointInfo>,
+    /// What `endpoints` holds once the server is spawned, for handlers that tell of it.
+    told: Arc<OnceLock<Vec<EndpointInfo>>>,
     handshake_timeout: Duration,
     max_handshakes: usize,
     max_body: usize,
@@ -89,6 +91,7 @@ impl Server {
             listeners: vec![listener.into()],
             routes: Routes::default(),
             endpoints: Vec::new(),
+            told: Arc::default(),
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 1024,
             max_body: 512 * 1024,
@@ -232,6 +235,7 @@ impl Server {
         });
         let listeners: Vec<Arc<Listener>> = self.listeners.into_iter().map(Arc::new).collect();
         let endpoints = self.endpoints;
+        let _ = self.told.set(endpoints.clone());
         let handle = ServerHandle { shared, addrs, endpoints, listeners, acceptors: Mutex::default() };
         match handle.start() {
             Ok(()) => Ok(handle),
@@ -261,6 +265,27 @@ impl Server {
             None => return Ok(()),
         };
         Err(io::Error::new(io::ErrorKind::InvalidInput, mistake))
+    }
+}
+
+/// For pages that belong to the crate rather than to the application.
+#[cfg(feature = "dashboard")]
+impl Server {
+    /// An event stream that is not listed among the endpoints.
+    pub(crate) fn unlisted_event_stream(self, path: &str, hub: &Hub) -> Self {
+        let door = Door { hub: hub.clone(), format: WireFormat::EventStream, checks: Vec::new() };
+        self.route(path, Route::Clients(door))
+    }
+
+    /// Every endpoint of the server, once it is spawned.
+    pub(crate) fn told_endpoints(&self) -> Arc<OnceLock<Vec<EndpointInfo>>> {
+        Arc::clone(&self.told)
+    }
+
+    /// Makes `spawn` fail.
+    pub(crate) fn mistaken(mut self, mistake: impl Into<String>) -> Self {
+        self.mistake.get_or_insert_with(|| mistake.into());
+        self
     }
 }
 
