@@ -149,7 +149,7 @@ fn stream() -> Vec<u8> {
 }
 
 fn noise(random: &mut Random, most: usize) -> Vec<u8> {
-    (0..1 + random.below(most)).map(|_| u8::try_from(random.below(256)).unwrap()).collect()
+    (0..=random.below(most)).map(|_| u8::try_from(random.below(256)).unwrap()).collect()
 }
 
 fn frames(first: u8, payload: &[u8], count: usize) -> Vec<u8> {
