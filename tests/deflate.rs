@@ -120,6 +120,7 @@ fn violations_close_with_their_codes() {
         let frame = socket.frame();
         assert_eq!((frame.first, frame.close().0), (CLOSE, code), "case {number}");
     }
+    // Counted after the close frame is sent.
     eventually("all are counted", || errors(&metrics, ErrorType::ProtocolError) == 7);
     let mut plain = server.connect();
     plain.send_frame(TEXT | COMPRESSED, &deflate(b"x"));

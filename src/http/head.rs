@@ -187,7 +187,7 @@ impl RequestHead {
     }
 
     /// The address of the peer that sent the request, behind a proxy the proxy's; `None` for Unix sockets, and for a head
-    /// that has not reached a hub yet.
+    /// that has reached neither a server nor a hub yet.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.remote
     }
