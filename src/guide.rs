@@ -18,6 +18,9 @@ pub mod observability {}
 #[doc = include_str!("guide/embedding.md")]
 pub mod embedding {}
 
+#[doc = include_str!("guide/security.md")]
+pub mod security {}
+
 #[doc = include_str!("guide/cluster.md")]
 pub mod cluster {}
 

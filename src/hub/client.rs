@@ -137,7 +137,8 @@ impl Client {
         !self.0.outbox.is_open()
     }
 
-    /// Messages waiting in this client's queue, and their bytes on the wire.
+    /// Messages waiting in this client's queue, and the bytes that count against
+    /// [`Config::queue_bytes`](crate::Config#structfield.queue_bytes).
     pub fn queue_depth(&self) -> (usize, usize) {
         self.0.outbox.depth()
     }

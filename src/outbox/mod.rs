@@ -282,7 +282,7 @@ impl Outbox {
         is_idle
     }
 
-    /// Messages that wait in the queue, and their wire bytes.
+    /// Messages that wait in the queue, and the bytes that they hold.
     pub(crate) fn depth(&self) -> (usize, usize) {
         (self.queue.len(), self.queue.bytes())
     }
