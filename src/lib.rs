@@ -162,6 +162,11 @@ mod metrics;
 // Keeps peers from flooding the log.
 mod log_limit;
 
+// The way in for the fuzz targets.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+
 #[cfg(feature = "nats")]
 pub use cluster::NatsAdapter;
 #[cfg(feature = "redis")]
