@@ -177,6 +177,11 @@ mod client_id;
 // Keeps peers from flooding the log.
 mod log_limit;
 
+// The way in for the fuzz targets.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use client_id::ClientId;
 #[cfg(feature = "nats")]
 pub use cluster::NatsAdapter;

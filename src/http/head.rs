@@ -87,8 +87,9 @@ impl RequestHead {
     ///
     /// 431 when the head is over [`MAX_HEAD`] bytes or [`MAX_HEADERS`] headers. 400 when it is malformed or could be
     /// read in two ways: a line end other than CR LF, a NUL byte, a folded header, a second `Host`, `Upgrade`,
-    /// `Origin`, `Content-Length`, `Transfer-Encoding`, `Sec-WebSocket-Key` or `Sec-WebSocket-Version`, a missing
-    /// `Host` in HTTP/1.1, or an absolute target for another host.
+    /// `Origin`, `Content-Length`, `Transfer-Encoding`, `Sec-WebSocket-Key` or `Sec-WebSocket-Version`, or one that is
+    /// not UTF-8, a `Content-Length` that is no number, a missing `Host` in HTTP/1.1, or an absolute target for another
+    /// host.
     pub fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, HeadError> {
         let window = &bytes[..bytes.len().min(MAX_HEAD)];
         check_line_ends(window)?;
@@ -123,22 +124,32 @@ impl RequestHead {
     ///
     /// # Errors
     ///
-    /// As [`parse`](Self::parse): the parts are held to the same rules.
+    /// As [`parse`](Self::parse): the parts are held to the same rules. 400 also for a part that would be read as something
+    /// else, such as a method with a space or a name with a line end in it.
     pub fn from_parts<'a>(
         method: &str,
         target: &str,
         headers: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, HeadError> {
         let mut text = format!("{method} {target} HTTP/1.1\r\n");
+        let mut names = Vec::new();
         for (name, value) in headers {
             if value.contains(['\r', '\n']) {
                 return Err(HeadError::bad("line end in a header"));
             }
+            names.push(name);
             text.extend([name, ": ", value, "\r\n"]);
         }
         text.push_str("\r\n");
-        match Self::parse(text.as_bytes())? {
-            Some((head, length)) if length == text.len() => Ok(head),
+        let parsed = Self::parse(text.as_bytes())?.filter(|(_, length)| *length == text.len());
+        // A part that holds the end of its line, or of itself, is read as several.
+        let has_these_parts = |head: &Self| {
+            head.method() == method
+                && head.target() == target
+                && head.headers().map(|(name, _)| name).eq(names.iter().copied())
+        };
+        match parsed {
+            Some((head, _)) if has_these_parts(&head) => Ok(head),
             Some(_) | None => Err(HeadError::bad("malformed request head")),
         }
     }
@@ -235,10 +246,17 @@ impl RequestHead {
 
     fn check(&self) -> Result<(), HeadError> {
         for name in SINGULAR {
-            if self.headers().filter(|(key, _)| key.eq_ignore_ascii_case(name)).count() > 1 {
+            let mut values = self.headers().filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+            let first = values.next().unwrap_or_default();
+            if values.next().is_some() {
                 return Err(HeadError::bad("a header that may stand once stands twice"));
             }
+            // `header` would say that it is missing, and for a body that is another request.
+            if std::str::from_utf8(first).is_err() {
+                return Err(HeadError::bad("a header that matters is not UTF-8"));
+            }
         }
+        self.content_length()?;
         let host = self.header("host");
         if self.is_http11 && host.is_none() {
             return Err(HeadError::bad("missing Host header"));
@@ -252,7 +270,7 @@ impl RequestHead {
         if !target.starts_with('/') && target != "*" {
             return Err(HeadError::bad("unsupported request target"));
         }
-        self.content_length().map(|_| ())
+        Ok(())
     }
 }
 
@@ -355,12 +373,21 @@ mod tests {
             "GET  / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
             "GET / HTTP/2.0\r\nHost: a\r\n\r\n".to_owned(),
             "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+            "POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n".to_owned(),
             "GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
             "CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
             "\u{16}\u{3}\u{1}".to_owned(),
         ];
         for text in bad {
             assert_eq!(status(&text), 400, "{text:?}");
+        }
+        for name in SINGULAR {
+            let head = [b"GET / HTTP/1.0\r\n", name.as_bytes(), b": \xff\r\n\r\n"].concat();
+            assert_eq!(
+                RequestHead::parse(&head).map_err(|e| e.status()).err(),
+                Some(400),
+                "{name} is there, not missing"
+            );
         }
         assert_eq!(status("GET http://a/x?y HTTP/1.1\r\nHost: A\r\n\r\n"), 200);
         assert_eq!(status("GET / HTTP/1.0\r\n\r\n"), 200);
@@ -391,5 +418,10 @@ mod tests {
         assert!(RequestHead::from_parts("GET", "/ws", [("Host", "a\r\nX: y")]).is_err(), "two headers in one");
         assert!(RequestHead::from_parts("GET", "/ws", [("Host", "a\r\n\r\nGET")]).is_err());
         assert!(RequestHead::from_parts("GET", "/ws", [("Host", "a"), ("Host", "b")]).is_err());
+        assert!(RequestHead::from_parts("GET", "/ws", [("Host", "a"), ("X: y\r\nCookie", "z")]).is_err());
+        assert!(RequestHead::from_parts("GET", "/ws", [("Host: a", "b")]).is_err(), "another name");
+        assert!(RequestHead::from_parts("GET /admin HTTP/1.1\r\nX:", "/ws", [("Host", "a")]).is_err());
+        assert!(RequestHead::from_parts("GET", "/ws HTTP/1.1\r\nX: y", [("Host", "a")]).is_err(), "two lines in one");
+        assert!(RequestHead::from_parts("\r\nGET", "/ws", [("Host", "a")]).is_err(), "skipped when parsed");
     }
 }

@@ -1,0 +1,79 @@
+//! What the fuzz targets in `tests/fuzz` need of the private modules. Here only with `--cfg fuzzing`, which cargo-fuzz
+//! sets: no feature, no part of the interface.
+
+use crate::ws;
+
+/// What the peer has said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "named as in RFC 6455")]
+pub enum Event {
+    Text(Vec<u8>),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong,
+    Close(Option<u16>, String),
+}
+
+impl From<ws::Event> for Event {
+    fn from(event: ws::Event) -> Self {
+        match event {
+            ws::Event::Message(ws::MessageKind::Text, payload) => Self::Text(payload),
+            ws::Event::Message(ws::MessageKind::Binary, payload) => Self::Binary(payload),
+            ws::Event::Ping(payload) => Self::Ping(payload),
+            ws::Event::Pong => Self::Pong,
+            ws::Event::Close(close) => Self::Close(close.code, close.reason),
+        }
+    }
+}
+
+/// The receiving half of a connection, driven as the reader of a connection drives it.
+#[derive(Debug)]
+pub struct Decoder(ws::Decoder);
+
+impl Decoder {
+    /// The sizes are those of the buffer while nothing large comes in and of the largest message, in bytes.
+    pub fn new(idle_buffer: usize, max_message: usize, is_deflate: bool) -> Self {
+        Self(ws::Decoder::new(idle_buffer, max_message, is_deflate))
+    }
+
+    /// Takes bytes as they come from a socket, and appends what they say.
+    ///
+    /// # Errors
+    ///
+    /// The close code for a peer that broke the protocol. The decoder must not be used again.
+    pub fn feed(&mut self, mut bytes: &[u8], events: &mut Vec<Event>) -> Result<(), u16> {
+        while !bytes.is_empty() {
+            let space = self.0.space();
+            assert!(!space.is_empty(), "no space for the next read");
+            let n = space.len().min(bytes.len());
+            space[..n].copy_from_slice(&bytes[..n]);
+            self.0.filled(n);
+            bytes = &bytes[n..];
+            while let Some(event) = self.0.next().map_err(|violation| violation.code)? {
+                events.push(event.into());
+                // Nothing is read after a close frame.
+                if matches!(events.last(), Some(Event::Close(..))) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a frame or message has begun and not ended.
+    pub fn is_mid_message(&self) -> bool {
+        self.0.is_mid_message()
+    }
+}
+
+/// The answer to an upgrade's offers of extensions, and the window to keep to.
+#[cfg(feature = "deflate")]
+pub fn negotiate(offers: &[&str]) -> Option<(String, u8)> {
+    ws::negotiate(offers.iter().copied()).map(|agreed| (agreed.response(), agreed.window_bits))
+}
+
+/// A compressed frame of a binary message; `None` if that does not make it shorter.
+#[cfg(feature = "deflate")]
+pub fn encode_compressed(payload: &[u8], level: u32, window_bits: u8) -> Option<Vec<u8>> {
+    ws::encode_compressed(ws::MessageKind::Binary, payload, level, window_bits)
+}
