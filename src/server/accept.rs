@@ -47,6 +47,10 @@ impl<'a> Acceptor<'a> {
             match accepted {
                 Ok(transport) => {
                     self.pause = PAUSES.0;
+                    if self.spare.is_none() {
+                        // Somebody was quicker when the last shortage ended.
+                        self.spare = spare();
+                    }
                     self.admit(transport);
                 }
                 // Waiting ends now and then while refused connections are kept: see `refuse`.
