@@ -74,7 +74,8 @@ pub struct Config {
     pub close_timeout: Duration,
     /// Messages that may wait in one client's queue; default 256. Not 0.
     pub queue_messages: usize,
-    /// Bytes that may wait in one client's queue; default 1 MiB. A larger single message is accepted only into an
+    /// Bytes that may wait in one client's queue; default 1 MiB. What counts is what is kept in memory: the frame, and for
+    /// compressed messages and on event streams the message as well. A larger single message is accepted only into an
     /// empty queue. Not 0.
     pub queue_bytes: usize,
     /// What happens when a client's queue is full; default [`DropPolicy::DropNewest`].

@@ -12,11 +12,21 @@ pub mod lifecycle {}
 #[doc = include_str!("guide/compression.md")]
 pub mod compression {}
 
+#[doc = include_str!("guide/observability.md")]
+pub mod observability {}
+
 #[doc = include_str!("guide/embedding.md")]
 pub mod embedding {}
 
+#[doc = include_str!("guide/security.md")]
+pub mod security {}
+
 #[doc = include_str!("guide/cluster.md")]
 pub mod cluster {}
+
+#[cfg(feature = "dashboard")]
+#[doc = include_str!("guide/dashboard.md")]
+pub mod dashboard {}
 
 #[doc = include_str!("guide/seeds.md")]
 pub mod seeds {

@@ -36,7 +36,10 @@
 //! | [lifecycle](guide::lifecycle) | hooks, probes, closing, draining, shutting down |
 //! | [cluster](guide::cluster) | several hubs as one: message buses, what may be lost, who else is there |
 //! | [compression](guide::compression) | permessage-deflate: when it pays, what it costs (feature `deflate`) |
+//! | [observability](guide::observability) | counts, scrapes, traces, logs: what an operator sees |
 //! | [embedding](guide::embedding) | the hub inside a program that has other work: listeners, threads, stacks, memory |
+//! | [security](guide::security) | attackers, what is done about them by default, and what is left to the application |
+//! | dashboard | what an operator sees and can do; with the feature `dashboard` |
 //! | [seeds](guide::seeds) | for users of five Go packages: every public name there, and what stands for it here |
 //!
 //! Beside them stand [`middleware`] and a [`router`] for message handlers, and ready-made wire protocols in [`protocol`].
@@ -66,8 +69,8 @@
 //!                       publishes them as envelopes, one delivers what other nodes publish
 //! ```
 //!
-//! These are also the modules of the source, in the order in which it is best read; `config`, `error`, `metrics` and
-//! `log_limit` are used all along the way.
+//! These are also the modules of the source, in the order in which it is best read; `config`, `error`, `metrics`, `trace`,
+//! `client_id` and `log_limit` are used all along the way.
 //!
 //! # What always holds
 //!
@@ -89,25 +92,30 @@
 //! | feature | default | adds |
 //! | --- | --- | --- |
 //! | `deflate` | off | permessage-deflate: compressed messages, see the guide to [compression](guide::compression) |
+//! | `prometheus` | off | `PrometheusMetrics`: counts in a registry, see the guide to [observability](guide::observability) |
 //! | `redis` | off | `RedisAdapter`: clusters over Redis or Valkey |
 //! | `redis-tls` | off | the same over TLS, with the system's root certificates |
+//! | `tls` | off | `Tls`: listeners and streams of the program's own with TLS, by rustls |
 //! | `nats` | off | `NatsAdapter`: clusters over NATS, with or without TLS |
+//! | `dashboard` | off | `Server::dashboard`: a page for operators, with live figures, traces and actions |
 //!
 //! No async runtime is among the dependencies, except with `nats`: its client runs on a thread of its own.
 //!
 //! # Logging
 //!
 //! Through the `log` crate. Queries, headers and message contents are never logged at `info` or above. Refused upgrades,
-//! bad requests and failures to accept write at most ten records a second each, and then how many were left out.
+//! bad requests and failures to accept write at most ten records a second each, and then how many were left out. At `debug`
+//! every record of a connection's life bears its id: see [observability](guide::observability#logs).
 //!
 //! | target | error | warn | info | debug |
 //! | --- | --- | --- | --- | --- |
-//! | `wshub::server` | a handler of plain HTTP panicked | accepting failed, no thread, too many handshakes | bad requests | |
-//! | `wshub::upgrade` | | | refused upgrades | |
-//! | `wshub::conn` | a bug in this crate | slow consumers closed | | connects, ends and why, errors of handlers |
+//! | `wshub::server` | a handler of plain HTTP panicked | accepting failed, no thread, too many handshakes | bad requests | peers accepted, plain HTTP answered |
+//! | `wshub::upgrade` | | | refused upgrades | a peer gets its id |
+//! | `wshub::conn` | a bug in this crate | slow consumers closed | | connects, closes, ends and why, errors of handlers, the rate exceeded |
 //! | `wshub::middleware` | a handler panicked (`Recovery`) | | | every message (`Logging`), never its content |
 //! | `wshub::cluster` | an adapter panicked | the bus failed, messages lost, no envelope | state, nodes | attempts, counts |
-//! | `wshub::hub` | a hook or handler panicked | connections cut at a deadline | drain, shutdown | joins, leaves |
+//! | `wshub::dashboard` | | no thread to feed it, a drain that did not end | actions, wrong passwords | |
+//! | `wshub::hub` | a hook or handler panicked | connections cut at a deadline | drain, shutdown | joins, leaves, users set |
 //!
 //! # Platforms, Rust versions, compatibility
 //!
@@ -142,6 +150,8 @@ mod conn;
 mod ws;
 // Clients, rooms, users; sending to them.
 mod hub;
+// How messages are handled, recorded.
+pub mod trace;
 // Other nodes: envelopes, the queue for them, the bus.
 mod cluster;
 // What is sent, and its wire bytes.
@@ -151,6 +161,9 @@ mod outbox;
 // The socket itself.
 mod transport;
 
+// What an operator sees: scrapes, gauges.
+mod observe;
+
 // Used all along the path.
 
 // Settings and limits.
@@ -159,6 +172,8 @@ mod config;
 mod error;
 // What is counted, and by whom.
 mod metrics;
+// The name of a connection.
+mod client_id;
 // Keeps peers from flooding the log.
 mod log_limit;
 
@@ -167,6 +182,7 @@ mod log_limit;
 #[doc(hidden)]
 pub mod fuzzing;
 
+pub use client_id::ClientId;
 #[cfg(feature = "nats")]
 pub use cluster::NatsAdapter;
 #[cfg(feature = "redis")]
@@ -183,13 +199,21 @@ pub use error::{
 };
 pub use http::{HeadError, MAX_HEAD, MAX_HEADERS, OriginPolicy, RequestHead, Response};
 pub use hub::{
-    Admission, Client, ClientId, Delivery, Health, Hub, HubBuilder, HubState, RateLimiter, Rejection, Target,
+    Admission, Client, Delivery, Health, Hub, HubBuilder, HubLoad, HubState, RateLimiter, Rejection, Target,
     TokenBucket,
 };
 pub use message::{Message, SendError};
-pub use metrics::{DebugMetrics, DebugStats, ErrorType, Metrics};
+pub use metrics::{DebugMetrics, DebugStats, ErrorType, Metrics, Timing};
+#[cfg(feature = "dashboard")]
+pub use observe::Dashboard;
+pub use observe::{Gauges, MetricsPair};
+#[cfg(feature = "prometheus")]
+pub use observe::{PrometheusBuilder, PrometheusMetrics};
 pub use outbox::Cork;
-pub use server::{Endpoint, EndpointInfo, EndpointKind, Listener, Request, Server, ServerHandle};
+/// The crate whose types [`PrometheusMetrics`] shows, in the right version.
+#[cfg(feature = "prometheus")]
+pub use prometheus;
+pub use server::{Endpoint, EndpointInfo, EndpointKind, Listener, Request, Server, ServerHandle, ServerLoad};
 #[cfg(feature = "tls")]
 pub use transport::Tls;
 pub use transport::Transport;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use serde::{Serialize, Serializer};
 
 use crate::log_limit::LogLimit;
 
@@ -78,6 +79,13 @@ impl ErrorType {
     }
 }
 
+/// As its name.
+impl Serialize for ErrorType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
 impl fmt::Display for ErrorType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -97,6 +105,10 @@ pub trait Metrics: Send + Sync {
     /// A message has been queued for `count` clients.
     fn increment_messages_sent(&self, count: usize) {
         let _ = count;
+    }
+    /// The payload bytes of a message that has been queued, once for each client.
+    fn increment_bytes_sent(&self, bytes: usize) {
+        let _ = bytes;
     }
     /// A message has been dropped for one client.
     fn increment_messages_dropped(&self) {}
@@ -167,12 +179,13 @@ pub struct DebugMetrics {
     received: AtomicU64,
     received_bytes: AtomicU64,
     sent: AtomicU64,
+    sent_bytes: AtomicU64,
     dropped: AtomicU64,
     joins: AtomicU64,
     leaves: AtomicU64,
     adapter: AdapterCounts,
-    latency: Average,
-    broadcast: Average,
+    latency: Times,
+    broadcast: Times,
     errors: Mutex<BTreeMap<ErrorType, u64>>,
     since: Mutex<Instant>,
 }
@@ -189,25 +202,44 @@ struct AdapterCounts {
     disconnects: AtomicU64,
 }
 
+/// How often something took time, and how long in all.
 #[derive(Debug, Default)]
-struct Average {
+struct Times {
     nanos: AtomicU64,
     count: AtomicU64,
 }
 
-impl Average {
+impl Times {
     fn record(&self, duration: Duration) {
         self.nanos.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), ORDER);
         self.count.fetch_add(1, ORDER);
     }
 
-    fn get(&self) -> Duration {
-        Duration::from_nanos(self.nanos.load(ORDER).checked_div(self.count.load(ORDER)).unwrap_or(0))
+    fn get(&self) -> Timing {
+        Timing { count: self.count.load(ORDER), sum: Duration::from_nanos(self.nanos.load(ORDER)) }
     }
 
     fn reset(&self) {
         self.nanos.store(0, ORDER);
         self.count.store(0, ORDER);
+    }
+}
+
+/// How often something took time, and how long in all: two of them, taken apart, give the average between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Timing {
+    /// How often.
+    pub count: u64,
+    /// How long in all.
+    pub sum: Duration,
+}
+
+impl Timing {
+    /// The time of one; 0 if there was none.
+    pub fn average(&self) -> Duration {
+        let nanos = self.sum.as_nanos().checked_div(self.count.into()).unwrap_or(0);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }
 
@@ -225,6 +257,8 @@ pub struct DebugStats {
     pub bytes_received: u64,
     /// Messages queued, once for each client.
     pub messages_sent: u64,
+    /// Payload bytes queued, once for each client.
+    pub bytes_sent: u64,
     /// Messages dropped, once for each client.
     pub messages_dropped: u64,
     /// Joins of rooms.
@@ -243,9 +277,13 @@ pub struct DebugStats {
     pub adapter_connects: u64,
     /// How often it has lost it.
     pub adapter_disconnects: u64,
-    /// Average time of a message's handlers.
+    /// The handling of messages.
+    pub latency: Timing,
+    /// Its average time.
     pub average_latency: Duration,
-    /// Average time of a send to many.
+    /// Sends to more than a single client.
+    pub broadcast: Timing,
+    /// Their average time.
     pub average_broadcast: Duration,
     /// Errors by their type; types without errors are left out.
     pub errors: BTreeMap<ErrorType, u64>,
@@ -269,12 +307,13 @@ impl DebugMetrics {
             received: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             joins: AtomicU64::new(0),
             leaves: AtomicU64::new(0),
             adapter: AdapterCounts::default(),
-            latency: Average::default(),
-            broadcast: Average::default(),
+            latency: Times::default(),
+            broadcast: Times::default(),
             errors: Mutex::new(BTreeMap::new()),
             since: Mutex::new(Instant::now()),
         }
@@ -282,12 +321,14 @@ impl DebugMetrics {
 
     /// A snapshot; counts that change meanwhile may be a moment apart.
     pub fn stats(&self) -> DebugStats {
+        let (latency, broadcast) = (self.latency.get(), self.broadcast.get());
         DebugStats {
             active_connections: self.active_connections.load(ORDER),
             total_connections: self.connections.load(ORDER),
             messages_received: self.received.load(ORDER),
             bytes_received: self.received_bytes.load(ORDER),
             messages_sent: self.sent.load(ORDER),
+            bytes_sent: self.sent_bytes.load(ORDER),
             messages_dropped: self.dropped.load(ORDER),
             room_joins: self.joins.load(ORDER),
             room_leaves: self.leaves.load(ORDER),
@@ -297,8 +338,10 @@ impl DebugMetrics {
             adapter_dropped: self.adapter.dropped.load(ORDER),
             adapter_connects: self.adapter.connects.load(ORDER),
             adapter_disconnects: self.adapter.disconnects.load(ORDER),
-            average_latency: self.latency.get(),
-            average_broadcast: self.broadcast.get(),
+            latency,
+            average_latency: latency.average(),
+            broadcast,
+            average_broadcast: broadcast.average(),
             errors: self.errors.lock().clone(),
             uptime: self.since.lock().elapsed(),
         }
@@ -309,12 +352,10 @@ impl DebugMetrics {
         for gauge in [&self.active_connections, &self.active_rooms] {
             gauge.store(0, ORDER);
         }
-        let counters = [&self.connections, &self.received, &self.received_bytes, &self.sent, &self.dropped];
-        for counter in counters.into_iter().chain([&self.joins, &self.leaves]) {
-            counter.store(0, ORDER);
-        }
         let AdapterCounts { published, received, dropped, connects, disconnects } = &self.adapter;
-        for counter in [published, received, dropped, connects, disconnects] {
+        let counters = [&self.connections, &self.received, &self.received_bytes, &self.sent, &self.sent_bytes];
+        let counters = counters.into_iter().chain([&self.dropped, &self.joins, &self.leaves]);
+        for counter in counters.chain([published, received, dropped, connects, disconnects]) {
             counter.store(0, ORDER);
         }
         self.latency.reset();
@@ -340,6 +381,10 @@ impl Metrics for DebugMetrics {
 
     fn increment_messages_sent(&self, count: usize) {
         self.sent.fetch_add(count as u64, ORDER);
+    }
+
+    fn increment_bytes_sent(&self, bytes: usize) {
+        self.sent_bytes.fetch_add(bytes as u64, ORDER);
     }
 
     fn increment_messages_dropped(&self) {
@@ -405,14 +450,18 @@ impl fmt::Display for DebugMetrics {
         writeln!(f, "connections  {} now, {} in all", s.active_connections, s.total_connections)?;
         writeln!(f, "rooms        {} now, {} joins, {} leaves", s.active_rooms, s.room_joins, s.room_leaves)?;
         writeln!(f, "received     {} messages, {} bytes", s.messages_received, s.bytes_received)?;
-        writeln!(f, "sent         {} messages, {} dropped", s.messages_sent, s.messages_dropped)?;
+        writeln!(
+            f,
+            "sent         {} messages, {} bytes, {} dropped",
+            s.messages_sent, s.bytes_sent, s.messages_dropped
+        )?;
         if s.adapter_connects + s.adapter_published + s.adapter_dropped > 0 {
             write!(f, "cluster      {} published, {} received", s.adapter_published, s.adapter_received)?;
             write!(f, ", {} dropped, ", s.adapter_dropped)?;
             writeln!(f, "{} connects, {} disconnects", s.adapter_connects, s.adapter_disconnects)?;
         }
-        writeln!(f, "handlers     {:?} on average", s.average_latency)?;
-        writeln!(f, "broadcasts   {:?} on average", s.average_broadcast)?;
+        writeln!(f, "handlers     {} ran, {:?} on average", s.latency.count, s.average_latency)?;
+        writeln!(f, "broadcasts   {}, {:?} on average", s.broadcast.count, s.average_broadcast)?;
         for (error, count) in &s.errors {
             writeln!(f, "error        {count} {error}")?;
         }
@@ -431,16 +480,20 @@ mod tests {
         m.increment_messages_received();
         m.record_message_size(128);
         m.increment_messages_sent(3);
+        m.increment_bytes_sent(300);
         m.record_latency(Duration::from_millis(2));
         m.record_latency(Duration::from_millis(4));
         m.increment_errors(ErrorType::Panic);
+        m.increment_errors(ErrorType::Custom("till"));
         let s = m.stats();
         assert_eq!((s.active_connections, s.messages_received, s.bytes_received), (1, 1, 128));
-        assert_eq!((s.messages_sent, s.average_latency), (3, Duration::from_millis(3)));
+        assert_eq!((s.messages_sent, s.bytes_sent, s.average_latency), (3, 300, Duration::from_millis(3)));
+        assert_eq!(s.latency, Timing { count: 2, sum: Duration::from_millis(6) });
+        assert_eq!(s.errors.iter().map(|(e, n)| (e.as_str(), *n)).collect::<Vec<_>>(), [("panic", 1), ("till", 1)]);
         assert!(m.to_string().contains("error        1 panic"), "{m}");
         m.reset();
         let s = m.stats();
-        assert_eq!((s.total_connections, s.messages_sent, s.average_latency), (0, 0, Duration::ZERO));
-        assert!(s.errors.is_empty());
+        assert_eq!((s.total_connections, s.messages_sent, s.bytes_sent), (0, 0, 0));
+        assert!(s.errors.is_empty() && s.average_latency.is_zero());
     }
 }

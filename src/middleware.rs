@@ -26,6 +26,7 @@
 //! The first middleware is the outermost: here the metrics see what all others make of a message. A chain is built once;
 //! a message runs through it without an allocation of the chain's own.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use crate::error::{HandlerPanic, HandlerResult};
 use crate::hub::Client;
 use crate::message::Message;
 use crate::metrics::Metrics;
+use crate::trace::{self, SpanKind};
 
 type Handler = Box<dyn Fn(&Client, &Message) -> HandlerResult + Send + Sync>;
 
@@ -50,6 +52,12 @@ pub trait Middleware: Send + Sync {
     ///
     /// Whatever the middleware makes of the result of what stands further in.
     fn handle(&self, client: &Client, message: &Message, next: Next<'_>) -> HandlerResult;
+
+    /// What [traces](crate::trace) call it; asked once, when it is added to a chain. Default: the name of its type, without
+    /// path and parameters; `closure` for closures.
+    fn name(&self) -> &'static str {
+        short_name::<Self>()
+    }
 }
 
 impl<F: Fn(&Client, &Message, Next<'_>) -> HandlerResult + Send + Sync> Middleware for F {
@@ -61,7 +69,7 @@ impl<F: Fn(&Client, &Message, Next<'_>) -> HandlerResult + Send + Sync> Middlewa
 /// What stands further in: the other middleware, then the handler.
 #[derive(Clone, Copy)]
 pub struct Next<'a> {
-    rest: &'a [Box<dyn Middleware>],
+    rest: &'a [Link],
     handler: &'a Handler,
 }
 
@@ -72,10 +80,12 @@ impl Next<'_> {
     ///
     /// What stands further in has failed.
     pub fn run(self, client: &Client, message: &Message) -> HandlerResult {
-        match self.rest.split_first() {
-            Some((first, rest)) => first.handle(client, message, Next { rest, ..self }),
-            None => (self.handler)(client, message),
-        }
+        let Some((first, rest)) = self.rest.split_first() else {
+            let _span = trace::begin_span(|| (SpanKind::Handler, "handler".into()));
+            return (self.handler)(client, message);
+        };
+        let _span = trace::begin_span(|| (SpanKind::Middleware, first.name.clone()));
+        first.middleware.handle(client, message, Next { rest, ..self })
     }
 }
 
@@ -85,10 +95,27 @@ impl fmt::Debug for Next<'_> {
     }
 }
 
+/// One middleware of a chain.
+struct Link {
+    /// What traces call it.
+    name: Cow<'static, str>,
+    middleware: Box<dyn Middleware>,
+}
+
+/// The last part of a type's path, without its parameters: `Logging`. Closures have none.
+fn short_name<M: ?Sized>() -> &'static str {
+    let path = std::any::type_name::<M>();
+    let path = path.split('<').next().unwrap_or(path);
+    match path.rsplit("::").next() {
+        Some(name) if !name.starts_with('{') => name,
+        _ => "closure",
+    }
+}
+
 /// A handler and the middleware around it, outermost first.
 #[must_use = "a chain does nothing until messages are given to it"]
 pub struct Chain {
-    middleware: Vec<Box<dyn Middleware>>,
+    middleware: Vec<Link>,
     handler: Handler,
 }
 
@@ -99,8 +126,13 @@ impl Chain {
     }
 
     /// Adds middleware inside all that has been added before: the first is the outermost.
-    pub fn wrap(mut self, middleware: impl Middleware + 'static) -> Self {
-        self.middleware.push(Box::new(middleware));
+    pub fn wrap(self, middleware: impl Middleware + 'static) -> Self {
+        self.wrap_named(middleware.name(), middleware)
+    }
+
+    /// As [`wrap`](Chain::wrap), with another name for [traces](crate::trace).
+    pub fn wrap_named(mut self, name: impl Into<Cow<'static, str>>, middleware: impl Middleware + 'static) -> Self {
+        self.middleware.push(Link { name: name.into(), middleware: Box::new(middleware) });
         self
     }
 
@@ -202,5 +234,9 @@ impl fmt::Debug for RecordMetrics {
 impl Middleware for Box<dyn Middleware> {
     fn handle(&self, client: &Client, message: &Message, next: Next<'_>) -> HandlerResult {
         (**self).handle(client, message, next)
+    }
+
+    fn name(&self) -> &'static str {
+        (**self).name()
     }
 }

@@ -27,6 +27,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, IgnoredA
 use crate::error::{HandlerResult, InvalidMessage};
 use crate::hub::Client;
 use crate::message::Message;
+use crate::trace;
 
 type Handler = Box<dyn Fn(&Client, &Message) -> HandlerResult + Send + Sync>;
 type Extractor = Box<dyn for<'m> Fn(&'m Message) -> Option<Cow<'m, str>> + Send + Sync>;
@@ -103,6 +104,9 @@ impl Router {
     /// What the handler returns; [`InvalidMessage`] if there is none.
     pub fn handle(&self, client: &Client, message: &Message) -> HandlerResult {
         let event = (self.extractor)(message);
+        if let Some(event) = &event {
+            trace::name_event(event);
+        }
         let found = event.as_ref().and_then(|event| self.handlers.get(&**event));
         match (found.or(self.not_found.as_ref()), event) {
             (Some(handler), _) => handler(client, message),

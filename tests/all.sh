@@ -53,7 +53,7 @@ need() {
     fi
 }
 
-# browser NAME: drives the page of the example. Called where `set -e` does not reach: hence the chain.
+# browser NAME [TEST]: drives the page of the example, by TEST.mjs if that is not NAME.mjs. Called where `set -e` does not reach: hence the chain.
 browser() {
     local target bin
     need node nodejs npm && need npm npm && need "$CHROMIUM" chromium fonts-dejavu-core &&
@@ -61,7 +61,7 @@ browser() {
         target=$(cargo metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/') &&
         bin=$target/release/examples/$1 &&
         cd tests/browser && npm ci --silent --no-audit --no-fund &&
-        env "${1^^}_BIN=$bin" timeout 330 node "$1.mjs"
+        env "${1^^}_BIN=$bin" timeout 330 node "${2:-$1}.mjs"
 }
 
 peers() {
@@ -86,6 +86,7 @@ run "code in the documentation" timeout 600 cargo test --locked --all-features -
 for page in chat feed; do
     run "the page of the $page example in a browser" browser "$page"
 done
+run "the dashboard of the chat example in a browser" browser chat dashboard
 run "the examples of the protocols with clients in Python and Node.js" peers
 if [ -x tests/autobahn.sh ]; then
     run "the Autobahn conformance suite" timeout 300 tests/autobahn.sh

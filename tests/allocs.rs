@@ -6,12 +6,15 @@ mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{Link, PATIENCE, WsClient, accept, eventually};
 use parking_lot::Mutex;
-use wshub::{Client, Config, DropPolicy, Hub, Target};
+use wshub::middleware::Chain;
+use wshub::trace::{Sampling, Tracer};
+use wshub::{Client, Config, DropPolicy, Hub, Message, Target};
 
 /// The system's allocator, which counts.
 struct Counting;
@@ -143,4 +146,42 @@ fn a_client_that_does_not_read_costs_no_more_than_its_queue() {
         assert!(highest < 2 * CAP + 512 * 1024, "{highest} bytes, policy {policy:?}");
         hub.shutdown(Duration::ZERO).unwrap();
     }
+}
+
+/// What the thread of a connection allocates from one message to the next, with this tracer.
+fn allocations_of_a_message(tracer: Option<Tracer>) -> usize {
+    let counts = Arc::new(Mutex::new(Vec::with_capacity(100)));
+    let noted = Arc::clone(&counts);
+    let chain = Chain::new(move |client: &Client, message: &Message| {
+        client.send(message)?;
+        noted.lock().push(ALLOCATIONS.get());
+        Ok(())
+    });
+    let chain = chain.wrap_fn(|client, message, next| next.run(client, message));
+    let builder = Hub::builder().before_message(|_, message| Ok(message)).on_message(chain.into_handler());
+    let hub = match tracer {
+        Some(tracer) => builder.tracer(tracer).build().unwrap(),
+        None => builder.build().unwrap(),
+    };
+    let (mut socket, _client) = accept(&hub, Link::Unix, "/");
+    for _ in 0..20 {
+        socket.send_text("a message");
+        assert_eq!(socket.text(), "a message");
+    }
+    socket.close();
+    hub.shutdown(PATIENCE).unwrap();
+    let counts = counts.lock();
+    // The first messages make what is made once.
+    let steps: Vec<usize> = counts[10..].windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(steps.iter().all(|step| *step == steps[0]), "{steps:?}");
+    steps[0]
+}
+
+#[test]
+fn a_message_that_is_not_traced_allocates_nothing_for_it() {
+    let _alone = ONE_AT_A_TIME.lock();
+    let without = allocations_of_a_message(None);
+    assert_eq!(allocations_of_a_message(Some(Tracer::new(10).sample(Sampling::Off))), without);
+    assert_eq!(allocations_of_a_message(Some(Tracer::new(10).sample(Sampling::OneIn(1000)))), without);
+    assert!(allocations_of_a_message(Some(Tracer::new(10))) > without);
 }

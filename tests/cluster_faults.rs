@@ -161,9 +161,9 @@ fn a_bus_that_takes_nothing_costs_the_queue_and_no_sender_its_time() {
     let published: Vec<bool> =
         (0..50).map(|n| server.hub.send(Target::all(), n.to_string()).unwrap().published).collect();
     (0..50).for_each(|n| assert_eq!(socket.text(), n.to_string()));
-    // Ten wait, and one may be in the adapter's hands.
+    // Ten wait, and as many may be in the adapter's hands.
     let accepted = published.iter().filter(|p| **p).count();
-    assert!((10..=11).contains(&accepted) && published[..10].iter().all(|p| *p), "{published:?}");
+    assert!((10..=20).contains(&accepted) && published[..10].iter().all(|p| *p), "{published:?}");
     assert_eq!(metrics.stats().adapter_dropped, 50 - accepted as u64);
     wire.receive(FROM_AFAR);
     assert_eq!(socket.text(), "afar", "what comes is not held up by what does not go");

@@ -58,7 +58,8 @@ fn nothing_is_agreed_on_unless_both_sides_want_it() {
     socket.send_text(&"x".repeat(200));
     assert_eq!(socket.text(), "x".repeat(200));
     let narrow = "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10\r\n";
-    assert!(WsClient::try_connect(on.addr, "/ws", narrow).0.contains("; server_max_window_bits=10\r\n"));
+    let (head, _narrow) = WsClient::try_connect(on.addr, "/ws", narrow);
+    assert!(head.contains("; server_max_window_bits=10\r\n"), "{head}");
     assert_eq!(on.hub.clients().iter().filter(|client| client.is_compressed()).count(), 1);
 }
 
@@ -120,6 +121,7 @@ fn violations_close_with_their_codes() {
         let frame = socket.frame();
         assert_eq!((frame.first, frame.close().0), (CLOSE, code), "case {number}");
     }
+    // Counted after the close frame is sent.
     eventually("all are counted", || errors(&metrics, ErrorType::ProtocolError) == 7);
     let mut plain = server.connect();
     plain.send_frame(TEXT | COMPRESSED, &deflate(b"x"));

@@ -47,6 +47,11 @@ fn take_all() -> Vec<File> {
     std::iter::from_fn(|| File::open("/dev/null").ok()).collect()
 }
 
+/// How many descriptors this process has open.
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
 /// A socket that exists before it is connected: connecting takes no further descriptor.
 fn unconnected() -> Socket {
     Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()
@@ -209,6 +214,21 @@ fn a_connection_without_a_writer_thread_ends_alone() {
     eventually("the stalled one has ended", || server.hub.client_count() == 1);
     assert_eq!(metrics.stats().errors.get(&ErrorType::WriteError), Some(&1));
     echo(&mut other);
+}
+
+#[test]
+fn refused_connections_are_not_kept() {
+    let _alone = alone();
+    let server = TestServer::with(Hub::builder(), |s| s.stack_size(ABSURD));
+    // Then it has the descriptor that it keeps to spare, too.
+    eventually("the server waits for connections", acceptor_sleeps);
+    let before = descriptors();
+    let mut refused: Vec<_> = (0..20).map(|_| upgrade(unconnected(), server.addr)).collect();
+    assert!(refused.iter_mut().map(status).all(|s| s == "503"));
+    drop(refused);
+    // Nobody else connects: it is the server that lets go of them, after a moment.
+    eventually("their descriptors are free", || descriptors() <= before);
+    assert!(WsClient::try_connect(server.addr, "/ws", "").0.starts_with("HTTP/1.1 503 "), "and it goes on");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds the examples of the protocols and talks to them with clients in Python and Node.js; see tests/peers/run.py.
-# Arguments choose suites: events, binary_rooms, relay, feed. Needs Python 3.9 with venv or pip, Node.js with npm, and for
-# the first run PyPI and npm's registry. What it makes is under the target folder, and tests/peers/node_modules.
+# Arguments choose suites: events, binary_rooms, relay, feed, metrics. Needs Python 3.9 with venv or pip, Node.js with npm,
+# and for the first run PyPI and npm's registry. What it makes is under the target folder, and tests/peers/node_modules.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
@@ -21,7 +21,8 @@ make_environment() {
     fi >>"$work/setup.log" 2>&1
 }
 
-cargo build --quiet --locked --release --example events --example binary_rooms --example relay --example feed
+examples=(events binary_rooms relay feed chat)
+cargo build --quiet --locked --release "${examples[@]/#/--example=}"
 if [ ! -e "$work/ready" ] || [ "$peers/requirements.lock" -nt "$work/ready" ]; then
     make_environment || { tail -n 20 "$work/setup.log"; exit 1; }
     touch "$work/ready"

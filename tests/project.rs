@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A module may use only those before it. (`guide` is documentation.)
-const LAYERS: &str = "log_limit metrics error config transport http ws message outbox cluster hub conn middleware router protocol server fuzzing guide";
+const LAYERS: &str = "log_limit client_id metrics error config transport http ws trace message outbox cluster hub conn middleware router protocol server observe fuzzing guide";
 /// Uses the crate as programs do: what the root of the crate offers, and nothing else.
 const CLIENT: &str = "protocol";
 /// Modules that are public by their own names.
-const PUBLIC: [&str; 2] = ["middleware", "router"];
+const PUBLIC: [&str; 3] = ["middleware", "router", "trace"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -187,7 +187,9 @@ fn crates(features: &str) -> BTreeSet<String> {
 #[test]
 fn no_build_has_an_async_runtime_that_did_not_ask_for_it() {
     let runtimes = ["tokio", "mio", "async-std", "smol", "async-io", "polling", "futures-executor"];
-    for (features, expected) in [("", "tungstenite"), ("redis", "redis"), ("redis-tls", "rustls")] {
+    for (features, expected) in
+        [("", "tungstenite"), ("prometheus", "prometheus"), ("redis", "redis"), ("redis-tls", "rustls")]
+    {
         let crates = crates(features);
         assert!(crates.contains("wshub") && crates.contains(expected), "not our tree: {crates:?}");
         let found: Vec<_> = runtimes.iter().filter(|name| crates.contains(**name)).collect();

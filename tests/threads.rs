@@ -8,8 +8,9 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use common::stream::SseClient;
 use common::{KEY, PATIENCE, TestServer, WsClient, crate_threads, deep_queue, eventually, get, stall};
-use wshub::{Config, Hub, Listener, RequestHead};
+use wshub::{Config, Dashboard, Hub, Listener, RequestHead};
 
 fn has(name: &str) -> bool {
     crate_threads().iter().any(|n| n == name)
@@ -55,6 +56,28 @@ fn eager_writers() {
     nobody_left("no thread after a shutdown of an idle server");
 }
 
+/// The dashboard's thread runs while somebody watches, and comes back with the next who does.
+fn a_watched_server() {
+    let hub = Hub::new();
+    let dashboard = Dashboard::new(&hub).auth(|_| Ok("ann".into()));
+    let server = TestServer::of(hub, |server| server.dashboard("/admin", dashboard));
+    let _client = server.connect();
+    assert!(!has("wshub-dashboard"), "nobody watches");
+    for _ in 0..2 {
+        let mut first = SseClient::connect(server.addr, "/admin/events", "");
+        let second = SseClient::connect(server.addr, "/admin/events", "");
+        assert!(first.data().contains("instance") && first.data().contains("uptime_ms"));
+        assert_eq!(crate_threads().iter().filter(|n| *n == "wshub-dashboard").count(), 1);
+        drop(second);
+        assert!(first.data().contains("uptime_ms"));
+        drop(first);
+        eventually("it ends with the last viewer", || !has("wshub-dashboard"));
+    }
+    let _watching = SseClient::connect(server.addr, "/admin/events", "");
+    server.handle.shutdown(PATIENCE).unwrap();
+    nobody_left("no thread after a shutdown of a watched server");
+}
+
 /// A hub without a server, which is dropped and never shut down.
 fn a_hub_of_its_own() {
     let headers = [
@@ -85,5 +108,6 @@ fn none_is_left() {
     assert_eq!(crate_threads(), [""; 0]);
     a_busy_server();
     eager_writers();
+    a_watched_server();
     a_hub_of_its_own();
 }

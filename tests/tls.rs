@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::stream::SseClient;
 use common::tls::{bridge, client_side, identity, server_side};
@@ -269,4 +269,60 @@ fn openssl_talks_to_it() {
         assert_eq!(status(&answer), 200, "{version}: {answer} {}", String::from_utf8_lossy(&output.stderr));
     }
     std::fs::remove_file(certificate).unwrap();
+}
+
+/// Sends a byte of an unfinished record now and then, until the server has had enough.
+fn drip(mut socket: &TcpStream, record: [u8; 5]) {
+    // Whatever the server says meanwhile is not read: only its end is waited for.
+    let mut head = record.iter().copied().chain(std::iter::repeat(1));
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if socket.write_all(&[head.next().unwrap()]).is_err() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    panic!("the server has waited for {PATIENCE:?}");
+}
+
+#[test]
+fn a_handshake_in_drips_times_out() {
+    let server = Secure::with(Hub::builder(), |server| server.handshake_timeout(Duration::from_millis(200)));
+    drip(&TcpStream::connect(server.direct).unwrap(), [0x16, 3, 1, 0x40, 0]);
+}
+
+#[test]
+fn a_record_in_drips_keeps_nothing_alive() {
+    let brief = Duration::from_millis(200);
+    let (metrics, builder) = counted(Hub::builder());
+    let builder = builder.map_config(|config| config.ping_period(brief).pong_timeout(2 * brief).heartbeat(brief));
+    let server = Secure::new(builder);
+    for request in [common::upgrade_request("GET /ws HTTP/1.1", &[]), "GET /events HTTP/1.1\r\nHost: a\r\n\r\n".into()]
+    {
+        let mut tls = StreamOwned::new(client_side(&[]), TcpStream::connect(server.direct).unwrap());
+        tls.write_all(request.as_bytes()).unwrap();
+        assert!(tls.read(&mut [0; 1000]).unwrap() > 0);
+        if request.contains("Upgrade") {
+            drip(&tls.sock, [0x17, 3, 3, 0x40, 0]);
+            eventually("it is gone", || server.hub.client_count() == 0);
+            assert_eq!(errors(&metrics, ErrorType::ReadDeadlineError), 1);
+            continue;
+        }
+        // An event stream goes on, and with it the heartbeats.
+        let mut socket = &tls.sock;
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.write_all(&[0x17, 3, 3, 0x40, 0]).unwrap();
+        thread::scope(|scope| {
+            let beats = scope.spawn(|| {
+                let mut heard = 0;
+                while heard < 3 * 24 {
+                    heard += (&tls.sock).read(&mut [0; 1000]).expect("heartbeats come");
+                }
+            });
+            while !beats.is_finished() {
+                let _ = socket.write_all(&[1]);
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+    }
 }

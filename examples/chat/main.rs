@@ -2,7 +2,8 @@
 //!
 //! Open the address in two browser windows and talk. The page is `page.html`; the JSON that it speaks, the rules for
 //! names and the histories are in `model.rs`; here is how they meet the hub. Probes: `/healthz`, `/readyz`, `/metrics`;
-//! `/endpoints` says what there is to connect to. `--tls CERT KEY` names two PEM files.
+//! `/endpoints` says what there is to connect to. `/admin` is the operator's dashboard: user `admin`, the password of
+//! `--admin-password`, or one that is made up and printed. `--tls CERT KEY` names two PEM files.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -12,8 +13,11 @@ use std::sync::{Arc, mpsc};
 use std::{thread, time::Duration};
 
 use model::{Event, Histories, Line, Person, Refusal, Request};
-use wshub::{Client, Config, DebugMetrics, DropPolicy, Endpoint, HandlerResult, Hub, Limits, Message, Response};
-use wshub::{RoomError, Server, Target};
+use wshub::trace::{self, Sampling, Tracer};
+use wshub::{
+    Client, Config, Dashboard, DebugMetrics, DropPolicy, Endpoint, Gauges, HandlerResult, Hub, Limits, Message,
+};
+use wshub::{MetricsPair, PrometheusMetrics, Response, RoomError, Server, Target};
 
 /// Everybody is in this room, once welcomed: it hears which other rooms there are. `model::room_name` keeps others out.
 const EVERYONE: &str = "\n";
@@ -29,28 +33,43 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (changed, notes) = mpsc::sync_channel(1);
     // Lives as long as the program.
     let chat: &Chat = Box::leak(Box::new(Chat { histories: Histories::default(), changed }));
-    let metrics = Arc::new(DebugMetrics::new());
+    let (shown, scraped) = (Arc::new(DebugMetrics::new()), Arc::new(PrometheusMetrics::new()?));
+    let metrics = Arc::new(MetricsPair::new(shown.clone(), scraped.clone()));
+    let tracer = Tracer::new(100).sample(Sampling::PerSecond(20));
     // A page that falls behind by more than this is closed; it connects again and reads on in the history.
     let queue = Config::default().queue_messages(2048).queue_bytes(4 << 20).drop_policy(DropPolicy::Disconnect);
     let hub = Hub::builder()
         .config(queue)
         .limits(Limits::default().max_rooms_per_client(50))
         .metrics(metrics.clone())
+        .tracer(tracer.clone())
         .after_connect(|client| drop(welcome(client)))
         .on_message(|client, message| chat.receive(client, message))
         .on_error(|client, error| drop(client.send_json(&Event::from(error))))
         .after_room_leave(|client, room| drop(chat.left(client, room)))
         .build()?;
     let endpoint = Endpoint::new("/ws", &hub).description("The chat of the page").tag("protocol", "chat JSON");
-    let server = Server::on(common::listener("127.0.0.1:8080")?).mount(endpoint);
+    let dashboard = Dashboard::new(&hub).title("chat").metrics(shown).tracer(tracer);
+    let dashboard = dashboard.name_clients(|client| client.metadata("name").as_deref().cloned());
+    let server = Server::on(common::listener("127.0.0.1:8080")?).mount(endpoint).metrics(metrics);
+    let gauges = Gauges::new().hub(&hub).server(&server);
     let endpoints = Response::json(200, server.endpoints());
     let server = server
         .probes(&hub)
+        .dashboard("/admin", dashboard.auth(Dashboard::basic("admin", admin_password())))
         .handle("/endpoints", move |request| common::get(request, || endpoints.clone()))
         .handle("/", |request| common::get(request, || Response::html(include_str!("page.html"))))
-        .handle("/metrics", move |request| common::get(request, || common::prometheus(&metrics.stats())));
+        .handle("/metrics", scraped.handler(gauges));
     thread::spawn(move || announce_rooms(&hub, &notes));
     common::serve(server)
+}
+
+fn admin_password() -> String {
+    common::option_or_none("admin-password").unwrap_or_else(|| {
+        let password = uuid::Uuid::new_v4().to_string();
+        common::note(&format!("dashboard at /admin: user admin, password {password}"));
+        password
+    })
 }
 
 fn welcome(client: &Client) -> HandlerResult {
@@ -82,7 +101,9 @@ fn rooms(hub: &Hub) -> Event<'static> {
 
 impl Chat {
     fn receive(&self, client: &Client, message: &Message) -> HandlerResult {
-        match message.parse_json().map_err(|e| Refusal("bad_request", e.to_string()))? {
+        let request: Request = message.parse_json().map_err(|e| Refusal("bad_request", e.to_string()))?;
+        trace::name_event(request.name());
+        match request {
             Request::Join { room } => self.join(client, &model::room_name(&room)?),
             Request::Message { room, text } => self.say(client, &model::room_name(&room)?, text),
             Request::Leave { room } => {

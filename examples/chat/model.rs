@@ -18,6 +18,16 @@ pub(crate) enum Request {
     Message { room: String, text: String },
 }
 
+impl Request {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Join { .. } => "join",
+            Self::Leave { .. } => "leave",
+            Self::Message { .. } => "message",
+        }
+    }
+}
+
 /// To the page: `welcome` first; `rooms` whenever they change; `arrived` and `departed` to the other members of a room;
 /// `message` to all of them, its author too; `error` instead of what a request asked for.
 #[derive(Serialize)]

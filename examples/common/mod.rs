@@ -1,13 +1,12 @@
 //! What every example needs: options from the command line, and a clean end on SIGTERM or SIGINT.
 #![allow(dead_code, clippy::print_stdout, clippy::print_stderr, reason = "each example uses a part and prints")]
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use wshub::{DebugStats, Listener, Request, Response, Server, Tls};
+use wshub::{Listener, Request, Response, Server, Tls};
 
 /// The value of `--NAME VALUE` or `--NAME=VALUE`, or the default. Exits with a hint when the value is missing.
 pub(crate) fn option(name: &str, default: &str) -> String {
@@ -57,6 +56,11 @@ pub(crate) fn fail(message: &str) -> ! {
     std::process::exit(2)
 }
 
+/// Tells whoever has started the program.
+pub(crate) fn note(text: &str) {
+    eprintln!("{text}");
+}
+
 /// Starts the server, says where it listens, and shuts it down at SIGTERM or SIGINT.
 pub(crate) fn serve(server: Server) -> Result<(), Box<dyn std::error::Error>> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
@@ -79,28 +83,4 @@ pub(crate) fn get(request: &Request, answer: impl FnOnce() -> Response) -> Respo
         "GET" | "HEAD" => answer().header("Cache-Control", "no-cache"),
         _ => Response::text(405, "method not allowed\n").header("Allow", "GET, HEAD"),
     }
-}
-
-/// The counts in Prometheus' text format.
-pub(crate) fn prometheus(stats: &DebugStats) -> Response {
-    let mut text = String::new();
-    let mut add = |name: &str, kind: &str, value: &dyn std::fmt::Display| {
-        let _ = write!(text, "# TYPE wshub_{name} {kind}\nwshub_{name} {value}\n");
-    };
-    add("connections_active", "gauge", &stats.active_connections);
-    add("connections_total", "counter", &stats.total_connections);
-    add("messages_received_total", "counter", &stats.messages_received);
-    add("messages_sent_total", "counter", &stats.messages_sent);
-    add("messages_dropped_total", "counter", &stats.messages_dropped);
-    add("message_received_bytes_total", "counter", &stats.bytes_received);
-    add("message_latency_seconds", "gauge", &stats.average_latency.as_secs_f64());
-    add("broadcast_duration_seconds", "gauge", &stats.average_broadcast.as_secs_f64());
-    add("rooms_active", "gauge", &stats.active_rooms);
-    add("room_joins_total", "counter", &stats.room_joins);
-    add("room_leaves_total", "counter", &stats.room_leaves);
-    text += "# TYPE wshub_errors_total counter\n";
-    for (error, count) in &stats.errors {
-        let _ = writeln!(text, "wshub_errors_total{{type=\"{error}\"}} {count}");
-    }
-    Response::new(200).header("Content-Type", "text/plain; version=0.0.4; charset=utf-8").body(text)
 }

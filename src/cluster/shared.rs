@@ -27,7 +27,7 @@ pub(crate) trait Node: Send + Sync + 'static {
     /// Counts something.
     fn count(&self, what: &dyn Fn(&dyn Metrics));
     /// Runs the application's code, and catches its panics.
-    fn guarded(&self, what: &str, code: &dyn Fn());
+    fn guarded(&self, what: &'static str, code: &dyn Fn());
 }
 
 pub(super) struct Shared {

@@ -21,6 +21,7 @@ mod event_stream;
 mod reader;
 mod upgrade;
 
+use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -61,7 +62,7 @@ pub(crate) fn run(upgraded: Upgraded, early: &[u8]) {
     let hub = client.hub().clone();
     let _own = Hub::own_thread(&client);
     client.outbox().open();
-    log::debug!(target: "wshub::conn", "{} connected from {:?}", client.id(), client.remote_addr());
+    log::debug!(target: "wshub::conn", "{} connected as {}", client.id(), Who(&client));
     hub.announce(&client, announcements);
     let read = || match client.outbox().format() {
         WireFormat::EventStream => event_stream::watch(&client),
@@ -100,6 +101,20 @@ fn finish(hub: &Hub, client: &Client, end: &End) {
     outbox.kill();
     outbox.stop_writer();
     hub.retire(client);
+    let lasted = client.connected_at().elapsed().unwrap_or_default();
+    log::debug!(target: "wshub::conn", "{} gone after {lasted:?}", client.id());
+}
+
+/// A client's user, for log records.
+struct Who<'a>(&'a Client);
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.user_id() {
+            Some(user) => write!(f, "user {user:?}"),
+            None => f.write_str("nobody"),
+        }
+    }
 }
 
 /// Counts, logs and tells the end.

@@ -10,6 +10,7 @@ use crate::hub::{Client, TokenBucket};
 use crate::message::Message;
 use crate::metrics::ErrorType;
 use crate::outbox::Cork;
+use crate::trace;
 use crate::transport::is_timeout;
 use crate::ws::{Decoder, Event, close_code};
 
@@ -173,6 +174,9 @@ impl<'a> Reader<'a> {
             return;
         }
         let hub = self.client.hub();
+        let client = self.client;
+        let _trace =
+            hub.tracer().and_then(|t| t.begin(client.id(), || client.request().path(), message.kind(), message.len()));
         hub.count(|m| {
             m.increment_messages_received();
             m.record_message_size(message.len());
@@ -208,6 +212,7 @@ impl<'a> Reader<'a> {
         }
         if let Err(error) = result {
             log::debug!(target: "wshub::conn", "{} handler error: {error}", self.client.id());
+            trace::note_error(error.error_type(), || error.to_string());
             hub.report_error(self.client, &error);
             self.client.close_as_asked(&error);
         }
@@ -238,6 +243,8 @@ impl<'a> Reader<'a> {
     fn refuse_rate(&self, message: &Message) {
         let hub = self.client.hub();
         hub.count_error(ErrorType::RateLimitExceeded);
+        log::debug!(target: "wshub::conn", "{} over the message rate", self.client.id());
+        trace::note_error(ErrorType::RateLimitExceeded, || "rate limit exceeded".into());
         hub.run_message_hook(&hub.hooks().on_rate_limited, "on_rate_limited", self.client, message);
         if hub.limits().rate_policy == RatePolicy::Close {
             self.client.close_checked(close_code::POLICY, "rate limit exceeded");

@@ -10,7 +10,7 @@ use crate::message::Window;
 use crate::message::WireFormat;
 use crate::metrics::ErrorType;
 use crate::outbox::Outbox;
-use crate::transport::Transport;
+use crate::transport::{Peer, Transport};
 use crate::ws;
 
 static REFUSALS: LogLimit = LogLimit::new();
@@ -146,6 +146,8 @@ fn register(
     };
     let outbox = Outbox::new(transport, hub.shared_config(), format, response);
     let client = Client::new(hub, outbox, head, subprotocol, admission.metadata);
+    let (id, head, peer) = (client.id(), client.request(), Peer(client.remote_addr()));
+    log::debug!(target: "wshub::upgrade", "{id} is {peer} at {:?}", head.path());
     match hub.register(&client, admission.user, admission.rooms) {
         Ok(announcements) => Ok(Upgraded { client, announcements }),
         Err(refused) => Err(refuse(hub, client.request(), client.outbox().transport(), &refusal_of(&refused))),
@@ -176,8 +178,11 @@ fn refuse(hub: &Hub, head: &RequestHead, transport: &Transport, refusal: &Refusa
     let status = response.status();
     hub.count_error(refusal.error);
     if let Some(suppressed) = REFUSALS.pass() {
-        let error = refusal.error;
-        log::info!(target: "wshub::upgrade", "{head:?} refused with {status}: {error} ({suppressed} more not logged)");
+        let (error, peer) = (refusal.error, Peer(head.remote_addr()));
+        log::info!(
+            target: "wshub::upgrade",
+            "{head:?} of {peer} refused with {status}: {error} ({suppressed} more not logged)"
+        );
     }
     transport.answer(&response.encode(head.method() != "HEAD"));
     status

@@ -196,7 +196,7 @@ impl RequestHead {
     }
 
     /// The address of the peer that sent the request, behind a proxy the proxy's; `None` for Unix sockets, and for a head
-    /// that has not reached a hub yet.
+    /// that has reached neither a server nor a hub yet.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.remote
     }
@@ -273,9 +273,10 @@ impl RequestHead {
 }
 
 impl fmt::Debug for RequestHead {
-    /// Method and path: queries and headers hold tokens and cookies, and this ends up in logs.
+    /// Method and path: queries and headers hold tokens and cookies, and this ends up in logs; so what a terminal or a
+    /// reader would be misled by is escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RequestHead({} {})", self.method(), self.path())
+        write!(f, "RequestHead({} {})", self.method(), self.path().escape_debug())
     }
 }
 
@@ -314,6 +315,14 @@ mod tests {
 
     fn parse(text: &str) -> Result<Option<(RequestHead, usize)>, u16> {
         RequestHead::parse(text.as_bytes()).map_err(|e| e.status())
+    }
+
+    #[test]
+    fn what_is_logged_is_printable() {
+        // A control sequence, a line end, and text that runs backwards: all of them may stand in a target.
+        let head =
+            parse("GET /a\u{9b}31m\u{85}\u{202e}é?secret HTTP/1.1\r\nHost: x\r\n\r\n").expect("good").expect("whole").0;
+        assert_eq!(format!("{head:?}"), "RequestHead(GET /a\\u{9b}31m\\u{85}\\u{202e}é)");
     }
 
     fn status(text: &str) -> u16 {

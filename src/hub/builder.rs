@@ -12,6 +12,7 @@ use crate::error::{ConfigError, HandlerError, HandlerResult};
 use crate::http::{OriginPolicy, RequestHead, Response};
 use crate::message::Message;
 use crate::metrics::{ErrorType, Metrics};
+use crate::trace::Tracer;
 
 /// Builds a [`Hub`]. Every hook is optional and replaces the one set before.
 ///
@@ -28,6 +29,7 @@ pub struct HubBuilder {
     pub(super) origins: OriginPolicy,
     pub(super) hooks: Hooks,
     pub(super) metrics: Option<Arc<dyn Metrics>>,
+    pub(super) tracer: Option<Tracer>,
     pub(super) without_handler_latency: bool,
     cluster: Option<Cluster>,
 }
@@ -79,6 +81,13 @@ impl HubBuilder {
     /// the hub records both.
     pub fn without_handler_latency(mut self) -> Self {
         self.without_handler_latency = true;
+        self
+    }
+
+    /// Records how messages are handled, as often as the tracer's sampling says. A tracer may serve several hubs. Default:
+    /// none, which costs nothing. See [`trace`](crate::trace).
+    pub fn tracer(mut self, tracer: Tracer) -> Self {
+        self.tracer = Some(tracer);
         self
     }
 

@@ -10,12 +10,14 @@ use std::time::{Duration, SystemTime};
 use super::Hub;
 use super::admission::Metadata;
 use super::lock::{Ranked, rank};
-use super::target::ClientId;
+use super::target::Target;
+use crate::client_id::ClientId;
 use crate::config::deadline_after;
 use crate::error::{CloseError, HandlerError, HandlerResult, RoomError, UserError};
 use crate::http::RequestHead;
 use crate::message::{Encoded, Message, SendError, WireFormat};
 use crate::outbox::{GaveUp, Outbox, Sent};
+use crate::trace;
 use crate::ws::{check_close, close_code};
 
 /// One connection to the hub: a cheap handle that stays valid after the connection has ended.
@@ -135,9 +137,16 @@ impl Client {
         !self.0.outbox.is_open()
     }
 
-    /// Messages waiting in this client's queue, and their bytes on the wire.
+    /// Messages waiting in this client's queue, and the bytes that count against
+    /// [`Config::queue_bytes`](crate::Config#structfield.queue_bytes).
     pub fn queue_depth(&self) -> (usize, usize) {
         self.0.outbox.depth()
+    }
+
+    /// Messages that were dropped for this client since it connected, because its queue was full or a `send_timeout` gave
+    /// up, and their bytes on the wire.
+    pub fn dropped(&self) -> (u64, u64) {
+        self.0.outbox.lost()
     }
 
     /// Sends to this client alone, by the hub's drop policy. Does not block.
@@ -150,12 +159,17 @@ impl Client {
     pub fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
         let message = message.into();
         let Some(frame) = self.encode(&message) else { return Err(SendError::Binary(message)) };
+        let span = trace::begin_send(|| Target::client(self.id()).to_string());
         match self.hub().give(self.outbox(), self, &frame) {
-            Sent::Queued | Sent::Evicted(_) => {
-                self.hub().count_sent(1);
+            sent @ (Sent::Queued | Sent::Evicted(_)) => {
+                span.sent(1, if let Sent::Evicted(old) = sent { old.len() } else { 0 }, 0, false);
+                self.hub().count_sent(1, message.len());
                 Ok(())
             }
-            Sent::Full | Sent::SlowConsumer => Err(SendError::Full(message)),
+            Sent::Full | Sent::SlowConsumer => {
+                span.sent(0, 1, 0, false);
+                Err(SendError::Full(message))
+            }
             Sent::Closed => Err(SendError::Closed(message)),
         }
     }
@@ -180,12 +194,17 @@ impl Client {
         let message = message.into();
         let deadline = deadline_after(timeout);
         let Some(frame) = self.encode(&message) else { return Err(SendError::Binary(message)) };
+        let span = trace::begin_send(|| Target::client(self.id()).to_string());
         match self.hub().give_waiting(self, &frame, deadline) {
             Ok(()) => {
-                self.hub().count_sent(1);
+                span.sent(1, 0, 0, false);
+                self.hub().count_sent(1, message.len());
                 Ok(())
             }
-            Err(GaveUp::Timeout) => Err(SendError::Timeout(message)),
+            Err(GaveUp::Timeout) => {
+                span.sent(0, 1, 0, false);
+                Err(SendError::Timeout(message))
+            }
             Err(GaveUp::Closed) => Err(SendError::Closed(message)),
         }
     }
@@ -207,6 +226,7 @@ impl Client {
     pub(crate) fn close_checked(&self, code: u16, reason: &str) {
         if self.0.outbox.begin_close(Some((code, reason))) {
             log::debug!(target: "wshub::conn", "{} closing with {code} {reason:?}", self.id());
+            trace::note_close(self.id(), code, reason);
             self.hub().watch_close(self);
         }
     }

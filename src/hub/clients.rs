@@ -8,8 +8,8 @@ use super::Hub;
 use super::client::Client;
 use super::lifecycle::HubState;
 use super::roster::{Roster, Snapshot};
-use super::target::ClientId;
 use super::users::{Transition, Turn, Users};
+use crate::client_id::ClientId;
 use crate::config::reached;
 use crate::error::{RoomError, UserError};
 use crate::transport::canonical_ip;
@@ -213,6 +213,7 @@ impl Hub {
                 turns[0] = self.remove_user(&mut users, &old, client);
             }
         }
+        log::debug!(target: "wshub::hub", "{} is now of user {user:?}", client.id());
         for turn in turns {
             self.run_turns(turn);
         }

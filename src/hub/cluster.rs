@@ -6,7 +6,8 @@ use std::io;
 use std::sync::Weak;
 
 use super::target::Part;
-use super::{Client, ClientId, Hub, Inner, Target};
+use super::{Client, Hub, Inner, Target};
+use crate::client_id::ClientId;
 use crate::cluster::{AdapterState, ClusterNode, Counts, Link, Node, Outgoing, Recipient};
 use crate::config::MAX_ROOM_NAME;
 use crate::message::Message;
@@ -126,7 +127,7 @@ impl Node for Port {
         }
     }
 
-    fn guarded(&self, what: &str, code: &dyn Fn()) {
+    fn guarded(&self, what: &'static str, code: &dyn Fn()) {
         if let Some(hub) = self.hub() {
             hub.guarded(None::<&Client>, what, code);
         }

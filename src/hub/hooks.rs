@@ -20,6 +20,7 @@ use crate::error::{HandlerError, HandlerResult};
 use crate::http::{RequestHead, Response};
 use crate::message::Message;
 use crate::metrics::ErrorType;
+use crate::trace::{self, SpanKind};
 use crate::ws::close_code;
 
 type Hook<F> = Option<Box<F>>;
@@ -65,20 +66,32 @@ impl std::fmt::Debug for Hooks {
     }
 }
 
+fn span_kind(what: &str) -> SpanKind {
+    if what.ends_with("on_message") { SpanKind::Handler } else { SpanKind::Hook }
+}
+
 impl Hub {
     pub(crate) fn hooks(&self) -> &Hooks {
         &self.inner().hooks
     }
 
     /// Runs user code. A panic in it is logged, counted, and closes `client` with 1011; then the result is `None`.
-    pub(crate) fn guarded<T>(&self, client: Option<&Client>, what: &str, code: impl FnOnce() -> T) -> Option<T> {
+    /// A span of the trace that this thread records, if it does.
+    pub(crate) fn guarded<T>(
+        &self,
+        client: Option<&Client>,
+        what: &'static str,
+        code: impl FnOnce() -> T,
+    ) -> Option<T> {
         assert_no_lock_held();
+        let _span = trace::begin_span(|| (span_kind(what), what.into()));
         let result = catch_unwind(AssertUnwindSafe(code));
         if result.is_err() {
             let id = client.map(|c| c.id().to_string()).unwrap_or_default();
             log::error!(target: "wshub::hub", "{what} panicked {id}");
             self.count_error(ErrorType::Panic);
             if let Some(client) = client {
+                trace::note_panic(client.id(), what);
                 client.close_checked(close_code::INTERNAL_ERROR, "");
             }
         }
@@ -86,21 +99,27 @@ impl Hub {
     }
 
     /// Runs a hook that takes a client, if it is set.
-    pub(crate) fn run_client_hook(&self, hook: &Hook<OfClient>, what: &str, client: &Client) {
+    pub(crate) fn run_client_hook(&self, hook: &Hook<OfClient>, what: &'static str, client: &Client) {
         if let Some(hook) = hook {
             self.guarded(Some(client), what, || hook(client));
         }
     }
 
     /// Runs a hook that takes a client and a message, if it is set.
-    pub(crate) fn run_message_hook(&self, hook: &Hook<OfMessage>, what: &str, client: &Client, message: &Message) {
+    pub(crate) fn run_message_hook(
+        &self,
+        hook: &Hook<OfMessage>,
+        what: &'static str,
+        client: &Client,
+        message: &Message,
+    ) {
         if let Some(hook) = hook {
             self.guarded(Some(client), what, || hook(client, message));
         }
     }
 
     /// Runs a hook that takes a client and a room, if it is set.
-    pub(super) fn run_room_hook(&self, hook: &Hook<OfRoom>, what: &str, client: &Client, room: &str) {
+    pub(super) fn run_room_hook(&self, hook: &Hook<OfRoom>, what: &'static str, client: &Client, room: &str) {
         if let Some(hook) = hook {
             self.guarded(Some(client), what, || hook(client, room));
         }

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::Hub;
 use super::client::Client;
-use super::target::ClientId;
+use crate::client_id::ClientId;
 use crate::cluster::AdapterState;
 use crate::config::deadline_after;
 use crate::error::DeadlineError;

@@ -10,6 +10,7 @@ mod cluster;
 mod hooks;
 mod lifecycle;
 mod limits;
+mod load;
 mod lock;
 mod reaper;
 mod room;
@@ -27,16 +28,19 @@ pub use builder::HubBuilder;
 pub use client::Client;
 pub use lifecycle::{Health, HubState};
 pub use limits::{RateLimiter, TokenBucket};
-pub use target::{ClientId, Delivery, Target};
+pub use load::HubLoad;
+pub use target::{Delivery, Target};
 
 pub(crate) use admission::Check;
 pub(crate) use clients::{Announcements, Refused};
+pub(crate) use load::WeakHub;
 
 use crate::cluster::{Cluster, Link};
 use crate::config::{Config, Limits};
 use crate::http::OriginPolicy;
 use crate::message::Compressed;
 use crate::metrics::{ErrorType, Metrics, guarded};
+use crate::trace::Tracer;
 use clients::Clients;
 use cluster::Port;
 use hooks::Hooks;
@@ -77,6 +81,7 @@ struct Inner {
     origins: OriginPolicy,
     hooks: Hooks,
     metrics: Option<Arc<dyn Metrics>>,
+    tracer: Option<Tracer>,
     without_handler_latency: bool,
     node_id: Box<str>,
     /// The cluster, if the hub is in one. It knows the hub weakly.
@@ -109,6 +114,7 @@ impl Hub {
             origins: builder.origins,
             hooks: builder.hooks,
             metrics: builder.metrics,
+            tracer: builder.tracer,
             without_handler_latency: builder.without_handler_latency,
         }))
     }
@@ -121,6 +127,12 @@ impl Hub {
     /// The hub's limits.
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// The tracer that records the handling of messages, if there is one.
+    #[inline]
+    pub fn tracer(&self) -> Option<&Tracer> {
+        self.0.tracer.as_ref()
     }
 
     fn inner(&self) -> &Inner {

@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Hub;
 use super::client::Client;
-use super::target::ClientId;
+use crate::client_id::ClientId;
 use crate::config::deadline_after;
 
 thread_local! {

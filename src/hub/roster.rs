@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::client::Client;
-use super::target::ClientId;
+use crate::client_id::ClientId;
 use crate::outbox::Outbox;
 
 /// One recipient. The outbox stands beside the client so that a broadcast touches nothing but the outboxes.

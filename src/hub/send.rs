@@ -14,6 +14,7 @@ use crate::config::deadline_after;
 use crate::log_limit::LogLimit;
 use crate::message::{Encoded, Encodings, Message, SendError};
 use crate::outbox::{Cork, GaveUp, Outbox, Sent};
+use crate::trace;
 use crate::ws::close_code;
 
 thread_local! {
@@ -60,11 +61,13 @@ impl Hub {
     /// Rooms and users that do not exist are no error: nothing is queued.
     pub fn send<'a>(&self, target: impl Into<Target<'a>>, message: impl Into<Message>) -> Result<Delivery, SendError> {
         let (target, message) = (target.into(), message.into());
+        let span = trace::begin_send(|| target.to_string());
         let recipients = self.recipients(&target, &message)?;
         let mut delivery = self.deliver_now(&target, &recipients, &message);
         if self.inner().link.is_some() {
             delivery.published = self.publish(&target, message);
         }
+        span.sent(delivery.queued, delivery.dropped, delivery.refused, delivery.published);
         Ok(delivery)
     }
 
@@ -89,6 +92,7 @@ impl Hub {
     ) -> Result<Delivery, SendError> {
         let deadline = deadline_after(timeout);
         let (target, message) = (target.into(), message.into());
+        let span = trace::begin_send(|| target.to_string());
         let recipients = self.recipients(&target, &message)?;
         let published = self.inner().link.is_some() && self.publish(&target, message.clone());
         let delivery = self.deliver(&target, &recipients, &message, |member, frame, delivery| {
@@ -98,6 +102,7 @@ impl Hub {
                 Err(GaveUp::Closed) => {}
             }
         });
+        span.sent(delivery.queued, delivery.dropped, delivery.refused, published);
         Ok(Delivery { published, ..delivery })
     }
 
@@ -153,7 +158,7 @@ impl Hub {
                 None => delivery.refused += 1,
             }
         }
-        self.count_sent(delivery.queued);
+        self.count_sent(delivery.queued, message.len());
         if let Some(started) = started {
             self.count(|m| m.record_broadcast_duration(started.elapsed()));
         }
@@ -201,6 +206,7 @@ impl Hub {
         assert_no_lock_held();
         let result = client.outbox().send_waiting(frame, deadline);
         if result == Err(GaveUp::Timeout) {
+            client.outbox().count_lost(frame);
             self.count(|m| m.increment_messages_dropped());
             let hook = &self.hooks().on_send_timeout;
             self.run_message_hook(hook, "on_send_timeout", client, &frame.message());
@@ -228,6 +234,7 @@ impl Hub {
     }
 
     fn report_drop(&self, client: &Client, frame: &Encoded) {
+        client.outbox().count_lost(frame);
         self.count(|m| m.increment_messages_dropped());
         let hook = &self.hooks().on_send_dropped;
         if hook.is_none() || IN_DROP_HOOK.replace(true) {
@@ -237,9 +244,13 @@ impl Hub {
         IN_DROP_HOOK.set(false);
     }
 
-    pub(super) fn count_sent(&self, count: usize) {
+    /// A message of `size` payload bytes has been queued for `count` clients.
+    pub(super) fn count_sent(&self, count: usize, size: usize) {
         if count > 0 {
-            self.count(|m| m.increment_messages_sent(count));
+            self.count(|m| {
+                m.increment_messages_sent(count);
+                m.increment_bytes_sent(count.saturating_mul(size));
+            });
         }
     }
 }

@@ -129,6 +129,14 @@ impl Encoded {
         self.0.bytes.len()
     }
 
+    /// Bytes that it keeps in memory: the wire form, and the message where that is not in it. Never 0.
+    pub(crate) fn held(&self) -> usize {
+        match &self.0.source {
+            Source::Payload(..) => self.len(),
+            Source::Message(message) => self.len() + message.len(),
+        }
+    }
+
     pub(crate) fn is_text(&self) -> bool {
         match &self.0.source {
             Source::Payload(kind, _) => *kind == MessageKind::Text,
@@ -240,6 +248,7 @@ mod tests {
         assert_eq!(pointer(deflate), pointer(WireFormat::WebSocket));
         let shorter = Encoded::new(&message, deflate, Compressed { min_size: 100, ..compressed }).expect("text");
         assert!(shorter.len() < 20 && shorter.wire()[0] == 0xc1, "{:?}", shorter.wire());
+        assert_eq!(shorter.held(), shorter.len() + 100, "a short wire form does not make it cheap");
         assert_eq!((shorter.message(), shorter.payload()), (message.clone(), message.payload().as_ref()));
     }
 }

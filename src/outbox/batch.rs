@@ -29,6 +29,14 @@ impl Chunk {
             Self::Bytes(bytes) => bytes,
         }
     }
+
+    /// Bytes that it keeps in memory.
+    fn held(&self) -> usize {
+        match self {
+            Self::Message(frame) => frame.held(),
+            Self::Bytes(bytes) => bytes.len(),
+        }
+    }
 }
 
 /// What a [`Batch::write`] came to.
@@ -116,7 +124,7 @@ impl Batch {
         while self.chunks.len() + texts.len() < MAX_FRAMES && self.bytes + joined < MAX_BYTES {
             let Some(frame) = pop() else { break };
             if join && frame.is_text() {
-                joined += frame.len();
+                joined += frame.held();
                 texts.push(frame);
             } else {
                 self.push_joined(&mut texts);
@@ -166,7 +174,7 @@ impl Batch {
     }
 
     fn push(&mut self, chunk: Chunk) {
-        self.bytes += chunk.bytes().len();
+        self.bytes += chunk.held();
         self.chunks.push_back(chunk);
     }
 
@@ -191,7 +199,7 @@ impl Batch {
             }
             n -= left;
             self.offset = 0;
-            self.bytes -= len;
+            self.bytes -= first.held();
             self.chunks.pop_front();
         }
     }

@@ -30,7 +30,7 @@ mod writer;
 use std::io;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -128,6 +128,15 @@ pub(crate) struct Outbox {
     /// Where threads sleep until there is room in the queue or the phase moves.
     gate: Gate,
     failure: OnceLock<WriteFailure>,
+    dropped: Dropped,
+}
+
+/// What a client has lost since it connected. Written only where a drop happens, so it stands behind what sends read.
+/// Relaxed: counts that nothing else depends on.
+#[derive(Debug, Default)]
+struct Dropped {
+    messages: AtomicU64,
+    bytes: AtomicU64,
 }
 
 #[cfg(target_pointer_width = "64")]
@@ -154,6 +163,7 @@ impl Outbox {
             writer: Writer::default(),
             gate: Gate::default(),
             failure: OnceLock::new(),
+            dropped: Dropped::default(),
         })
     }
 
@@ -272,9 +282,14 @@ impl Outbox {
         is_idle
     }
 
-    /// Messages that wait in the queue, and their wire bytes.
+    /// Messages that wait in the queue, and the bytes that they hold.
     pub(crate) fn depth(&self) -> (usize, usize) {
         (self.queue.len(), self.queue.bytes())
+    }
+
+    /// Whether this connection has a writer thread.
+    pub(crate) fn has_writer(&self) -> bool {
+        self.writer.is_running()
     }
 
     /// Why writing failed, if it did.
@@ -287,6 +302,17 @@ impl Outbox {
         let drops = self.drops.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         self.has_dropped.store(true, Ordering::Relaxed);
         drops
+    }
+
+    /// Adds one message of this size on the wire to what the client has lost.
+    pub(crate) fn count_lost(&self, frame: &Encoded) {
+        self.dropped.messages.fetch_add(1, Ordering::Relaxed);
+        self.dropped.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Messages that the client has lost, and their wire bytes.
+    pub(crate) fn lost(&self) -> (u64, u64) {
+        (self.dropped.messages.load(Ordering::Relaxed), self.dropped.bytes.load(Ordering::Relaxed))
     }
 
     /// True if this is the first time that the cork lists this client.

@@ -16,8 +16,8 @@ type Channel = (Sender<Encoded>, Receiver<Encoded>);
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Queue {
-    /// Wire bytes reserved by pushes and not yet popped. Not 0 whenever a message is queued, because a push reserves
-    /// before it sends and a frame is never empty. Relaxed: a count; the channel orders the messages themselves.
+    /// Bytes held by what pushes have reserved and nobody has popped. Not 0 whenever a message is queued, because a push
+    /// reserves before it sends and a frame is never empty. Relaxed: a count; the channel orders the messages themselves.
     bytes: AtomicUsize,
     channel: OnceLock<Box<Channel>>,
 }
@@ -27,7 +27,7 @@ impl Queue {
         Self { bytes: AtomicUsize::new(0), channel: OnceLock::new() }
     }
 
-    /// Wire bytes that wait.
+    /// Bytes that are held by what waits.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -48,7 +48,7 @@ impl Queue {
     /// Queues the frame unless that would exceed `max_messages` or, with something queued already, `max_bytes`.
     pub(super) fn try_push(&self, frame: &Encoded, max_messages: usize, max_bytes: usize) -> bool {
         let fits = |bytes: usize| {
-            let sum = bytes.saturating_add(frame.len());
+            let sum = bytes.saturating_add(frame.held());
             (bytes == 0 || sum <= max_bytes).then_some(sum)
         };
         // Reserved only when it fits, so that a push that fails never makes another fail.
@@ -58,7 +58,7 @@ impl Queue {
         let channel = self.channel.get_or_init(|| Box::new(bounded(max_messages)));
         let sent = channel.0.try_send(frame.clone()).is_ok();
         if !sent {
-            self.bytes.fetch_sub(frame.len(), Ordering::Relaxed);
+            self.bytes.fetch_sub(frame.held(), Ordering::Relaxed);
         }
         sent
     }
@@ -66,7 +66,7 @@ impl Queue {
     /// Takes the oldest message.
     pub(super) fn pop(&self) -> Option<Encoded> {
         let frame = self.channel.get()?.1.try_recv().ok()?;
-        self.bytes.fetch_sub(frame.len(), Ordering::Relaxed);
+        self.bytes.fetch_sub(frame.held(), Ordering::Relaxed);
         Some(frame)
     }
 }

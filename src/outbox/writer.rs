@@ -51,6 +51,11 @@ impl Writer {
         }
     }
 
+    /// Whether the thread has been started and not been told to end.
+    pub(super) fn is_running(&self) -> bool {
+        self.desk.lock().thread.is_some()
+    }
+
     fn ensure_thread(desk: &mut Desk, outbox: &Arc<Outbox>) -> bool {
         if desk.thread.is_some() || desk.stop {
             return true;

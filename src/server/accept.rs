@@ -14,7 +14,7 @@ use super::{Shared, slots::Slot};
 use crate::http::overloaded;
 use crate::log_limit::LogLimit;
 use crate::metrics::ErrorType;
-use crate::transport::Transport;
+use crate::transport::{Transport, is_timeout};
 
 /// First and longest pause after a failure that would repeat at once.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
@@ -49,8 +49,11 @@ impl<'a> Acceptor<'a> {
                     self.pause = PAUSES.0;
                     self.admit(transport);
                 }
+                // Waiting ends now and then while refused connections are kept: see `refuse`.
+                Err(error) if is_timeout(&error) && !self.refused.is_empty() => {}
                 Err(error) => self.recover(&error),
             }
+            self.let_go();
         }
     }
 
@@ -79,6 +82,7 @@ impl<'a> Acceptor<'a> {
         warn(&format!("accepting failed: {error}"));
         if is_full {
             self.refused.clear();
+            self.listener.set_patience(None);
             self.spare = None;
             // The kernel looks for a descriptor before it looks for a connection: perhaps nobody is waiting.
             if let Ok(transport) = self.listener.accept_waiting() {
@@ -94,12 +98,25 @@ impl<'a> Acceptor<'a> {
 
     fn refuse(&mut self, transport: Transport) {
         answer(&transport);
+        if self.refused.is_empty() {
+            self.listener.set_patience(Some(LINGERING.1));
+        }
+        self.refused.push_back((Instant::now(), transport));
+    }
+
+    /// Closes refused connections whose moment is over.
+    fn let_go(&mut self) {
+        if self.refused.is_empty() {
+            return;
+        }
         let now = Instant::now();
-        let is_over = |at: Instant| now.saturating_duration_since(at) > LINGERING.1;
-        while self.refused.front().is_some_and(|(at, _)| self.refused.len() >= LINGERING.0 || is_over(*at)) {
+        let is_over = |at: Instant| now.saturating_duration_since(at) >= LINGERING.1;
+        while self.refused.front().is_some_and(|(at, _)| self.refused.len() > LINGERING.0 || is_over(*at)) {
             self.refused.pop_front();
         }
-        self.refused.push_back((now, transport));
+        if self.refused.is_empty() {
+            self.listener.set_patience(None);
+        }
     }
 
     /// Pauses, longer each time until an accept succeeds.

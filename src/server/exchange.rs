@@ -12,7 +12,7 @@ use crate::conn::{self, Opening};
 use crate::http::{HeadError, RequestHead, Response};
 use crate::log_limit::LogLimit;
 use crate::metrics::ErrorType;
-use crate::transport::{Transport, is_timeout};
+use crate::transport::{Peer, Transport, is_timeout};
 
 /// A read wakes up this often to see whether the server stops.
 const SLICE: Duration = Duration::from_millis(250);
@@ -43,31 +43,45 @@ impl Broken {
 
 /// Runs a connection from its first byte to its end. `slot` is its place among the handshakes.
 pub(super) fn serve(shared: &Arc<Shared>, transport: Transport, slot: Slot) {
+    log::debug!(target: "wshub::server", "{} accepted", Peer(transport.peer_addr()));
     let incoming = Incoming { shared, transport: &transport, deadline: deadline_after(shared.handshake_timeout) };
     match incoming.head() {
         Ok((head, rest)) => respond(shared, transport, slot, head, rest),
-        Err(Broken::Gone) => {}
+        Err(Broken::Gone) => {
+            log::debug!(target: "wshub::server", "{} gone without a request", Peer(transport.peer_addr()));
+        }
         Err(Broken::Answer(response)) => {
             shared.count_error(ErrorType::UpgradeFailed);
             if let Some(suppressed) = FAILURES.pass() {
-                let (peer, status) = (transport.peer_addr(), response.status());
-                log::info!(target: "wshub::server", "bad request from {peer:?}: {status} ({suppressed} more not logged)");
+                let (peer, status) = (Peer(transport.peer_addr()), response.status());
+                log::info!(target: "wshub::server", "bad request of {peer}: {status} ({suppressed} more not logged)");
             }
             transport.answer(&response.encode(true));
         }
     }
 }
 
-fn respond(shared: &Arc<Shared>, transport: Transport, slot: Slot, head: RequestHead, rest: Vec<u8>) {
+fn respond(shared: &Arc<Shared>, transport: Transport, slot: Slot, mut head: RequestHead, rest: Vec<u8>) {
+    head.set_remote_addr(transport.peer_addr());
     match shared.routes.find(head.path()) {
         Some(Route::Clients(door)) => upgrade(door, transport, slot, head, &rest),
         Some(route) => {
-            let with_body = head.method() != "HEAD";
+            let (with_body, what) = (head.method() != "HEAD", told(&head));
             let response = plain(shared, &transport, route, head, rest);
-            transport.answer(&response.encode(with_body));
+            answer(&transport, &response, &what, with_body);
         }
-        None => transport.answer(&Response::text(404, "not found\n").encode(head.method() != "HEAD")),
+        None => answer(&transport, &Response::text(404, "not found\n"), &told(&head), head.method() != "HEAD"),
     }
+}
+
+/// What was asked for, if it is going to be logged.
+fn told(head: &RequestHead) -> String {
+    if log::log_enabled!(target: "wshub::server", log::Level::Debug) { format!("{head:?}") } else { String::new() }
+}
+
+fn answer(transport: &Transport, response: &Response, what: &str, with_body: bool) {
+    log::debug!(target: "wshub::server", "{what} of {} answered with {}", Peer(transport.peer_addr()), response.status());
+    transport.answer(&response.encode(with_body));
 }
 
 fn upgrade(door: &Door, transport: Transport, slot: Slot, head: RequestHead, rest: &[u8]) {

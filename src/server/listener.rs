@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use socket2::{Domain, SockRef, Socket, Type};
@@ -95,6 +96,13 @@ impl Listener {
     /// The bound address; `None` for Unix sockets.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.socket.local_addr().ok()?.as_socket()
+    }
+
+    /// How long [`accept`](Self::accept) waits before it gives up with `WouldBlock`; `None` = for ever. Linux does so; other
+    /// systems may wait for ever in any case.
+    pub(super) fn set_patience(&self, patience: Option<Duration>) {
+        // Without it, a refused connection is kept for longer.
+        let _ = self.socket.set_read_timeout(patience);
     }
 
     /// Blocks until a connection comes or [`wake`](Self::wake) is called.

@@ -4,14 +4,15 @@ mod accept;
 mod endpoint;
 mod exchange;
 mod listener;
+mod load;
 mod routes;
 mod slots;
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use parking_lot::{Condvar, Mutex};
 
 pub use endpoint::{Endpoint, EndpointInfo, EndpointKind};
 pub use listener::Listener;
+pub use load::ServerLoad;
 pub use routes::Request;
 
 use crate::config::{MIN_STACK, deadline_after};
@@ -52,11 +54,14 @@ pub struct Server {
     listeners: Vec<Listener>,
     routes: Routes,
     endpoints: Vec<EndpointInfo>,
+    /// What `endpoints` holds once the server is spawned, for handlers that tell of it.
+    told: Arc<OnceLock<Vec<EndpointInfo>>>,
     handshake_timeout: Duration,
     max_handshakes: usize,
     max_body: usize,
     stack: usize,
     metrics: Option<Arc<dyn Metrics>>,
+    load: ServerLoad,
     /// The first mistake of the builder calls, reported by `spawn`.
     mistake: Option<String>,
 }
@@ -86,11 +91,13 @@ impl Server {
             listeners: vec![listener.into()],
             routes: Routes::default(),
             endpoints: Vec::new(),
+            told: Arc::default(),
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 1024,
             max_body: 512 * 1024,
             stack: 512 * 1024,
             metrics: None,
+            load: ServerLoad { handshakes: Slots::default(), threads: Slots::default() },
             mistake: None,
         }
     }
@@ -189,6 +196,11 @@ impl Server {
         self.listeners.iter().find_map(Listener::local_addr)
     }
 
+    /// Tells at any time how many connections there are, in the handshake and in all.
+    pub fn load(&self) -> ServerLoad {
+        self.load.clone()
+    }
+
     /// Serves until the process ends. Blocks.
     ///
     /// # Errors
@@ -215,14 +227,15 @@ impl Server {
             max_body: self.max_body,
             stack: self.stack,
             metrics: self.metrics,
-            handshakes: Slots::default(),
-            threads: Slots::default(),
+            handshakes: self.load.handshakes,
+            threads: self.load.threads,
             stopping: AtomicBool::new(false),
             stopped: Mutex::new(false),
             changed: Condvar::new(),
         });
         let listeners: Vec<Arc<Listener>> = self.listeners.into_iter().map(Arc::new).collect();
         let endpoints = self.endpoints;
+        let _ = self.told.set(endpoints.clone());
         let handle = ServerHandle { shared, addrs, endpoints, listeners, acceptors: Mutex::default() };
         match handle.start() {
             Ok(()) => Ok(handle),
@@ -252,6 +265,27 @@ impl Server {
             None => return Ok(()),
         };
         Err(io::Error::new(io::ErrorKind::InvalidInput, mistake))
+    }
+}
+
+/// For pages that belong to the crate rather than to the application.
+#[cfg(feature = "dashboard")]
+impl Server {
+    /// An event stream that is not listed among the endpoints.
+    pub(crate) fn unlisted_event_stream(self, path: &str, hub: &Hub) -> Self {
+        let door = Door { hub: hub.clone(), format: WireFormat::EventStream, checks: Vec::new() };
+        self.route(path, Route::Clients(door))
+    }
+
+    /// Every endpoint of the server, once it is spawned.
+    pub(crate) fn told_endpoints(&self) -> Arc<OnceLock<Vec<EndpointInfo>>> {
+        Arc::clone(&self.told)
+    }
+
+    /// Makes `spawn` fail.
+    pub(crate) fn mistaken(mut self, mistake: impl Into<String>) -> Self {
+        self.mistake.get_or_insert_with(|| mistake.into());
+        self
     }
 }
 
@@ -314,6 +348,11 @@ impl ServerHandle {
     /// The bound addresses of all TCP listeners.
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addrs
+    }
+
+    /// As [`Server::load`].
+    pub fn load(&self) -> ServerLoad {
+        ServerLoad { handshakes: self.shared.handshakes.clone(), threads: self.shared.threads.clone() }
     }
 
     /// The endpoints, in the order in which they were mounted.

@@ -24,6 +24,11 @@ impl Slots {
         Some(Slot(self.clone()))
     }
 
+    /// How many places are taken.
+    pub(super) fn taken(&self) -> usize {
+        *self.0.0.lock()
+    }
+
     /// Waits until no place is taken; how many are at the deadline.
     pub(super) fn wait_none(&self, deadline: Instant) -> usize {
         let (taken, changed) = &*self.0;

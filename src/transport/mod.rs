@@ -6,6 +6,7 @@
 #[cfg(feature = "tls")]
 mod tls;
 
+use std::fmt;
 use std::io::{self, IoSlice, Read};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -23,6 +24,19 @@ const SEND: i32 = libc::MSG_NOSIGNAL;
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// How long the end of an HTTP exchange waits for the peer to close.
 const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// The peer's address as it stands in log records.
+#[derive(Debug)]
+pub(crate) struct Peer(pub(crate) Option<SocketAddr>);
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(addr) => addr.fmt(f),
+            None => f.write_str("a Unix socket"),
+        }
+    }
+}
 
 /// A connected stream: made from a [`TcpStream`] or a [`UnixStream`].
 #[derive(Debug)]

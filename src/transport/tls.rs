@@ -14,6 +14,7 @@ use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject;
@@ -120,12 +121,23 @@ impl Session {
     }
 
     /// Blocks until plaintext arrives; 0 is the end. The handshake happens in here, on first use.
+    ///
+    /// The socket's read timeout counts for plaintext: a peer that sends its records in drips is as silent as one that sends
+    /// nothing, so that every deadline above holds.
     pub(super) fn read(&self, socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
         let mut inbound = self.inbound.lock();
+        let mut begun: Option<Instant> = None;
         loop {
             if let Some(n) = self.decrypt(socket, &mut inbound, buffer)? {
                 return Ok(n);
             }
+            // Only looked at when a read has brought less than a record.
+            if let Some(begun) = begun
+                && socket.read_timeout()?.is_some_and(|timeout| begun.elapsed() >= timeout)
+            {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            begun.get_or_insert_with(Instant::now);
             inbound.buffer.resize(READ, 0);
             (inbound.start, inbound.end) = (0, super::retry(|| (&*socket).read(&mut inbound.buffer))?);
             if inbound.end == 0 {

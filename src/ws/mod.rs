@@ -22,10 +22,12 @@ pub(crate) use close::{CloseFrame, check_close};
 pub(crate) use extensions::negotiate;
 pub(crate) use frame::{Control, encode_compressed, encode_control, encode_joined_text, encode_message};
 
+use serde::Serialize;
 use tungstenite::handshake::derive_accept_key;
 
-/// What a message carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What a message carries; serialises as `text` or `binary`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum MessageKind {
     /// UTF-8 text (opcode 1).
     Text,

@@ -38,7 +38,7 @@ export async function until(what, probe, ms = DEADLINE) {
 
 // --- the server ---------------------------------------------------------------------------------------------
 
-/// An example: run as `BIN --addr 127.0.0.1:PORT`, it prints `listening on 127.0.0.1:PORT` and ends on SIGTERM. It comes
+/// An example: run as `BIN --addr 127.0.0.1:PORT ARGS`, it prints `listening on 127.0.0.1:PORT` and ends on SIGTERM. It comes
 /// back on the port that it had.
 export class Server {
   child = null;
@@ -46,12 +46,12 @@ export class Server {
   /// While it restarts, failed connects may be logged.
   restarting = false;
 
-  constructor(bin) { this.bin = bin; }
+  constructor(bin, args = []) { this.bin = bin; this.args = args; }
 
   get url() { return `http://127.0.0.1:${this.port}`; }
 
   async start() {
-    const child = spawn(this.bin, ['--addr', `127.0.0.1:${this.port}`], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(this.bin, ['--addr', `127.0.0.1:${this.port}`, ...this.args], { stdio: ['ignore', 'pipe', 'pipe'] });
     let printed = '', complaints = '';
     child.stderr.on('data', data => { complaints = (complaints + data).slice(-4000); });
     const listening = new Promise((ok, fail) => {
@@ -115,11 +115,11 @@ export async function visit(server, path, who, { options = DESKTOP, requests = (
   return page;
 }
 
-export async function picture(page, name) {
+export async function picture(page, name, options = {}) {
   if (!SCREENSHOTS) return;
   for (const colorScheme of ['light', 'dark']) {
     await page.emulateMedia({ colorScheme });
-    await page.screenshot({ path: join(SCREENSHOTS, `${name}-${colorScheme}.png`) });
+    await page.screenshot({ path: join(SCREENSHOTS, `${name}-${colorScheme}.png`), ...options });
   }
   await page.emulateMedia({ colorScheme: 'light' });
 }

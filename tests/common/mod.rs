@@ -4,8 +4,8 @@
 
 pub(crate) mod broker;
 pub(crate) mod bus;
+pub(crate) mod operator;
 pub(crate) mod stream;
-#[cfg(feature = "tls")]
 pub(crate) mod tls;
 
 use std::io::{ErrorKind, Read, Write};
@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
 use wshub::{
-    Client, Config, DebugMetrics, ErrorType, Hub, HubBuilder, Message, RequestHead, Server, ServerHandle, Transport,
+    Client, Config, DebugMetrics, ErrorType, Hub, HubBuilder, Listener, Message, RequestHead, Server, ServerHandle,
+    Transport,
 };
 
 /// No test waits longer than this for anything that is going to happen.
@@ -31,7 +32,8 @@ pub(crate) const CLOSE: u8 = 0x88;
 pub(crate) const PING: u8 = 0x89;
 pub(crate) const PONG: u8 = 0x8a;
 
-/// A server on a free port of the loopback; it is shut down when dropped.
+/// A server on a free port of the loopback; it is shut down when dropped. With `WSHUB_TEST_TLS` in the environment it
+/// speaks TLS, and `addr` is a bridge to it for clients that do not.
 pub(crate) struct TestServer {
     pub(crate) hub: Hub,
     pub(crate) addr: SocketAddr,
@@ -50,9 +52,12 @@ impl TestServer {
 
     /// Serves a hub that exists.
     pub(crate) fn of(hub: Hub, change: impl FnOnce(Server) -> Server) -> Self {
-        let server = Server::bind("127.0.0.1:0").unwrap().websocket("/ws", &hub).probes(&hub);
-        let handle = change(server).spawn().unwrap();
-        Self { hub, addr: handle.local_addr().unwrap(), handle }
+        let listener = Listener::tcp("127.0.0.1:0").unwrap();
+        let is_secure = std::env::var_os("WSHUB_TEST_TLS").is_some();
+        let listener = if is_secure { listener.tls(&tls::server_side()) } else { listener };
+        let handle = change(Server::on(listener).websocket("/ws", &hub).probes(&hub)).spawn().unwrap();
+        let direct = handle.local_addr().unwrap();
+        Self { hub, addr: if is_secure { tls::bridge(direct) } else { direct }, handle }
     }
 
     pub(crate) fn connect(&self) -> WsClient {

@@ -133,6 +133,7 @@ impl BinaryRooms {
     }
 
     fn dispatch(&self, client: &Client, message: Message) -> HandlerResult {
+        crate::trace::name_event(&message.event);
         match message.event.as_str() {
             JOIN => self.join(client, &message.room),
             LEAVE => leave(client, &message.room),

@@ -7,6 +7,7 @@ use super::error::EventError;
 use super::event::{AUTHENTICATED, CONNECTION_ESTABLISHED, ERROR, Event, PONG, SUBSCRIBED, UNSUBSCRIBED};
 use super::inbound::Inbound;
 use crate::Message;
+use crate::trace::name_event;
 use crate::{Client, ClientId};
 use crate::{HandlerError, HandlerResult, RoomError};
 
@@ -57,6 +58,7 @@ pub(super) fn handle(callbacks: &Callbacks, client: &Client, message: &Message) 
         (Err(_), Some(handler)) => return handler(client, message),
         (Err(error), None) => return Err(error.into()),
     };
+    name_event(inbound.kind());
     match inbound.kind() {
         "ping" => pong(client),
         "subscribe" => subscribe(callbacks, client, &inbound),

@@ -208,7 +208,10 @@ impl Inner {
             return Err("a binary message".into());
         };
         match (Message::from_json(text), &self.builder.on_message) {
-            (Ok(message), Some(hook)) => hook(&conn, message),
+            (Ok(message), Some(hook)) => {
+                crate::trace::name_event(&message.kind);
+                hook(&conn, message)
+            }
             (Ok(_), None) => Ok(()),
             (Err(error), _) => {
                 conn.send_error("bad_message", &error.to_string());

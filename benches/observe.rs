@@ -1,0 +1,154 @@
+//! `cargo bench --bench observe`: what metrics and traces cost, for each delivery of a broadcast and for each inbound
+//! message that is echoed.
+//!
+//! Instructions are counted by valgrind (`callgrind`), which must be installed, as the difference between a run and one of
+//! twice the length: user space only, and without the clock, which valgrind replaces. Times are medians of rounds in which
+//! the ways take turns, and contain the kernel's share.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints, and may fail by a panic")]
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wshub::trace::{Sampling, Tracer};
+use wshub::{DebugMetrics, Hub, HubBuilder, PrometheusMetrics, RequestHead, Target};
+
+const CLIENTS: u32 = 100;
+const MESSAGE: &str = "a reading of 21.5 degrees, made at noon by the sensor in the cellar";
+const WAYS: [&str; 6] = ["off", "debug", "prometheus", "tracer off", "tracer 1 in 100", "tracer all"];
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+fn builder(way: &str) -> HubBuilder {
+    let builder = Hub::builder().on_message(|client, message| Ok(client.send(message)?));
+    match way {
+        "debug" => builder.metrics(Arc::new(DebugMetrics::new())),
+        "prometheus" => builder.metrics(Arc::new(PrometheusMetrics::new().unwrap())),
+        "tracer off" => builder.tracer(Tracer::new(100).sample(Sampling::Off)),
+        "tracer 1 in 100" => builder.tracer(Tracer::new(100).sample(Sampling::OneIn(100))),
+        "tracer all" => builder.tracer(Tracer::new(100)),
+        _ => builder,
+    }
+}
+
+struct Bench {
+    hub: Hub,
+    sockets: Vec<UnixStream>,
+    frame: Vec<u8>,
+}
+
+impl Bench {
+    fn new(way: &str, clients: u32) -> Self {
+        let hub = builder(way).build().unwrap();
+        let sockets = (0..clients).map(|_| connect(&hub)).collect();
+        // Masked with zeros.
+        let mut frame = vec![0x81, 0x80 | u8::try_from(MESSAGE.len()).unwrap(), 0, 0, 0, 0];
+        frame.extend_from_slice(MESSAGE.as_bytes());
+        Self { hub, sockets, frame }
+    }
+
+    /// Reads one message from every client.
+    fn drain(&mut self) {
+        let mut buffer = [0; MESSAGE.len() + 2];
+        self.sockets.iter_mut().for_each(|socket| socket.read_exact(&mut buffer).unwrap());
+    }
+
+    /// The time of sending alone.
+    fn broadcast(&mut self, count: usize) -> Duration {
+        let mut took = Duration::ZERO;
+        for _ in 0..count {
+            let started = Instant::now();
+            let delivery = self.hub.send(Target::all(), MESSAGE).unwrap();
+            took += started.elapsed();
+            assert_eq!(delivery.queued, self.sockets.len());
+            self.drain();
+        }
+        took
+    }
+
+    fn echo(&mut self, count: usize) -> Duration {
+        let started = Instant::now();
+        for _ in 0..count {
+            self.sockets[0].write_all(&self.frame).unwrap();
+            let mut buffer = [0; MESSAGE.len() + 2];
+            self.sockets[0].read_exact(&mut buffer).unwrap();
+        }
+        started.elapsed()
+    }
+}
+
+fn connect(hub: &Hub) -> UnixStream {
+    let (near, mut far) = UnixStream::pair().unwrap();
+    let (head, _) = RequestHead::parse(REQUEST).unwrap().unwrap();
+    hub.accept(near, head, &[]).detach().unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        far.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    far
+}
+
+/// Under valgrind.
+fn work(way: &str, what: &str, count: usize) {
+    match what {
+        "broadcast" => Bench::new(way, CLIENTS).broadcast(count),
+        _ => Bench::new(way, 1).echo(count),
+    };
+    // The threads of connections need not end.
+    std::process::exit(0);
+}
+
+fn instructions(way: &str, what: &str, count: usize) -> u64 {
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(std::env::current_exe().unwrap());
+    let output = valgrind.args([way, what, &count.to_string()]).output().expect("valgrind is installed");
+    let text = String::from_utf8_lossy(&output.stderr);
+    let line = text.lines().find_map(|line| line.split("Collected : ").nth(1)).unwrap_or_else(|| panic!("{text}"));
+    line.trim().parse().unwrap()
+}
+
+/// For each delivery, or each message.
+fn instructions_each(way: &str, what: &str) -> u64 {
+    let (count, each) = if what == "broadcast" { (100, 100 * u64::from(CLIENTS)) } else { (2000, 2000) };
+    (instructions(way, what, 2 * count) - instructions(way, what, count)) / each
+}
+
+fn nanos(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e9
+}
+
+/// Medians in nanoseconds, the ways in turn.
+fn times(what: &str) -> Vec<f64> {
+    const ROUNDS: usize = 31;
+    let clients = if what == "broadcast" { CLIENTS } else { 1 };
+    let mut benches = WAYS.map(|way| Bench::new(way, clients));
+    let mut rounds = vec![Vec::new(); WAYS.len()];
+    for _ in 0..ROUNDS {
+        for (bench, times) in benches.iter_mut().zip(&mut rounds) {
+            times.push(match what {
+                "broadcast" => nanos(bench.broadcast(100) / 100 / CLIENTS),
+                _ => nanos(bench.echo(1000) / 1000),
+            });
+        }
+    }
+    rounds.iter_mut().for_each(|times| times.sort_by(f64::total_cmp));
+    rounds.iter().map(|times| times[ROUNDS / 2]).collect()
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if let [way, what, count] = &arguments[..] {
+        work(way, what, count.parse().unwrap());
+    }
+    for what in ["broadcast", "echo"] {
+        let times = times(what);
+        println!("{what:<16} {:>14} {:>10}", "instructions", "ns");
+        for (way, time) in WAYS.iter().zip(times) {
+            println!("{way:<16} {:>14} {time:>10.0}", instructions_each(way, what));
+        }
+    }
+}

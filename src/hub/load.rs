@@ -1,0 +1,60 @@
+//! What waits and what runs in a hub, computed when somebody asks: nothing is counted for it on the way of a message.
+
+use std::sync::{Arc, Weak};
+
+use super::{Hub, Inner};
+
+/// What a hub holds at one moment; see [`Hub::load`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct HubLoad {
+    /// Connected clients.
+    pub clients: usize,
+    /// Messages that wait in the queues of all clients.
+    pub queued_messages: usize,
+    /// Their bytes on the wire.
+    pub queued_bytes: usize,
+    /// Clients for which messages wait.
+    pub waiting_clients: usize,
+    /// Writer threads: of clients whose sockets have pushed back, or of all with `eager_writers`.
+    pub writer_threads: usize,
+}
+
+impl Hub {
+    /// What waits and runs now. Looks at every client, without a lock of the hub held: for scrapes and dashboards, not
+    /// for hot paths.
+    pub fn load(&self) -> HubLoad {
+        let clients = self.everyone();
+        let mut load = HubLoad { clients: clients.len(), ..HubLoad::default() };
+        for member in clients.iter() {
+            let (messages, bytes) = member.outbox.depth();
+            load.queued_messages += messages;
+            load.queued_bytes += bytes;
+            load.waiting_clients += usize::from(messages > 0);
+            load.writer_threads += usize::from(member.outbox.has_writer());
+        }
+        load
+    }
+
+    /// A handle that does not keep the hub alive.
+    pub(crate) fn downgrade(&self) -> WeakHub {
+        WeakHub(Arc::downgrade(&self.0))
+    }
+}
+
+/// A handle that does not keep its hub alive: for what the hub itself may hold.
+#[derive(Clone)]
+pub(crate) struct WeakHub(Weak<Inner>);
+
+impl WeakHub {
+    /// The hub, if it is still there.
+    pub(crate) fn upgrade(&self) -> Option<Hub> {
+        self.0.upgrade().map(Hub)
+    }
+}
+
+impl std::fmt::Debug for WeakHub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WeakHub")
+    }
+}

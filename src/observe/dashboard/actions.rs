@@ -1,0 +1,147 @@
+//! What an operator can do: send a message, close a client, begin to drain. Each is a `POST` with JSON.
+
+use std::thread;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::auth::Auth;
+use super::{admitted, page};
+use crate::client_id::ClientId;
+use crate::http::{OriginPolicy, RequestHead, Response};
+use crate::hub::{Hub, HubState, Target};
+use crate::server::Request;
+
+/// A page of another origin cannot add a header of its own without asking first, which is never granted.
+const HEADER: &str = "x-wshub-dashboard";
+/// Longest drain that can be asked for, in seconds.
+const MAX_DRAIN: u64 = 24 * 3600;
+
+/// `{"action":"close","client":"…","code":1000,"reason":"…"}` and so on.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "action", rename_all = "lowercase", deny_unknown_fields)]
+enum Action {
+    Send {
+        to: Recipient,
+        text: String,
+    },
+    Close {
+        client: ClientId,
+        code: u16,
+        #[serde(default)]
+        reason: String,
+    },
+    Drain {
+        seconds: u64,
+        /// Must be true: a drain cannot be taken back.
+        confirm: bool,
+    },
+}
+
+/// `"all"`, `{"room":"…"}`, `{"user":"…"}` or `{"client":"…"}`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Recipient {
+    All,
+    Room(String),
+    User(String),
+    Client(ClientId),
+}
+
+type Outcome = Result<Value, (u16, String)>;
+
+/// Does what the request asks for, if whoever asks may.
+pub(super) fn answer(hub: &Hub, auth: &Auth, request: &Request) -> Response {
+    let who = match admitted(auth, request.head()) {
+        Ok(who) => who,
+        Err(refusal) => return refusal,
+    };
+    if request.head().method() != "POST" {
+        return page::guarded(Response::text(405, "method not allowed\n").header("Allow", "POST"));
+    }
+    let outcome = check(request.head()).and_then(|()| {
+        let action = request.json().map_err(|error| (400, error.to_string()))?;
+        perform(hub, action)
+    });
+    let from = request.remote_addr();
+    let (status, body) = match outcome {
+        Ok(value) => (200, value),
+        Err((status, why)) => {
+            log::info!(target: "wshub::dashboard", "{who:?} from {from:?} was refused with {status}");
+            (status, json!({ "error": why }))
+        }
+    };
+    if status == 200 {
+        log::info!(target: "wshub::dashboard", "{who:?} from {from:?}: {}", body["done"].as_str().unwrap_or_default());
+    }
+    page::guarded(Response::json(status, &body))
+}
+
+/// That the request comes from the dashboard's own page, or from no page at all.
+fn check(head: &RequestHead) -> Result<(), (u16, String)> {
+    let is_own = head.header(HEADER).is_some()
+        && OriginPolicy::same_origin().allows(head)
+        && head.header("sec-fetch-site").is_none_or(|site| site == "same-origin");
+    if !is_own {
+        return Err((403, format!("actions come from the dashboard's own page, with the header {HEADER}")));
+    }
+    let media_type = head.header("content-type").and_then(|value| value.split(';').next()).unwrap_or_default();
+    if media_type.trim().eq_ignore_ascii_case("application/json") {
+        Ok(())
+    } else {
+        Err((415, "an action is application/json".into()))
+    }
+}
+
+fn perform(hub: &Hub, action: Action) -> Outcome {
+    match action {
+        Action::Send { to, text } => send(hub, to, text),
+        Action::Close { client, code, reason } => close(hub, client, code, &reason),
+        Action::Drain { confirm: false, .. } => Err((400, "a drain must be confirmed".into())),
+        Action::Drain { seconds, .. } => drain(hub, seconds),
+    }
+}
+
+fn send(hub: &Hub, to: Recipient, text: String) -> Outcome {
+    let (is_known, what, target) = match to {
+        Recipient::All => (true, "everyone".to_owned(), Target::all()),
+        Recipient::Room(name) => (hub.room_exists(&name), format!("room {name:?}"), Target::room(name)),
+        Recipient::User(id) => (hub.is_user_online(&id), format!("user {id:?}"), Target::user(id)),
+        Recipient::Client(id) => (hub.client(id).is_some(), format!("client {id}"), Target::client(id)),
+    };
+    let size = text.len();
+    let delivery = hub.send(target, text);
+    // Where others may have it, only they know.
+    match delivery.ok().filter(|sent| is_known || sent.published) {
+        None => Err((404, format!("nobody is there: {what}"))),
+        Some(sent) => Ok(json!({
+            "done": format!("sent {size} bytes to {what}"),
+            "queued": sent.queued, "dropped": sent.dropped, "refused": sent.refused, "published": sent.published,
+        })),
+    }
+}
+
+fn close(hub: &Hub, id: ClientId, code: u16, reason: &str) -> Outcome {
+    let client = hub.client(id).ok_or_else(|| (404, format!("no client {id} is connected here")))?;
+    client.close(code, reason).map_err(|error| (422, error.to_string()))?;
+    Ok(json!({ "done": format!("closed {id} with {code} {reason:?}") }))
+}
+
+/// On a thread of its own: a drain waits.
+fn drain(hub: &Hub, seconds: u64) -> Outcome {
+    if !(1..=MAX_DRAIN).contains(&seconds) {
+        return Err((422, format!("a drain takes 1 to {MAX_DRAIN} seconds")));
+    }
+    if hub.state() != HubState::Running {
+        return Err((409, "the hub does not run any more".into()));
+    }
+    let (draining, patience) = (hub.clone(), Duration::from_secs(seconds));
+    let builder = thread::Builder::new().name("wshub-drain".into()).stack_size(128 * 1024);
+    let spawned = builder.spawn(move || match draining.drain(patience) {
+        Ok(()) => log::info!(target: "wshub::dashboard", "drained"),
+        Err(error) => log::warn!(target: "wshub::dashboard", "drain: {error}"),
+    });
+    spawned.map_err(|error| (503, format!("no thread for the drain: {error}")))?;
+    Ok(json!({ "done": format!("began to drain, for at most {seconds} s") }))
+}

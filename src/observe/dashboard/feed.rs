@@ -1,0 +1,154 @@
+//! Those who watch, and the thread that looks at the hub for them: it runs only while there are any.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::rows::millis;
+use super::snapshot::{Sample, Snapshot, Sources};
+use super::view::{MAX_ROWS, View};
+use crate::hub::{Client, Hub, Target};
+use crate::message::Message;
+use crate::server::EndpointInfo;
+
+/// How often the hub is looked at.
+const EVERY: Duration = Duration::from_secs(1);
+/// Points of the charts that are kept: five minutes.
+const HISTORY: usize = 300;
+
+/// What the viewers of one dashboard share.
+pub(super) struct Feed {
+    sources: Sources,
+    title: String,
+    endpoints: Arc<OnceLock<Vec<EndpointInfo>>>,
+    /// Tells a page that comes back whether it is still the same process.
+    instance: String,
+    /// A leaf lock.
+    state: Mutex<State>,
+    /// The last viewer has left.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    viewers: usize,
+    is_running: bool,
+    history: VecDeque<Sample>,
+    /// The last look; `None` while nobody watches.
+    latest: Option<Arc<Snapshot>>,
+}
+
+impl Feed {
+    pub(super) fn new(sources: Sources, title: String, endpoints: Arc<OnceLock<Vec<EndpointInfo>>>) -> Self {
+        let instance = Uuid::new_v4().to_string();
+        Self { sources, title, endpoints, instance, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// Greets a viewer, shows it the last look, and sees to it that there are more. On the viewer's thread.
+    pub(super) fn arrived(self: &Arc<Self>, viewer: &Client) {
+        let (starts, latest, history) = {
+            let mut state = self.state.lock();
+            state.viewers += 1;
+            let starts = !std::mem::replace(&mut state.is_running, true);
+            (starts, state.latest.clone(), state.history.clone())
+        };
+        let _ = viewer.send(self.greeting(&history));
+        if let Some(snapshot) = latest {
+            let _ = viewer.send(tick(&snapshot, &view_of(viewer)));
+        }
+        if starts {
+            self.start(viewer.hub().clone());
+        }
+    }
+
+    /// A viewer has gone.
+    pub(super) fn left(&self) {
+        self.state.lock().viewers -= 1;
+        self.changed.notify_all();
+    }
+
+    fn start(self: &Arc<Self>, viewers: Hub) {
+        let feed = Arc::clone(self);
+        let builder = thread::Builder::new().name("wshub-dashboard".into()).stack_size(256 * 1024);
+        let spawned = builder.spawn(move || {
+            feed.look(&viewers);
+            while feed.rest() {
+                feed.look(&viewers);
+            }
+        });
+        if let Err(error) = spawned {
+            self.state.lock().is_running = false;
+            log::warn!(target: "wshub::dashboard", "no thread to feed the dashboard: {error}");
+        }
+    }
+
+    /// One look at the hub, for all viewers.
+    fn look(&self, viewers: &Hub) {
+        let (snapshot, sample) = Snapshot::take(&self.sources);
+        let snapshot = Arc::new(snapshot);
+        {
+            let mut state = self.state.lock();
+            if state.history.len() == HISTORY {
+                state.history.pop_front();
+            }
+            state.history.push_back(sample);
+            state.latest = Some(Arc::clone(&snapshot));
+        }
+        let mut views: HashMap<View, Vec<_>> = HashMap::new();
+        for viewer in viewers.clients() {
+            views.entry(view_of(&viewer)).or_default().push(viewer.id());
+        }
+        for (view, ids) in views {
+            let _ = viewers.send(Target::clients(ids), tick(&snapshot, &view));
+        }
+    }
+
+    /// Waits for the time of the next look; false when nobody watches any more, and then the thread must end.
+    fn rest(&self) -> bool {
+        let next = Instant::now() + EVERY;
+        let mut state = self.state.lock();
+        while state.viewers > 0 {
+            if self.changed.wait_until(&mut state, next).timed_out() {
+                return true;
+            }
+        }
+        state.is_running = false;
+        state.latest = None;
+        false
+    }
+
+    /// What stays the same, and what has been before.
+    fn greeting(&self, history: &VecDeque<Sample>) -> Message {
+        let Sources { hub, metrics, tracer, .. } = &self.sources;
+        let config = hub.config();
+        let greeting = json!({
+            "instance": self.instance,
+            "title": self.title,
+            "version": env!("CARGO_PKG_VERSION"),
+            "node": hub.node_id(),
+            "now": millis(std::time::SystemTime::now()),
+            "has_metrics": metrics.is_some(),
+            "has_tracer": tracer.is_some(),
+            "endpoints": self.endpoints.get(),
+            "queue": [config.queue_messages, config.queue_bytes],
+            "max_connections": hub.limits().max_connections,
+            "max_rows": MAX_ROWS,
+            "history": history,
+        });
+        Message::text(greeting.to_string()).with_event_name("hello")
+    }
+}
+
+fn tick(snapshot: &Snapshot, view: &View) -> Message {
+    Message::text(snapshot.render(view)).with_event_name("tick")
+}
+
+/// What the viewer's stream has asked for.
+fn view_of(viewer: &Client) -> View {
+    viewer.metadata::<View>("view").map_or_else(|| View::of(viewer.request()), |view| (*view).clone())
+}

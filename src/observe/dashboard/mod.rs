@@ -1,0 +1,181 @@
+//! A page for operators: who is connected, what flows, who is slow, why something was refused.
+//!
+//! The page is one document (`page.rs`). What it shows comes over an event stream of the crate's own: its viewers are
+//! clients of a private hub (`feed.rs`), whose thread takes one look at the observed hub each second (`snapshot.rs`) and
+//! sends every viewer the part that it asks for (`view.rs`). What an operator does comes as `POST` (`actions.rs`).
+
+mod actions;
+mod auth;
+mod feed;
+mod page;
+mod rows;
+mod snapshot;
+mod view;
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use crate::config::{Config, DropPolicy, Limits};
+use crate::error::ConfigError;
+use crate::http::{RequestHead, Response};
+use crate::hub::{Admission, Client, Hub, Rejection};
+use crate::metrics::DebugMetrics;
+use crate::server::{EndpointInfo, Request, Server};
+use crate::trace::Tracer;
+use auth::Auth;
+use feed::Feed;
+use rows::Namer;
+use snapshot::Sources;
+use view::View;
+
+/// Pages that may watch at one time; one more gets 503.
+const MAX_VIEWERS: usize = 64;
+
+/// A page that shows an operator what a hub does, for [`Server::dashboard`].
+///
+/// ```
+/// use std::sync::Arc;
+/// use wshub::{Dashboard, DebugMetrics, Hub, Server};
+///
+/// let metrics = Arc::new(DebugMetrics::new());
+/// let hub = Hub::builder().metrics(metrics.clone()).build()?;
+/// let dashboard = Dashboard::new(&hub).auth(Dashboard::basic("admin", "correct horse")).metrics(metrics);
+/// let server = Server::bind("127.0.0.1:0")?.websocket("/ws", &hub).dashboard("/admin", dashboard);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// See the [guide](crate::guide::dashboard) for what it shows and does, and what it costs.
+#[must_use = "a dashboard does nothing until a server has it"]
+pub struct Dashboard {
+    hub: Hub,
+    title: String,
+    auth: Option<Arc<Auth>>,
+    metrics: Option<Arc<DebugMetrics>>,
+    tracer: Option<Tracer>,
+    namer: Option<Box<Namer>>,
+    endpoints: Option<Vec<EndpointInfo>>,
+}
+
+impl Dashboard {
+    /// A dashboard of this hub. It lets nobody in before [`auth`](Dashboard::auth) is set.
+    pub fn new(hub: &Hub) -> Self {
+        Self {
+            hub: hub.clone(),
+            title: "wshub".into(),
+            auth: None,
+            metrics: None,
+            tracer: None,
+            namer: None,
+            endpoints: None,
+        }
+    }
+
+    /// Sets who may see the page and act on it: `Ok` with a name for the log, or the refusal. Asked for every request of
+    /// the page, on the connection's thread, before anything is told or done. A panic refuses with 500.
+    ///
+    /// The browser must send by itself what it decides by: Basic credentials, a cookie, a header that a proxy adds.
+    pub fn auth(mut self, auth: impl Fn(&RequestHead) -> Result<String, Rejection> + Send + Sync + 'static) -> Self {
+        self.auth = Some(Arc::new(auth));
+        self
+    }
+
+    /// For [`auth`](Dashboard::auth): one user with a password, by HTTP Basic authentication. Others get 401 and are asked.
+    /// Comparing takes as long for a wrong password as for the right one. An empty password lets nobody in.
+    ///
+    /// The password goes over the wire as it is: use it on the loopback, in a trusted network, or behind TLS.
+    pub fn basic(
+        user: impl Into<String>,
+        password: impl Into<String>,
+    ) -> impl Fn(&RequestHead) -> Result<String, Rejection> + Send + Sync + 'static {
+        auth::basic(user.into(), &password.into())
+    }
+
+    /// Sets where rates, errors and average times are read: the metrics that the hub counts in. Default: none, and the page
+    /// shows only what the hub itself knows.
+    pub fn metrics(mut self, metrics: Arc<DebugMetrics>) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    /// Sets whose traces are shown; default none. It must be the [tracer of the hub](crate::HubBuilder::tracer).
+    pub fn tracer(mut self, tracer: Tracer) -> Self {
+        self.tracer = Some(tracer);
+        self
+    }
+
+    /// Sets which endpoints are shown; default those of the server that has the dashboard. For a dashboard on a server of its
+    /// own, such as one that listens on the loopback only.
+    pub fn endpoints(mut self, endpoints: &[EndpointInfo]) -> Self {
+        self.endpoints = Some(endpoints.to_vec());
+        self
+    }
+
+    /// Sets what the list calls a client, beside its user; default nothing. Asked for every client once a second while
+    /// somebody watches, on the dashboard's thread, without a lock: keep it fast.
+    pub fn name_clients(mut self, name: impl Fn(&Client) -> Option<String> + Send + Sync + 'static) -> Self {
+        self.namer = Some(Box::new(name));
+        self
+    }
+
+    /// Sets the name at the top of the page; default `wshub`.
+    pub fn title(mut self, title: impl Into<String>) -> Self {
+        self.title = title.into();
+        self
+    }
+}
+
+impl fmt::Debug for Dashboard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dashboard").field("hub", &self.hub).field("title", &self.title).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Serves a dashboard at this path, such as `/admin`, and at paths below it. Its requests and viewers are not clients
+    /// of the hub that it shows, and its stream is not among the [`endpoints`](Server::endpoints).
+    ///
+    /// Without [`Dashboard::auth`], [`spawn`](Server::spawn) fails.
+    pub fn dashboard(self, path: &str, dashboard: Dashboard) -> Self {
+        let Dashboard { hub, title, auth, metrics, tracer, namer, endpoints } = dashboard;
+        let Some(auth) = auth else {
+            return self.mistaken(format!("dashboard {path:?}: it has no auth; see Dashboard::auth"));
+        };
+        let told = endpoints.map_or_else(|| self.told_endpoints(), |list| Arc::new(OnceLock::from(list)));
+        let base = path.trim_end_matches('/').to_owned();
+        let feed = Arc::new(Feed::new(Sources { hub: hub.clone(), metrics, tracer, namer }, title, told));
+        let viewers = match viewers(&auth, feed) {
+            Ok(viewers) => viewers,
+            Err(error) => return self.mistaken(format!("dashboard {path:?}: {error}")),
+        };
+        let guard = Arc::clone(&auth);
+        let page = move |request: &Request| page::answer(&*guard, request);
+        let mut server = self.unlisted_event_stream(&format!("{base}/events"), &viewers);
+        server = server.handle(&format!("{base}/actions"), move |request| actions::answer(&hub, &*auth, request));
+        if !base.is_empty() {
+            server = server.handle(&base, page.clone());
+        }
+        server.handle(&format!("{base}/"), page)
+    }
+}
+
+/// The private hub of those who watch. It is shut down with the server, which knows it by the route of its stream.
+fn viewers(auth: &Arc<Auth>, feed: Arc<Feed>) -> Result<Hub, ConfigError> {
+    let auth = Arc::clone(auth);
+    let (arriving, leaving) = (Arc::clone(&feed), feed);
+    // A viewer that falls behind misses old states; the newest is what counts.
+    let config = Config::default().queue_messages(8).queue_bytes(4 << 20).drop_policy(DropPolicy::DropOldest);
+    Hub::builder()
+        .config(config)
+        .limits(Limits::default().max_connections(MAX_VIEWERS))
+        .on_upgrade(move |head| Ok(Admission::user(auth(head)?).metadata("view", View::of(head))))
+        // Refusals of this hub carry the page's headers too.
+        .map_refusal(|_, _, response| page::guarded(response.clone()))
+        .after_connect(move |viewer| arriving.arrived(viewer))
+        .after_disconnect(move |_| leaving.left())
+        .build()
+}
+
+/// The name that `auth` gives, or its refusal as an answer.
+fn admitted(auth: &Auth, head: &RequestHead) -> Result<String, Response> {
+    auth(head).map_err(|refusal| page::guarded(refusal.response().clone()))
+}

@@ -1,0 +1,184 @@
+//! The hub at one moment, for all viewers; and the part of it that one view shows.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
+
+use super::rows::{ClientRow, Namer, cut, millis};
+use super::view::{MAX_ROWS, Order, View};
+use crate::hub::Hub;
+use crate::metrics::{DebugMetrics, DebugStats};
+use crate::trace::Tracer;
+
+/// Clients that are listed as slow.
+const MAX_SLOW: usize = 8;
+
+/// Traces that the page gets.
+const MAX_TRACES: usize = 40;
+
+/// What there is to look at.
+pub(super) struct Sources {
+    pub(super) hub: Hub,
+    pub(super) metrics: Option<Arc<DebugMetrics>>,
+    pub(super) tracer: Option<Tracer>,
+    pub(super) namer: Option<Box<Namer>>,
+}
+
+/// Taken once a second, without any lock held while it is worked on.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    /// What every viewer sees.
+    common: Value,
+    clients: Vec<ClientRow>,
+    rooms: Vec<RoomRow>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct RoomRow {
+    #[serde(serialize_with = "text")]
+    name: Arc<str>,
+    members: usize,
+    /// Members on other nodes.
+    elsewhere: usize,
+}
+
+/// One point of the charts: what has been counted up to a moment. Serialises to an array, in this order.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Sample(
+    /// Milliseconds since 1970.
+    u64,
+    /// Clients.
+    u64,
+    /// Messages received, queued, dropped.
+    [u64; 3],
+    /// Bytes received, queued.
+    [u64; 2],
+    /// Errors of all types.
+    u64,
+);
+
+impl Snapshot {
+    pub(super) fn take(sources: &Sources) -> (Self, Sample) {
+        let Sources { hub, metrics, tracer, namer } = sources;
+        let clients: Vec<ClientRow> =
+            hub.clients().iter().map(|client| ClientRow::of(client, namer.as_deref())).collect();
+        let nodes = if hub.adapter_state().is_some() { hub.cluster_nodes() } else { Vec::new() };
+        let elsewhere = |name: &str| nodes.iter().skip(1).filter_map(|node| node.rooms.get(name)).sum();
+        let rooms = hub.rooms().into_iter();
+        let rooms: Vec<_> =
+            rooms.map(|(name, members)| RoomRow { elsewhere: elsewhere(&name), name, members }).collect();
+        let stats = metrics.as_ref().map(|metrics| metrics.stats());
+        let sample = Sample::of(clients.len(), stats.as_ref());
+        let common = json!({
+            "at": sample.0,
+            "sample": sample,
+            "hub": {
+                "state": hub.state(),
+                "uptime_ms": u64::try_from(hub.uptime().as_millis()).unwrap_or(u64::MAX),
+                "clients": clients.len(),
+                "users": hub.user_count(),
+                "rooms": rooms.len(),
+                "everywhere": hub.global_client_count(),
+                "adapter": hub.adapter_state(),
+            },
+            "nodes": nodes.iter().take(MAX_ROWS).map(|node| json!({
+                "id": cut(&node.id), "clients": node.clients, "rooms": node.rooms.len(),
+                "seen_ms": u64::try_from(node.last_seen.as_millis()).unwrap_or(u64::MAX),
+            })).collect::<Vec<_>>(),
+            "stats": stats.as_ref().map(counts),
+            "slow": slow(&clients),
+            "traces": tracer.iter().flat_map(|tracer| tracer.recent(MAX_TRACES)).map(|trace| json!(*trace)).collect::<Vec<_>>(),
+        });
+        (Self { common, clients, rooms }, sample)
+    }
+
+    /// The JSON that a view shows.
+    pub(super) fn render(&self, view: &View) -> String {
+        let mut whole = self.common.clone();
+        whole["clients"] = self.clients_of(view);
+        whole["rooms"] = self.rooms_of(view);
+        whole.to_string()
+    }
+
+    fn clients_of(&self, view: &View) -> Value {
+        let is_shown = |row: &&ClientRow| {
+            view.room.as_deref().is_none_or(|room| row.rooms.iter().any(|name| **name == *room))
+                && (view.search.is_empty() || row.contains(&view.search))
+        };
+        let mut shown: Vec<&ClientRow> = self.clients.iter().filter(is_shown).collect();
+        sort(&mut shown, view.order);
+        json!({ "total": self.clients.len(), "matching": shown.len(), "rows": &shown[..shown.len().min(view.rows)] })
+    }
+
+    fn rooms_of(&self, view: &View) -> Value {
+        let is_shown =
+            |row: &&RoomRow| view.room_search.is_empty() || row.name.to_lowercase().contains(&view.room_search);
+        let mut shown: Vec<&RoomRow> = self.rooms.iter().filter(is_shown).collect();
+        shown.sort_unstable_by(|a, b| (b.members, &a.name).cmp(&(a.members, &b.name)));
+        json!({ "total": self.rooms.len(), "matching": shown.len(), "rows": &shown[..shown.len().min(view.rows)] })
+    }
+}
+
+impl Sample {
+    fn of(clients: usize, stats: Option<&DebugStats>) -> Self {
+        let now = millis(SystemTime::now());
+        let Some(stats) = stats else { return Self(now, clients as u64, [0; 3], [0; 2], 0) };
+        Self(
+            now,
+            clients as u64,
+            [stats.messages_received, stats.messages_sent, stats.messages_dropped],
+            [stats.bytes_received, stats.bytes_sent],
+            stats.errors.values().sum(),
+        )
+    }
+}
+
+fn text<S: Serializer>(text: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(text)
+}
+
+/// The id breaks ties: rows that are equal otherwise keep their places from one second to the next.
+fn sort(rows: &mut [&ClientRow], order: Order) {
+    match order {
+        Order::Newest => rows.sort_unstable_by_key(|row| (Reverse(row.since), row.id)),
+        Order::Oldest => rows.sort_unstable_by_key(|row| (row.since, row.id)),
+        Order::Queue => rows.sort_unstable_by_key(|row| (Reverse(row.queue), Reverse(row.since), row.id)),
+        Order::Dropped => rows.sort_unstable_by_key(|row| (Reverse(row.dropped), Reverse(row.since), row.id)),
+        Order::Rooms => rows.sort_unstable_by_key(|row| (Reverse(row.room_count), Reverse(row.since), row.id)),
+        // Clients without a user last.
+        Order::User => rows.sort_unstable_by(|a, b| {
+            (a.user.is_none(), &a.user, Reverse(a.since), a.id).cmp(&(
+                b.user.is_none(),
+                &b.user,
+                Reverse(b.since),
+                b.id,
+            ))
+        }),
+    }
+}
+
+/// Whose queues are fullest, then who has lost most; only those for whom something waits or was dropped.
+fn slow(clients: &[ClientRow]) -> Vec<&ClientRow> {
+    let mut slow: Vec<&ClientRow> = clients.iter().filter(|row| row.queue.0 > 0 || row.dropped.0 > 0).collect();
+    slow.sort_unstable_by_key(|row| (Reverse(row.queue), Reverse(row.dropped), row.id));
+    slow.truncate(MAX_SLOW);
+    slow
+}
+
+fn counts(stats: &DebugStats) -> Value {
+    let micros = |duration: std::time::Duration| duration.as_secs_f64() * 1e6;
+    json!({
+        "connections": stats.total_connections,
+        "joins": stats.room_joins,
+        "leaves": stats.room_leaves,
+        "latency_us": micros(stats.average_latency),
+        "broadcast_us": micros(stats.average_broadcast),
+        "published": stats.adapter_published,
+        "from_others": stats.adapter_received,
+        "unpublished": stats.adapter_dropped,
+        "errors": stats.errors.iter().map(|(kind, count)| (kind.as_str(), count)).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,64 @@
+//! What is measured only when somebody looks.
+
+use super::names::{HANDSHAKES, QUEUE_BYTES, QUEUE_CLIENTS, QUEUE_MESSAGES, Series, WRITER_THREADS};
+use crate::hub::{Hub, HubLoad, WeakHub};
+use crate::server::{Server, ServerLoad};
+
+/// Whose gauges a scrape shows: queues and writer threads of hubs, handshakes of servers, each summed up.
+///
+/// They are computed when they are scraped, in a time that grows with the number of clients, and cost nothing otherwise.
+/// It keeps neither hubs nor servers alive.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use wshub::{DebugMetrics, Gauges, Hub, Server};
+///
+/// let metrics = Arc::new(DebugMetrics::new());
+/// let hub = Hub::builder().metrics(metrics.clone()).build()?;
+/// let server = Server::bind("127.0.0.1:8080")?.websocket("/ws", &hub).metrics(metrics.clone());
+/// let gauges = Gauges::new().hub(&hub).server(&server);
+/// server.handle("/metrics", metrics.handler(gauges)).run()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct Gauges {
+    hubs: Vec<WeakHub>,
+    servers: Vec<ServerLoad>,
+}
+
+impl Gauges {
+    /// No gauges.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With those of a hub: `queue_messages`, `queue_bytes`, `queue_clients`, `writer_threads`.
+    pub fn hub(mut self, hub: &Hub) -> Self {
+        self.hubs.push(hub.downgrade());
+        self
+    }
+
+    /// With those of a server: `handshakes_active`.
+    pub fn server(mut self, server: &Server) -> Self {
+        self.servers.push(server.load());
+        self
+    }
+
+    /// What there is to show. A hub that is gone counts as empty.
+    pub(super) fn read(&self) -> Vec<(Series, usize)> {
+        let loads: Vec<HubLoad> = self.hubs.iter().filter_map(WeakHub::upgrade).map(|hub| hub.load()).collect();
+        let sum = |part: fn(&HubLoad) -> usize| loads.iter().map(part).sum();
+        let mut shown = Vec::new();
+        if !self.hubs.is_empty() {
+            shown.push((QUEUE_MESSAGES, sum(|load| load.queued_messages)));
+            shown.push((QUEUE_BYTES, sum(|load| load.queued_bytes)));
+            shown.push((QUEUE_CLIENTS, sum(|load| load.waiting_clients)));
+            shown.push((WRITER_THREADS, sum(|load| load.writer_threads)));
+        }
+        if !self.servers.is_empty() {
+            shown.push((HANDSHAKES, self.servers.iter().map(ServerLoad::handshakes).sum()));
+        }
+        shown
+    }
+}

@@ -1,0 +1,50 @@
+//! What the series are called, and what they say of themselves. The names count as interface.
+
+/// The namespace in front of every name.
+pub(super) const NAMESPACE: &str = "wshub";
+
+/// A series: its name behind the namespace, and its help.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Series {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+}
+
+const fn series(name: &'static str, help: &'static str) -> Series {
+    Series { name, help }
+}
+
+pub(super) const CONNECTIONS_ACTIVE: Series = series("connections_active", "Clients connected now.");
+pub(super) const CONNECTIONS: Series = series("connections_total", "Clients that have connected.");
+pub(super) const RECEIVED: Series = series("messages_received_total", "Messages received from clients.");
+pub(super) const RECEIVED_BYTES: Series =
+    series("message_received_bytes_total", "Payload bytes received from clients.");
+pub(super) const SENT: Series = series("messages_sent_total", "Messages queued, once for each client.");
+pub(super) const DROPPED: Series =
+    series("messages_dropped_total", "Messages dropped because a queue was full, once for each client.");
+pub(super) const LATENCY: Series = series("message_latency_seconds", "How long the handlers of a message took.");
+pub(super) const BROADCAST: Series =
+    series("broadcast_duration_seconds", "How long a send to more than a single client took on this node.");
+pub(super) const ROOMS_ACTIVE: Series = series("rooms_active", "Rooms that exist now.");
+pub(super) const JOINS: Series = series("room_joins_total", "Joins of rooms.");
+pub(super) const LEAVES: Series = series("room_leaves_total", "Leaves of rooms.");
+pub(super) const ERRORS: Series = series("errors_total", "Errors by type.");
+pub(super) const ADAPTER_PUBLISHED: Series =
+    series("adapter_published_total", "Messages published to other nodes of the cluster.");
+pub(super) const ADAPTER_RECEIVED: Series =
+    series("adapter_received_total", "Messages received from other nodes of the cluster.");
+pub(super) const ADAPTER_DROPPED: Series =
+    series("adapter_dropped_total", "Messages that were not published to other nodes of the cluster.");
+pub(super) const ADAPTER_CONNECTS: Series =
+    series("adapter_connects_total", "How often the cluster's message bus has been connected to.");
+pub(super) const ADAPTER_DISCONNECTS: Series =
+    series("adapter_disconnects_total", "How often the cluster's message bus has been lost.");
+pub(super) const QUEUE_MESSAGES: Series = series("queue_messages", "Messages waiting in the queues of all clients.");
+pub(super) const QUEUE_BYTES: Series = series("queue_bytes", "Bytes waiting in the queues of all clients.");
+pub(super) const QUEUE_CLIENTS: Series = series("queue_clients", "Clients for which messages wait.");
+pub(super) const WRITER_THREADS: Series = series("writer_threads", "Writer threads of clients.");
+pub(super) const HANDSHAKES: Series =
+    series("handshakes_active", "Connections before their upgrade, or in a plain HTTP exchange.");
+
+/// The label of [`ERRORS`].
+pub(super) const ERROR_LABEL: &str = "type";

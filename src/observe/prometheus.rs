@@ -1,0 +1,376 @@
+//! Metrics in a Prometheus registry.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    DEFAULT_BUCKETS, Error, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+use super::gauges::Gauges;
+use super::names::{self, ERROR_LABEL, NAMESPACE, Series};
+use super::scrape;
+use crate::http::Response;
+use crate::metrics::{ErrorType, Metrics};
+use crate::server::Request;
+
+/// Buckets of broadcast durations, in seconds.
+const BROADCAST_BUCKETS: [f64; 9] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0];
+
+/// Counts in a Prometheus registry. Feature `prometheus`.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use wshub::{Gauges, Hub, PrometheusMetrics, Server};
+///
+/// let metrics = Arc::new(PrometheusMetrics::builder().const_label("hub", "lobby").build()?);
+/// let hub = Hub::builder().metrics(metrics.clone()).build()?;
+/// let server = Server::bind("127.0.0.1:8080")?.websocket("/ws", &hub).metrics(metrics.clone());
+/// let gauges = Gauges::new().hub(&hub).server(&server);
+/// server.handle("/metrics", metrics.handler(gauges)).run()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// One may count for several hubs, as their sum. To tell hubs apart in one registry, give each metrics of its own, which
+/// differ in a [`const_label`](PrometheusBuilder::const_label).
+pub struct PrometheusMetrics {
+    registry: Registry,
+    names: Names,
+    series: AllSeries,
+}
+
+/// Every series; a clone counts into the same.
+#[derive(Clone)]
+struct AllSeries {
+    connections_active: IntGauge,
+    connections: IntCounter,
+    received: IntCounter,
+    received_bytes: IntCounter,
+    sent: IntCounter,
+    dropped: IntCounter,
+    latency: Histogram,
+    broadcast: Histogram,
+    rooms_active: IntGauge,
+    joins: IntCounter,
+    leaves: IntCounter,
+    published: IntCounter,
+    adapter_received: IntCounter,
+    adapter_dropped: IntCounter,
+    adapter_connects: IntCounter,
+    adapter_disconnects: IntCounter,
+    errors: IntCounterVec,
+}
+
+/// What stands around each name.
+#[derive(Debug, Clone)]
+struct Names {
+    namespace: String,
+    subsystem: String,
+    labels: HashMap<String, String>,
+}
+
+impl Names {
+    fn opts(&self, series: Series) -> Opts {
+        let opts = Opts::new(series.name, series.help).namespace(&self.namespace).subsystem(&self.subsystem);
+        opts.const_labels(self.labels.clone())
+    }
+
+    fn counter(&self, series: Series) -> Result<IntCounter, Error> {
+        IntCounter::with_opts(self.opts(series))
+    }
+
+    fn gauge(&self, series: Series) -> Result<IntGauge, Error> {
+        IntGauge::with_opts(self.opts(series))
+    }
+
+    fn histogram(&self, series: Series, buckets: Vec<f64>) -> Result<Histogram, Error> {
+        Histogram::with_opts(HistogramOpts { common_opts: self.opts(series), buckets })
+    }
+}
+
+/// Sets [`PrometheusMetrics`] up.
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct PrometheusBuilder {
+    registry: Option<Registry>,
+    names: Names,
+    latency_buckets: Vec<f64>,
+    broadcast_buckets: Vec<f64>,
+}
+
+impl PrometheusBuilder {
+    /// Counts in this registry, beside whatever else is in it. Default: a registry of its own.
+    pub fn registry(mut self, registry: &Registry) -> Self {
+        self.registry = Some(registry.clone());
+        self
+    }
+
+    /// What names begin with; default `wshub`. Empty: nothing.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.names.namespace = namespace.into();
+        self
+    }
+
+    /// What stands between the namespace and the name; default nothing.
+    pub fn subsystem(mut self, subsystem: impl Into<String>) -> Self {
+        self.names.subsystem = subsystem.into();
+        self
+    }
+
+    /// A label on every series.
+    pub fn const_label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.names.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// Upper bounds of the buckets of `message_latency_seconds`, rising; default 5 ms to 10 s, Prometheus' own.
+    pub fn latency_buckets(mut self, buckets: impl Into<Vec<f64>>) -> Self {
+        self.latency_buckets = buckets.into();
+        self
+    }
+
+    /// Upper bounds of the buckets of `broadcast_duration_seconds`, rising; default 0.1 ms to 1 s.
+    pub fn broadcast_buckets(mut self, buckets: impl Into<Vec<f64>>) -> Self {
+        self.broadcast_buckets = buckets.into();
+        self
+    }
+
+    /// Makes the series and registers them, all or none.
+    ///
+    /// # Errors
+    ///
+    /// A name, label or bucket that Prometheus does not allow; the registry has series of these names and labels already.
+    pub fn build(self) -> Result<PrometheusMetrics, Error> {
+        let Self { registry, names, latency_buckets, broadcast_buckets } = self;
+        let registry = registry.unwrap_or_default();
+        let series = AllSeries {
+            connections_active: names.gauge(names::CONNECTIONS_ACTIVE)?,
+            connections: names.counter(names::CONNECTIONS)?,
+            received: names.counter(names::RECEIVED)?,
+            received_bytes: names.counter(names::RECEIVED_BYTES)?,
+            sent: names.counter(names::SENT)?,
+            dropped: names.counter(names::DROPPED)?,
+            latency: names.histogram(names::LATENCY, latency_buckets)?,
+            broadcast: names.histogram(names::BROADCAST, broadcast_buckets)?,
+            rooms_active: names.gauge(names::ROOMS_ACTIVE)?,
+            joins: names.counter(names::JOINS)?,
+            leaves: names.counter(names::LEAVES)?,
+            published: names.counter(names::ADAPTER_PUBLISHED)?,
+            adapter_received: names.counter(names::ADAPTER_RECEIVED)?,
+            adapter_dropped: names.counter(names::ADAPTER_DROPPED)?,
+            adapter_connects: names.counter(names::ADAPTER_CONNECTS)?,
+            adapter_disconnects: names.counter(names::ADAPTER_DISCONNECTS)?,
+            errors: IntCounterVec::new(names.opts(names::ERRORS), &[ERROR_LABEL])?,
+        };
+        registry.register(Box::new(series.clone()))?;
+        Ok(PrometheusMetrics { registry, names, series })
+    }
+}
+
+impl PrometheusMetrics {
+    /// With the defaults, in a registry of its own.
+    ///
+    /// # Errors
+    ///
+    /// None that is known: what [`PrometheusBuilder::build`] could report.
+    pub fn new() -> Result<Self, Error> {
+        Self::builder().build()
+    }
+
+    /// With other names, labels, buckets, or in another registry.
+    pub fn builder() -> PrometheusBuilder {
+        PrometheusBuilder {
+            registry: None,
+            names: Names { namespace: NAMESPACE.into(), subsystem: String::new(), labels: HashMap::new() },
+            latency_buckets: DEFAULT_BUCKETS.to_vec(),
+            broadcast_buckets: BROADCAST_BUCKETS.to_vec(),
+        }
+    }
+
+    /// The registry that these metrics are in.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// These gauges as a collector, named and labelled as the other series, for a registry that is scraped by other means
+    /// than [`handler`](PrometheusMetrics::handler).
+    ///
+    /// # Errors
+    ///
+    /// None that is known: the names have been accepted once.
+    pub fn collector(&self, gauges: Gauges) -> Result<impl Collector + 'static, Error> {
+        GaugeCollector::new(self.names.clone(), gauges)
+    }
+
+    /// Everything in the registry, and these gauges, in the text exposition format 0.0.4. Gauges that a
+    /// [`collector`](PrometheusMetrics::collector) in the registry shows are not to be given again.
+    ///
+    /// # Errors
+    ///
+    /// A collector of somebody else's in the same registry gives what cannot be written.
+    pub fn text(&self, gauges: &Gauges) -> Result<String, Error> {
+        let mut families = self.registry.gather();
+        families.extend(GaugeCollector::new(self.names.clone(), gauges.clone())?.collect());
+        TextEncoder::new().encode_to_string(&families)
+    }
+
+    /// Answers scrapes, for [`Server::handle`](crate::Server::handle): [`text`](PrometheusMetrics::text) for `GET` and
+    /// `HEAD`, otherwise 405.
+    pub fn handler(self: &Arc<Self>, gauges: Gauges) -> impl Fn(&Request) -> Response + Send + Sync + 'static {
+        let metrics = Arc::clone(self);
+        move |request: &Request| scrape::answer(request, || metrics.text(&gauges).map_err(|error| error.to_string()))
+    }
+}
+
+impl fmt::Debug for PrometheusMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrometheusMetrics").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+impl AllSeries {
+    fn each(&self) -> [&dyn Collector; 17] {
+        [
+            &self.connections_active,
+            &self.connections,
+            &self.received,
+            &self.received_bytes,
+            &self.sent,
+            &self.dropped,
+            &self.latency,
+            &self.broadcast,
+            &self.rooms_active,
+            &self.joins,
+            &self.leaves,
+            &self.published,
+            &self.adapter_received,
+            &self.adapter_dropped,
+            &self.adapter_connects,
+            &self.adapter_disconnects,
+            &self.errors,
+        ]
+    }
+}
+
+/// As one collector, so that they are registered all or none.
+impl Collector for AllSeries {
+    fn desc(&self) -> Vec<&Desc> {
+        self.each().into_iter().flat_map(Collector::desc).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.each().into_iter().flat_map(Collector::collect).collect()
+    }
+}
+
+/// Gauges that are read when they are collected.
+struct GaugeCollector {
+    names: Names,
+    gauges: Gauges,
+    descriptions: Vec<Desc>,
+}
+
+impl GaugeCollector {
+    fn new(names: Names, gauges: Gauges) -> Result<Self, Error> {
+        let one = |series| Ok(names.gauge(series)?.desc().into_iter().cloned().collect::<Vec<_>>());
+        let described: Result<Vec<Vec<Desc>>, Error> =
+            gauges.read().into_iter().map(|(series, _)| one(series)).collect();
+        Ok(Self { descriptions: described?.concat(), names, gauges })
+    }
+}
+
+impl Collector for GaugeCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let shown = self.gauges.read().into_iter();
+        let gauges = shown.filter_map(|(series, value)| {
+            // The name has been accepted in `new`.
+            let gauge = self.names.gauge(series).ok()?;
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+            Some(gauge)
+        });
+        gauges.flat_map(|gauge| gauge.collect()).collect()
+    }
+}
+
+impl Metrics for PrometheusMetrics {
+    fn increment_connections(&self) {
+        self.series.connections_active.inc();
+        self.series.connections.inc();
+    }
+
+    fn decrement_connections(&self) {
+        self.series.connections_active.dec();
+    }
+
+    fn increment_messages_received(&self) {
+        self.series.received.inc();
+    }
+
+    fn increment_messages_sent(&self, count: usize) {
+        self.series.sent.inc_by(count as u64);
+    }
+
+    fn increment_messages_dropped(&self) {
+        self.series.dropped.inc();
+    }
+
+    fn record_message_size(&self, size: usize) {
+        self.series.received_bytes.inc_by(size as u64);
+    }
+
+    fn record_latency(&self, duration: Duration) {
+        self.series.latency.observe(duration.as_secs_f64());
+    }
+
+    fn record_broadcast_duration(&self, duration: Duration) {
+        self.series.broadcast.observe(duration.as_secs_f64());
+    }
+
+    fn increment_room_joins(&self) {
+        self.series.joins.inc();
+    }
+
+    fn increment_room_leaves(&self) {
+        self.series.leaves.inc();
+    }
+
+    fn increment_rooms(&self) {
+        self.series.rooms_active.inc();
+    }
+
+    fn decrement_rooms(&self) {
+        self.series.rooms_active.dec();
+    }
+
+    fn increment_adapter_published(&self) {
+        self.series.published.inc();
+    }
+
+    fn increment_adapter_received(&self) {
+        self.series.adapter_received.inc();
+    }
+
+    fn increment_adapter_dropped(&self) {
+        self.series.adapter_dropped.inc();
+    }
+
+    fn increment_adapter_connects(&self) {
+        self.series.adapter_connects.inc();
+    }
+
+    fn increment_adapter_disconnects(&self) {
+        self.series.adapter_disconnects.inc();
+    }
+
+    fn increment_errors(&self, error: ErrorType) {
+        self.series.errors.with_label_values(&[error.as_str()]).inc();
+    }
+}

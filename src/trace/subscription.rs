@@ -1,0 +1,92 @@
+//! Whoever wants to hear of traces as they end.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+
+use super::record::Trace;
+
+/// The tracer's end.
+#[derive(Debug)]
+pub(super) struct Subscriber {
+    sender: Sender<Arc<Trace>>,
+    /// Relaxed: a count that orders nothing.
+    lost: Arc<AtomicU64>,
+}
+
+impl Subscriber {
+    /// Hands a trace over, or counts it as lost; false once nobody listens.
+    pub(super) fn give(&self, trace: &Arc<Trace>) -> bool {
+        match self.sender.try_send(Arc::clone(trace)) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+            Err(TrySendError::Disconnected(_)) => false,
+        }
+    }
+}
+
+/// Traces as they end; made by [`Tracer::subscribe`](super::Tracer::subscribe). Dropping it unsubscribes.
+///
+/// It holds a bounded number of traces. While it is full, further ones are lost to it, and [`lost`](Subscription::lost)
+/// tells how many: whoever reads slowly keeps no connection waiting.
+#[derive(Debug)]
+pub struct Subscription {
+    receiver: Receiver<Arc<Trace>>,
+    lost: Arc<AtomicU64>,
+}
+
+/// Why [`Subscription::recv_timeout`] gives no trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoTrace {
+    /// None has ended in time.
+    Timeout,
+    /// All handles of the tracer are gone: there will be none.
+    Ended,
+}
+
+impl fmt::Display for NoTrace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Timeout => "no trace has ended in time",
+            Self::Ended => "the tracer is gone",
+        })
+    }
+}
+
+impl std::error::Error for NoTrace {}
+
+impl Subscription {
+    /// The next trace. Blocks for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`NoTrace`].
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Arc<Trace>, NoTrace> {
+        self.receiver.recv_timeout(timeout).map_err(|error| match error {
+            RecvTimeoutError::Timeout => NoTrace::Timeout,
+            RecvTimeoutError::Disconnected => NoTrace::Ended,
+        })
+    }
+
+    /// The traces that have ended and not been read yet. Does not block.
+    pub fn try_iter(&self) -> impl Iterator<Item = Arc<Trace>> {
+        self.receiver.try_iter()
+    }
+
+    /// How many traces this subscription has lost since the last call.
+    pub fn lost(&self) -> u64 {
+        self.lost.swap(0, Ordering::Relaxed)
+    }
+}
+
+pub(super) fn subscription(capacity: usize) -> (Subscriber, Subscription) {
+    let (sender, receiver) = bounded(capacity);
+    let lost = Arc::new(AtomicU64::new(0));
+    (Subscriber { sender, lost: Arc::clone(&lost) }, Subscription { receiver, lost })
+}

@@ -1,0 +1,223 @@
+//! What one of each costs, held against the table in the guide to embedding. Memory of the process is measured: the tests
+//! run one after the other. Each prints what it has found; the guide's figures are of single tests in a release build.
+#![cfg(all(target_os = "linux", feature = "deflate", feature = "tls"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by a panic, and reports what it has measured"
+)]
+
+mod common;
+#[path = "common/counting.rs"]
+mod counting;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use common::tls::{client_side, server_side};
+use common::{PATIENCE, eventually, upgrade_request};
+use counting::{live_bytes, resident_kib};
+use rustls::StreamOwned;
+use socket2::SockRef;
+use wshub::{Client, Config, Endpoint, Hub, Listener, RequestHead, Server, ServerHandle};
+
+/// Bytes of TLS sessions that are kept for resumption: 256 of them, whatever the number of connections.
+const SESSIONS: usize = 256 * 1024;
+
+const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate";
+
+/// How many of a thing are made to weigh one.
+const MANY: usize = 200;
+
+const GUIDE: &str = include_str!("../src/guide/embedding.md");
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Heap bytes and resident KiB that the guide's table gives for a row; resident 0 where it gives none.
+fn documented(row: &str) -> (usize, usize) {
+    let line = GUIDE.lines().find(|line| line.starts_with(&format!("| {row} |")));
+    let line = line.unwrap_or_else(|| panic!("the guide has no row {row:?}"));
+    let number = |cell: &str| {
+        let digits: String = cell.chars().filter(char::is_ascii_digit).collect();
+        digits.parse().unwrap_or(0)
+    };
+    let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+    (number(cells[2]), number(cells[3]))
+}
+
+/// What `make` has added for each of `count` things; it gives what keeps them alive.
+fn weigh<T>(row: &str, count: usize, make: impl FnOnce() -> T) -> T {
+    let before = (live_bytes(), resident_kib());
+    let kept = make();
+    let heap = live_bytes().saturating_sub(before.0) / count;
+    let resident = resident_kib().saturating_sub(before.1) / count;
+    let (heap_expected, resident_expected) = documented(row);
+    eprintln!(
+        "{row}: {heap} bytes of the heap, guide {heap_expected}; {resident} KiB resident, guide {resident_expected}"
+    );
+    // A fifth and a little: tables grow by doubling, names are longer or shorter.
+    let margin = heap_expected / 5 + 64;
+    assert!(heap.abs_diff(heap_expected) <= margin, "{row}: {heap} bytes of the heap");
+    if resident_expected > 0 {
+        // Twice and a little: builds without optimization use more of their stacks.
+        assert!(resident <= 2 * resident_expected + 16, "{row}: {resident} KiB resident");
+    }
+    kept
+}
+
+/// A hub with default settings, but for compression, behind a plain listener and one with TLS.
+fn serve(config: Config) -> (Hub, [SocketAddr; 2], ServerHandle) {
+    let hub = Hub::builder().config(config.compression(true)).build().unwrap();
+    let listener = || Listener::tcp("127.0.0.1:0").unwrap();
+    let server = Server::on(listener()).also_on(listener().tls(&server_side()));
+    let handle = server.websocket("/ws", &hub).event_stream("/events", &hub).spawn().unwrap();
+    let addrs = [handle.local_addrs()[0], handle.local_addrs()[1]];
+    // What the first connection makes once.
+    drop(asked(addrs[0], &upgrade_request("GET /ws HTTP/1.1", &[])));
+    drop(secure(addrs[1]));
+    eventually("they have left", || hub.client_count() == 0 && common::crate_threads().len() == 2);
+    (hub, addrs, handle)
+}
+
+/// A connection on which the whole answer to this request has come.
+fn asked(addr: SocketAddr, request: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    stream
+}
+
+/// The same with TLS; its own state of it is given up, the connection is not.
+fn secure(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut tls = StreamOwned::new(client_side(&["http/1.1"]), stream);
+    tls.write_all(upgrade_request("GET /ws HTTP/1.1", &[]).as_bytes()).unwrap();
+    assert!(tls.read(&mut [0; 1000]).unwrap() > 0);
+    tls.sock
+}
+
+/// Weighs idle connections, and that nothing of them stays.
+fn idle(row: &str, connect: impl Fn([SocketAddr; 2]) -> TcpStream) {
+    let _alone = alone();
+    let (hub, addrs, handle) = serve(Config::default());
+    let before = live_bytes();
+    let sockets = weigh(row, MANY, || {
+        let sockets: Vec<_> = (0..MANY).map(|_| connect(addrs)).collect();
+        assert_eq!(hub.client_count(), MANY);
+        sockets
+    });
+    drop(sockets);
+    eventually("all have left", || hub.client_count() == 0 && common::crate_threads().len() == 2);
+    // The table of clients keeps its places.
+    eventually("and left nothing", || live_bytes() <= before + SESSIONS + 64 * MANY);
+    handle.shutdown(PATIENCE).unwrap();
+}
+
+#[test]
+fn an_idle_connection() {
+    idle("an idle WebSocket connection", |[plain, _]| asked(plain, &upgrade_request("GET /ws HTTP/1.1", &[])));
+}
+
+#[test]
+fn an_idle_compressed_connection() {
+    let offer = upgrade_request("GET /ws HTTP/1.1", &[OFFER]);
+    idle("the same with compression", |[plain, _]| asked(plain, &offer));
+}
+
+#[test]
+fn an_idle_connection_with_tls() {
+    idle("the same with TLS", |[_, tls]| secure(tls));
+}
+
+#[test]
+fn an_event_stream() {
+    idle("an event stream", |[plain, _]| asked(plain, "GET /events HTTP/1.1\r\nHost: a\r\n\r\n"));
+}
+
+#[test]
+fn rooms_members_and_users() {
+    let _alone = alone();
+    let (hub, [plain, _], handle) = serve(Config::default());
+    let request = upgrade_request("GET /ws HTTP/1.1", &[]);
+    let _sockets: Vec<_> = (0..MANY).map(|_| asked(plain, &request)).collect();
+    let clients = hub.clients();
+    let each = |act: &dyn Fn(usize, &Client)| clients.iter().enumerate().for_each(|(n, client)| act(n, client));
+    weigh("a room with one member", MANY, || each(&|n, client| client.join(&format!("room {n}")).unwrap()));
+    weigh("a further member of a room", MANY, || each(&|_, client| client.join("all").unwrap()));
+    weigh("a user with one connection", MANY, || each(&|n, client| client.set_user(&format!("user {n}")).unwrap()));
+    drop(clients);
+    handle.shutdown(PATIENCE).unwrap();
+}
+
+#[test]
+fn an_endpoint() {
+    let _alone = alone();
+    let hub = Hub::new();
+    let server = Server::bind("127.0.0.1:0").unwrap();
+    let endpoint = |n: usize| Endpoint::new(format!("/endpoint/{n}"), &hub);
+    let _server = weigh("an endpoint", MANY, || (0..MANY).fold(server, |server, n| server.mount(endpoint(n))));
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Plain,
+    Compressed,
+    EventStream,
+}
+
+/// A client that will not read, on a socket that holds a few KiB.
+fn deaf(hub: &Hub, kind: Kind) -> (UnixStream, Client) {
+    let (near, far) = UnixStream::pair().unwrap();
+    SockRef::from(&near).set_send_buffer_size(4096).unwrap();
+    let offer: &[&str] = if matches!(kind, Kind::Compressed) { &[OFFER] } else { &[] };
+    let (head, _) = RequestHead::parse(upgrade_request("GET / HTTP/1.1", offer).as_bytes()).unwrap().unwrap();
+    let accept = hub.accept(near, head, &[]);
+    let accept = if matches!(kind, Kind::EventStream) { accept.event_stream() } else { accept };
+    let client = accept.detach().unwrap();
+    assert_eq!(client.is_compressed(), matches!(kind, Kind::Compressed));
+    (far, client)
+}
+
+/// The bound of the guide: `queue_bytes`, a message, a batch of 64 KiB, and the queue's places.
+#[test]
+fn a_stalled_connection() {
+    const COUNT: usize = 16;
+    const CAP: usize = 256 * 1024;
+    const MESSAGE: usize = 4000;
+    let _alone = alone();
+    for kind in [Kind::Plain, Kind::Compressed, Kind::EventStream] {
+        let config = Config::default().compression(true).queue_bytes(CAP).write_timeout(PATIENCE);
+        let hub = Hub::builder().config(config).build().unwrap();
+        let clients: Vec<_> = (0..COUNT).map(|_| deaf(&hub, kind)).collect();
+        let before = (live_bytes(), resident_kib());
+        for (_, client) in &clients {
+            // What the writer and the socket take has found its way when the queue is full for the second time.
+            for _ in 0..2 {
+                eventually("its queue is full", || client.send("x".repeat(MESSAGE)).is_err());
+            }
+            assert!(client.queue_depth().1 <= CAP);
+        }
+        let heap = live_bytes().saturating_sub(before.0) / COUNT;
+        let resident = resident_kib().saturating_sub(before.1) * 1024 / COUNT;
+        eprintln!("stalled, {kind:?}: {heap} bytes of the heap, {resident} resident, above an idle one");
+        assert!(heap > CAP / 2, "they are not stalled: {heap}");
+        assert!(heap <= CAP + MESSAGE + 96 * 1024, "{heap} bytes");
+        // And the writer's stack, and what the allocator does not use.
+        assert!(resident <= heap + heap / 4 + 64 * 1024, "{resident} bytes");
+        hub.shutdown(Duration::ZERO).unwrap();
+    }
+}
