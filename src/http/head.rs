@@ -144,7 +144,9 @@ impl RequestHead {
         let parsed = Self::parse(text.as_bytes())?.filter(|(_, length)| *length == text.len());
         // A part that holds the end of its line, or of itself, is read as several.
         let has_these_parts = |head: &Self| {
-            head.method() == method && head.target() == target && head.headers().map(|(name, _)| name).eq(names.iter().copied())
+            head.method() == method
+                && head.target() == target
+                && head.headers().map(|(name, _)| name).eq(names.iter().copied())
         };
         match parsed {
             Some((head, _)) if has_these_parts(&head) => Ok(head),
