@@ -94,7 +94,7 @@ fn is_refused(head: &[u8], request: &httparse::Request<'_, '_>) -> bool {
         .iter()
         .all(|length| length.is_some_and(|length| !length.starts_with('+') && length.parse::<u64>().is_ok()));
     has_bad_bytes(head)
-        || SINGULAR.iter().any(|name| named(name).len() > 1 || named(name).contains(&None))
+        || SINGULAR.iter().any(|name| named(name).len() > 1 || (*name != "origin" && named(name).contains(&None)))
         || (request.version == Some(1) && host.is_none())
         || !is_good_target
         || !is_good_length
