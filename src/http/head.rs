@@ -88,8 +88,8 @@ impl RequestHead {
     /// 431 when the head is over [`MAX_HEAD`] bytes or [`MAX_HEADERS`] headers. 400 when it is malformed or could be
     /// read in two ways: a line end other than CR LF, a NUL byte, a folded header, a second `Host`, `Upgrade`,
     /// `Origin`, `Content-Length`, `Transfer-Encoding`, `Sec-WebSocket-Key` or `Sec-WebSocket-Version`, or one of these
-    /// other than `Origin` that is not UTF-8, a `Content-Length` that is no number, a missing `Host` in HTTP/1.1, or an absolute
-    /// target for another host.
+    /// other than `Origin` that is not UTF-8, a `Content-Length` that is no number, a missing `Host` in HTTP/1.1, or an
+    /// absolute target for another host.
     pub fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, HeadError> {
         let window = &bytes[..bytes.len().min(MAX_HEAD)];
         check_line_ends(window)?;
