@@ -136,7 +136,7 @@ fn accessors(head: &RequestHead) {
     // For logs: without the query, and what is not plain is escaped.
     let shown = format!("{head:?}");
     assert!(!shown.contains(char::is_control), "{shown}");
-    if head.path().bytes().all(|b| b.is_ascii_graphic()) {
+    if head.path().bytes().all(|b| b.is_ascii_graphic() && !b"\\\"'".contains(&b)) {
         assert_eq!(shown, format!("RequestHead({} {})", head.method(), head.path()));
     }
     for (name, _) in head.headers() {
