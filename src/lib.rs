@@ -64,7 +64,7 @@
 //!       outbox          a bounded queue and the right to write: the sender writes
 //!                       without blocking; when a socket pushes back, the
 //!                       connection's writer thread takes over
-//!       transport       the socket: TCP or Unix
+//!       transport       the socket: TCP or Unix, with TLS on it or without
 //!       cluster         the same target and message, queued for the other nodes: one thread
 //!                       publishes them as envelopes, one delivers what other nodes publish
 //! ```
@@ -76,7 +76,7 @@
 //!
 //! 1. `http` and `ws` know no hub and do no I/O. `hub` knows no socket: it ends at a client's outbox.
 //! 2. After the upgrade only `outbox` writes to a socket, and only `conn` reads from one.
-//! 3. A broadcast is encoded once for each wire format (WebSocket, event stream), whatever the number of its recipients.
+//! 3. A broadcast is encoded once for each wire format (plain, compressed, event stream), whatever the number of its recipients.
 //! 4. No handler, no hook and no I/O runs while a lock of the hub is held.
 //! 5. Locks are taken in one order: clients, rooms, room, client, user index. Debug builds check each acquisition.
 //! 6. A join never lands in a room that a concurrent leave has just removed.
