@@ -17,7 +17,7 @@ mod counting;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-use common::{connect, head, is_smoke};
+use common::{connect, head, is_smoke, masked_text};
 use counting::all_allocations;
 use wshub::internals::SinkClient;
 use wshub::{Admission, Hub, Message, Target};
@@ -66,9 +66,7 @@ fn broadcast(clients: usize) -> Row {
 fn echo() -> Row {
     let hub = Hub::builder().on_message(|client, message| Ok(client.send(message)?)).build().unwrap();
     let mut socket = connect(&hub, UnixStream::pair().unwrap());
-    // Masked with zeros.
-    let mut frame = vec![0x81, 0x80 | u8::try_from(MESSAGE.len()).unwrap(), 0, 0, 0, 0];
-    frame.extend_from_slice(MESSAGE.as_bytes());
+    let frame = masked_text(MESSAGE);
     count("echo", (2, HEADER + 2 * MESSAGE.len()), || {
         socket.write_all(&frame).unwrap();
         let mut answer = [0; HEADER + MESSAGE.len()];

@@ -17,7 +17,8 @@ use common::{Bench, Way, each};
 use wshub::MessageKind;
 use wshub::internals::{Decoder, Event, encode};
 
-const SIZES: [(&str, usize); 5] = [("16 B", 16), ("128 B", 128), ("1 KiB", 1 << 10), ("16 KiB", 1 << 14), ("1 MiB", 1 << 20)];
+const SIZES: [(&str, usize); 5] =
+    [("16 B", 16), ("128 B", 128), ("1 KiB", 1 << 10), ("16 KiB", 1 << 14), ("1 MiB", 1 << 20)];
 /// As the default of `Config::read_buffer`.
 const READ_BUFFER: usize = 4096;
 const MASK: [u8; 4] = [0x9c, 0x27, 0x51, 0xe8];
@@ -78,8 +79,9 @@ fn frame(is_text: bool, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
 fn encoding(bench: &mut Bench) {
     for (size, bytes) in SIZES {
         let payload = payload(ASCII, bytes);
-        assert!(encode(MessageKind::Text, &payload).ends_with(&payload));
-        let ways = vec![each(|| encode(MessageKind::Text, black_box(&payload))), each(|| black_box(&payload).to_vec())];
+        let payload = payload.as_slice();
+        assert!(encode(MessageKind::Text, payload).ends_with(payload));
+        let ways = vec![each(|| encode(MessageKind::Text, black_box(payload))), each(|| black_box(payload).to_vec())];
         bench.case(format!("encode {size}"), ways);
     }
 }

@@ -11,6 +11,7 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ const PAYLOAD: usize = 128;
 /// As the default of `Config::queue_messages`.
 const PLACES: usize = 256;
 /// Clients that are made at a time, to be disconnected.
-const VICTIMS: u64 = 64;
+const VICTIMS: usize = 64;
 
 type Channel = (Sender<Arc<Vec<u8>>>, Receiver<Arc<Vec<u8>>>);
 
@@ -110,8 +111,8 @@ fn dropping(bench: &mut Bench) {
 /// Each client can be disconnected once, so they are made outside the measured time.
 fn disconnect(turns: u64, frame: &Frame) -> Duration {
     let mut took = Duration::ZERO;
-    for from in (0..turns).step_by(VICTIMS as usize) {
-        let victims: Vec<_> = (from..turns.min(from + VICTIMS)).map(|_| full(DropPolicy::Disconnect)).collect();
+    for from in (0..turns).step_by(VICTIMS) {
+        let victims: Vec<_> = (from..turns).take(VICTIMS).map(|_| full(DropPolicy::Disconnect)).collect();
         let started = Instant::now();
         victims.iter().for_each(|victim| assert_eq!(victim.send(frame), Fate::SlowConsumer));
         took += started.elapsed();
@@ -154,10 +155,10 @@ fn contended(bench: &mut Bench, threads: u64) {
     });
     let ours: Way<'_> = Box::new(|turns| {
         let outlet = Outlet::open(Config::default());
-        let sent = std::sync::atomic::AtomicU64::new(0);
+        let sent = AtomicU64::new(0);
         let took = on_threads(threads, turns, |turns| {
             let queued = (0..turns).filter(|_| outlet.send(&frame) == Fate::Queued).count() as u64;
-            sent.fetch_add(queued, std::sync::atomic::Ordering::Relaxed);
+            sent.fetch_add(queued, Ordering::Relaxed);
         });
         check_written(&outlet, &frame, sent.into_inner());
         took

@@ -40,6 +40,14 @@ pub(crate) fn head() -> RequestHead {
     RequestHead::parse(REQUEST).unwrap().unwrap().0
 }
 
+/// A short text as a client sends it, masked with zeros.
+pub(crate) fn masked_text(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81, 0x80 | u8::try_from(text.len()).unwrap(), 0, 0, 0, 0];
+    assert!(text.len() < 126, "a longer one has another header");
+    frame.extend_from_slice(text.as_bytes());
+    frame
+}
+
 /// Hands one end of a pair of sockets to the hub, with a thread of its own, and reads the answer to the handshake from
 /// the other.
 pub(crate) fn connect<S: Into<Transport>, F: Read>(hub: &Hub, (near, mut far): (S, F)) -> F {

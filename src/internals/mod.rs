@@ -4,7 +4,7 @@
 mod codec;
 mod sinks;
 
+pub use codec::{Decoder, Event, encode};
 #[cfg(feature = "deflate")]
 pub use codec::{encode_compressed, negotiate};
-pub use codec::{Decoder, Event, encode};
 pub use sinks::{Fate, Frame, Outlet, SinkClient};
