@@ -3,7 +3,7 @@
 //!
 //! The floor of a send is one thread that goes through a list of as many slots, each a cache line behind a pointer, and
 //! under each slot's lock stores a clone of the message's `Arc`: what the memory costs, whoever does it. Each recipient's
-//! outbox is such a line. `client` is one recipient among so many; `union` is a room and another with half of the clients,
+//! outbox is such a line; both lie in memory in the order in which they were made. `client` is one recipient among so many; `union` is a room and another with half of the clients,
 //! each of whom gets one copy; `except` leaves one out.
 //!
 //! The floor of `join and leave` and of `connect and disconnect` is putting an `Arc` into a map of as many entries, behind

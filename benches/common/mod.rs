@@ -67,7 +67,6 @@ pub(crate) struct Bench {
     name: &'static str,
     /// The ways beside ours.
     others: &'static [&'static str],
-    samples: usize,
     rows: Vec<Row>,
 }
 
@@ -78,19 +77,19 @@ struct Row {
 }
 
 impl Bench {
-    /// Takes about `seconds` for each case.
+    /// Takes about `seconds` for each case, in so many samples, unless the command line says otherwise.
     pub(crate) fn new(name: &'static str, others: &'static [&'static str], samples: usize, seconds: f64) -> Self {
-        let criterion = Criterion::default().configure_from_args().without_plots().sample_size(samples);
+        let criterion = Criterion::default().without_plots().sample_size(samples).nresamples(2000);
         let criterion = criterion.warm_up_time(Duration::from_secs_f64(seconds / 4.0));
-        let criterion = criterion.measurement_time(Duration::from_secs_f64(seconds)).nresamples(2000);
-        Self { criterion, name, others, samples, rows: Vec::new() }
+        let criterion = criterion.measurement_time(Duration::from_secs_f64(seconds)).configure_from_args();
+        Self { criterion, name, others, rows: Vec::new() }
     }
 
     /// Measures one case; the first way is ours, the others are in the order of their names.
     pub(crate) fn case(&mut self, case: impl Into<String>, mut ways: Vec<Way<'_>>) {
         assert_eq!(ways.len(), self.others.len() + 1);
         let case = case.into();
-        let mut samples = Vec::new();
+        let mut samples: Vec<(u64, Vec<f64>)> = Vec::new();
         let mut group = self.criterion.benchmark_group(self.name);
         group.sampling_mode(SamplingMode::Flat);
         group.bench_function(BenchmarkId::from_parameter(&case), |bencher| {
@@ -101,14 +100,15 @@ impl Bench {
                     times[at] = ways[at](turns);
                 }
                 #[allow(clippy::cast_precision_loss, reason = "a mean")]
-                samples.push(times.iter().map(|time| time.as_secs_f64() * 1e9 / turns as f64).collect());
+                samples.push((turns, times.iter().map(|time| time.as_secs_f64() * 1e9 / turns as f64).collect()));
                 times[0]
             });
         });
         group.finish();
-        // Those before have warmed up. None at all: the case was filtered out.
-        samples.drain(..samples.len().saturating_sub(self.samples));
-        if !samples.is_empty() {
+        // None at all: the case was filtered out. Flat sampling has the same number of turns in every sample; those with
+        // other numbers have warmed up.
+        if let Some(&(measured, _)) = samples.last() {
+            let samples = samples.into_iter().filter(|(turns, _)| *turns == measured).map(|(_, times)| times).collect();
             self.rows.push(Row { case, samples });
         }
     }
