@@ -69,6 +69,11 @@ impl TestServer {
         WsClient::connect(self.addr, target, "")
     }
 
+    /// Whether it still accepts connections: the server, not the bridge.
+    pub(crate) fn listens(&self) -> bool {
+        TcpStream::connect(self.handle.local_addr().unwrap()).is_ok()
+    }
+
     /// Connects, and finds the hub's handle of this connection.
     pub(crate) fn pair(&self) -> (WsClient, Client) {
         self.pair_to("/ws")
