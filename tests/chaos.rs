@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use chaos::clients::{Ear, SPEAKERS, listener, speaker};
 use chaos::famine::{STACK, no_descriptors, no_threads};
 use chaos::peers::{Doors, KINDS, Peer};
+use common::limits::descriptors;
 use common::stream::SseClient;
 use common::tls::{bridge, server_side};
 use common::{PATIENCE, Random, WsClient, crate_threads, errors, eventually};
@@ -217,12 +218,6 @@ fn report(ears: &[Ear]) {
         at(0.999),
         at(1.0)
     );
-}
-
-/// What the descriptors of this process stand for.
-fn descriptors() -> Vec<String> {
-    let entries = std::fs::read_dir("/proc/self/fd").unwrap();
-    entries.filter_map(|entry| Some(std::fs::read_link(entry.ok()?.path()).ok()?.display().to_string())).collect()
 }
 
 /// Everything at once, until `end`; gives how many were refused for want of descriptors.

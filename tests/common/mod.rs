@@ -4,6 +4,7 @@
 
 pub(crate) mod broker;
 pub(crate) mod bus;
+pub(crate) mod limits;
 pub(crate) mod operator;
 pub(crate) mod stream;
 pub(crate) mod tls;
