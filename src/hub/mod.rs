@@ -13,6 +13,7 @@ mod limits;
 mod load;
 mod lock;
 mod reaper;
+mod recipients;
 mod room;
 mod rooms;
 mod roster;

@@ -1,14 +1,14 @@
 //! From a target to the outboxes of its recipients.
 
 use std::cell::Cell;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Hub;
 use super::client::Client;
 use super::lock::assert_no_lock_held;
-use super::roster::{Member, Roster, Snapshot};
+use super::recipients::Recipients;
+use super::roster::Member;
 use super::target::{Delivery, Part, Target};
 use crate::config::deadline_after;
 use crate::log_limit::LogLimit;
@@ -17,31 +17,9 @@ use crate::outbox::{Cork, GaveUp, Outbox, Sent};
 use crate::trace;
 use crate::ws::close_code;
 
-/// Recipients whose outboxes are looked at together.
-const AHEAD: usize = 16;
-
 thread_local! {
     /// This thread is in the `on_send_dropped` hook: drops that the hook itself causes do not call it again.
     static IN_DROP_HOOK: Cell<bool> = const { Cell::new(false) };
-}
-
-/// The recipients of one message. A broadcast to everyone, a room or a user shares the cached list.
-enum Recipients {
-    None,
-    One(Member),
-    Shared(Snapshot),
-    Union(Vec<Member>),
-}
-
-impl Recipients {
-    fn as_slice(&self) -> &[Member] {
-        match self {
-            Self::None => &[],
-            Self::One(member) => std::slice::from_ref(member),
-            Self::Shared(snapshot) => snapshot,
-            Self::Union(members) => members,
-        }
-    }
 }
 
 impl Hub {
@@ -117,7 +95,7 @@ impl Hub {
     /// The target's recipients here. Only without a cluster is it certain that a client does not exist.
     fn recipients(&self, target: &Target<'_>, message: &Message) -> Result<Recipients, SendError> {
         let recipients = self.resolve(target);
-        let is_unknown = matches!((&recipients, target.single()), (Recipients::None, Some(Part::Client(_))));
+        let is_unknown = recipients.is_nobody() && matches!(target.single(), Some(Part::Client(_)));
         if is_unknown && self.inner().link.is_none() {
             return Err(SendError::ClientNotFound(message.clone()));
         }
@@ -146,54 +124,27 @@ impl Hub {
         mut give: impl FnMut(&Member, &Encoded, &mut Delivery),
     ) -> Delivery {
         assert_no_lock_held();
-        let timed = !matches!(recipients, Recipients::One(_)) && self.inner().metrics.is_some();
+        let timed = !recipients.is_one() && self.inner().metrics.is_some();
         let started = timed.then(Instant::now);
         let encodings = Encodings::of(message, self.compressed());
         let excluded: Vec<Client> = target.except.iter().filter_map(|id| self.client(*id)).collect();
         let mut delivery = Delivery::default();
         // Pointers are compared, so that a recipient's own memory is not touched for it.
         let is_excluded = |member: &Member| excluded.iter().any(|c| Arc::ptr_eq(c.outbox(), &member.outbox));
-        for next in recipients.as_slice().chunks(AHEAD) {
-            look_ahead(next);
-            for member in next.iter().filter(|member| !is_excluded(member)) {
-                match encodings.get(member.outbox.format()) {
-                    Some(frame) => give(member, frame, &mut delivery),
-                    None => delivery.refused += 1,
-                }
+        recipients.for_each(|member| {
+            if is_excluded(member) {
+                return;
             }
-        }
+            match encodings.get(member.outbox.format()) {
+                Some(frame) => give(member, frame, &mut delivery),
+                None => delivery.refused += 1,
+            }
+        });
         self.count_sent(delivery.queued, message.len());
         if let Some(started) = started {
             self.count(|m| m.record_broadcast_duration(started.elapsed()));
         }
         delivery
-    }
-
-    fn resolve(&self, target: &Target<'_>) -> Recipients {
-        if let Some(part) = target.single() {
-            return self.resolve_part(part);
-        }
-        let mut seen = HashSet::new();
-        let mut members = Vec::new();
-        for part in target.parts() {
-            let new = |m: &&Member| seen.insert(Arc::as_ptr(&m.outbox));
-            members.extend(self.resolve_part(part).as_slice().iter().filter(new).cloned());
-        }
-        Recipients::Union(members)
-    }
-
-    fn resolve_part(&self, part: &Part<'_>) -> Recipients {
-        match part {
-            Part::All => Recipients::Shared(self.everyone()),
-            Part::Room(name) => self.find_room(name).map_or(Recipients::None, |r| Recipients::Shared(r.snapshot())),
-            Part::User(id) => self.user_snapshot(id).map_or(Recipients::None, Recipients::Shared),
-            Part::Client(id) => self.client(*id).map_or(Recipients::None, |c| Recipients::One(Member::from(&c))),
-        }
-    }
-
-    fn user_snapshot(&self, id: &str) -> Option<Snapshot> {
-        let cached = self.inner().users.read().by_id.get(id)?.cached();
-        cached.or_else(|| self.inner().users.write().by_id.get_mut(id).map(Roster::snapshot))
     }
 
     /// Gives one frame to one recipient and sees to what follows from a drop.
@@ -257,13 +208,6 @@ impl Hub {
             });
         }
     }
-}
-
-/// Fetches what a send to each of these clients reads first: one cache line each, anywhere in memory. Loads that stand
-/// together wait for memory together; with a system call between them each would wait alone.
-#[inline]
-fn look_ahead(members: &[Member]) {
-    std::hint::black_box(members.iter().filter(|member| member.outbox.is_accepting()).count());
 }
 
 /// Limited, because a peer that stalls and returns could repeat it.
