@@ -45,6 +45,12 @@ PAIRS = {
 }
 
 
+def raise_limit():
+    """As many descriptors as this user may have, for the servers and the load generator."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -58,19 +64,21 @@ def start(server):
         command = [os.path.join(EXAMPLES, name), "--addr", "127.0.0.1:0", *rest]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         return process, process.stdout.readline().split()[-1]
-    addr = f"127.0.0.1:{free_port()}"
-    process = subprocess.Popen([os.path.join(LOADGEN, name), addr, *rest])
-    host, port = addr.split(":")
-    if name == "floor":
-        # It takes any connection for a client, so it must not be tried: it gets a moment instead.
-        time.sleep(0.5)
-        return process, addr
+    port = free_port()
+    process = subprocess.Popen([os.path.join(LOADGEN, name), f"127.0.0.1:{port}", *rest])
+    wait_until_listening(port)
+    return process, f"127.0.0.1:{port}"
+
+
+def wait_until_listening(port):
+    """Looks it up: the floor takes any connection for a client, so it must not be tried."""
+    socket_of_port = f"0100007F:{port:04X} 00000000:0000 0A"
     for _ in range(500):
-        with socket.socket() as s:
-            if s.connect_ex((host, int(port))) == 0:
-                break
-        time.sleep(0.01)
-    return process, addr
+        with open("/proc/net/tcp", encoding="ascii") as sockets:
+            if socket_of_port in sockets.read():
+                return
+        time.sleep(0.02)
+    sys.exit(f"nothing listens on port {port}")
 
 
 def measure(server, mode, seconds):
@@ -133,8 +141,7 @@ def main():
     unknown = [row for row in args.rows if row not in ROWS]
     if unknown:
         sys.exit(f"no such row: {' '.join(unknown)}; there are {', '.join(ROWS)}")
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_limit()
     print("| row | server | figure | median | wshub / this |\n| --- | --- | --- | --- | --- |")
     done = {}
     for group in groups(args.rows or ROWS):
