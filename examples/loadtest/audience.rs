@@ -34,7 +34,8 @@ pub(crate) struct Audience {
 struct Listener {
     /// The number of the message that comes next.
     next: u64,
-    has_heard_probe: bool,
+    /// The number of the probe that it has heard last; 0 for none.
+    probe: u64,
     is_gone: bool,
 }
 
@@ -77,8 +78,13 @@ impl Audience {
     /// Those that have heard a probe: the publishers, and the others.
     pub(crate) fn warm(&self) -> (usize, usize) {
         let (publishers, others) = self.listeners.split_at(self.rooms);
-        let heard = |listeners: &[Listener]| listeners.iter().filter(|listener| listener.has_heard_probe).count();
+        let heard = |listeners: &[Listener]| listeners.iter().filter(|listener| listener.probe > 0).count();
         (heard(publishers), heard(others))
+    }
+
+    /// The number of the last probe that all have heard who are still there.
+    pub(crate) fn probed(&self) -> u64 {
+        self.listeners.iter().filter(|listener| !listener.is_gone).map(|listener| listener.probe).min().unwrap_or(0)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -120,7 +126,7 @@ impl Watcher for Audience {
                 self.foreign.get_or_insert_with(|| start(payload));
             }
             Some(stamp) if stamp.sender != room => self.stray += 1,
-            Some(stamp) if stamp.is_probe => listener.has_heard_probe = true,
+            Some(stamp) if stamp.is_probe => listener.probe = stamp.number,
             Some(stamp) if stamp.number < listener.next => self.disordered += 1,
             Some(stamp) => {
                 listener.next = stamp.number + 1;

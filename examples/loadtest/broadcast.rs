@@ -11,10 +11,9 @@ use super::outcome::Outcome;
 use super::pace::Pace;
 use super::pool::Pool;
 use super::publishers::Publishers;
+use super::warm_up;
 
 const TICK: Duration = Duration::from_millis(100);
-/// Until everyone has heard one, probes are sent this often.
-const PROBE: Duration = Duration::from_millis(250);
 /// After the last message: how long nothing may arrive before the rest counts as lost.
 const SILENCE: Duration = Duration::from_secs(3);
 
@@ -28,7 +27,10 @@ pub(crate) fn run(ground: &mut Ground<'_>, mut outcome: Outcome, has_visitors: b
     let visitors = has_visitors.then(|| Churn::new(ground.url.clone(), options.churn_rate, options.timeout));
     let mut audience = Audience::new(&outcome, visitors);
     let mut publishers = Publishers::new(audience.rooms, options.size, options.in_flight);
-    warm_up(ground, &mut pool, &mut audience, &mut publishers)?;
+    warm_up::all_hear(ground, &mut pool, &mut audience, &mut publishers)?;
+    if outcome.stalled > 0 {
+        warm_up::fill(ground, &mut pool, &mut audience, &mut publishers)?;
+    }
     let meter = Meter::start(ground);
     outcome.rate = (options.rate > 0.0).then_some(options.rate);
     publishers.pace = outcome.rate.map(|rate| Pace::new(meter.start, rate * audience.rooms as f64));
@@ -38,60 +40,14 @@ pub(crate) fn run(ground: &mut Ground<'_>, mut outcome: Outcome, has_visitors: b
     outcome.late_share = publishers.pace.as_ref().map_or(0.0, Pace::late_share);
     outcome.is_interrupted = ground.is_stopped();
     audience.report(&mut outcome, &publishers.sent);
-    Ok(outcome)
-}
-
-/// Until every client has heard its publisher: a server may count a client in only after it has agreed.
-fn warm_up(
-    ground: &mut Ground<'_>,
-    pool: &mut Pool,
-    audience: &mut Audience,
-    publishers: &mut Publishers,
-) -> Result<(), Failure> {
-    let start = Instant::now();
-    let (deadline, mut next) = (start + ground.options.timeout, start);
-    loop {
-        let now = Instant::now();
-        let (first, others) = audience.warm();
-        if audience.stray() > 0 || now > deadline {
-            let why = what_is_wrong(ground.scenario, audience, (first, others));
-            return Err(ground.failure(&why));
-        }
-        if first + others == audience.len() {
-            return Ok(());
-        }
-        if ground.is_stopped() {
-            return Err(Failure::Interrupted);
-        }
-        let is_there = now < next || publishers.probe(pool);
-        if now >= next {
-            next = now + PROBE;
-        }
-        if let Some(why) = audience.farewell.take().or_else(|| (!is_there).then(|| "a publisher is gone".into())) {
-            return Err(ground.failure(&why));
-        }
-        pool.turn(TICK / 2, audience)?;
+    if outcome.stalled > 0 {
+        // While they are still connected.
+        outcome.dropped = ground.dropped();
     }
-}
-
-/// What the server does instead of a broadcast.
-fn what_is_wrong(scenario: &str, audience: &Audience, (publishers, others): (usize, usize)) -> String {
-    let need = match audience.rooms {
-        1 => "each message must go to every client, its sender included".to_owned(),
-        _ => "each message must go to every client of its sender's room (`room=N` in the query), its sender included"
-            .to_owned(),
-    };
-    let found = match (publishers, others) {
-        _ if audience.stray() > 0 => "a client got a message from another room".to_owned(),
-        (0, 0) => match &audience.foreign {
-            Some(text) => format!("what comes is not what was sent, but {text:?}"),
-            None => "nothing comes back".to_owned(),
-        },
-        (_, 0) => "messages only go back to their senders".to_owned(),
-        (0, _) => "messages do not go back to their senders".to_owned(),
-        (some, more) => format!("messages go to {} of {} clients only", some + more, audience.len()),
-    };
-    format!("{found}; for {scenario}, {need}")
+    if outcome.dropped == Some(0) {
+        outcome.notes.push("the stalled clients' queues are not full: nothing was dropped for them".into());
+    }
+    Ok(outcome)
 }
 
 fn publish(

@@ -31,14 +31,12 @@ impl OwnServer {
         if let Some(stdout) = process.stdout.take() {
             BufReader::new(stdout).read_line(&mut line)?;
         }
-        match line.trim().rsplit(' ').next().and_then(|addr| addr.parse().ok()) {
-            Some(addr) => Ok(Self { process, addr }),
-            None => {
-                let _ = process.kill();
-                let status = process.wait()?;
-                Err(Failure::because(format!("the server did not start: {status}")))
-            }
+        if let Some(addr) = line.trim().rsplit(' ').next().and_then(|addr| addr.parse().ok()) {
+            return Ok(Self { process, addr });
         }
+        let _ = process.kill();
+        let status = process.wait()?;
+        Err(Failure::because(format!("the server did not start: {status}")))
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -130,7 +130,8 @@ impl Churn {
 
     pub(crate) fn report(&self, outcome: &mut Outcome) {
         outcome.connects = self.connects;
-        outcome.connects_per_second = Some(self.connects as f64 / self.started.elapsed().as_secs_f64().max(1e-9));
+        outcome.connects_per_second =
+            Some(self.connects as f64 / self.now.saturating_duration_since(self.started).as_secs_f64().max(1e-9));
         outcome.failed_connects = self.failed;
         outcome.handshake = self.handshake.percentiles();
         outcome.late_share = outcome.late_share.max(self.pace.late_share());

@@ -30,16 +30,12 @@ impl<'a> Ground<'a> {
         options: &'a Options,
         stop: &'a Arc<AtomicBool>,
     ) -> Result<Self, Failure> {
-        let (own, url) = match &options.url {
-            Some(url) => (None, url.clone()),
-            None => {
-                let own = OwnServer::start(options.size)?;
-                super::common::announce(&own.addr.to_string());
-                let url = Url::at(own.addr, path);
-                (Some(own), url)
-            }
-        };
-        Ok(Self { scenario, options, url, stop, own })
+        if let Some(url) = options.url.clone() {
+            return Ok(Self { scenario, options, url, stop, own: None });
+        }
+        let own = OwnServer::start(options.size)?;
+        super::common::announce(&own.addr.to_string());
+        Ok(Self { scenario, options, url: Url::at(own.addr, path), stop, own: Some(own) })
     }
 
     pub(crate) fn is_stopped(&self) -> bool {

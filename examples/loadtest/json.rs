@@ -20,7 +20,7 @@
 //!   messages_lost                  the difference
 //!   messages_disordered            twice, or after a later one
 //!   messages_stray                 to whom they were not for
-//!   messages_dropped               by a server of our own, in stall: for full queues of stalled clients
+//!   messages_dropped               by a server of our own, in stall: for full queues of clients that are still there
 //!   per_second                     deliveries; in connect, connections
 //!   latency_ms                     {count, p50, p90, p99, p999, max}: from sending to receiving
 //!   handshake_ms                   the same, from connecting to the server's answer; in churn, of the visitors
@@ -47,12 +47,7 @@ use super::outcome::Outcome;
 const VERSION: u32 = 1;
 
 /// All of it.
-pub(crate) fn report(
-    url: Option<String>,
-    is_interrupted: bool,
-    runs: &[Outcome],
-    failures: &[(&str, String)],
-) -> Value {
+pub(crate) fn report(url: Option<&str>, is_interrupted: bool, runs: &[Outcome], failures: &[(&str, String)]) -> Value {
     let failure = |(scenario, message): &(&str, String)| json!({"scenario": scenario, "message": message});
     json!({
         "version": VERSION,

@@ -61,6 +61,7 @@ mod stamp;
 mod svg;
 mod table;
 mod url;
+mod warm_up;
 
 use std::env;
 use std::fs::{self, File};
@@ -198,7 +199,7 @@ fn save(
         fs::write(path, svg::draw(&title, outcomes)).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     if let Some(path) = &options.json {
-        let report = json::report(url, is_interrupted, outcomes, failures);
+        let report = json::report(url.as_deref(), is_interrupted, outcomes, failures);
         fs::write(path, format!("{report:#}\n")).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(())

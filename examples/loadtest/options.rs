@@ -139,7 +139,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
             Arg::Long("stalled") => stalled = Some(number(&mut parser, "--stalled", 0..=1_000_000)?),
             Arg::Long("timeout") => options.timeout = seconds(&mut parser, "--timeout")?,
             Arg::Long("url") => {
-                options.url = Some(Url::parse(&text(&mut parser)?).map_err(|why| format!("--url: {why}"))?)
+                options.url = Some(Url::parse(&text(&mut parser)?).map_err(|why| format!("--url: {why}"))?);
             }
             Arg::Long("pid") => options.pid = Some(number(&mut parser, "--pid", 1..=u32::MAX)?),
             Arg::Long("json") => options.json = Some(text(&mut parser)?.into()),

@@ -64,10 +64,12 @@ impl Outcome {
         }
     }
 
-    /// Server CPU for each delivery, in microseconds; of `connect`, for each connection.
+    /// Server CPU for each delivery, in microseconds; of `connect`, for each connection. `None` also when it was too
+    /// little for the system's clock.
     pub(crate) fn cpu_micros(&self) -> Option<f64> {
         let count = if self.is_about_connections() { self.connects } else { self.received };
-        Some(self.cpu?.as_secs_f64() * 1e6 / count.max(1) as f64)
+        let cpu = self.cpu.filter(|cpu| !cpu.is_zero())?;
+        Some(cpu.as_secs_f64() * 1e6 / count.max(1) as f64)
     }
 
     /// Of messages; of `connect`, of handshakes.

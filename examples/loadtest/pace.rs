@@ -58,11 +58,19 @@ impl Pace {
 /// Why the figures say more about the generator than about the server; `None` when they do not. `busy` is the part of
 /// the time that its thread was on a CPU.
 pub(crate) fn generator_bound(busy: Option<f64>, late_share: f64) -> Option<String> {
-    let percent = |share: f64| share * 100.0;
-    match busy {
-        Some(busy) if busy > BUSY => Some(format!("the generator was busy for {:.0} % of the time", percent(busy))),
-        _ if late_share > LATE => Some(format!("the generator sent {:.0} % of its messages late", percent(late_share))),
-        _ => None,
+    let (is_busy, is_late) = (busy.is_some_and(|busy| busy > BUSY), late_share > LATE);
+    let percent = busy.map_or("?".to_owned(), |busy| format!("{:.0}", busy * 100.0));
+    let late = late_share * 100.0;
+    match (is_busy, is_late) {
+        (false, false) => None,
+        (true, false) => Some(format!("it was busy for {percent} % of the time")),
+        (true, true) => {
+            Some(format!("it was busy for {percent} % of the time and sent {late:.0} % of its messages late"))
+        }
+        // It was not let onto a CPU.
+        (false, true) => Some(format!(
+            "it sent {late:.0} % of its messages late, although busy for {percent} % of the time only: others have the CPUs"
+        )),
     }
 }
 
@@ -103,7 +111,10 @@ mod tests {
         assert_eq!(generator_bound(Some(0.9), 0.05), None);
         assert_eq!(generator_bound(None, 0.0), None);
         assert!(generator_bound(Some(0.97), 0.0).is_some_and(|why| why.contains("busy for 97 %")));
-        assert!(generator_bound(Some(0.2), 0.5).is_some_and(|why| why.contains("50 % of its messages late")));
+        assert!(
+            generator_bound(Some(0.2), 0.5)
+                .is_some_and(|why| why.contains("50 % of its messages late, although busy for 20 %"))
+        );
         assert!(generator_bound(None, 0.5).is_some());
     }
 }

@@ -16,9 +16,9 @@ use super::url::{ACCEPT, Url};
 
 const SCRATCH: usize = 64 * 1024;
 const MAX_HEAD: usize = 16 * 1024;
-/// What a client that never reads lets into its kernel: little, and in small segments, so that the server's side is soon
+/// What a client that never reads lets into its kernel: the least there is, and in small segments, so that the server's side is soon
 /// full as well.
-const STALLED_BUFFER: usize = 4096;
+const STALLED_BUFFER: usize = 1;
 const STALLED_SEGMENT: u32 = 536;
 
 /// Hears of what happens, on the thread that calls [`Pool::turn`].

@@ -18,7 +18,8 @@ pub(crate) struct Publishers {
     in_flight: u64,
     /// Messages, for each room.
     pub(crate) sent: Vec<u64>,
-    probes: u64,
+    /// Probes that each has sent.
+    pub(crate) probes: u64,
 }
 
 impl Publishers {
@@ -26,12 +27,13 @@ impl Publishers {
         Self { letter: Letter::new(size), pace: None, in_flight, sent: vec![0; rooms], probes: 0 }
     }
 
-    /// Each sends a message that does not count. False when one of them is gone.
-    pub(crate) fn probe(&mut self, pool: &mut Pool) -> bool {
+    /// Each sends a message of this size that does not count. False when one of them is gone.
+    pub(crate) fn probe(&mut self, pool: &mut Pool, size: usize) -> bool {
         self.probes += 1;
+        let mut letter = Letter::new(size);
         (0..self.sent.len()).all(|room| {
             let stamp = Stamp { at: 0, is_probe: true, sender: room, number: self.probes };
-            pool.link(room).map(|link| link.send(self.letter.stamped(stamp))).is_some()
+            pool.link(room).map(|link| link.send(letter.stamped(stamp))).is_some()
         })
     }
 

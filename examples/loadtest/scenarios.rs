@@ -36,7 +36,8 @@ pub(crate) fn run(
             let base = Outcome { clients: options.clients - options.stalled, ..outcome.clone() };
             let base = Outcome { scenario: "stall_none", ..base };
             tell(broadcast::run(&mut ground("stall_none", "/broadcast")?, base, false)?);
-            tell(stall(&mut ground(name, "/broadcast")?, Outcome { stalled: options.stalled, ..outcome })?);
+            let outcome = Outcome { stalled: options.stalled, ..outcome };
+            tell(broadcast::run(&mut ground(name, "/broadcast")?, outcome, false)?);
         }
     }
     Ok(())
@@ -45,14 +46,5 @@ pub(crate) fn run(
 fn connect(ground: &mut Ground<'_>, mut outcome: Outcome) -> Result<Outcome, Failure> {
     let url = ground.url.clone();
     crowd::gather(ground, &mut outcome, |_| url.clone())?;
-    Ok(outcome)
-}
-
-fn stall(ground: &mut Ground<'_>, outcome: Outcome) -> Result<Outcome, Failure> {
-    let mut outcome = broadcast::run(ground, outcome, false)?;
-    outcome.dropped = ground.dropped();
-    if outcome.dropped == Some(0) {
-        outcome.notes.push("too little was sent to fill a stalled client's queue: nothing was dropped".into());
-    }
     Ok(outcome)
 }

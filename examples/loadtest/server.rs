@@ -11,11 +11,15 @@ use wshub::{Admission, Config, Hub, Response, Server, Target};
 
 use super::common;
 
-/// Room for a few messages of any size, and no less than the defaults.
+/// By default a client that takes nothing is gone after 10 seconds, and so would be what `stall` measures. It still has to
+/// answer pings, once a minute.
+const STALLED: Duration = Duration::from_secs(3600);
+
+/// Room for a few messages of any size, and no less than the defaults. Stalled clients stay.
 fn config(size: usize) -> Config {
     let config = Config::default();
     let (largest, queue) = (config.max_message_size.max(size), config.queue_bytes.max(8 * size));
-    config.max_message_size(largest).queue_bytes(queue)
+    config.max_message_size(largest).queue_bytes(queue).write_timeout(STALLED)
 }
 
 /// Serves until standard input ends, which is when the load test does, however it ends. Blocks.
