@@ -13,7 +13,7 @@ use std::process::Command;
 /// In the order of the documents.
 const PACKAGES: [&str; 5] = ["relay", "events", "feed", "hub", "rooms"];
 /// Rows of what does not exist yet. It may only sink: lower it with every mark that goes.
-const PLANNED_AT_MOST: usize = 1;
+const PLANNED_AT_MOST: usize = 0;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

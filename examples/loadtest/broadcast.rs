@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::audience::Audience;
 use super::churn::Churn;
 use super::crowd;
+use super::drain;
 use super::failure::Failure;
 use super::ground::{Ground, Meter};
 use super::outcome::Outcome;
@@ -14,8 +15,6 @@ use super::publishers::Publishers;
 use super::warm_up;
 
 const TICK: Duration = Duration::from_millis(100);
-/// After the last message: how long nothing may arrive before the rest counts as lost.
-const SILENCE: Duration = Duration::from_secs(3);
 
 /// Runs it with the outcome's clients, stalled clients and rooms (0: one room for all, without a name), and fills in the
 /// rest. Visitors come if the scenario has any.
@@ -35,8 +34,10 @@ pub(crate) fn run(ground: &mut Ground<'_>, mut outcome: Outcome, has_visitors: b
     outcome.rate = (options.rate > 0.0).then_some(options.rate);
     publishers.pace = outcome.rate.map(|rate| Pace::new(meter.start, rate * audience.rooms as f64));
     publish(ground, &mut pool, &mut audience, &mut publishers, meter.start)?;
-    drain(ground, &mut pool, &mut audience, &publishers.sent)?;
-    meter.end(&mut outcome);
+    drain::drain(ground, &meter, &mut outcome, |time| {
+        pool.turn(time, &mut audience)?;
+        Ok(audience.outstanding(&publishers.sent))
+    })?;
     outcome.late_share = publishers.pace.as_ref().map_or(0.0, Pace::late_share);
     outcome.is_interrupted = ground.is_stopped();
     audience.report(&mut outcome, &publishers.sent);
@@ -79,18 +80,4 @@ fn publish(
         let next = paces.map(Pace::next).fold(end.min(now + TICK), Instant::min);
         pool.turn(next.saturating_duration_since(Instant::now()), audience)?;
     }
-}
-
-/// Waits for what is on its way.
-fn drain(ground: &mut Ground<'_>, pool: &mut Pool, audience: &mut Audience, sent: &[u64]) -> Result<(), Failure> {
-    let mut left = audience.outstanding(sent);
-    let mut patience = Instant::now() + SILENCE.min(ground.options.timeout);
-    while left > 0 && Instant::now() < patience {
-        pool.turn(TICK, audience)?;
-        let now_left = audience.outstanding(sent);
-        if now_left < left {
-            (left, patience) = (now_left, Instant::now() + SILENCE.min(ground.options.timeout));
-        }
-    }
-    Ok(())
 }

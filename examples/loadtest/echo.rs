@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::crowd;
+use super::drain;
 use super::failure::Failure;
 use super::ground::{Ground, Meter};
 use super::histogram::Latencies;
@@ -12,8 +13,6 @@ use super::pool::{Clock, Pool, Watcher};
 use super::stamp::{Letter, Stamp};
 
 const TICK: Duration = Duration::from_millis(50);
-/// After the end: how long nothing may come back before the rest counts as lost.
-const SILENCE: Duration = Duration::from_secs(3);
 
 /// The clients, and what each waits for.
 #[derive(Debug)]
@@ -72,8 +71,8 @@ impl Callers {
         }
     }
 
-    fn waiting(&self) -> usize {
-        self.waits.iter().filter(|waits| **waits).count()
+    fn waiting(&self) -> u64 {
+        self.waits.iter().filter(|waits| **waits).count() as u64
     }
 
     fn report(&self, outcome: &mut Outcome) {
@@ -130,8 +129,10 @@ pub(crate) fn run(ground: &mut Ground<'_>, mut outcome: Outcome) -> Result<Outco
         progress.at(now, now.saturating_duration_since(meter.start).as_millis() as u64);
     }
     callers.is_over = true;
-    drain(ground, &mut pool, &mut callers)?;
-    meter.end(&mut outcome);
+    drain::drain(ground, &meter, &mut outcome, |time| {
+        pool.turn(time, &mut callers)?;
+        Ok(callers.waiting())
+    })?;
     outcome.is_interrupted = ground.is_stopped();
     callers.report(&mut outcome);
     Ok(outcome)
@@ -145,7 +146,7 @@ fn warm_up(ground: &mut Ground<'_>, pool: &mut Pool, callers: &mut Callers) -> R
         if ground.is_stopped() {
             return Err(Failure::Interrupted);
         }
-        let answered = callers.numbers.len() - callers.waiting();
+        let answered = callers.numbers.len() as u64 - callers.waiting();
         let why = if let Some(why) = callers.farewell.take() {
             why
         } else if callers.stray > 0 {
@@ -161,19 +162,5 @@ fn warm_up(ground: &mut Ground<'_>, pool: &mut Pool, callers: &mut Callers) -> R
         return Err(ground.failure(&why));
     }
     callers.is_probing = false;
-    Ok(())
-}
-
-/// Waits for what is on its way.
-fn drain(ground: &Ground<'_>, pool: &mut Pool, callers: &mut Callers) -> Result<(), Failure> {
-    let mut left = callers.waiting();
-    let patience = || Instant::now() + SILENCE.min(ground.options.timeout);
-    let mut deadline = patience();
-    while left > 0 && Instant::now() < deadline {
-        pool.turn(TICK, callers)?;
-        if callers.waiting() < left {
-            (left, deadline) = (callers.waiting(), patience());
-        }
-    }
     Ok(())
 }

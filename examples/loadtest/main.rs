@@ -38,6 +38,7 @@ mod churn;
 #[path = "../common/mod.rs"]
 mod common;
 mod crowd;
+mod drain;
 mod echo;
 mod failure;
 mod frame;
