@@ -28,7 +28,7 @@ const SMALL: &str = "--clients 20 --duration 0.5 --timeout 20";
 const WAIT: &str = "--timeout 5";
 
 fn broadcast(builder: HubBuilder) -> HubBuilder {
-    builder.on_message(|client, message| to_all(client, message))
+    builder.on_message(to_all)
 }
 
 fn to_all(client: &Client, message: &Message) -> HandlerResult {

@@ -18,7 +18,7 @@
 //!
 //! Messages come back as they were: each payload begins with a stamp. Before a measurement each client must have heard one
 //! message; a server that does something else is told what it should. Of a server of ours, the paths are `/echo`, `/broadcast`
-//! and `/rooms`.
+//! and `/rooms`. Clients connect 64 at a time; in `churn`, at their rate.
 //!
 //! All clients are on one thread, which measures itself: when it is busy for more than 90 % of the time, or sends late, the
 //! figures say more about it than about the server, and a warning says so. Latencies count from when a message is really sent.

@@ -11,6 +11,8 @@ use super::publishers::Publishers;
 const TICK: Duration = Duration::from_millis(50);
 /// Until everyone has heard one, probes are sent this often.
 const PROBE: Duration = Duration::from_millis(250);
+/// Probes are no larger than this: nobody waits for the first before the second is sent.
+const LARGEST: usize = 4096;
 /// What fills a stalled connection: first the buffers of the kernel, some 50 KB with the segments of such a client, by few
 /// messages; then a server's queue for it, by many.
 const FILL: [(u64, usize); 2] = [(32, 4096), (320, 32)];
@@ -39,7 +41,7 @@ pub(crate) fn all_hear(
         if ground.is_stopped() {
             return Err(Failure::Interrupted);
         }
-        let is_there = now < next || publishers.probe(pool, ground.options.size);
+        let is_there = now < next || publishers.probe(pool, ground.options.size.min(LARGEST));
         if now >= next {
             next = now + PROBE;
         }
