@@ -15,7 +15,7 @@ use std::thread;
 use common::broker::signal;
 use common::{TestServer, eventually};
 use run::{lives, program, start, start_as};
-use wshub::{Admission, Client, HandlerResult, Hub, HubBuilder, Message, Rejection, Target};
+use wshub::{Admission, Client, HandlerResult, Hub, HubBuilder, Limits, Message, Rejection, Target};
 
 const SCENARIOS: [&str; 7] = ["connect", "fanout", "rooms", "echo", "churn", "stall_none", "stall"];
 const KEYS: &str = "clients connections_failed connections_lost connections_opened connections_per_second faults \
@@ -204,6 +204,17 @@ fn a_steady_client_that_is_lost_is_a_fault_in_churn_and_stall() {
         assert!(ended.count(scenario, "messages_lost") > 0);
         assert!(ended.stdout.contains("the server closed with code 1008"), "{}", ended.stdout);
     }
+}
+
+#[test]
+fn visitors_that_are_not_let_in_are_a_fault_and_the_others_lose_nothing() {
+    let full = Hub::builder().limits(Limits::default().max_connections(20));
+    let ended = against(&TestServer::new(broadcast(full)), "churn --churn-rate 50");
+    ended.says(1, "connections failed");
+    assert!(ended.count("churn", "connections_failed") > 0);
+    assert_eq!(ended.count("churn", "connections_opened"), 0);
+    assert_eq!(ended.count("churn", "messages_received"), ended.count("churn", "messages_sent") * 20);
+    assert!(ended.stdout.contains("a visitor: the server refused: \"HTTP/1.1 503"), "{}", ended.stdout);
 }
 
 #[test]
