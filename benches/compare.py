@@ -14,11 +14,14 @@ import socket
 import statistics
 import subprocess
 import sys
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LOADGEN = os.path.join(ROOT, "target", "loadgen", "release")
 EXAMPLES = os.path.join(ROOT, "target", "release", "examples")
 CPU, P50, P99, RATE, RSS = "cpu_us_per_delivery", "p50_ms", "p99_ms", "per_second", "rss_kb_per_client"
+COMPRESSED, BYTES = "compressed_share", "bytes_per_delivery"
+JSON_4K = ["rate", "1000", "rate=25", "size=4096", "json_payload=1"]
 
 # row: loadgen's mode, clients and keys; the servers; what to compare
 ROWS = {
@@ -29,8 +32,23 @@ ROWS = {
     "echo": (["echo", "1000"], ["echo", "floor echo", "threads"], [CPU, P50]),
     "stall": (["rate", "1000", "rate=50", "size=4096", "stall=100"], ["broadcast"], [P50, P99]),
     "nostall": (["rate", "900", "rate=50", "size=4096"], ["broadcast"], [P50, P99]),
+    "deflate": (JSON_4K + ["deflate=1"], ["broadcast --compression"], [CPU, P50, P99, COMPRESSED, BYTES]),
+    "plain4k": (JSON_4K, ["broadcast"], [CPU, P50, P99, COMPRESSED, BYTES]),
     "memory": (["hold", "5000"], ["broadcast", "peer_tokio"], [RSS]),
 }
+
+# Two rows that run in turn within a round: the figure of the first through that of the second.
+PAIRS = {
+    ("rate9000", "rate1000"): ("CPU per delivery, 9,000 clients / 1,000", CPU),
+    ("stall", "nostall"): ("99th percentile, 10 % stalled / none stalled", P99),
+    ("deflate", "plain4k"): ("CPU per delivery, deflate / plain", CPU),
+}
+
+
+def raise_limit():
+    """As many descriptors as this user may have, for the servers and the load generator."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def free_port():
@@ -43,21 +61,24 @@ def start(server):
     """The server's process and address."""
     name, *rest = server.split()
     if name in ("broadcast", "echo"):
-        command = [os.path.join(EXAMPLES, name), "--addr", "127.0.0.1:0"]
+        command = [os.path.join(EXAMPLES, name), "--addr", "127.0.0.1:0", *rest]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         return process, process.stdout.readline().split()[-1]
-    addr = f"127.0.0.1:{free_port()}"
-    process = subprocess.Popen([os.path.join(LOADGEN, name), addr, *rest])
-    host, port = addr.split(":")
+    port = free_port()
+    process = subprocess.Popen([os.path.join(LOADGEN, name), f"127.0.0.1:{port}", *rest])
+    wait_until_listening(port)
+    return process, f"127.0.0.1:{port}"
+
+
+def wait_until_listening(port):
+    """Looks it up: the floor takes any connection for a client, so it must not be tried."""
+    socket_of_port = f"0100007F:{port:04X} 00000000:0000 0A"
     for _ in range(500):
-        with socket.socket() as s:
-            if s.connect_ex((host, int(port))) == 0 and name != "floor":
-                break
-        # The floor takes any connection for a client, so it must not be tried: it gets a moment instead.
-        if name == "floor":
-            subprocess.run(["sleep", "0.5"], check=True)
-            break
-    return process, addr
+        with open("/proc/net/tcp", encoding="ascii") as sockets:
+            if socket_of_port in sockets.read():
+                return
+        time.sleep(0.02)
+    sys.exit(f"nothing listens on port {port}")
 
 
 def measure(server, mode, seconds):
@@ -73,20 +94,42 @@ def measure(server, mode, seconds):
         process.wait(30)
 
 
-def compare(row, rounds, seconds):
-    mode, servers, keys = ROWS[row]
-    results = {server: [] for server in servers}
+def compare(rows, rounds, seconds):
+    """Runs the rows in turn and prints them. Row: one result of its first server, ours, for each round."""
+    results = {row: {server: [] for server in ROWS[row][1]} for row in rows}
     for _ in range(rounds):
-        for server in servers:
-            results[server].append(measure(server, mode, seconds))
-    ours = results[servers[0]]
+        for row in rows:
+            for server in ROWS[row][1]:
+                results[row][server].append(measure(server, ROWS[row][0], seconds))
+    for row in rows:
+        show(row, results[row])
+    return {row: results[row][ROWS[row][1][0]] for row in rows}
+
+
+def show(row, results):
+    _, servers, keys = ROWS[row]
     for server in servers:
         for key in keys:
             value = statistics.median(r[key] for r in results[server])
-            ratios = [a[key] / b[key] for a, b in zip(ours, results[server]) if b[key]]
-            ratio = f"{statistics.median(ratios):.2f}" if ratios and server != servers[0] else ""
-            print(f"| {row} | {server} | {key} | {value:,.2f} | {ratio} |", flush=True)
-    return statistics.median(r[CPU] for r in ours), statistics.median(r[P99] for r in ours)
+            than = "" if server == servers[0] else ratio(results[servers[0]], results[server], key)
+            print(f"| {row} | {server} | {key} | {value:,.2f} | {than} |", flush=True)
+
+
+def ratio(ours, theirs, key):
+    """The median of the rounds' ratios."""
+    ratios = [a[key] / b[key] for a, b in zip(ours, theirs) if b[key]]
+    return f"{statistics.median(ratios):.2f}" if ratios else ""
+
+
+def groups(rows):
+    """The rows, and with each the one that it is a pair with, if that is wanted as well."""
+    left = list(rows)
+    while left:
+        group = [left.pop(0)]
+        for pair in PAIRS:
+            group += [row for row in left if row in pair and group[0] in pair]
+        left = [row for row in left if row not in group]
+        yield group
 
 
 def main():
@@ -98,14 +141,15 @@ def main():
     unknown = [row for row in args.rows if row not in ROWS]
     if unknown:
         sys.exit(f"no such row: {' '.join(unknown)}; there are {', '.join(ROWS)}")
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_limit()
     print("| row | server | figure | median | wshub / this |\n| --- | --- | --- | --- | --- |")
-    done = {row: compare(row, args.rounds, args.seconds) for row in args.rows or ROWS}
-    if "rate1000" in done and "rate9000" in done:
-        print(f"\nCPU per delivery, 9,000 clients / 1,000: {done['rate9000'][0] / done['rate1000'][0]:.2f}")
-    if "stall" in done and "nostall" in done:
-        print(f"99th percentile, 10 % stalled / none stalled: {done['stall'][1] / done['nostall'][1]:.2f}")
+    done = {}
+    for group in groups(args.rows or ROWS):
+        done.update(compare(group, args.rounds, args.seconds))
+    print()
+    for (row, other), (text, key) in PAIRS.items():
+        if row in done and other in done:
+            print(f"{text}: {ratio(done[row], done[other], key)}")
 
 
 if __name__ == "__main__":

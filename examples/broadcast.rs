@@ -1,14 +1,16 @@
 //! `cargo run --release --example broadcast -- --addr 127.0.0.1:8080`
 //!
-//! Every message that a client sends to `/ws` goes to every client, the sender included.
+//! Every message that a client sends to `/ws` goes to every client, the sender included. `--compression` agrees on
+//! permessage-deflate with clients that offer it.
 
 mod common;
 
-use wshub::{Hub, Server, Target};
+use wshub::{Config, Hub, Server, Target};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
     let hub = Hub::builder()
+        .config(Config::default().compression(common::flag("compression")))
         .on_message(|client, message| {
             client.hub().send(Target::all(), message)?;
             Ok(())

@@ -37,7 +37,7 @@ pub enum ErrorType {
     WriteError,
     /// A ping could not be sent.
     PingError,
-    /// The cluster adapter could not subscribe.
+    /// The cluster adapter could not subscribe, or a message came faster than the hub took it and is lost.
     AdapterSubscribe,
     /// The cluster adapter could not publish.
     AdapterPublish,

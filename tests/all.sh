@@ -82,6 +82,15 @@ need openssl openssl || true
 run "the example of clusters" timeout 1200 cargo build --locked --all-features --example cluster
 run "unit and integration tests, examples" \
     timeout 1500 cargo test --locked --all-features --all-targets --no-fail-fast
+# What the clients' own addresses are, and the answer in plain HTTP to one connection too many, do not come through TLS.
+over_tls=()
+for test in backpressure bad_input binary_rooms close deflate drain endpoints event_stream events feed frames handshake hooks \
+    http keep_alive lifecycle middleware order races rooms router smoke stalled stress users; do
+    over_tls+=(--test "$test")
+done
+run "the tests of sockets once more, over TLS" env WSHUB_TEST_TLS=1 timeout 400 \
+    cargo test --locked --all-features --no-fail-fast "${over_tls[@]}" -- --skip a_client_knows_its_request \
+    --skip handshakes_over_the_limit_get_503 --skip what_goes_wrong_before_a_hub
 run "code in the documentation" timeout 600 cargo test --locked --all-features --doc
 for page in chat feed; do
     run "the page of the $page example in a browser" browser "$page"

@@ -153,6 +153,18 @@ fn panics_of_an_adapter_are_errors_of_an_adapter() {
 }
 
 #[test]
+fn what_an_adapter_loses_is_counted() {
+    let wire = Wire::new(Mood::Works);
+    let (server, metrics, mut socket) = start(hasty(&wire));
+    connected(&server.hub);
+    wire.lose(3);
+    wire.receive(FROM_AFAR);
+    assert_eq!(socket.text(), "afar");
+    assert_eq!((errors(&metrics, ErrorType::AdapterSubscribe), metrics.stats().adapter_received), (3, 1));
+    assert_eq!(server.hub.adapter_state(), Some(AdapterState::Connected), "it goes on");
+}
+
+#[test]
 fn a_bus_that_takes_nothing_costs_the_queue_and_no_sender_its_time() {
     let wire = Wire::new(Mood::Works);
     let (server, metrics, mut socket) = start(hasty(&wire).queue_messages(10));

@@ -5,15 +5,16 @@
 mod common;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use common::limits::{self, Lowered, ask, descriptors, unconnected};
 use common::{KEY, PATIENCE, TestServer, WsClient, deep_queue, eventually, stall};
 use rlimit::Resource;
-use socket2::{Domain, Socket, Type};
+use socket2::Socket;
 use wshub::{AcceptError, Config, DebugMetrics, ErrorType, Hub, RequestHead};
 
 /// No process has room for such a stack.
@@ -25,59 +26,20 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// A lowered soft limit, raised again when dropped.
-struct Lowered(Resource, u64, u64);
-
-impl Lowered {
-    fn new(resource: Resource, limit: u64) -> Self {
-        let (soft, hard) = resource.get().unwrap();
-        resource.set(limit, hard).unwrap();
-        Self(resource, soft, hard)
-    }
-}
-
-impl Drop for Lowered {
-    fn drop(&mut self) {
-        self.0.set(self.1, self.2).unwrap();
-    }
-}
-
 /// Takes every descriptor that is left.
 fn take_all() -> Vec<File> {
     std::iter::from_fn(|| File::open("/dev/null").ok()).collect()
 }
 
-/// How many descriptors this process has open.
-fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-/// A socket that exists before it is connected: connecting takes no further descriptor.
-fn unconnected() -> Socket {
-    Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()
-}
-
-fn ask(stream: &mut TcpStream, addr: SocketAddr) {
-    let request = format!(
-        "GET /ws HTTP/1.1\r\nHost: {addr}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {KEY}\r\n\
-         Sec-WebSocket-Version: 13\r\n\r\n"
-    );
-    // A refusal may come and close before it is asked for.
-    let _ = stream.write_all(request.as_bytes());
-}
-
 /// The status of an answer that has come or will come.
-fn status(stream: &mut TcpStream) -> String {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut line = [0; 12];
-    stream.read_exact(&mut line).unwrap();
-    String::from_utf8(line[9..].to_vec()).unwrap()
+fn status(stream: &mut TcpStream) -> u16 {
+    limits::status(stream, PATIENCE).unwrap()
 }
 
 fn upgrade(socket: Socket, addr: SocketAddr) -> TcpStream {
     socket.connect(&addr.into()).unwrap();
     let mut stream = TcpStream::from(socket);
-    ask(&mut stream, addr);
+    ask(&mut stream);
     stream
 }
 
@@ -109,8 +71,8 @@ fn accept_survives_a_full_descriptor_table() {
     let mut asked: Vec<_> = spare.into_iter().map(|socket| upgrade(socket, server.addr)).collect();
     // An accept that waited already has its descriptor: the first may be served, all others are told.
     let statuses: Vec<_> = asked.iter_mut().map(status).collect();
-    assert!(statuses[0] == "101" || statuses[0] == "503", "{statuses:?}");
-    assert!(statuses[1..].iter().all(|s| s == "503"), "{statuses:?}");
+    assert!([101, 503].contains(&statuses[0]), "{statuses:?}");
+    assert!(statuses[1..].iter().all(|s| *s == 503), "{statuses:?}");
     echo(&mut before);
     drop((taken, asked));
     // The first accept after the table has room may still have begun before.
@@ -135,7 +97,7 @@ fn a_full_table_that_has_passed_refuses_nobody() {
         let _ = first.read(&mut [0; 12]);
         drop(taken);
         drop(limit);
-        refused += usize::from(status(&mut upgrade(second, server.addr)) == "503");
+        refused += usize::from(status(&mut upgrade(second, server.addr)) == 503);
     }
     // In one round the second may have come in the very moment of the failure.
     assert!(refused <= 1, "{refused} of 5 were refused without need");
@@ -147,9 +109,8 @@ fn accept_survives_refused_threads() {
     let _alone = alone();
     let server = TestServer::with(Hub::builder().on_message(|c, m| Ok(c.send(m)?)), |s| s.stack_size(STACK));
     let mut before = server.connect();
-    let pages: u64 = std::fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
     // Room for everything but such a stack.
-    let limit = Lowered::new(Resource::AS, pages * 4096 + STACK as u64 / 2);
+    let limit = Lowered::space(STACK as u64 / 2);
     for _ in 0..3 {
         let (head, mut rest) = WsClient::try_connect(server.addr, "/ws", "");
         assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nRetry-After: 1\r\n"), "{head}");
@@ -222,12 +183,12 @@ fn refused_connections_are_not_kept() {
     let server = TestServer::with(Hub::builder(), |s| s.stack_size(ABSURD));
     // Then it has the descriptor that it keeps to spare, too.
     eventually("the server waits for connections", acceptor_sleeps);
-    let before = descriptors();
+    let before = descriptors().len();
     let mut refused: Vec<_> = (0..20).map(|_| upgrade(unconnected(), server.addr)).collect();
-    assert!(refused.iter_mut().map(status).all(|s| s == "503"));
+    assert!(refused.iter_mut().map(status).all(|s| s == 503));
     drop(refused);
     // Nobody else connects: it is the server that lets go of them, after a moment.
-    eventually("their descriptors are free", || descriptors() <= before);
+    eventually("their descriptors are free", || descriptors().len() <= before);
     assert!(WsClient::try_connect(server.addr, "/ws", "").0.starts_with("HTTP/1.1 503 "), "and it goes on");
 }
 
@@ -247,6 +208,6 @@ fn more_handshakes_than_allowed_are_answered_with_503() {
     slow.pop();
     eventually("a place is free", || WsClient::try_connect(server.addr, "/ws", "").0.contains(" 101 "));
     // The other one was only slow.
-    ask(&mut slow[0], server.addr);
-    assert_eq!(status(&mut slow[0]), "101");
+    ask(&mut slow[0]);
+    assert_eq!(status(&mut slow[0]), 101);
 }

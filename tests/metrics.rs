@@ -14,7 +14,7 @@ use wshub::{
 };
 
 /// Names and types as they are published; dashboards and alerts depend on them.
-const SERIES: [(&str, &str); 17] = [
+const SERIES: [(&str, &str); 18] = [
     ("adapter_connects_total", "counter"),
     ("adapter_disconnects_total", "counter"),
     ("adapter_dropped_total", "counter"),
@@ -26,6 +26,7 @@ const SERIES: [(&str, &str); 17] = [
     ("errors_total", "counter"),
     ("message_latency_seconds", "histogram"),
     ("message_received_bytes_total", "counter"),
+    ("message_sent_bytes_total", "counter"),
     ("messages_dropped_total", "counter"),
     ("messages_received_total", "counter"),
     ("messages_sent_total", "counter"),
@@ -135,6 +136,7 @@ fn talk(server: &TestServer) {
         ("messages_received_total", 4),
         ("message_received_bytes_total", 10),
         ("messages_sent_total", 6),
+        ("message_sent_bytes_total", 12),
         ("messages_dropped_total", 0),
         ("message_latency_seconds_count", 4),
         ("broadcast_duration_seconds_count", 3),

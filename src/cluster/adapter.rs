@@ -146,6 +146,7 @@ pub(super) trait Receiver: Send + Sync {
     fn subscribed(&self);
     fn receive(&self, envelope: &[u8]);
     fn receive_all(&self, envelopes: &mut dyn Iterator<Item = &[u8]>);
+    fn lost(&self, count: usize);
     fn is_closed(&self) -> bool;
 }
 
@@ -164,6 +165,12 @@ impl Inbox {
     /// As [`receive`](Inbox::receive) for several that have come together: each client's share is written at once.
     pub fn receive_all<'a>(&self, envelopes: impl IntoIterator<Item = &'a [u8]>) {
         self.0.receive_all(&mut envelopes.into_iter());
+    }
+
+    /// So many envelopes have come and are lost, for instance because they came faster than the hub took them: each is
+    /// counted as [`AdapterSubscribe`](crate::ErrorType::AdapterSubscribe). Logging that is up to the adapter.
+    pub fn lost(&self, count: usize) {
+        self.0.lost(count);
     }
 
     /// Whether the hub is done: `subscribe` has to end.

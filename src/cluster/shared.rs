@@ -242,6 +242,10 @@ impl Receiver for Shared {
         envelopes.for_each(|envelope| self.receive(envelope));
     }
 
+    fn lost(&self, count: usize) {
+        (0..count).for_each(|_| self.count_error(ErrorType::AdapterSubscribe));
+    }
+
     fn is_closed(&self) -> bool {
         self.desk.lock().closed
     }

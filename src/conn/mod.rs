@@ -72,7 +72,8 @@ pub(crate) fn run(upgraded: Upgraded, early: &[u8]) {
     finish(&hub, &client, &end);
 }
 
-/// From the end of reading to the end of everything.
+/// From the end of reading to the end of everything. Not inlined, so that its stack is touched only then.
+#[inline(never)]
 fn finish(hub: &Hub, client: &Client, end: &End) {
     let outbox = client.outbox();
     let deadline = deadline_after(hub.config().close_timeout);

@@ -52,14 +52,21 @@ impl Refusal {
 
 /// Checks the request, asks the application, takes the limits into account and registers the client. A refusal has been
 /// answered when this returns; its HTTP status is the error.
-pub(crate) fn upgrade(hub: &Hub, transport: Transport, opening: Opening<'_>) -> Result<Upgraded, u16> {
-    let Opening { mut head, format, is_early, checks, admission } = opening;
-    head.set_remote_addr(transport.peer_addr());
-    let checked = check(hub, &head, is_early, format).and_then(|()| ask(hub, &head, checks));
-    match checked.and_then(|()| admission.map_or_else(|| admit(hub, &head), Ok)) {
-        Ok(admission) => register(hub, transport, head, format, admission),
-        Err(refusal) => Err(refuse(hub, &head, &transport, &refusal)),
+pub(crate) fn upgrade(hub: &Hub, transport: Transport, mut opening: Opening<'_>) -> Result<Upgraded, u16> {
+    opening.head.set_remote_addr(transport.peer_addr());
+    match decide(hub, &mut opening) {
+        Ok(admission) => register(hub, transport, opening.head, opening.format, admission),
+        Err(refusal) => Err(refuse(hub, &opening.head, &transport, &refusal)),
     }
+}
+
+/// Not inlined, as its neighbours: each step's stack is gone before the next one, and every connection keeps the deepest.
+#[inline(never)]
+fn decide(hub: &Hub, opening: &mut Opening<'_>) -> Result<Admission, Refusal> {
+    let Opening { head, format, is_early, checks, admission } = opening;
+    check(hub, head, *is_early, *format)?;
+    ask(hub, head, checks)?;
+    admission.take().map_or_else(|| admit(hub, head), Ok)
 }
 
 /// The request's own faults, cheapest first.
@@ -129,6 +136,7 @@ fn decided<T>(verdict: Option<Result<T, Rejection>>) -> Result<T, Refusal> {
     }
 }
 
+#[inline(never)]
 fn register(
     hub: &Hub,
     transport: Transport,
@@ -173,6 +181,8 @@ fn refusal_of(refused: &Refused) -> Refusal {
 }
 
 /// Answers, counts and logs a refusal; gives its status.
+#[cold]
+#[inline(never)]
 fn refuse(hub: &Hub, head: &RequestHead, transport: &Transport, refusal: &Refusal) -> u16 {
     let response = rewritten(hub, head, refusal);
     let status = response.status();

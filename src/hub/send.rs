@@ -17,6 +17,9 @@ use crate::outbox::{Cork, GaveUp, Outbox, Sent};
 use crate::trace;
 use crate::ws::close_code;
 
+/// Recipients whose outboxes are looked at together.
+const AHEAD: usize = 16;
+
 thread_local! {
     /// This thread is in the `on_send_dropped` hook: drops that the hook itself causes do not call it again.
     static IN_DROP_HOOK: Cell<bool> = const { Cell::new(false) };
@@ -148,14 +151,15 @@ impl Hub {
         let encodings = Encodings::of(message, self.compressed());
         let excluded: Vec<Client> = target.except.iter().filter_map(|id| self.client(*id)).collect();
         let mut delivery = Delivery::default();
-        for member in recipients.as_slice() {
-            // Pointers are compared, so that a recipient's own memory is not touched for it.
-            if excluded.iter().any(|c| Arc::ptr_eq(c.outbox(), &member.outbox)) {
-                continue;
-            }
-            match encodings.get(member.outbox.format()) {
-                Some(frame) => give(member, frame, &mut delivery),
-                None => delivery.refused += 1,
+        // Pointers are compared, so that a recipient's own memory is not touched for it.
+        let is_excluded = |member: &Member| excluded.iter().any(|c| Arc::ptr_eq(c.outbox(), &member.outbox));
+        for next in recipients.as_slice().chunks(AHEAD) {
+            look_ahead(next);
+            for member in next.iter().filter(|member| !is_excluded(member)) {
+                match encodings.get(member.outbox.format()) {
+                    Some(frame) => give(member, frame, &mut delivery),
+                    None => delivery.refused += 1,
+                }
             }
         }
         self.count_sent(delivery.queued, message.len());
@@ -253,6 +257,13 @@ impl Hub {
             });
         }
     }
+}
+
+/// Fetches what a send to each of these clients reads first: one cache line each, anywhere in memory. Loads that stand
+/// together wait for memory together; with a system call between them each would wait alone.
+#[inline]
+fn look_ahead(members: &[Member]) {
+    std::hint::black_box(members.iter().filter(|member| member.outbox.is_accepting()).count());
 }
 
 /// Limited, because a peer that stalls and returns could repeat it.

@@ -20,6 +20,8 @@ pub(super) const RECEIVED: Series = series("messages_received_total", "Messages 
 pub(super) const RECEIVED_BYTES: Series =
     series("message_received_bytes_total", "Payload bytes received from clients.");
 pub(super) const SENT: Series = series("messages_sent_total", "Messages queued, once for each client.");
+pub(super) const SENT_BYTES: Series =
+    series("message_sent_bytes_total", "Payload bytes of the messages queued, once for each client.");
 pub(super) const DROPPED: Series =
     series("messages_dropped_total", "Messages dropped because a queue was full, once for each client.");
 pub(super) const LATENCY: Series = series("message_latency_seconds", "How long the handlers of a message took.");

@@ -51,6 +51,7 @@ struct AllSeries {
     received: IntCounter,
     received_bytes: IntCounter,
     sent: IntCounter,
+    sent_bytes: IntCounter,
     dropped: IntCounter,
     latency: Histogram,
     broadcast: Histogram,
@@ -153,6 +154,7 @@ impl PrometheusBuilder {
             received: names.counter(names::RECEIVED)?,
             received_bytes: names.counter(names::RECEIVED_BYTES)?,
             sent: names.counter(names::SENT)?,
+            sent_bytes: names.counter(names::SENT_BYTES)?,
             dropped: names.counter(names::DROPPED)?,
             latency: names.histogram(names::LATENCY, latency_buckets)?,
             broadcast: names.histogram(names::BROADCAST, broadcast_buckets)?,
@@ -233,13 +235,14 @@ impl fmt::Debug for PrometheusMetrics {
 }
 
 impl AllSeries {
-    fn each(&self) -> [&dyn Collector; 17] {
+    fn each(&self) -> [&dyn Collector; 18] {
         [
             &self.connections_active,
             &self.connections,
             &self.received,
             &self.received_bytes,
             &self.sent,
+            &self.sent_bytes,
             &self.dropped,
             &self.latency,
             &self.broadcast,
@@ -316,6 +319,10 @@ impl Metrics for PrometheusMetrics {
 
     fn increment_messages_sent(&self, count: usize) {
         self.series.sent.inc_by(count as u64);
+    }
+
+    fn increment_bytes_sent(&self, bytes: usize) {
+        self.series.sent_bytes.inc_by(bytes as u64);
     }
 
     fn increment_messages_dropped(&self) {

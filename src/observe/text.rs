@@ -41,12 +41,13 @@ impl DebugMetrics {
     }
 }
 
-fn counters(stats: &DebugStats) -> [(Series, u64); 12] {
+fn counters(stats: &DebugStats) -> [(Series, u64); 13] {
     [
         (names::CONNECTIONS, stats.total_connections),
         (names::RECEIVED, stats.messages_received),
         (names::RECEIVED_BYTES, stats.bytes_received),
         (names::SENT, stats.messages_sent),
+        (names::SENT_BYTES, stats.bytes_sent),
         (names::DROPPED, stats.messages_dropped),
         (names::JOINS, stats.room_joins),
         (names::LEAVES, stats.room_leaves),

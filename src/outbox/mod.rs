@@ -180,6 +180,12 @@ impl Outbox {
         self.flush();
     }
 
+    /// A first look at whether messages are accepted: who relies on it looks again under the socket's mutex.
+    #[inline]
+    pub(crate) fn is_accepting(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == phase::OPEN
+    }
+
     /// What its frames must look like.
     #[inline]
     pub(crate) fn format(&self) -> WireFormat {
@@ -189,7 +195,7 @@ impl Outbox {
     /// Sends one frame by the drop policy. Never blocks.
     #[inline]
     pub(crate) fn send(self: &Arc<Self>, frame: &Encoded) -> Sent {
-        if self.phase.load(Ordering::Relaxed) != phase::OPEN {
+        if !self.is_accepting() {
             return Sent::Closed;
         }
         let corked = cork::is_active();

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::exchange;
 use super::listener::Listener;
 use super::{Shared, slots::Slot};
+use crate::conn;
 use crate::http::overloaded;
 use crate::log_limit::LogLimit;
 use crate::metrics::ErrorType;
@@ -137,8 +138,9 @@ fn start(shared: &Arc<Shared>, transport: Transport, slot: Slot) -> Result<(), (
     let live = shared.threads.take(0);
     let builder = thread::Builder::new().name("wshub-conn".into()).stack_size(shared.stack);
     let spawned = builder.spawn(move || {
-        if let Ok((transport, slot)) = take.recv() {
-            exchange::serve(&context, transport, slot);
+        let arrived = take.recv().ok();
+        if let Some(upgraded) = arrived.and_then(|(transport, slot)| exchange::serve(&context, transport, slot)) {
+            conn::run(upgraded, &[]);
         }
         drop(live);
     });

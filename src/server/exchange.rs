@@ -8,7 +8,7 @@ use super::Shared;
 use super::routes::{Door, Request, Route, probe};
 use super::slots::Slot;
 use crate::config::deadline_after;
-use crate::conn::{self, Opening};
+use crate::conn::{self, Opening, Upgraded};
 use crate::http::{HeadError, RequestHead, Response};
 use crate::log_limit::LogLimit;
 use crate::metrics::ErrorType;
@@ -41,36 +41,48 @@ impl Broken {
     }
 }
 
-/// Runs a connection from its first byte to its end. `slot` is its place among the handshakes.
-pub(super) fn serve(shared: &Arc<Shared>, transport: Transport, slot: Slot) {
+/// Sees to a connection's first request, whose route gives an answer or makes it a client. `slot` is its place among the
+/// handshakes.
+///
+/// Not inlined, and the client is run by the caller: what the handshake had on the stack is gone by then.
+#[inline(never)]
+pub(super) fn serve(shared: &Arc<Shared>, transport: Transport, slot: Slot) -> Option<Upgraded> {
+    let _slot = slot;
     log::debug!(target: "wshub::server", "{} accepted", Peer(transport.peer_addr()));
     let incoming = Incoming { shared, transport: &transport, deadline: deadline_after(shared.handshake_timeout) };
     match incoming.head() {
-        Ok((head, rest)) => respond(shared, transport, slot, head, rest),
-        Err(Broken::Gone) => {
-            log::debug!(target: "wshub::server", "{} gone without a request", Peer(transport.peer_addr()));
-        }
-        Err(Broken::Answer(response)) => {
-            shared.count_error(ErrorType::UpgradeFailed);
-            if let Some(suppressed) = FAILURES.pass() {
-                let (peer, status) = (Peer(transport.peer_addr()), response.status());
-                log::info!(target: "wshub::server", "bad request of {peer}: {status} ({suppressed} more not logged)");
-            }
-            transport.answer(&response.encode(true));
+        Ok((head, rest)) => respond(shared, transport, head, rest),
+        Err(broken) => {
+            give_up(shared, &transport, &broken);
+            None
         }
     }
 }
 
-fn respond(shared: &Arc<Shared>, transport: Transport, slot: Slot, mut head: RequestHead, rest: Vec<u8>) {
+/// Answers a request that has not come or is none.
+#[cold]
+#[inline(never)]
+fn give_up(shared: &Shared, transport: &Transport, broken: &Broken) {
+    let peer = Peer(transport.peer_addr());
+    let Broken::Answer(response) = broken else {
+        return log::debug!(target: "wshub::server", "{peer} gone without a request");
+    };
+    shared.count_error(ErrorType::UpgradeFailed);
+    if let Some(suppressed) = FAILURES.pass() {
+        let status = response.status();
+        log::info!(target: "wshub::server", "bad request of {peer}: {status} ({suppressed} more not logged)");
+    }
+    transport.answer(&response.encode(true));
+}
+
+fn respond(shared: &Shared, transport: Transport, mut head: RequestHead, rest: Vec<u8>) -> Option<Upgraded> {
     head.set_remote_addr(transport.peer_addr());
     match shared.routes.find(head.path()) {
-        Some(Route::Clients(door)) => upgrade(door, transport, slot, head, &rest),
-        Some(route) => {
-            let (with_body, what) = (head.method() != "HEAD", told(&head));
-            let response = plain(shared, &transport, route, head, rest);
-            answer(&transport, &response, &what, with_body);
+        Some(Route::Clients(door)) => upgrade(door, transport, head, &rest),
+        route => {
+            answer(shared, &transport, route, head, rest);
+            None
         }
-        None => answer(&transport, &Response::text(404, "not found\n"), &told(&head), head.method() != "HEAD"),
     }
 }
 
@@ -79,21 +91,24 @@ fn told(head: &RequestHead) -> String {
     if log::log_enabled!(target: "wshub::server", log::Level::Debug) { format!("{head:?}") } else { String::new() }
 }
 
-fn answer(transport: &Transport, response: &Response, what: &str, with_body: bool) {
+#[inline(never)]
+fn answer(shared: &Shared, transport: &Transport, route: Option<&Route>, head: RequestHead, rest: Vec<u8>) {
+    let (with_body, what) = (head.method() != "HEAD", told(&head));
+    let response = match route {
+        Some(route) => plain(shared, transport, route, head, rest),
+        None => Response::text(404, "not found\n"),
+    };
     log::debug!(target: "wshub::server", "{what} of {} answered with {}", Peer(transport.peer_addr()), response.status());
     transport.answer(&response.encode(with_body));
 }
 
-fn upgrade(door: &Door, transport: Transport, slot: Slot, head: RequestHead, rest: &[u8]) {
+fn upgrade(door: &Door, transport: Transport, head: RequestHead, rest: &[u8]) -> Option<Upgraded> {
     let (format, checks) = (door.format, &door.checks[..]);
     let opening = Opening { head, format, is_early: !rest.is_empty(), checks, admission: None };
-    if let Ok(upgraded) = conn::upgrade(&door.hub, transport, opening) {
-        drop(slot);
-        conn::run(upgraded, &[]);
-    }
+    conn::upgrade(&door.hub, transport, opening).ok()
 }
 
-fn plain(shared: &Arc<Shared>, transport: &Transport, route: &Route, head: RequestHead, rest: Vec<u8>) -> Response {
+fn plain(shared: &Shared, transport: &Transport, route: &Route, head: RequestHead, rest: Vec<u8>) -> Response {
     let handler = match route {
         Route::Health(hub) => return probe(hub, hub.alive(), &head),
         Route::Ready(hub) => return probe(hub, hub.ready(), &head),

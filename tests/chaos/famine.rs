@@ -1,55 +1,32 @@
 //! Now and then descriptors or threads run out, on purpose, for a moment.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rlimit::Resource;
-use socket2::{Domain, Socket, Type};
+use socket2::Socket;
 
-use crate::common::{PATIENCE, upgrade_request};
+use crate::common::PATIENCE;
+use crate::common::limits::{self, Lowered, status, unconnected};
 
 /// The stack of each connection of the roomy listener: more than [`SLACK`] by what may become free meanwhile.
 pub(crate) const STACK: usize = 2 << 30;
 /// Address space for everybody else.
 const SLACK: u64 = 512 << 20;
 
-/// A lowered soft limit, raised again when dropped.
-struct Lowered(Resource, u64, u64);
-
-impl Lowered {
-    fn new(resource: Resource, limit: u64) -> Self {
-        let (soft, hard) = resource.get().unwrap();
-        resource.set(limit, hard).unwrap();
-        Self(resource, soft, hard)
-    }
-}
-
-impl Drop for Lowered {
-    fn drop(&mut self) {
-        self.0.set(self.1, self.2).unwrap();
-    }
-}
-
-fn unconnected() -> Socket {
-    Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()
-}
-
 /// The status that this connection gets; 0 if it is closed without one, or nothing comes in that time.
 fn ask(socket: Socket, addr: SocketAddr, patience: Duration) -> u16 {
-    let mut line = [0; 12];
     let asked = socket.connect_timeout(&addr.into(), patience).and_then(|()| {
         let mut stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(patience))?;
-        // A refusal may come and close before it is asked for.
-        let _ = stream.write_all(upgrade_request("GET /ws HTTP/1.1", &[]).as_bytes());
-        stream.read_exact(&mut line)
+        limits::ask(&mut stream);
+        status(&mut stream, patience)
     });
     match asked {
-        Ok(()) => std::str::from_utf8(&line[9..]).unwrap().parse().unwrap(),
+        Ok(status) => status,
         Err(e) if e.kind() == ErrorKind::Other => panic!("{e}"),
         Err(_) => 0,
     }
@@ -93,10 +70,8 @@ fn hoard(is_over: &AtomicBool) {
 
 /// No room for the stacks of one listener, whose connections are refused.
 pub(crate) fn no_threads(roomy: SocketAddr) {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
     let socket = unconnected();
-    let limit = Lowered::new(Resource::AS, pages * 4096 + SLACK);
+    let limit = Lowered::space(SLACK);
     let status = ask(socket, roomy, PATIENCE);
     drop(limit);
     assert_eq!(status, 503, "without room for its thread");

@@ -127,6 +127,12 @@ impl Wire {
         inbox.unwrap().receive_all(texts.iter().map(String::as_bytes));
     }
 
+    /// So many have come and are lost before the hub has them.
+    pub(crate) fn lose(&self, count: usize) {
+        let inbox = self.0.state.lock().unwrap().inbox.clone();
+        inbox.unwrap().lost(count);
+    }
+
     fn act(&self, pick: fn(&State) -> Mood) -> Result<(), AdapterError> {
         let mut state = self.0.state.lock().unwrap();
         loop {

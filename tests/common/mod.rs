@@ -4,6 +4,7 @@
 
 pub(crate) mod broker;
 pub(crate) mod bus;
+pub(crate) mod limits;
 pub(crate) mod operator;
 pub(crate) mod stream;
 pub(crate) mod tls;
@@ -67,6 +68,11 @@ impl TestServer {
     /// Connects to a path with a query, such as `/ws?user=ann`.
     pub(crate) fn connect_to(&self, target: &str) -> WsClient {
         WsClient::connect(self.addr, target, "")
+    }
+
+    /// Whether it still accepts connections: the server, not the bridge.
+    pub(crate) fn listens(&self) -> bool {
+        TcpStream::connect(self.handle.local_addr().unwrap()).is_ok()
     }
 
     /// Connects, and finds the hub's handle of this connection.

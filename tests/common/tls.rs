@@ -63,11 +63,24 @@ pub(crate) fn bridge(server: SocketAddr) -> SocketAddr {
 fn encrypt(mut plain: TcpStream, secure: &TcpStream, tls: &Mutex<ClientConnection>) {
     let mut chunk = [0; 8192];
     while let Ok(n @ 1..) = plain.read(&mut chunk) {
-        tls.lock().unwrap().writer().write_all(&chunk[..n]).unwrap();
-        flush(tls, secure);
+        let records = {
+            let mut tls = tls.lock().unwrap();
+            tls.writer().write_all(&chunk[..n]).unwrap();
+            records(&mut tls)
+        };
+        // Not under the lock: a server that does not read may still be heard.
+        if (&*secure).write_all(&records).is_err() {
+            // Or a client that goes on would never learn that nobody is there.
+            let _ = plain.shutdown(Shutdown::Both);
+            return;
+        }
     }
-    tls.lock().unwrap().send_close_notify();
-    flush(tls, secure);
+    let end = {
+        let mut tls = tls.lock().unwrap();
+        tls.send_close_notify();
+        records(&mut tls)
+    };
+    let _ = (&*secure).write_all(&end);
     let _ = secure.shutdown(Shutdown::Write);
 }
 
@@ -84,10 +97,9 @@ fn decrypt(mut secure: TcpStream, mut plain: &TcpStream, tls: &Mutex<ClientConne
                 if tls.process_new_packets().is_err() {
                     rest = &[];
                 }
-                // What there is; then it would block.
+                // What there is; then it would block. What TLS itself has to say goes with what the client sends next.
                 let _ = tls.reader().read_to_end(&mut text);
             }
-            flush(tls, &secure);
             if plain.write_all(&text).is_err() {
                 let _ = secure.shutdown(Shutdown::Both);
                 return;
@@ -97,13 +109,11 @@ fn decrypt(mut secure: TcpStream, mut plain: &TcpStream, tls: &Mutex<ClientConne
     let _ = plain.shutdown(Shutdown::Write);
 }
 
-fn flush(tls: &Mutex<ClientConnection>, mut secure: &TcpStream) {
-    // Under the lock, so that records keep their order.
-    let mut tls = tls.lock().unwrap();
+/// What TLS wants to be sent. Only one thread takes it after the handshake, so that records keep their order.
+fn records(tls: &mut ClientConnection) -> Vec<u8> {
     let mut records = Vec::new();
     while tls.wants_write() {
         tls.write_tls(&mut records).unwrap();
     }
-    // A server that has closed needs nothing more.
-    let _ = secure.write_all(&records);
+    records
 }

@@ -19,6 +19,7 @@ KINDS = {
     "wshub_handshakes_active": "gauge",
     "wshub_message_latency_seconds": "histogram",
     "wshub_message_received_bytes": "counter",
+    "wshub_message_sent_bytes": "counter",
     "wshub_messages_dropped": "counter",
     "wshub_messages_received": "counter",
     "wshub_messages_sent": "counter",

@@ -17,6 +17,8 @@ const MAX_BYTES: usize = 32 * 1024 * 1024;
 pub(super) enum Post {
     Subscribed,
     Envelopes(Vec<Bytes>),
+    /// So many have come and did not fit.
+    Lost(usize),
     End(AdapterError),
 }
 
@@ -37,6 +39,8 @@ struct State {
     is_subscribed: bool,
     waiting: Vec<Bytes>,
     bytes: usize,
+    /// Envelopes that are lost and not yet told of.
+    lost: usize,
     end: Option<AdapterError>,
 }
 
@@ -55,13 +59,23 @@ impl Sender {
         static LOST: LogLimit = LogLimit::seldom();
         let lost = {
             let mut state = self.0.state.lock();
-            envelopes.filter(|envelope| !state.put(envelope)).count()
+            let lost = envelopes.filter(|envelope| !state.put(envelope)).count();
+            state.lost += lost;
+            lost
         };
         self.0.changed.notify_one();
         if lost > 0
             && let Some(suppressed) = LOST.pass()
         {
             log::warn!(target: "wshub::cluster", "{lost} envelopes came too fast and are lost ({suppressed} more not logged)");
+        }
+    }
+
+    /// So many were lost on their way here.
+    pub(super) fn lost(&self, count: usize) {
+        if count > 0 {
+            self.0.state.lock().lost += count;
+            self.0.changed.notify_one();
         }
     }
 
@@ -88,6 +102,9 @@ impl Receiver {
             if !state.waiting.is_empty() {
                 state.bytes = 0;
                 return Post::Envelopes(std::mem::take(&mut state.waiting));
+            }
+            if state.lost > 0 {
+                return Post::Lost(std::mem::take(&mut state.lost));
             }
             if let Some(why) = state.end.take() {
                 return Post::End(why);
@@ -139,14 +156,24 @@ mod tests {
         assert!(matches!(receiver.take(), Post::End(AdapterError::Rejected(why)) if why.to_string() == "why"));
     }
 
+    fn lost(receiver: &Receiver) -> usize {
+        match receiver.take() {
+            Post::Lost(count) => count,
+            _ => panic!("nothing is lost"),
+        }
+    }
+
     #[test]
     fn bounded_in_envelopes_and_bytes() {
         let (sender, receiver) = mailbox();
         sender.put((0..MAX_WAITING + 5).map(|_| Bytes::from_static(b"x")));
         assert_eq!(envelopes(&receiver).len(), MAX_WAITING);
+        assert_eq!(lost(&receiver), 5);
         let large = Bytes::from(vec![0; MAX_BYTES + 1]);
         sender.put([large, Bytes::from_static(b"x")].into_iter());
         assert_eq!(envelopes(&receiver).len(), 1, "a large one fits alone");
+        sender.lost(2);
+        assert_eq!(lost(&receiver), 1 + 2, "here and on the way");
         sender.put(std::iter::once(Bytes::from_static(b"x")));
         assert_eq!(envelopes(&receiver).len(), 1, "taking makes room");
     }

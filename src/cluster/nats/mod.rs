@@ -56,8 +56,10 @@ use settings::{IDLE, Settings, TIMEOUT, check_subject};
 /// A publisher's messages arrive in order, each at most once. A message is lost when it cannot be published (it is counted
 /// then: up to 16 KiB of messages that were not yet confirmed when the connection broke or the server fell silent, because
 /// nobody knows which of them went out; when a silent server wakes up, it may still deliver them), and without a count for a
-/// node that is not subscribed at that moment. So it is, with a warning, when more than 65,536 messages or 32 MiB have come
-/// and the hub has not yet taken them, and when the server cuts a slow node off. Nothing is kept for a later connection.
+/// node that is not subscribed at that moment. When more than 65,536 messages or 32 MiB have come and the hub has not yet
+/// taken them, what comes then is lost with a warning, and counted by the node that lost it, as
+/// [`AdapterSubscribe`](crate::ErrorType::AdapterSubscribe). A slow node that the server cuts off has lost its subscription
+/// for a while. Nothing is kept for a later connection.
 ///
 /// A message over the server's `max_payload`, 1 MiB unless set otherwise, is lost alone and counted as
 /// [`AdapterPublish`](crate::ErrorType::AdapterPublish); the connection stands. So it is with a missing permission to
@@ -272,6 +274,7 @@ impl Adapter for NatsAdapter {
             match posts.take() {
                 Post::Subscribed => inbox.subscribed(),
                 Post::Envelopes(envelopes) => inbox.receive_all(envelopes.iter().map(|envelope| &envelope[..])),
+                Post::Lost(count) => inbox.lost(count),
                 Post::End(why) => return Err(why),
             }
         }

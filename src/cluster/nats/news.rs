@@ -21,6 +21,8 @@ struct State {
     is_lost: bool,
     /// What the server refused since that was last asked.
     refused: Option<String>,
+    /// Messages that the client dropped since that was last asked, because nobody took them.
+    dropped: usize,
     /// Why the session's messages to itself do not come back.
     no_echo: Option<String>,
 }
@@ -49,6 +51,11 @@ impl News {
             Event::Disconnected | Event::Closed => self.state.send_modify(|state| state.is_lost = true),
             Event::ServerError(error) => self.refuse(error),
             Event::SlowConsumer(_) => {
+                // Nobody waits for that: it is asked for.
+                self.state.send_if_modified(|state| {
+                    state.dropped += 1;
+                    false
+                });
                 if let Some(suppressed) = SLOW.pass() {
                     log::warn!(target: "wshub::cluster", "an envelope came too fast and is lost ({suppressed} more not logged)");
                 }
@@ -70,6 +77,15 @@ impl News {
         let mut refused = None;
         self.state.send_modify(|state| refused = state.refused.take());
         refused
+    }
+
+    pub(super) fn take_dropped(&self) -> usize {
+        let mut dropped = 0;
+        self.state.send_if_modified(|state| {
+            dropped = std::mem::take(&mut state.dropped);
+            false
+        });
+        dropped
     }
 
     /// Waits until the session is of no use any more.
@@ -112,6 +128,14 @@ mod tests {
         assert!(news.trouble().now_or_never().is_none());
         assert_eq!(news.take_refused().as_deref(), Some("nats: no to wshub.messages"));
         assert_eq!(news.take_refused(), None);
+    }
+
+    #[test]
+    fn what_the_client_drops_is_told_once() {
+        let news = News::new("own.1");
+        (0..3).for_each(|_| news.note(&Event::SlowConsumer(1)));
+        assert_eq!((news.take_dropped(), news.take_dropped()), (3, 0));
+        assert!(news.trouble().now_or_never().is_none());
     }
 
     #[test]

@@ -176,11 +176,18 @@ impl Session {
                     let first = message.ok_or_else(|| self.news.lost())?;
                     let rest = std::iter::from_fn(|| messages.next().now_or_never().flatten());
                     mailbox.put(std::iter::once(first).chain(rest).map(|message| message.payload));
+                    mailbox.lost(self.news.take_dropped());
                     is_quiet = false;
                 }
                 trouble = self.news.trouble() => return Err(trouble),
                 // Nothing for a while: is it still there?
-                _ = pulse.tick() => if std::mem::replace(&mut is_quiet, true) { self.confirm().await? },
+                _ = pulse.tick() => {
+                    // The client tells of what it drops by another task, perhaps only now.
+                    mailbox.lost(self.news.take_dropped());
+                    if std::mem::replace(&mut is_quiet, true) {
+                        self.confirm().await?;
+                    }
+                }
             }
         }
     }
