@@ -82,7 +82,9 @@ pub(crate) fn gather(
         turn(ground, &mut pool, &mut door)?;
     }
     let grown = ground.pid().and_then(process::resident_kib).zip(rss);
-    outcome.kib_per_connection = grown.map(|(after, before)| (after as f64 - before as f64) / count as f64);
+    // A server that had more clients before needs no new memory for these; then nothing is known.
+    let grown = grown.and_then(|(after, before)| after.checked_sub(before)).filter(|kib| *kib > 0);
+    outcome.kib_per_connection = grown.map(|kib| kib as f64 / count as f64);
     outcome.threads = ground.pid().and_then(process::threads);
     Ok(pool)
 }

@@ -30,7 +30,7 @@
 //!   connections_per_second
 //!   server_cpu_seconds
 //!   server_cpu_us                  for each delivery; in connect, for each connection
-//!   server_rss_kib_per_connection  of idle connections
+//!   server_rss_kib_per_connection  of idle connections; null when it had the memory already
 //!   server_threads                 with all clients connected
 //!   generator_busy                 the part of the time that the generator's thread was on a CPU, 0 to 1
 //!   generator_late_share           of the messages, 0 to 1: sent more than 10 ms and one message behind their schedule

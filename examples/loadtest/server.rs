@@ -4,7 +4,7 @@
 //! every client of the sender's room. `GET /dropped` says how many messages were dropped because queues were full.
 
 use std::error::Error;
-use std::io::{self, Read as _};
+use std::io;
 use std::time::Duration;
 
 use wshub::{Admission, Config, Hub, Response, Server, Target};
@@ -51,7 +51,7 @@ pub(crate) fn serve(size: usize) -> Result<(), Box<dyn Error>> {
         .handle("/dropped", move |_| Response::text(200, dropped().to_string()))
         .spawn()?;
     common::announce(&handle.local_addr().map(|addr| addr.to_string()).unwrap_or_default());
-    io::copy(&mut io::stdin().lock().take(u64::MAX), &mut io::sink())?;
+    io::copy(&mut io::stdin().lock(), &mut io::sink())?;
     // The clients have gone; whoever has not is not waited for.
     let _ = handle.shutdown(Duration::from_secs(1));
     Ok(())
