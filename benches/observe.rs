@@ -3,8 +3,11 @@
 //!
 //! Instructions are counted by valgrind (`callgrind`), which must be installed, as the difference between a run and one of
 //! twice the length: user space only, and without the clock, which valgrind replaces. Times are medians of rounds in which
-//! the ways take turns, and contain the kernel's share.
+//! the ways take turns, and contain the kernel's share. With `--test`, and in `cargo test`, every way runs once and nothing
+//! is measured.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints, and may fail by a panic")]
+
+mod common;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -12,14 +15,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::{connect, is_smoke, masked_text};
 use wshub::trace::{Sampling, Tracer};
-use wshub::{DebugMetrics, Hub, HubBuilder, PrometheusMetrics, RequestHead, Target};
+use wshub::{DebugMetrics, Hub, HubBuilder, PrometheusMetrics, Target};
 
 const CLIENTS: u32 = 100;
 const MESSAGE: &str = "a reading of 21.5 degrees, made at noon by the sensor in the cellar";
 const WAYS: [&str; 6] = ["off", "debug", "prometheus", "tracer off", "tracer 1 in 100", "tracer all"];
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
 fn builder(way: &str) -> HubBuilder {
     let builder = Hub::builder().on_message(|client, message| Ok(client.send(message)?));
@@ -42,11 +44,8 @@ struct Bench {
 impl Bench {
     fn new(way: &str, clients: u32) -> Self {
         let hub = builder(way).build().unwrap();
-        let sockets = (0..clients).map(|_| connect(&hub)).collect();
-        // Masked with zeros.
-        let mut frame = vec![0x81, 0x80 | u8::try_from(MESSAGE.len()).unwrap(), 0, 0, 0, 0];
-        frame.extend_from_slice(MESSAGE.as_bytes());
-        Self { hub, sockets, frame }
+        let sockets = (0..clients).map(|_| connect(&hub, UnixStream::pair().unwrap())).collect();
+        Self { hub, sockets, frame: masked_text(MESSAGE) }
     }
 
     /// Reads one message from every client.
@@ -77,19 +76,6 @@ impl Bench {
         }
         started.elapsed()
     }
-}
-
-fn connect(hub: &Hub) -> UnixStream {
-    let (near, mut far) = UnixStream::pair().unwrap();
-    let (head, _) = RequestHead::parse(REQUEST).unwrap().unwrap();
-    hub.accept(near, head, &[]).detach().unwrap();
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        far.read_exact(&mut byte).unwrap();
-        answer.push(byte[0]);
-    }
-    far
 }
 
 /// Under valgrind.
@@ -143,6 +129,13 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     if let [way, what, count] = &arguments[..] {
         work(way, what, count.parse().unwrap());
+    }
+    if is_smoke() {
+        for way in WAYS {
+            Bench::new(way, 10).broadcast(1);
+            Bench::new(way, 1).echo(1);
+        }
+        return;
     }
     for what in ["broadcast", "echo"] {
         let times = times(what);

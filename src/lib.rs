@@ -177,10 +177,10 @@ mod client_id;
 // Keeps peers from flooding the log.
 mod log_limit;
 
-// The way in for the fuzz targets.
-#[cfg(fuzzing)]
+// The way in for this project's own benches and fuzz targets.
+#[cfg(feature = "_internals")]
 #[doc(hidden)]
-pub mod fuzzing;
+pub mod internals;
 
 pub use client_id::ClientId;
 #[cfg(feature = "nats")]

@@ -3,61 +3,26 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 mod common;
+#[path = "common/counting.rs"]
+mod counting;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{Link, PATIENCE, WsClient, accept, eventually};
+use counting::{live_bytes, own_allocations};
 use parking_lot::Mutex;
 use wshub::middleware::Chain;
 use wshub::trace::{Sampling, Tracer};
 use wshub::{Client, Config, DropPolicy, Hub, Message, Target};
 
-/// The system's allocator, which counts.
-struct Counting;
-
-thread_local! {
-    /// Allocations of this thread.
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Bytes that are allocated now, by all threads.
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
-/// Held by each test: [`LIVE`] is everybody's.
+/// Held by each test: [`live_bytes`] are everybody's.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-// SAFETY: everything is passed on to the system's allocator as it came. The counters do not allocate.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        LIVE.fetch_add(size, Ordering::Relaxed);
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 fn allocations(work: impl FnOnce()) -> usize {
-    let before = ALLOCATIONS.get();
+    let before = own_allocations();
     work();
-    ALLOCATIONS.get() - before
+    own_allocations() - before
 }
 
 /// Two descriptors for each connection: a thousand of them are over the usual soft limit.
@@ -134,12 +99,12 @@ fn a_client_that_does_not_read_costs_no_more_than_its_queue() {
         let config = Config::default().queue_bytes(CAP).queue_messages(10_000).drop_policy(policy);
         let hub = Hub::builder().config(config.write_timeout(PATIENCE)).build().unwrap();
         let (_socket, client) = accept(&hub, Link::TinyUnix, "/");
-        let before = LIVE.load(Ordering::Relaxed);
+        let before = live_bytes();
         let mut highest = 0;
         // Sixty times what may wait.
         for _ in 0..60 * CAP / MESSAGE {
             let _ = client.send(vec![0; MESSAGE]);
-            highest = highest.max(LIVE.load(Ordering::Relaxed).saturating_sub(before));
+            highest = highest.max(live_bytes().saturating_sub(before));
         }
         assert!(client.queue_depth().0 > 0);
         // The queue, a batch of 64 KiB, and what surrounds each message and the places in the queue.
@@ -154,7 +119,7 @@ fn allocations_of_a_message(tracer: Option<Tracer>) -> usize {
     let noted = Arc::clone(&counts);
     let chain = Chain::new(move |client: &Client, message: &Message| {
         client.send(message)?;
-        noted.lock().push(ALLOCATIONS.get());
+        noted.lock().push(own_allocations());
         Ok(())
     });
     let chain = chain.wrap_fn(|client, message, next| next.run(client, message));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A module may use only those before it. (`guide` is documentation.)
-const LAYERS: &str = "log_limit client_id metrics error config transport http ws trace message outbox cluster hub conn middleware router protocol server observe fuzzing guide";
+const LAYERS: &str = "log_limit client_id metrics error config transport http ws trace message outbox cluster hub conn middleware router protocol server observe internals guide";
 /// Uses the crate as programs do: what the root of the crate offers, and nothing else.
 const CLIENT: &str = "protocol";
 /// Modules that are public by their own names.

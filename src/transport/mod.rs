@@ -3,6 +3,8 @@
 //! A blocking socket is written to without blocking by `MSG_DONTWAIT`, so that one descriptor serves the reader
 //! thread, every sender and the writer thread. Only the outbox writes after the upgrade; only `conn` reads.
 
+#[cfg(feature = "_internals")]
+mod sink;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -14,8 +16,15 @@ use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
+#[cfg(feature = "_internals")]
+use sink::Line;
 #[cfg(feature = "tls")]
 pub use tls::Tls;
+
+/// What the bytes go through. A type and no trait, so that the sink of the benches, which takes the place of the system
+/// calls, costs programs nothing: without its feature this is the socket itself.
+#[cfg(not(feature = "_internals"))]
+type Line = Socket;
 
 /// No `SIGPIPE` when the peer is gone: the error is enough.
 const SEND: i32 = libc::MSG_NOSIGNAL;
@@ -41,7 +50,7 @@ impl fmt::Display for Peer {
 /// A connected stream: made from a [`TcpStream`] or a [`UnixStream`].
 #[derive(Debug)]
 pub struct Transport {
-    socket: Socket,
+    socket: Line,
     #[cfg(feature = "tls")]
     tls: Option<Box<tls::Session>>,
 }
@@ -65,7 +74,7 @@ impl From<TcpStream> for Transport {
 
 impl From<UnixStream> for Transport {
     fn from(stream: UnixStream) -> Self {
-        Self::unix(stream.into())
+        Self::unix(Socket::from(stream))
     }
 }
 
@@ -77,9 +86,9 @@ impl Transport {
         Self::unix(socket)
     }
 
-    pub(crate) fn unix(socket: Socket) -> Self {
+    pub(crate) fn unix(socket: impl Into<Line>) -> Self {
         Self {
-            socket,
+            socket: socket.into(),
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -212,12 +221,12 @@ impl Transport {
 }
 
 /// Writes what the socket takes now.
-fn send_now(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
+fn send_now(socket: &Line, bytes: &[u8]) -> io::Result<usize> {
     retry(|| socket.send_with_flags(bytes, SEND | libc::MSG_DONTWAIT))
 }
 
 /// Blocks until the socket takes something.
-fn send_blocking(socket: &Socket, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+fn send_blocking(socket: &Line, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
     retry(|| socket.send_vectored_with_flags(buffers, SEND))
 }
 

@@ -20,9 +20,8 @@ use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection};
-use socket2::Socket;
 
-use super::{is_timeout, send_blocking, send_now};
+use super::{Line, is_timeout, send_blocking, send_now};
 
 /// Ciphertext of one read: a record is at most a little longer.
 const READ: usize = 8 * 1024;
@@ -124,7 +123,7 @@ impl Session {
     ///
     /// The socket's read timeout counts for plaintext: a peer that sends its records in drips is as silent as one that sends
     /// nothing, so that every deadline above holds.
-    pub(super) fn read(&self, socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn read(&self, socket: &Line, buffer: &mut [u8]) -> io::Result<usize> {
         let mut inbound = self.inbound.lock();
         let mut begun: Option<Instant> = None;
         loop {
@@ -147,7 +146,7 @@ impl Session {
     }
 
     /// Plaintext from what has come; `None` when more must come.
-    fn decrypt(&self, socket: &Socket, inbound: &mut Inbound, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    fn decrypt(&self, socket: &Line, inbound: &mut Inbound, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
             let mut state = self.state.lock();
             match state.tls.reader().read(buffer) {
@@ -176,7 +175,7 @@ impl Session {
     }
 
     /// Writes what the socket takes now, of as many buffers as it takes; `WouldBlock` when that is nothing.
-    pub(super) fn try_send(&self, socket: &Socket, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(super) fn try_send(&self, socket: &Line, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut state = self.state.lock();
         let mut written = 0;
         for chunk in buffers.iter().flat_map(|buffer| buffer.chunks(STEP)).filter(|chunk| !chunk.is_empty()) {
@@ -191,7 +190,7 @@ impl Session {
     }
 
     /// Blocks until the socket has taken something; `WouldBlock` when the write timeout passes first.
-    pub(super) fn send(&self, socket: &Socket, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(super) fn send(&self, socket: &Line, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
             match self.try_send(socket, buffers) {
                 Err(e) if is_timeout(&e) => self.settle(socket)?,
@@ -201,7 +200,7 @@ impl Session {
     }
 
     /// Blocks until nothing waits any more; `WouldBlock` when the write timeout passes without progress.
-    fn settle(&self, socket: &Socket) -> io::Result<()> {
+    fn settle(&self, socket: &Line) -> io::Result<()> {
         loop {
             // What waits is taken out, so that reading goes on while this thread blocks; nobody else writes meanwhile.
             let (pending, sent) = {
@@ -220,7 +219,7 @@ impl Session {
     }
 
     /// Says that nothing more comes, as far as that is possible without blocking.
-    pub(super) fn finish(&self, socket: &Socket) {
+    pub(super) fn finish(&self, socket: &Line) {
         let mut state = self.state.lock();
         state.tls.send_close_notify();
         let _ = state.collect().and_then(|()| state.flush(socket));
@@ -229,7 +228,7 @@ impl Session {
 
 impl State {
     /// Encrypts a chunk and sends what the socket takes. Gives what may be reported as written.
-    fn push(&mut self, socket: &Socket, chunk: &[u8]) -> io::Result<usize> {
+    fn push(&mut self, socket: &Line, chunk: &[u8]) -> io::Result<usize> {
         self.collect()?;
         self.flush(socket)?;
         let done = usize::from(std::mem::take(&mut self.owes));
@@ -254,7 +253,7 @@ impl State {
     }
 
     /// Sends what waits; `WouldBlock` when something is left.
-    fn flush(&mut self, socket: &Socket) -> io::Result<()> {
+    fn flush(&mut self, socket: &Line) -> io::Result<()> {
         while self.sent < self.pending.len() {
             self.sent += send_now(socket, &self.pending[self.sent..])?;
         }

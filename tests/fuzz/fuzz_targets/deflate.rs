@@ -4,7 +4,7 @@
 use arbitrary::{Arbitrary, Unstructured};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use libfuzzer_sys::fuzz_target;
-use wshub::fuzzing::{Decoder, Event, encode_compressed, negotiate};
+use wshub::internals::{Decoder, Event, encode_compressed, negotiate};
 
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 

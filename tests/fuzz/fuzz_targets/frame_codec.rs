@@ -16,7 +16,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use tungstenite::protocol::{CloseFrame, Role, WebSocket, WebSocketConfig};
 use tungstenite::{Error, Message};
-use wshub::fuzzing::{Decoder, Event};
+use wshub::internals::{Decoder, Event};
 
 const VIOLATION: &str = "Protocol violation";
 

@@ -1,5 +1,4 @@
-//! What the fuzz targets in `tests/fuzz` need of the private modules. Here only with `--cfg fuzzing`, which cargo-fuzz
-//! sets: no feature, no part of the interface.
+//! Frames to messages and back, without I/O.
 
 use crate::ws;
 
@@ -64,6 +63,11 @@ impl Decoder {
     pub fn is_mid_message(&self) -> bool {
         self.0.is_mid_message()
     }
+}
+
+/// An unfragmented text or binary frame, as it goes to a client.
+pub fn encode(kind: ws::MessageKind, payload: &[u8]) -> Vec<u8> {
+    ws::encode_message(kind, payload)
 }
 
 /// The answer to an upgrade's offers of extensions, and the window to keep to.
