@@ -45,7 +45,7 @@
 //! Beside them stand [`middleware`] and a [`router`] for message handlers, and ready-made wire protocols in [`protocol`].
 //!
 //! The examples are the other way in: `chat`, `auth`, `gateway`, `events`, `feed`, `binary_rooms`, `relay`, `cluster`,
-//! `echo`, `broadcast`; the first line of each is the command that runs it.
+//! `echo`, `broadcast`, and the load test `loadtest`; the first line of each is the command that runs it.
 //!
 //! # The path of a byte
 //!
