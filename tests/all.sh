@@ -78,8 +78,8 @@ need nats-server nats-server || true
 # The certificate of one of them.
 need openssl openssl || true
 
-# The tests start its processes, and with --all-targets it is built as a test only.
-run "the example of clusters" timeout 1200 cargo build --locked --all-features --example cluster
+# The tests start their processes, and with --all-targets they are built as tests only.
+run "the examples that tests start" timeout 1200 cargo build --locked --all-features --example cluster --example loadtest
 run "unit and integration tests, examples" \
     timeout 1500 cargo test --locked --all-features --all-targets --no-fail-fast
 # What the clients' own addresses are, and the answer in plain HTTP to one connection too many, do not come through TLS.
