@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Measures what a delivery and a connection cost as connections become more, wshub and the floor in turn.
 
-usage: benches/scale.py [--rounds N] [--seconds N] [--svg FILE] [CLIENTS ...]     (default: 3 rounds, 4 seconds, 100 to 16,000)
+usage: benches/scale.py [--rounds N] [--seconds N] [--svg NAME] [CLIENTS ...]     (default: 3 rounds, 4 seconds, 100 to 16,000)
 
 Every step delivers 60,000 messages of 128 bytes a second in all: the more clients, the fewer broadcasts. CPU is user plus
 system time of the server for each delivery; memory is of the server's process, and of the kernel with both ends of each
-connection in it. A descriptor limit of 20,000 allows 9,500 clients in one load generator: more are spread over two.
+connection in it. --svg draws NAME-cpu.svg and NAME-memory.svg. A descriptor limit of 20,000 allows 9,500 clients in one load
+generator: more are spread over two.
 """
 import argparse
 import os
@@ -87,7 +88,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--svg", metavar="FILE")
+    parser.add_argument("--svg", metavar="NAME")
     parser.add_argument("clients", nargs="*", type=int, default=STEPS)
     args = parser.parse_args()
     raise_limit()
@@ -98,7 +99,7 @@ def main():
                 results[server, clients].append(measure(server, clients, args.seconds))
     print("| clients | CPU us/delivery | floor | ratio | resident KB/connection | kernel KB/connection |")
     print("| --- | --- | --- | --- | --- | --- |")
-    cpu, floor = [], []
+    cpu, floor, process, system = [], [], [], []
     for clients in args.clients:
         ours, theirs = results["broadcast", clients], results["floor", clients]
         ratio = statistics.median(a[0] / b[0] for a, b in zip(ours, theirs))
@@ -107,9 +108,16 @@ def main():
         print(f"| {clients:,} | {us:.2f} | {base:.2f} | {ratio:.2f} | {resident:.1f} | {kernel:.1f} |", flush=True)
         cpu.append((clients, us))
         floor.append((clients, base))
+        process.append((clients, resident))
+        system.append((clients, kernel))
     if args.svg:
-        with open(args.svg, "w", encoding="ascii") as file:
-            file.write(svg("CPU for each delivery, &#181;s", {"wshub": cpu, "floor": floor}))
+        draw(f"{args.svg}-cpu.svg", "CPU for each delivery, &#181;s", {"wshub": cpu, "floor": floor})
+        draw(f"{args.svg}-memory.svg", "Memory for each connection, KB", {"process": process, "kernel": system})
+
+
+def draw(path, title, lines):
+    with open(path, "w", encoding="ascii") as file:
+        file.write(svg(title, lines))
 
 
 if __name__ == "__main__":

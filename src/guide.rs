@@ -21,6 +21,18 @@ pub mod embedding {}
 #[doc = include_str!("guide/security.md")]
 pub mod security {}
 
+#[doc = include_str!("guide/performance.md")]
+///
+/// # Plots
+///
+/// The table by number of clients, drawn: the cost of a delivery, for this crate and for the floor, and the memory of a
+/// connection, of this process and of the kernel.
+///
+#[doc = include_str!("guide/scale-cpu.svg")]
+///
+#[doc = include_str!("guide/scale-memory.svg")]
+pub mod performance {}
+
 #[doc = include_str!("guide/cluster.md")]
 pub mod cluster {}
 

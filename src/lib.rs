@@ -38,6 +38,7 @@
 //! | [compression](guide::compression) | permessage-deflate: when it pays, what it costs (feature `deflate`) |
 //! | [observability](guide::observability) | counts, scrapes, traces, logs: what an operator sees |
 //! | [embedding](guide::embedding) | the hub inside a program that has other work: listeners, threads, stacks, memory |
+//! | [performance](guide::performance) | what messages and connections cost, where the time goes, how far a process goes |
 //! | [security](guide::security) | attackers, what is done about them by default, and what is left to the application |
 //! | dashboard | what an operator sees and can do; with the feature `dashboard` |
 //! | [seeds](guide::seeds) | for users of five Go packages: every public name there, and what stands for it here |
