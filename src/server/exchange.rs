@@ -75,8 +75,7 @@ fn give_up(shared: &Shared, transport: &Transport, broken: &Broken) {
     transport.answer(&response.encode(true));
 }
 
-fn respond(shared: &Shared, transport: Transport, mut head: RequestHead, rest: Vec<u8>) -> Option<Upgraded> {
-    head.set_remote_addr(transport.peer_addr());
+fn respond(shared: &Shared, transport: Transport, head: RequestHead, rest: Vec<u8>) -> Option<Upgraded> {
     match shared.routes.find(head.path()) {
         Some(Route::Clients(door)) => upgrade(door, transport, head, &rest),
         route => {
@@ -92,7 +91,8 @@ fn told(head: &RequestHead) -> String {
 }
 
 #[inline(never)]
-fn answer(shared: &Shared, transport: &Transport, route: Option<&Route>, head: RequestHead, rest: Vec<u8>) {
+fn answer(shared: &Shared, transport: &Transport, route: Option<&Route>, mut head: RequestHead, rest: Vec<u8>) {
+    head.set_remote_addr(transport.peer_addr());
     let (with_body, what) = (head.method() != "HEAD", told(&head));
     let response = match route {
         Some(route) => plain(shared, transport, route, head, rest),
@@ -121,7 +121,7 @@ fn plain(shared: &Shared, transport: &Transport, route: &Route, head: RequestHea
         Err(Broken::Answer(response)) => return response,
         Err(Broken::Gone) => return Response::new(400),
     };
-    let request = Request::new(head, body, transport.peer_addr());
+    let request = Request::new(head, body);
     let call = std::panic::AssertUnwindSafe(|| handler(&request));
     std::panic::catch_unwind(call).unwrap_or_else(|_| {
         shared.count_error(ErrorType::Panic);

@@ -14,12 +14,12 @@ use crate::message::WireFormat;
 pub struct Request {
     head: RequestHead,
     body: Vec<u8>,
-    remote: Option<SocketAddr>,
 }
 
 impl Request {
-    pub(super) fn new(head: RequestHead, body: Vec<u8>, remote: Option<SocketAddr>) -> Self {
-        Self { head, body, remote }
+    /// The head has the peer's address.
+    pub(super) fn new(head: RequestHead, body: Vec<u8>) -> Self {
+        Self { head, body }
     }
 
     /// Method, path, query and headers.
@@ -43,7 +43,7 @@ impl Request {
 
     /// The peer's address; `None` for Unix sockets.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.remote
+        self.head.remote_addr()
     }
 }
 
