@@ -54,6 +54,17 @@ fn a_route_gets_the_whole_request_and_closes() {
 }
 
 #[test]
+fn a_route_knows_whose_request_it_is() {
+    let server = TestServer::with(Hub::builder(), |server| {
+        server.handle("/who", |request| {
+            let (addr, of_head) = (request.remote_addr(), request.head().remote_addr());
+            Response::text(200, format!("{:?} {}", addr.map(|addr| addr.ip().is_loopback()), addr == of_head))
+        })
+    });
+    assert_eq!(ask(&server, "GET /who HTTP/1.1\nHost: a", "").1, "Some(true) true");
+}
+
+#[test]
 fn the_answer_ends_the_connection_without_waiting_for_the_client() {
     let server = server();
     let mut stream = TcpStream::connect(server.addr).unwrap();
