@@ -17,7 +17,10 @@ use std::time::{Duration, Instant};
 
 use common::{connect, is_smoke, masked_text};
 use wshub::trace::{Sampling, Tracer};
-use wshub::{DebugMetrics, Hub, HubBuilder, PrometheusMetrics, Target};
+use wshub::{
+    Hub, HubBuilder, Target,
+    metrics::{DebugMetrics, PrometheusMetrics},
+};
 
 const CLIENTS: u32 = 100;
 const MESSAGE: &str = "a reading of 21.5 degrees, made at noon by the sensor in the cellar";

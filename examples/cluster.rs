@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use wshub::{
-    Admission, Client, Cluster, ConfigError, HandlerResult, Hub, MemoryBus, Message, Response, Server, Target,
+    Admission, Client, ConfigError, HandlerResult, Hub, Message, Response, Server, Target,
+    cluster::{Cluster, MemoryBus},
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -52,7 +53,7 @@ fn cluster() -> Result<Cluster, ConfigError> {
 
 #[cfg(feature = "redis")]
 fn redis(url: &str) -> Result<Cluster, ConfigError> {
-    wshub::RedisAdapter::new(url).map(Cluster::new)
+    wshub::cluster::RedisAdapter::new(url).map(Cluster::new)
 }
 
 #[cfg(not(feature = "redis"))]
@@ -62,7 +63,7 @@ fn redis(_: &str) -> Result<Cluster, ConfigError> {
 
 #[cfg(feature = "nats")]
 fn nats(url: &str) -> Result<Cluster, ConfigError> {
-    wshub::NatsAdapter::new(url).map(Cluster::new)
+    wshub::cluster::NatsAdapter::new(url).map(Cluster::new)
 }
 
 #[cfg(not(feature = "nats"))]

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use wshub::protocol::relay::{Conn, Identity, Message, Relay};
-use wshub::{Rejection, Request, RequestHead, Response, Server, Target};
+use wshub::{Rejection, RequestHead, Response, Server, Target, server::Request};
 
 type Lists = HashMap<String, Vec<String>>;
 

@@ -99,7 +99,7 @@ pub struct Config {
     /// Starts each connection's writer thread with the connection instead of when its socket first pushes back.
     /// Default off.
     pub eager_writers: bool,
-    /// Stack of the threads that [`Accept::detach`](crate::Accept::detach) starts, in bytes; default 512 KiB. They
+    /// Stack of the threads that [`Accept::detach`](crate::server::Accept::detach) starts, in bytes; default 512 KiB. They
     /// run user code. Only pages in use occupy memory.
     pub reader_stack: usize,
     /// Stack of writer threads in bytes; default 64 KiB. They run no user code.

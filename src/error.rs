@@ -46,7 +46,7 @@ impl Error for ConfigError {}
 pub enum RoomError {
     /// The room's name is empty.
     EmptyName,
-    /// The room's name is longer than [`MAX_ROOM_NAME`](crate::MAX_ROOM_NAME) bytes.
+    /// The room's name is longer than [`MAX_ROOM_NAME`](crate::limit::MAX_ROOM_NAME) bytes.
     NameTooLong,
     /// The client is not connected to this hub (any more).
     ClientNotFound,

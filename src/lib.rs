@@ -137,7 +137,7 @@ pub mod guide;
 // In the order of a byte's path.
 
 // Accepting, the first request, routes.
-mod server;
+pub mod server;
 // Request heads, responses, origins: no I/O.
 mod http;
 // Wire protocols, on the public interface only.
@@ -154,7 +154,7 @@ mod hub;
 // How messages are handled, recorded.
 pub mod trace;
 // Other nodes: envelopes, the queue for them, the bus.
-mod cluster;
+pub mod cluster;
 // What is sent, and its wire bytes.
 mod message;
 // Each client's queue, and who writes it to the socket.
@@ -171,8 +171,8 @@ mod observe;
 mod config;
 // One error type for each family of operations.
 mod error;
-// What is counted, and by whom.
-mod metrics;
+// What is counted, and where counts go.
+pub mod metrics;
 // The name of a connection.
 mod client_id;
 // Keeps peers from flooding the log.
@@ -183,39 +183,37 @@ mod log_limit;
 #[doc(hidden)]
 pub mod internals;
 
+// The root shows what a first program needs; what belongs to one subject stands in its module.
+
 pub use client_id::ClientId;
-#[cfg(feature = "nats")]
-pub use cluster::NatsAdapter;
-#[cfg(feature = "redis")]
-pub use cluster::RedisAdapter;
-pub use cluster::{
-    Adapter, AdapterError, AdapterState, Cluster, ClusterNode, Envelope, EnvelopeError, EnvelopeEvent, EnvelopeKind,
-    Inbox, MemoryAdapter, MemoryBus, Presence, Recipient,
-};
-pub use config::{Config, DropPolicy, Limits, MAX_ROOM_NAME, RatePolicy};
-pub use conn::{Accept, AcceptError};
-pub use error::{
-    CloseError, ConfigError, DeadlineError, HandlerError, HandlerPanic, HandlerResult, InvalidMessage, RoomError,
-    UserError,
-};
-pub use http::{HeadError, MAX_HEAD, MAX_HEADERS, OriginPolicy, RequestHead, Response};
-pub use hub::{
-    Admission, Client, Delivery, Health, Hub, HubBuilder, HubLoad, HubState, RateLimiter, Rejection, Target,
-    TokenBucket,
-};
+pub use config::{Config, DropPolicy, Limits};
+pub use error::{CloseError, ConfigError, DeadlineError, HandlerError, HandlerResult, RoomError, UserError};
+pub use http::{OriginPolicy, RequestHead, Response};
+pub use hub::{Admission, Client, Delivery, Hub, HubBuilder, Rejection, Target};
 pub use message::{Message, SendError};
-pub use metrics::{DebugMetrics, DebugStats, ErrorType, Metrics, Timing};
-#[cfg(feature = "dashboard")]
-pub use observe::Dashboard;
-pub use observe::{Gauges, MetricsPair};
-#[cfg(feature = "prometheus")]
-pub use observe::{PrometheusBuilder, PrometheusMetrics};
 pub use outbox::Cork;
-/// The crate whose types [`PrometheusMetrics`] shows, in the right version.
-#[cfg(feature = "prometheus")]
-pub use prometheus;
-pub use server::{Endpoint, EndpointInfo, EndpointKind, Listener, Request, Server, ServerHandle, ServerLoad};
-#[cfg(feature = "tls")]
-pub use transport::Tls;
-pub use transport::Transport;
+pub use server::{Server, ServerHandle};
 pub use ws::{MessageKind, close_code};
+
+/// The operator's page: who is connected, what flows, who is slow; and actions. Feature `dashboard`.
+#[cfg(feature = "dashboard")]
+pub mod dashboard {
+    pub use crate::observe::Dashboard;
+}
+
+/// A hub's state: what probes report and what load it carries.
+pub mod health {
+    pub use crate::hub::{Health, HubLoad, HubState};
+}
+
+/// Rate limiters, and the bounds that settings cannot change.
+pub mod limit {
+    pub use crate::config::{MAX_ROOM_NAME, RatePolicy};
+    pub use crate::hub::{RateLimiter, TokenBucket};
+}
+
+/// TLS on listeners and on streams of the program's own, by rustls. Feature `tls`.
+#[cfg(feature = "tls")]
+pub mod tls {
+    pub use crate::transport::Tls;
+}

@@ -3,7 +3,7 @@
 //! ```
 //! use std::sync::Arc;
 //! use wshub::middleware::{Chain, Logging, RecordMetrics, Recovery};
-//! use wshub::{DebugMetrics, Hub};
+//! use wshub::{Hub, metrics::DebugMetrics};
 //!
 //! let metrics = Arc::new(DebugMetrics::new());
 //! let chain = Chain::new(|client, message| {
@@ -32,7 +32,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::error::{HandlerPanic, HandlerResult};
+pub use crate::error::HandlerPanic;
+
+use crate::error::HandlerResult;
 use crate::hub::Client;
 use crate::message::Message;
 use crate::metrics::Metrics;

@@ -24,7 +24,9 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
-use crate::error::{HandlerResult, InvalidMessage};
+pub use crate::error::InvalidMessage;
+
+use crate::error::HandlerResult;
 use crate::hub::Client;
 use crate::message::Message;
 use crate::trace;

@@ -11,7 +11,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 
 use common::{CLOSE, PATIENCE, TEXT, WsClient, client_frame, eventually, exchange, status, upgrade_request};
-use wshub::{Accept, AcceptError, Admission, Hub, Limits, Rejection, RequestHead, Transport};
+use wshub::{
+    Admission, Hub, Limits, Rejection, RequestHead,
+    server::{Accept, AcceptError, Transport},
+};
 
 fn echo_hub() -> Hub {
     Hub::builder()

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{BINARY, Link, PATIENCE, PING, PONG, WsClient, accept, eventually};
-use wshub::{Client, Config, DebugMetrics, DropPolicy, Hub, HubBuilder, Message, SendError, Target};
+use wshub::{Client, Config, DropPolicy, Hub, HubBuilder, Message, SendError, Target, metrics::DebugMetrics};
 
 /// Messages that the queue of most tests holds.
 const QUEUE: usize = 16;

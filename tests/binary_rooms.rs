@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{BINARY, Log, TestServer, WsClient, counted, errors, eventually, exchange, status, upgrade_request};
 use wshub::protocol::binary::{BinaryRooms, Claims, Conn, Message, ROOT, RegisterError, send_to_client, send_to_room};
-use wshub::{ClientId, DropPolicy, ErrorType, HubBuilder, Limits, Rejection, SendError};
+use wshub::{ClientId, DropPolicy, HubBuilder, Limits, Rejection, SendError, metrics::ErrorType};
 
 /// `?token=NAME` gives the claim `user`; `?token=banned` is refused with 403, `?token=` gives no claims.
 fn protocol() -> BinaryRooms {

@@ -22,7 +22,10 @@ use common::{PATIENCE, eventually, upgrade_request};
 use counting::{live_bytes, resident_kib};
 use rustls::StreamOwned;
 use socket2::SockRef;
-use wshub::{Client, Config, Endpoint, Hub, Listener, RequestHead, Server, ServerHandle};
+use wshub::{
+    Client, Config, Hub, RequestHead, Server, ServerHandle,
+    server::{Endpoint, Listener},
+};
 
 /// Bytes of TLS sessions that are kept for resumption: 256 of them, whatever the number of connections.
 const SESSIONS: usize = 256 * 1024;

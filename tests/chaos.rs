@@ -36,7 +36,9 @@ use common::{PATIENCE, Random, WsClient, crate_threads, errors, eventually};
 use counting::{live_bytes, resident_kib};
 use rlimit::Resource;
 use wshub::{
-    Admission, Client, DebugMetrics, ErrorType, HandlerResult, Hub, Listener, Message, Server, ServerHandle, Target,
+    Admission, Client, HandlerResult, Hub, Message, Server, ServerHandle, Target,
+    metrics::{DebugMetrics, ErrorType},
+    server::Listener,
 };
 
 /// Threads that act for the bad peers, and peers of each at one time.

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use common::{BINARY, CLOSE, Frame, PATIENCE, TEXT, TestServer, WsClient, client_frame, counted, errors, eventually};
-use wshub::{Client, CloseError, Config, ErrorType, HandlerError, Hub, HubBuilder, Message, SendError};
+use wshub::{Client, CloseError, Config, HandlerError, Hub, HubBuilder, Message, SendError, metrics::ErrorType};
 
 fn echo() -> HubBuilder {
     Hub::builder().on_message(|client, message| Ok(client.send(message)?))

@@ -10,7 +10,9 @@ use common::bus::{Mood, Wire, connected, node, plain_node};
 use common::stream::SseClient;
 use common::{Log, PATIENCE, TestServer, WsClient, counted, deep_queue, errors, eventually, get, stall};
 use wshub::{
-    Admission, Client, ClientId, Cluster, Config, ErrorType, Hub, HubBuilder, MemoryBus, Message, SendError, Target,
+    Admission, Client, ClientId, Config, Hub, HubBuilder, Message, SendError, Target,
+    cluster::{Cluster, MemoryBus},
+    metrics::ErrorType,
 };
 
 /// Clients are of the user `user=`, and join each `room=`.
@@ -139,7 +141,7 @@ fn a_delivery_says_whether_the_message_was_published() {
     assert!(!published(Target::client(client.id())), "it is here");
     assert!(!published(Target::clients([client.id(), client.id()])));
     assert!(!published(Target::rooms(Vec::<String>::new())) && !published(Target::room("")));
-    assert!(!published(Target::room("x".repeat(wshub::MAX_ROOM_NAME + 1))));
+    assert!(!published(Target::room("x".repeat(wshub::limit::MAX_ROOM_NAME + 1))));
     assert!(one.hub.send_timeout(Target::client(unknown), "x", PATIENCE).unwrap().published);
     one.hub.shutdown(PATIENCE).unwrap();
     assert!(!published(Target::all()), "the hub has left the cluster");

@@ -9,7 +9,11 @@ use std::time::Duration;
 
 use common::bus::{Mood, Wire, connected, node};
 use common::{PATIENCE, TestServer, WsClient, counted, errors, eventually};
-use wshub::{AdapterState, ClientId, Cluster, DebugMetrics, ErrorType, Hub, MemoryBus, Target};
+use wshub::{
+    ClientId, Hub, Target,
+    cluster::{AdapterState, Cluster, MemoryBus},
+    metrics::{DebugMetrics, ErrorType},
+};
 
 const LONG: Duration = Duration::from_secs(3600);
 

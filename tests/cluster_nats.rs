@@ -15,7 +15,11 @@ use broker_suite::{Bus, GIVE_UP, suite};
 use common::broker::{Broker, Kind};
 use common::bus::connected;
 use common::{PATIENCE, TestServer, counted, deep_queue, errors, eventually};
-use wshub::{Adapter, AdapterError, AdapterState, Cluster, DebugMetrics, ErrorType, Hub, Message, NatsAdapter, Target};
+use wshub::{
+    Hub, Message, Target,
+    cluster::{Adapter, AdapterError, AdapterState, Cluster, NatsAdapter},
+    metrics::{DebugMetrics, ErrorType},
+};
 
 struct Nats;
 

@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 use common::broker::Broker;
 use common::bus::connected;
 use common::{PATIENCE, crate_threads, eventually};
-use wshub::{Adapter, Cluster, Hub, NatsAdapter, Target};
+use wshub::{
+    Hub, Target,
+    cluster::{Adapter, Cluster, NatsAdapter},
+};
 
 /// Tests that count threads run one after the other.
 fn alone() -> MutexGuard<'static, ()> {

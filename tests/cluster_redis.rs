@@ -15,7 +15,11 @@ use broker_suite::{Bus, GIVE_UP, early_node, node, outage, settings, suite};
 use common::broker::{Broker, Kind};
 use common::bus::connected;
 use common::{errors, eventually};
-use wshub::{AdapterState, Cluster, ErrorType, RedisAdapter, Target};
+use wshub::{
+    Target,
+    cluster::{AdapterState, Cluster, RedisAdapter},
+    metrics::ErrorType,
+};
 
 struct Redis;
 

@@ -10,7 +10,11 @@ use std::time::Duration;
 
 use common::bus::{Mood, Wire, connected};
 use common::{PATIENCE, crate_threads, eventually};
-use wshub::{Adapter, Cluster, DebugMetrics, Hub, MemoryBus, Target};
+use wshub::{
+    Hub, Target,
+    cluster::{Adapter, Cluster, MemoryBus},
+    metrics::DebugMetrics,
+};
 
 fn start(adapter: impl Adapter) -> Hub {
     let cluster = Cluster::new(adapter).presence(Duration::from_secs(1));

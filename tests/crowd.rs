@@ -8,7 +8,7 @@ use std::thread;
 
 use common::{PATIENCE, TestServer, WsClient, crate_threads, eventually};
 use rlimit::Resource;
-use wshub::{Admission, DebugMetrics, Hub, Target};
+use wshub::{Admission, Hub, Target, metrics::DebugMetrics};
 
 const CLIENTS: usize = 2000;
 const ROOMS: usize = 50;

@@ -12,7 +12,12 @@ use common::stream::SseClient;
 use common::{PATIENCE, TestServer, counted, deep_queue, eventually, stall, status};
 use serde_json::{Value, json};
 use wshub::trace::Tracer;
-use wshub::{Cluster, Dashboard, ErrorType, Hub, MemoryBus, Rejection, Server};
+use wshub::{
+    Hub, Rejection, Server,
+    cluster::{Cluster, MemoryBus},
+    dashboard::Dashboard,
+    metrics::ErrorType,
+};
 
 #[test]
 fn other_nodes_are_told_of_on_a_server_apart() {
@@ -174,8 +179,8 @@ fn it_tells_who_is_connected_and_what_flows() {
     assert!(!tick.to_string().contains("hello"), "never a message's content");
 }
 
-fn metrics_error(metrics: &Arc<wshub::DebugMetrics>) {
-    wshub::Metrics::increment_errors(&**metrics, ErrorType::OriginRejected);
+fn metrics_error(metrics: &Arc<wshub::metrics::DebugMetrics>) {
+    wshub::metrics::Metrics::increment_errors(&**metrics, ErrorType::OriginRejected);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::operator::{PASSWORD, Viewer, act, ask, builder, credentials, own_headers, serve};
 use common::{eventually, status};
 use serde_json::json;
-use wshub::{Config, HubState};
+use wshub::{Config, health::HubState};
 
 #[test]
 fn messages_are_sent_to_whom_they_are_for() {

@@ -7,7 +7,7 @@ mod common;
 use common::stream::SseClient;
 use common::{BINARY, CLOSE, Frame, Log, TEXT, TestServer, WsClient, client_frame, counted, errors, eventually};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
-use wshub::{Config, DropPolicy, ErrorType, Hub, HubBuilder, Message, Target};
+use wshub::{Config, DropPolicy, Hub, HubBuilder, Message, Target, metrics::ErrorType};
 
 const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
 /// FIN and RSV1.

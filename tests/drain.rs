@@ -9,7 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{BINARY, KEY, PATIENCE, TestServer, WsClient, deep_queue, eventually, stall};
-use wshub::{Config, DeadlineError, DebugMetrics, ErrorType, Hub, HubState, RequestHead};
+use wshub::{
+    Config, DeadlineError, Hub, RequestHead,
+    health::HubState,
+    metrics::{DebugMetrics, ErrorType},
+};
 
 /// Closes idle clients soon, all at once.
 fn brisk() -> Config {

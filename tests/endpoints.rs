@@ -7,7 +7,11 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use common::{Log, TestServer, eventually, exchange, split_answer, status, upgrade_request};
-use wshub::{Admission, DebugMetrics, Endpoint, ErrorType, Hub, Rejection, Response, Server};
+use wshub::{
+    Admission, Hub, Rejection, Response, Server,
+    metrics::{DebugMetrics, ErrorType},
+    server::Endpoint,
+};
 
 const DESCRIBED: &str = r#"[{"path":"/ws","description":"","tags":{},"middleware":[],"kind":"websocket"},{"path":"/b","description":"Second","tags":{"a":"3","b":"2"},"middleware":["outer","inner"],"kind":"websocket"},{"path":"/c","description":"","tags":{},"middleware":[],"kind":"event_stream"}]"#;
 

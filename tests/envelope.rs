@@ -7,7 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use wshub::{Envelope, EnvelopeError, EnvelopeKind, MAX_ROOM_NAME, Message, Presence, Recipient};
+use wshub::{
+    Message,
+    cluster::{Envelope, EnvelopeError, EnvelopeKind, Presence, Recipient},
+    limit::MAX_ROOM_NAME,
+};
 
 const FIRST: &str = "246173a9-650a-4d6f-9630-e7533aed5d60";
 const SECOND: &str = "67db6680-81e7-4000-a65c-00e1f9f43b67";

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use common::stream::{Item, SseClient};
 use common::{Log, PATIENCE, TestServer, counted, errors, eventually, exchange, split_answer, status};
 use wshub::{
-    Admission, Client, Config, DropPolicy, ErrorType, Hub, HubBuilder, Limits, Message, OriginPolicy, Rejection,
-    RequestHead, SendError, Target,
+    Admission, Client, Config, DropPolicy, Hub, HubBuilder, Limits, Message, OriginPolicy, Rejection, RequestHead,
+    SendError, Target, metrics::ErrorType,
 };
 
 /// Serves the hub at `/events` too.

@@ -15,7 +15,11 @@ use common::limits::{self, Lowered, ask, descriptors, unconnected};
 use common::{KEY, PATIENCE, TestServer, WsClient, deep_queue, eventually, stall};
 use rlimit::Resource;
 use socket2::Socket;
-use wshub::{AcceptError, Config, DebugMetrics, ErrorType, Hub, RequestHead};
+use wshub::{
+    Config, Hub, RequestHead,
+    metrics::{DebugMetrics, ErrorType},
+    server::AcceptError,
+};
 
 /// No process has room for such a stack.
 const ABSURD: usize = 1 << 50;

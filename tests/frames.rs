@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::{
     BINARY, CLOSE, Frame, PATIENCE, PING, PONG, TEXT, TestServer, WsClient, client_frame, counted, errors, eventually,
 };
-use wshub::{Config, ErrorType, Hub, HubBuilder, Message, SendError};
+use wshub::{Config, Hub, HubBuilder, Message, SendError, metrics::ErrorType};
 
 /// First bytes of frames that do not end their message.
 const TEXT_START: u8 = 0x01;

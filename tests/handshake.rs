@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use common::{KEY, TestServer, WsClient, counted, errors, eventually, exchange, status, upgrade_request};
 use wshub::{
-    Admission, Config, ErrorType, Hub, HubBuilder, HubState, Limits, OriginPolicy, Rejection, RequestHead, Response,
+    Admission, Config, Hub, HubBuilder, Limits, OriginPolicy, Rejection, RequestHead, Response, health::HubState,
+    metrics::ErrorType,
 };
 
 const GET: &str = "GET /ws HTTP/1.1";
@@ -239,12 +240,14 @@ fn heads_over_the_limits_get_431() {
         let bare = upgrade_request(GET, &["X: "]).len();
         upgrade_request(GET, &[&format!("X: {}", "x".repeat(size - bare))])
     };
-    for (size, expected) in [(wshub::MAX_HEAD, 101), (wshub::MAX_HEAD + 1, 431), (9 * 1024, 431), (100 * 1024, 431)] {
+    for (size, expected) in
+        [(wshub::server::MAX_HEAD, 101), (wshub::server::MAX_HEAD + 1, 431), (9 * 1024, 431), (100 * 1024, 431)]
+    {
         let request = padded(size);
         assert_eq!(request.len(), size);
         assert_eq!(status(&exchange(server.addr, request.as_bytes())), expected, "{size} bytes");
     }
-    for (count, expected) in [(wshub::MAX_HEADERS, 101), (wshub::MAX_HEADERS + 1, 431)] {
+    for (count, expected) in [(wshub::server::MAX_HEADERS, 101), (wshub::server::MAX_HEADERS + 1, 431)] {
         let more = vec!["+X: y"; count - 5];
         assert_eq!(status(&ask(&server, GET, &more)), expected, "{count} headers");
     }
@@ -321,7 +324,7 @@ fn addresses_over_their_limit_get_429() {
 
 #[test]
 fn rooms_of_the_admission_can_refuse_it() {
-    let long = "x".repeat(wshub::MAX_ROOM_NAME + 1);
+    let long = "x".repeat(wshub::limit::MAX_ROOM_NAME + 1);
     let builder = Hub::builder()
         .limits(Limits::default().max_clients_per_room(1).max_rooms_per_client(2))
         .on_upgrade(move |head| {

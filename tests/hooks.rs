@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use common::{BINARY, Log, TestServer, WsClient, eventually};
 use wshub::{
-    Admission, Client, Config, DebugMetrics, ErrorType, HandlerError, HandlerResult, Hub, HubBuilder, Limits, Message,
-    RatePolicy, Target,
+    Admission, Client, Config, HandlerError, HandlerResult, Hub, HubBuilder, Limits, Message, Target,
+    limit::RatePolicy,
+    metrics::{DebugMetrics, ErrorType},
 };
 
 fn text(message: &Message) -> &str {

@@ -9,7 +9,10 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use common::{PATIENCE, TestServer, WsClient, client_frame, exchange, status, upgrade_request};
-use wshub::{Hub, Listener, Request, Response, Server};
+use wshub::{
+    Hub, Response, Server,
+    server::{Listener, Request},
+};
 
 fn describe(request: &Request) -> Response {
     let body = String::from_utf8_lossy(request.body()).into_owned();

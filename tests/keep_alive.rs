@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 use common::{Frame, PATIENCE, PING, PONG, TEXT, TestServer, client_frame, counted, errors, eventually};
-use wshub::{Config, ErrorType, Hub};
+use wshub::{Config, Hub, metrics::ErrorType};
 
 /// Ping period and pong timeout, in milliseconds.
 fn timing(period: u64, timeout: u64) -> Config {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::{BINARY, CLOSE, KEY, Log, PATIENCE, TestServer, WsClient, deep_queue, eventually, exchange, get, stall};
 use serde_json::Value;
-use wshub::{Config, DeadlineError, Hub, HubState, RequestHead, Target};
+use wshub::{Config, DeadlineError, Hub, RequestHead, Target, health::HubState};
 
 /// So short that shutdowns must force what does not end by itself.
 const SHORT: Duration = Duration::from_millis(200);

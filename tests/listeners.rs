@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
 use common::{KEY, PATIENCE, TestServer, WsClient, eventually, get, split_answer};
-use wshub::{Hub, HubState, Listener, Server, ServerHandle, Target};
+use wshub::{Hub, Server, ServerHandle, Target, health::HubState, server::Listener};
 
 /// A path of its own for a socket file, gone at the end.
 struct SocketPath(PathBuf);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{TestServer, WsClient, eventually, exchange, status};
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use wshub::{Admission, Config, Hub, HubBuilder, Limits, RatePolicy, Rejection};
+use wshub::{Admission, Config, Hub, HubBuilder, Limits, Rejection, limit::RatePolicy};
 
 /// Keeps every record, as `RUST_LOG=wshub=debug` would print it.
 #[derive(Default)]

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Link, TestServer, accept, eventually, exchange, status};
-use wshub::prometheus::{IntCounter, Registry};
+use wshub::metrics::prometheus::{IntCounter, Registry};
 use wshub::{
-    Config, DebugMetrics, ErrorType, Gauges, HandlerResult, Hub, HubBuilder, Metrics, PrometheusMetrics, Server, Target,
+    Config, HandlerResult, Hub, HubBuilder, Server, Target,
+    metrics::{DebugMetrics, ErrorType, Gauges, Metrics, PrometheusMetrics},
 };
 
 /// Names and types as they are published; dashboards and alerts depend on them.

@@ -7,7 +7,11 @@ use std::sync::Arc;
 
 use common::{Log, TestServer, errors};
 use wshub::middleware::{Chain, Logging, Middleware, Next, RecordMetrics, Recovery};
-use wshub::{Client, DebugMetrics, ErrorType, HandlerPanic, HandlerResult, Hub, Message};
+use wshub::{
+    Client, HandlerResult, Hub, Message,
+    metrics::{DebugMetrics, ErrorType},
+    middleware::HandlerPanic,
+};
 
 /// Says when it is entered and left.
 struct Named(&'static str, Log);

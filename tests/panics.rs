@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use common::{Log, PATIENCE, TestServer, WsClient, eventually, get};
 use wshub::{
-    Admission, Client, Config, DebugMetrics, ErrorType, Hub, HubBuilder, Limits, Message, Metrics, OriginPolicy,
-    RequestHead, RoomError, Target,
+    Admission, Client, Config, Hub, HubBuilder, Limits, Message, OriginPolicy, RequestHead, RoomError, Target,
+    metrics::{DebugMetrics, ErrorType, Metrics},
 };
 
 fn boom() -> ! {

@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 
 use common::bus::{Mood, Wire, connected, node, plain_node};
 use common::{PATIENCE, TestServer, WsClient, counted, errors, eventually};
-use wshub::{Admission, Cluster, Envelope, ErrorType, Hub, HubBuilder, MemoryBus, Presence, Target};
+use wshub::{
+    Admission, Hub, HubBuilder, Target,
+    cluster::{Cluster, Envelope, MemoryBus, Presence},
+    metrics::ErrorType,
+};
 
 /// No heartbeat is sent because its time has come.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
@@ -189,7 +193,7 @@ fn counts_return_after_the_bus_was_away() {
     let one = node(hub(), cluster);
     eventually("the first", || wire.beats().len() == 1);
     wire.both(Mood::Unavailable);
-    eventually("disconnected", || one.hub.adapter_state() != Some(wshub::AdapterState::Connected));
+    eventually("disconnected", || one.hub.adapter_state() != Some(wshub::cluster::AdapterState::Connected));
     wire.both(Mood::Works);
     // Long before its next is due.
     eventually("told again", || wire.beats().len() > 1);
@@ -197,7 +201,9 @@ fn counts_return_after_the_bus_was_away() {
     // Heartbeats that are on their way have been sent when something behind them is lost.
     wire.publishing(Mood::Unavailable);
     one.hub.send(Target::all(), "lost").unwrap();
-    eventually("only publishing has failed", || one.hub.adapter_state() != Some(wshub::AdapterState::Connected));
+    eventually("only publishing has failed", || {
+        one.hub.adapter_state() != Some(wshub::cluster::AdapterState::Connected)
+    });
     let before = wire.beats().len();
     wire.publishing(Mood::Works);
     eventually("told again", || wire.beats().len() > before);

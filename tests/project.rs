@@ -11,7 +11,7 @@ const LAYERS: &str = "log_limit client_id metrics error config transport http ws
 /// Uses the crate as programs do: what the root of the crate offers, and nothing else.
 const CLIENT: &str = "protocol";
 /// Modules that are public by their own names.
-const PUBLIC: [&str; 3] = ["middleware", "router", "trace"];
+const PUBLIC: [&str; 8] = ["middleware", "router", "trace", "cluster", "metrics", "server", "history", "limit"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -45,7 +45,9 @@ fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
     let code = text.split("\n#[cfg(test)]\nmod tests").next().unwrap_or_default();
     let code = code.split("\n#[cfg(all(test").next().unwrap_or_default();
-    code.split_inclusive('\n').filter(|line| !line.trim_start().starts_with("//")).collect()
+    // A public re-export shows an item under its subject. It is no dependency.
+    let counts = |line: &&str| !line.trim_start().starts_with("//") && !line.starts_with("pub use crate::");
+    code.split_inclusive('\n').filter(counts).collect()
 }
 
 /// The names that follow each `prefix`, such as `hub` and `ws` in `crate::hub::Hub` and `crate::{ws::close_code, …}`.

@@ -11,7 +11,8 @@ use std::thread;
 
 use common::{KEY, Link, PATIENCE, Random, TestServer, WsClient, accept, eventually};
 use wshub::{
-    AcceptError, Admission, Client, Config, DebugMetrics, Hub, Limits, RequestHead, RoomError, Target, UserError,
+    Admission, Client, Config, Hub, Limits, RequestHead, RoomError, Target, UserError, metrics::DebugMetrics,
+    server::AcceptError,
 };
 
 /// Threads that race; more than this machine's processors, so that they are also interrupted in bad places.

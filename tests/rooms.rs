@@ -6,7 +6,10 @@ mod common;
 use std::sync::Arc;
 
 use common::{Log, TestServer, WsClient, eventually};
-use wshub::{Admission, ClientId, DebugMetrics, Hub, HubBuilder, Limits, MAX_ROOM_NAME, RoomError, SendError, Target};
+use wshub::{
+    Admission, ClientId, Hub, HubBuilder, Limits, RoomError, SendError, Target, limit::MAX_ROOM_NAME,
+    metrics::DebugMetrics,
+};
 
 fn sorted(mut names: Vec<Arc<str>>) -> Vec<String> {
     names.sort();

@@ -5,7 +5,7 @@ mod common;
 
 use common::{BINARY, TestServer, WsClient};
 use wshub::router::Router;
-use wshub::{Hub, HubBuilder, InvalidMessage};
+use wshub::{Hub, HubBuilder, router::InvalidMessage};
 
 #[derive(serde::Deserialize)]
 struct Say {

@@ -8,7 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Link, PATIENCE, WsClient, accept, eventually};
-use wshub::{Client, Config, DebugMetrics, DropPolicy, ErrorType, Hub, Target};
+use wshub::{
+    Client, Config, DropPolicy, Hub, Target,
+    metrics::{DebugMetrics, ErrorType},
+};
 
 /// Far longer than any test: whoever waits for a stalled client fails its test.
 const FOR_EVER: Duration = Duration::from_secs(3600);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::stream::SseClient;
 use common::{KEY, PATIENCE, TestServer, WsClient, crate_threads, deep_queue, eventually, get, stall};
-use wshub::{Config, Dashboard, Hub, Listener, RequestHead};
+use wshub::{Config, Hub, RequestHead, dashboard::Dashboard, server::Listener};
 
 fn has(name: &str) -> bool {
     crate_threads().iter().any(|n| n == name)

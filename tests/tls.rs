@@ -16,8 +16,10 @@ use common::{PATIENCE, WsClient, counted, deep_queue, errors, eventually, exchan
 use rustls::StreamOwned;
 use socket2::SockRef;
 use wshub::{
-    Client, Config, ErrorType, Hub, HubBuilder, Listener, Message, RequestHead, Response, Server, ServerHandle, Target,
-    Tls, Transport,
+    Client, Config, Hub, HubBuilder, Message, RequestHead, Response, Server, ServerHandle, Target,
+    metrics::ErrorType,
+    server::{Listener, Transport},
+    tls::Tls,
 };
 
 /// A hub behind TLS; `addr` is a bridge to it, for clients without TLS.

@@ -11,7 +11,10 @@ use wshub::middleware::{Chain, Recovery};
 use wshub::protocol::events::Events;
 use wshub::router::Router;
 use wshub::trace::{MAX_SPANS, NoTrace, Outcome, Sampling, SpanKind, Subscription, Trace, Tracer, span};
-use wshub::{Client, ErrorType, HandlerError, HandlerResult, Hub, HubBuilder, Limits, Message, RatePolicy, Target};
+use wshub::{
+    Client, HandlerError, HandlerResult, Hub, HubBuilder, Limits, Message, Target, limit::RatePolicy,
+    metrics::ErrorType,
+};
 
 /// A server whose hub has this handler, and what hears of its heard.
 fn traced(handler: impl Fn(&Client, &Message) -> HandlerResult + Send + Sync + 'static) -> (TestServer, Subscription) {

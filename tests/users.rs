@@ -9,7 +9,10 @@ use std::thread;
 use std::time::SystemTime;
 
 use common::{Log, TestServer, WsClient, eventually};
-use wshub::{Admission, Config, DebugMetrics, ErrorType, Hub, HubBuilder, Limits, Rejection, Target, UserError};
+use wshub::{
+    Admission, Config, Hub, HubBuilder, Limits, Rejection, Target, UserError,
+    metrics::{DebugMetrics, ErrorType},
+};
 
 /// The query names the user: `?user=ann`; nobody without it.
 fn named(builder: HubBuilder) -> HubBuilder {

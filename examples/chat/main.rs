@@ -15,9 +15,15 @@ use std::{thread, time::Duration};
 use model::{Event, Histories, Line, Person, Refusal, Request};
 use wshub::trace::{self, Sampling, Tracer};
 use wshub::{
-    Client, Config, Dashboard, DebugMetrics, DropPolicy, Endpoint, Gauges, HandlerResult, Hub, Limits, Message,
+    Client, Config, DropPolicy, HandlerResult, Hub, Limits, Message,
+    dashboard::Dashboard,
+    metrics::{DebugMetrics, Gauges},
+    server::Endpoint,
 };
-use wshub::{MetricsPair, PrometheusMetrics, Response, RoomError, Server, Target};
+use wshub::{
+    Response, RoomError, Server, Target,
+    metrics::{MetricsPair, PrometheusMetrics},
+};
 
 /// Everybody is in this room, once welcomed: it hears which other rooms there are. `model::room_name` keeps others out.
 const EVERYONE: &str = "\n";

@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use wshub::{Listener, Request, Response, Server, Tls};
+use wshub::{
+    Response, Server,
+    server::{Listener, Request},
+    tls::Tls,
+};
 
 /// The value of `--NAME VALUE` or `--NAME=VALUE`, or the default. Exits with a hint when the value is missing.
 pub(crate) fn option(name: &str, default: &str) -> String {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use wshub::protocol::feed::Feed;
 use wshub::protocol::sse;
-use wshub::{Client, Request, Response, Server};
+use wshub::{Client, Response, Server, server::Request};
 
 const PAGE: &str = include_str!("page.html");
 

@@ -168,7 +168,7 @@ impl Inbox {
     }
 
     /// So many envelopes have come and are lost, for instance because they came faster than the hub took them: each is
-    /// counted as [`AdapterSubscribe`](crate::ErrorType::AdapterSubscribe). Logging that is up to the adapter.
+    /// counted as [`AdapterSubscribe`](crate::metrics::ErrorType::AdapterSubscribe). Logging that is up to the adapter.
     pub fn lost(&self, count: usize) {
         self.0.lost(count);
     }

@@ -21,10 +21,10 @@ use crate::ws::MessageKind;
 ///
 /// ```
 /// let json = br#"{"node_id":"a","type":"room","room":"lobby","msg_type":1,"data":"aGVsbG8="}"#;
-/// let envelope = wshub::Envelope::decode(json)?;
+/// let envelope = wshub::cluster::Envelope::decode(json)?;
 /// assert_eq!((envelope.room.as_str(), &envelope.data[..]), ("lobby", &b"hello"[..]));
 /// assert_eq!(envelope.encode(), json);
-/// # Ok::<(), wshub::EnvelopeError>(())
+/// # Ok::<(), wshub::cluster::EnvelopeError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
@@ -85,7 +85,7 @@ pub enum EnvelopeKind {
 
 impl Envelope {
     /// A message to one recipient. `None` if it cannot be named on the wire: an empty name, or a room's over
-    /// [`MAX_ROOM_NAME`](crate::MAX_ROOM_NAME).
+    /// [`MAX_ROOM_NAME`](crate::limit::MAX_ROOM_NAME).
     pub fn message(node_id: &str, to: &Recipient, except: Vec<String>, message: &Message) -> Option<Self> {
         let kind = match to {
             Recipient::All if except.is_empty() => EnvelopeKind::Broadcast,
@@ -210,7 +210,7 @@ impl Envelope {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum EnvelopeError {
-    /// More bytes than [`Cluster::max_envelope`](crate::Cluster::max_envelope) allows; how many.
+    /// More bytes than [`Cluster::max_envelope`](crate::cluster::Cluster::max_envelope) allows; how many.
     TooLarge(usize),
     /// Not JSON, or not of an envelope's form.
     Json(serde_json::Error),

@@ -21,7 +21,7 @@ const BATCH: usize = 64;
 /// Connects the hubs of one process. A cheap handle, shared by cloning.
 ///
 /// ```
-/// use wshub::{Cluster, Hub, MemoryBus};
+/// use wshub::{Hub, cluster::{Cluster, MemoryBus}};
 ///
 /// let bus = MemoryBus::new();
 /// let one = Hub::builder().cluster(Cluster::new(bus.adapter()).node_id("one")).build()?;

@@ -5,7 +5,10 @@
 //!             bounded  one thread                               one thread            to its own clients
 //! ```
 //!
-//! The cluster knows envelopes, not clients: it ends at [`Node`], which the hub implements.
+//! [`Cluster`] sets a hub's link up; an [`Adapter`] carries envelopes over one kind of bus. Redis, NATS and an
+//! in-process bus are included. The [guide](crate::guide::cluster) shows how to run a cluster and what it promises.
+//!
+//! The cluster knows envelopes, not clients: its way to them is a trait that the hub implements.
 
 mod adapter;
 mod backoff;

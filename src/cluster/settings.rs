@@ -15,7 +15,7 @@ type OnDecodeError = dyn Fn(&EnvelopeError, &[u8]) + Send + Sync;
 ///
 /// ```
 /// use std::time::Duration;
-/// use wshub::{Cluster, Hub, MemoryBus};
+/// use wshub::{Hub, cluster::{Cluster, MemoryBus}};
 ///
 /// let bus = MemoryBus::new();
 /// let cluster = Cluster::new(bus.adapter()).node_id("web-1").presence(Duration::from_secs(5));

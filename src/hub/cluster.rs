@@ -14,7 +14,7 @@ use crate::message::Message;
 use crate::metrics::Metrics;
 
 impl Hub {
-    /// The hub's name in its cluster: [`Cluster::node_id`](crate::Cluster::node_id), or a random UUID.
+    /// The hub's name in its cluster: [`Cluster::node_id`](crate::cluster::Cluster::node_id), or a random UUID.
     pub fn node_id(&self) -> &str {
         &self.inner().node_id
     }
@@ -25,7 +25,7 @@ impl Hub {
     }
 
     /// Connected clients on all nodes, as far as heartbeats have told: exact within one interval after a change. Without
-    /// [`Cluster::presence`](crate::Cluster::presence), the clients of this node.
+    /// [`Cluster::presence`](crate::cluster::Cluster::presence), the clients of this node.
     pub fn global_client_count(&self) -> usize {
         let elsewhere = self.inner().link.as_ref().map_or(0, Link::remote_clients);
         self.client_count().saturating_add(elsewhere)

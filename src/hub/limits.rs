@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 ///
 /// ```
 /// use std::time::Duration;
-/// let mut limiter = wshub::RateLimiter::new(2, Duration::from_secs(60));
+/// let mut limiter = wshub::limit::RateLimiter::new(2, Duration::from_secs(60));
 /// assert!(limiter.allow() && limiter.allow() && !limiter.allow());
 /// assert!(limiter.retry_after() > Duration::from_secs(50));
 /// ```
@@ -56,7 +56,7 @@ impl RateLimiter {
 /// A token bucket: `rate` events a second on average, bursts of up to `rate`.
 ///
 /// ```
-/// let mut bucket = wshub::TokenBucket::new(2);
+/// let mut bucket = wshub::limit::TokenBucket::new(2);
 /// assert!(bucket.allow() && bucket.allow() && !bucket.allow());
 /// ```
 #[derive(Debug, Clone)]

@@ -11,7 +11,7 @@ use crate::server::{Server, ServerLoad};
 ///
 /// ```no_run
 /// use std::sync::Arc;
-/// use wshub::{DebugMetrics, Gauges, Hub, Server};
+/// use wshub::{Hub, Server, metrics::{DebugMetrics, Gauges}};
 ///
 /// let metrics = Arc::new(DebugMetrics::new());
 /// let hub = Hub::builder().metrics(metrics.clone()).build()?;

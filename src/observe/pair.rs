@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use crate::metrics::{ErrorType, Metrics, guarded};
 
-/// Tells two metrics everything: a registry that is scraped, and a [`DebugMetrics`](crate::DebugMetrics) for the program or
+/// Tells two metrics everything: a registry that is scraped, and a [`DebugMetrics`](crate::metrics::DebugMetrics) for the program or
 /// its dashboard. For more, pair a pair.
 ///
 /// ```
 /// use std::sync::Arc;
-/// use wshub::{DebugMetrics, Hub, MetricsPair};
+/// use wshub::{Hub, metrics::{DebugMetrics, MetricsPair}};
 ///
 /// let (one, other) = (Arc::new(DebugMetrics::new()), Arc::new(DebugMetrics::new()));
 /// let hub = Hub::builder().metrics(Arc::new(MetricsPair::new(one, other))).build()?;
@@ -97,7 +97,7 @@ mod tests {
             let name = |line: &str| Some(line.trim().strip_prefix(mark)?.split('(').next()?.to_owned());
             text.lines().filter_map(name).collect()
         };
-        let source = include_str!("../metrics.rs");
+        let source = include_str!("../metrics/mod.rs");
         let of_trait = source.split("pub trait Metrics").nth(1).and_then(|rest| rest.split("\n}").next());
         let declared = names(of_trait.expect("the trait"), "fn ");
         let passed_on = include_str!("pair.rs").split("\nforward! {").nth(1).and_then(|rest| rest.split("\n}").next());

@@ -25,7 +25,7 @@ const BROADCAST_BUCKETS: [f64; 9] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0
 ///
 /// ```no_run
 /// use std::sync::Arc;
-/// use wshub::{Gauges, Hub, PrometheusMetrics, Server};
+/// use wshub::{Hub, Server, metrics::{Gauges, PrometheusMetrics}};
 ///
 /// let metrics = Arc::new(PrometheusMetrics::builder().const_label("hub", "lobby").build()?);
 /// let hub = Hub::builder().metrics(metrics.clone()).build()?;

@@ -2,7 +2,7 @@
 //!
 //! A browser's `EventSource`, or `curl -N`, reads them over plain HTTP, through proxies that know no WebSocket, and comes
 //! back by itself when the connection breaks. [`Server::event_stream`](crate::Server::event_stream) mounts a path,
-//! [`Accept::event_stream`](crate::Accept::event_stream) takes a socket of the program's own listener.
+//! [`Accept::event_stream`](crate::server::Accept::event_stream) takes a socket of the program's own listener.
 //!
 //! ```
 //! use wshub::protocol::sse;

@@ -11,7 +11,7 @@ use crate::hub::{Check, Hub, Rejection};
 /// An endpoint for clients, with a description, for [`Server::mount`](crate::Server::mount).
 ///
 /// ```
-/// use wshub::{Endpoint, Hub, Server};
+/// use wshub::{Hub, Server, server::Endpoint};
 /// let hub = Hub::new();
 /// let endpoint = Endpoint::new("/ws", &hub).description("Prices").tag("team", "market").middleware("recovery");
 /// let server = Server::bind("127.0.0.1:0")?.mount(endpoint);

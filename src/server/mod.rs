@@ -1,4 +1,7 @@
 //! A small HTTP server around the hub: listeners, routes, one thread for each connection.
+//!
+//! [`Server`] listens and routes, [`Endpoint`] describes a WebSocket route, and [`Request`] is what a handler of plain
+//! HTTP receives. [`Accept`] serves a program that has a listener of its own.
 
 mod accept;
 mod endpoint;
@@ -18,6 +21,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+pub use crate::conn::{Accept, AcceptError};
+pub use crate::http::{HeadError, MAX_HEAD, MAX_HEADERS};
+pub use crate::transport::Transport;
 pub use endpoint::{Endpoint, EndpointInfo, EndpointKind};
 pub use listener::Listener;
 pub use load::ServerLoad;
@@ -141,7 +147,7 @@ impl Server {
     }
 
     /// Answers `/healthz` (200 while the hub is alive, else 503) and `/readyz` (200 while it admits connections), both
-    /// with the hub's [`Health`](crate::Health) as JSON.
+    /// with the hub's [`Health`](crate::health::Health) as JSON.
     pub fn probes(self, hub: &Hub) -> Self {
         self.route("/healthz", Route::Health(hub.clone())).route("/readyz", Route::Ready(hub.clone()))
     }

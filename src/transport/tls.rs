@@ -31,7 +31,7 @@ const STEP: usize = 256 * 1024;
 /// A server's certificate and key, ready for connections. A cheap handle, shared by cloning.
 ///
 /// ```no_run
-/// use wshub::{Hub, Listener, Server, Tls};
+/// use wshub::{Hub, Server, server::Listener, tls::Tls};
 /// let tls = Tls::from_pem_files("cert.pem", "key.pem")?;
 /// Server::on(Listener::tcp("0.0.0.0:8443")?.tls(&tls)).websocket("/ws", &Hub::new()).run()?;
 /// # Ok::<(), std::io::Error>(())

@@ -1,6 +1,10 @@
 //! What others put on the bus.
 
-use wshub::{Envelope, ErrorType, Message, Recipient, Target};
+use wshub::{
+    Message, Target,
+    cluster::{Envelope, Recipient},
+    metrics::ErrorType,
+};
 
 use super::{Bus, early_node, node, settings};
 use crate::common::bus::connected;

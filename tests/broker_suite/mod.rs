@@ -13,7 +13,7 @@ pub(crate) mod unreachable;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wshub::{Admission, Cluster, DebugMetrics, Hub, HubBuilder};
+use wshub::{Admission, Hub, HubBuilder, cluster::Cluster, metrics::DebugMetrics};
 
 use crate::common::broker::{Broker, Kind};
 use crate::common::bus::connected;

@@ -5,7 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use wshub::{AdapterState, DebugMetrics, ErrorType, Hub, Target};
+use wshub::{
+    Hub, Target,
+    cluster::AdapterState,
+    metrics::{DebugMetrics, ErrorType},
+};
 
 use super::{Bus, early_node, node, settings};
 use crate::common::broker::Broker;

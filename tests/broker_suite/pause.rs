@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use wshub::{AdapterState, Target};
+use wshub::{Target, cluster::AdapterState};
 
 use super::outage::flows;
 use super::{Bus, early_node, node, settings};

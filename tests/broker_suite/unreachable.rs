@@ -4,7 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wshub::{AdapterState, Cluster, ErrorType, Hub, Target};
+use wshub::{
+    Hub, Target,
+    cluster::{AdapterState, Cluster},
+    metrics::ErrorType,
+};
 
 use super::fake::Fake;
 use super::{Bus, early_node, settings};

@@ -4,7 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use wshub::{Adapter, AdapterError, AdapterState, Cluster, Envelope, EnvelopeKind, Hub, HubBuilder, Inbox, MemoryBus};
+use wshub::{
+    Hub, HubBuilder,
+    cluster::{Adapter, AdapterError, AdapterState, Cluster, Envelope, EnvelopeKind, Inbox, MemoryBus},
+};
 
 use super::{TestServer, eventually};
 

@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
 use wshub::{
-    Client, Config, DebugMetrics, ErrorType, Hub, HubBuilder, Listener, Message, RequestHead, Server, ServerHandle,
-    Transport,
+    Client, Config, Hub, HubBuilder, Message, RequestHead, Server, ServerHandle,
+    metrics::{DebugMetrics, ErrorType},
+    server::{Listener, Transport},
 };
 
 /// No test waits longer than this for anything that is going to happen.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
-use wshub::{Admission, Dashboard, Hub, HubBuilder};
+use wshub::{Admission, Hub, HubBuilder, dashboard::Dashboard};
 
 use super::stream::SseClient;
 use super::{PATIENCE, TestServer, exchange, split_answer};

@@ -9,7 +9,7 @@ use std::thread;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
-use wshub::Tls;
+use wshub::tls::Tls;
 
 /// Certificate and key for `localhost`, as PEM.
 pub(crate) fn identity() -> &'static (String, String) {

@@ -30,7 +30,7 @@ use settings::{IDLE, Settings, TIMEOUT, check_subject};
 /// Joins hubs over a NATS server, or a cluster of them. Feature `nats`.
 ///
 /// ```
-/// use wshub::{Cluster, Hub, NatsAdapter};
+/// use wshub::{Hub, cluster::{Cluster, NatsAdapter}};
 ///
 /// let adapter = NatsAdapter::new("nats://ann:secret@nats.internal:4222")?;
 /// let hub = Hub::builder().cluster(Cluster::new(adapter)).build()?;
@@ -58,11 +58,11 @@ use settings::{IDLE, Settings, TIMEOUT, check_subject};
 /// nobody knows which of them went out; when a silent server wakes up, it may still deliver them), and without a count for a
 /// node that is not subscribed at that moment. When more than 65,536 messages or 32 MiB have come and the hub has not yet
 /// taken them, what comes then is lost with a warning, and counted by the node that lost it, as
-/// [`AdapterSubscribe`](crate::ErrorType::AdapterSubscribe). A slow node that the server cuts off has lost its subscription
+/// [`AdapterSubscribe`](crate::metrics::ErrorType::AdapterSubscribe). A slow node that the server cuts off has lost its subscription
 /// for a while. Nothing is kept for a later connection.
 ///
 /// A message over the server's `max_payload`, 1 MiB unless set otherwise, is lost alone and counted as
-/// [`AdapterPublish`](crate::ErrorType::AdapterPublish); the connection stands. So it is with a missing permission to
+/// [`AdapterPublish`](crate::metrics::ErrorType::AdapterPublish); the connection stands. So it is with a missing permission to
 /// publish.
 ///
 /// # How long things take

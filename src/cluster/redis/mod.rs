@@ -24,7 +24,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// Joins hubs over a Redis or Valkey server. Feature `redis`.
 ///
 /// ```no_run
-/// use wshub::{Cluster, Hub, RedisAdapter};
+/// use wshub::{Hub, cluster::{Cluster, RedisAdapter}};
 ///
 /// let adapter = RedisAdapter::new("redis://:secret@redis.internal:6379")?;
 /// let hub = Hub::builder().cluster(Cluster::new(adapter)).build()?;
@@ -56,7 +56,7 @@ const TICK: Duration = Duration::from_millis(100);
 ///   slowly (`client-output-buffer-limit pubsub`, by default 32 MiB).
 ///
 /// An error that Redis gives for one PUBLISH, such as a missing permission, loses that message and is counted as
-/// [`AdapterPublish`](crate::ErrorType::AdapterPublish); the connection stands. When Redis wants a password, is loading or
+/// [`AdapterPublish`](crate::metrics::ErrorType::AdapterPublish); the connection stands. When Redis wants a password, is loading or
 /// has lost its master, that is an outage.
 ///
 /// # How long things take

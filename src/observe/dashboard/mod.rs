@@ -35,7 +35,7 @@ const MAX_VIEWERS: usize = 64;
 ///
 /// ```
 /// use std::sync::Arc;
-/// use wshub::{Dashboard, DebugMetrics, Hub, Server};
+/// use wshub::{Hub, Server, dashboard::Dashboard, metrics::DebugMetrics};
 ///
 /// let metrics = Arc::new(DebugMetrics::new());
 /// let hub = Hub::builder().metrics(metrics.clone()).build()?;

@@ -52,7 +52,7 @@
 //!
 //! - A connection without claims: 401, or whatever [`Rejection`](crate::Rejection) the authorizer returns.
 //! - A malformed frame ([`DecodeError`]): close code 1002. A text message: 1003. A message over 65,536 bytes: 1009.
-//!   The first two count as [`ErrorType::ProtocolError`](crate::ErrorType::ProtocolError); nothing of such a frame is
+//!   The first two count as [`ErrorType::ProtocolError`](crate::metrics::ErrorType::ProtocolError); nothing of such a frame is
 //!   used.
 //! - Sending to a room that one is not in, to a client that does not exist, and joins that the hub refuses. The protocol
 //!   has no frame for errors: the refusal goes to the hub's `on_error` hook, and the connection stays.

@@ -9,8 +9,8 @@ use parking_lot::ReentrantMutex;
 use super::conn::{CLAIMS, emit};
 use super::{Claims, Conn, Message, ROOT};
 use crate::{
-    Admission, Client, ClientId, Config, DropPolicy, ErrorType, HandlerError, HandlerResult, Hub, HubBuilder,
-    Rejection, RequestHead, RoomError, Target, close_code,
+    Admission, Client, ClientId, Config, DropPolicy, HandlerError, HandlerResult, Hub, HubBuilder, Rejection,
+    RequestHead, RoomError, Target, close_code, metrics::ErrorType,
 };
 
 const JOIN: &str = "join";

@@ -81,9 +81,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::ErrorType;
 use crate::HandlerResult;
 use crate::Message;
+use crate::metrics::ErrorType;
 use crate::middleware::{Chain, Middleware};
 use crate::{Client, HubBuilder};
 use crate::{RequestHead, Response};

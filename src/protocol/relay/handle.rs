@@ -9,7 +9,9 @@ use super::devices::{Devices, Transition, Turn};
 use super::subscriptions::Subscriptions;
 use super::types::{Conn, DevicePolicy, Identity, Inner, Relay, RelayBuilder, SESSION, Session};
 use super::{Message, REPLACED};
-use crate::{Admission, Client, Delivery, HandlerResult, Hub, HubBuilder, RateLimiter, Rejection, RequestHead, Target};
+use crate::{
+    Admission, Client, Delivery, HandlerResult, Hub, HubBuilder, Rejection, RequestHead, Target, limit::RateLimiter,
+};
 
 impl Relay {
     /// Sets up a relay. `authenticate` runs before the upgrade and says who a connection is; an empty id is refused with

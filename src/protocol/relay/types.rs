@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::Message;
 use super::devices::Devices;
 use super::subscriptions::Subscriptions;
-use crate::{Client, HandlerResult, Hub, RateLimiter, Rejection, RequestHead};
+use crate::{Client, HandlerResult, Hub, Rejection, RequestHead, limit::RateLimiter};
 
 /// Who a connection is. Neither id is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]

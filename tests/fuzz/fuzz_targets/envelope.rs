@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use wshub::{Envelope, EnvelopeKind, MAX_ROOM_NAME, Message, Presence, Recipient};
+use wshub::{Message, cluster::{Envelope, EnvelopeKind, Presence, Recipient}, limit::MAX_ROOM_NAME};
 
 #[derive(Debug, Arbitrary)]
 struct Fields<'a> {

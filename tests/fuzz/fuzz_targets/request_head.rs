@@ -4,7 +4,7 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use wshub::{HeadError, MAX_HEAD, MAX_HEADERS, RequestHead};
+use wshub::{RequestHead, server::{HeadError, MAX_HEAD, MAX_HEADERS}};
 
 const SINGULAR: [&str; 7] =
     ["host", "upgrade", "origin", "content-length", "transfer-encoding", "sec-websocket-key", "sec-websocket-version"];
