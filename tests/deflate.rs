@@ -102,13 +102,17 @@ fn a_compressed_message_may_come_in_fragments_with_pings_between() {
 fn violations_close_with_their_codes() {
     let (metrics, builder) = counted(echo());
     let server = TestServer::new(builder.map_config(|config| config.max_message_size(100_000)));
-    let cases: [(u16, Vec<Vec<u8>>); 7] = [
+    let cases: [(u16, Vec<Vec<u8>>); 10] = [
         // RSV1 on a continuation, on a control frame, other reserved bits.
         (1002, vec![client_frame(0x41, &deflate(b"ab")[..1]), client_frame(0xc0, &deflate(b"ab")[1..])]),
         (1002, vec![client_frame(0xc9, b"")]),
         (1002, vec![client_frame(0xe1, b"")]),
         (1007, vec![client_frame(TEXT | COMPRESSED, &[0xff, 0xff, 0xff])]),
         (1007, vec![client_frame(TEXT | COMPRESSED, &deflate(b"\xff\xfe"))]),
+        // Cut messages: of codes, of a stored block, and in fragments of which the last is empty.
+        (1007, vec![client_frame(TEXT | COMPRESSED, &[0xf2, 0x48, 0xcd])]),
+        (1007, vec![client_frame(BINARY | COMPRESSED, b"\x00\x64\x00\x9b\xff0123456789")]),
+        (1007, vec![client_frame(0x41, &deflate(b"{\"amount\":1000000}")[..14]), client_frame(0x80, b"")]),
         // A bomb, and a message that is announced to be far too long.
         (1009, vec![client_frame(BINARY | COMPRESSED, &deflate(&vec![0; 100_001]))]),
         (1009, vec![vec![0xc2, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 1, 2, 3, 4]]),
@@ -122,13 +126,32 @@ fn violations_close_with_their_codes() {
         assert_eq!((frame.first, frame.close().0), (CLOSE, code), "case {number}");
     }
     // Counted after the close frame is sent.
-    eventually("all are counted", || errors(&metrics, ErrorType::ProtocolError) == 7);
+    eventually("all are counted", || errors(&metrics, ErrorType::ProtocolError) == 10);
     let mut plain = server.connect();
     plain.send_frame(TEXT | COMPRESSED, &deflate(b"x"));
     assert_eq!(plain.frame().close().0, 1002, "nothing was agreed on");
     let mut fits = connect(&server);
     fits.send_frame(BINARY | COMPRESSED, &deflate(&vec![0; 100_000]));
     assert_eq!(fits.frame().first, BINARY | COMPRESSED);
+}
+
+#[test]
+fn whole_messages_of_unusual_forms_are_taken() {
+    let server = TestServer::new(echo());
+    let mut socket = connect(&server);
+    let final_block: &[u8] = &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
+    for (wire, text) in [(&[][..], ""), (&[0], ""), (&[3, 0], ""), (final_block, "Hello"), (&[], "")] {
+        socket.send_frame(TEXT | COMPRESSED, wire);
+        assert_eq!(socket.text(), text, "{wire:02x?}");
+    }
+    // Nothing of a cut message reaches the next connection, which may use the same decompressor.
+    for _ in 0..8 {
+        let mut cut = connect(&server);
+        cut.send_frame(TEXT | COMPRESSED, &[0xf2, 0x48, 0xcd]);
+        assert_eq!(cut.frame().close().0, 1007);
+        socket.send_frame(TEXT | COMPRESSED, final_block);
+        assert_eq!(socket.text(), "Hello");
+    }
 }
 
 #[test]

@@ -58,11 +58,9 @@ impl Assembly {
     }
 
     /// The whole message.
-    fn finish(mut self, max: usize) -> Result<Event, Violation> {
-        if let Some(mut inflater) = self.inflater.take() {
-            let from = self.payload.len();
-            inflater.finish(&mut self.payload, max)?;
-            self.check(from)?;
+    fn finish(mut self) -> Result<Event, Violation> {
+        if let Some(inflater) = &mut self.inflater {
+            inflater.finish()?;
         }
         if self.kind == MessageKind::Text && !self.utf8.is_complete() {
             return Err(Violation::utf8());
@@ -278,7 +276,7 @@ impl Decoder {
 
     fn finish_message(&mut self) -> Result<Option<Event>, Violation> {
         let Some(message) = self.message.take() else { return Ok(None) };
-        message.finish(self.max_message).map(Some)
+        message.finish().map(Some)
     }
 }
 

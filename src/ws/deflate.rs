@@ -1,21 +1,23 @@
 //! Compression of messages (RFC 7692 §7.2), without context from one message to the next. No I/O.
 //!
-//! Compressors and decompressors are large (some 40 to 300 KiB) and used for moments: a few are kept for whoever comes
-//! next, whatever the number of connections.
+//! Compressors and decompressors are large (some 40 to 300 KiB) and each is used for a moment. A few are kept for the
+//! next message, whatever the number of connections.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use parking_lot::Mutex;
 
 use super::Violation;
 
-/// What a sync flush ends with, and what is left out on the wire (RFC 7692 §7.2.1).
+/// The end of a sync flush, which is not sent (RFC 7692 §7.2.1): the two lengths of an empty stored block.
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
-/// Kept for the next message.
+/// An empty stored block that is marked as final, from a byte boundary on.
+const FINAL_BLOCK: [u8; 5] = [1, 0, 0, 0xff, 0xff];
+/// Compressors, and decompressors, that are kept for the next message.
 const KEPT: usize = 4;
-/// The first space for decompressed bytes, and the least that it grows by.
+/// Capacity that is first reserved for decompressed bytes, and the least by which it grows.
 const STEP: usize = 1024;
 
-/// How messages are compressed.
+/// The settings of a compressor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Kind {
     level: u32,
@@ -26,7 +28,7 @@ struct Kind {
 static COMPRESSORS: Mutex<Vec<(Kind, Compress)>> = Mutex::new(Vec::new());
 static DECOMPRESSORS: Mutex<Vec<Decompress>> = Mutex::new(Vec::new());
 
-/// The payload of a compressed message; `None` if that is not shorter.
+/// The compressed payload; `None` if it is not shorter than the plain one.
 pub(crate) fn compress(payload: &[u8], level: u32, window_bits: u8) -> Option<Vec<u8>> {
     let kind = Kind { level, window_bits };
     let mut compressor = take_compressor(kind);
@@ -63,7 +65,7 @@ fn put_compressor(kind: Kind, mut compressor: Compress) {
     compressor.reset();
     let mut kept = COMPRESSORS.lock();
     if kept.len() == KEPT {
-        // Another kind may be wanted now: the oldest makes room.
+        // The settings in use may have changed: the oldest makes room.
         kept.remove(0);
     }
     kept.push((kind, compressor));
@@ -71,22 +73,27 @@ fn put_compressor(kind: Kind, mut compressor: Compress) {
 
 /// Decompresses one message, as it comes.
 #[derive(Debug)]
-pub(crate) struct Inflater(Option<Decompress>);
+pub(crate) struct Inflater {
+    /// `None` only in `drop`.
+    inflate: Option<Decompress>,
+    /// Nothing has come yet, or the last byte that came ended a final block.
+    is_between_streams: bool,
+}
 
 impl Inflater {
-    /// One, if the message is compressed.
+    /// An inflater for a compressed message, `None` for a plain one.
     pub(crate) fn for_message(is_compressed: bool) -> Option<Self> {
         is_compressed.then(Self::new)
     }
 
     fn new() -> Self {
         let kept = DECOMPRESSORS.lock().pop();
-        Self(Some(kept.unwrap_or_else(|| Decompress::new(false))))
+        Self { inflate: Some(kept.unwrap_or_else(|| Decompress::new(false))), is_between_streams: true }
     }
 
-    /// Appends what these bytes decompress to; at most `max` bytes in all, so that no bomb goes off.
+    /// Appends what these bytes decompress to. `max` bounds the whole message, in bytes.
     pub(crate) fn push(&mut self, mut input: &[u8], out: &mut Vec<u8>, max: usize) -> Result<(), Violation> {
-        let Some(inflate) = &mut self.0 else { return Ok(()) };
+        let Some(inflate) = &mut self.inflate else { return Ok(()) };
         loop {
             if out.len() == out.capacity() {
                 // One byte more than is allowed shows that there is more.
@@ -99,10 +106,14 @@ impl Inflater {
                 return Err(Violation::too_big());
             }
             let used = usize::try_from(inflate.total_in() - before).unwrap_or(usize::MAX);
+            self.is_between_streams &= used == 0;
             input = input.get(used..).unwrap_or_default();
             match status {
                 // A final block ends the stream, not the message (RFC 7692 §7.2.3.4).
-                Ok(Status::StreamEnd) => inflate.reset(false),
+                Ok(Status::StreamEnd) => {
+                    inflate.reset(false);
+                    self.is_between_streams = true;
+                }
                 Ok(Status::Ok) => {}
                 // No progress: it wants more input, or more space.
                 Ok(Status::BufError) if out.len() == out.capacity() => continue,
@@ -115,15 +126,36 @@ impl Inflater {
         }
     }
 
-    /// The end of the message: what was left out on the wire.
-    pub(crate) fn finish(&mut self, out: &mut Vec<u8>, max: usize) -> Result<(), Violation> {
-        self.push(&TAIL, out, max)
+    /// Checks at the end of the message that it is whole (RFC 7692 §7.2.2). All of its output has been pushed already.
+    ///
+    /// A whole message is empty, ends with a final block, or ends inside the header of an empty stored block, whose
+    /// lengths are [`TAIL`]. In the third case the tail completes that block: it gives no output, and the
+    /// decompressor stands between two blocks, where it takes a final block. A message that is cut elsewhere reads the
+    /// tail as codes, as data, or as lengths that do not fit, and fails one of the two.
+    pub(crate) fn finish(&mut self) -> Result<(), Violation> {
+        let is_whole = self.is_between_streams
+            || match self.take_silently(&TAIL) {
+                // The empty stored block is itself marked as final.
+                Some(Status::StreamEnd) => true,
+                Some(_) => self.take_silently(&FINAL_BLOCK) == Some(Status::StreamEnd),
+                None => false,
+            };
+        if is_whole { Ok(()) } else { Err(Violation::truncated()) }
+    }
+
+    /// The decompressor's status after these bytes; `None` if it does not take all of them, or has output for them.
+    fn take_silently(&mut self, input: &[u8]) -> Option<Status> {
+        let inflate = self.inflate.as_mut()?;
+        let (read, written) = (inflate.total_in(), inflate.total_out());
+        let status = inflate.decompress(input, &mut [0], FlushDecompress::None).ok()?;
+        let is_silent = inflate.total_out() == written && inflate.total_in() - read == input.len() as u64;
+        is_silent.then_some(status)
     }
 }
 
 impl Drop for Inflater {
     fn drop(&mut self) {
-        let Some(mut inflate) = self.0.take() else { return };
+        let Some(mut inflate) = self.inflate.take() else { return };
         inflate.reset(false);
         let mut kept = DECOMPRESSORS.lock();
         if kept.len() < KEPT {
@@ -135,3 +167,7 @@ impl Drop for Inflater {
 #[cfg(test)]
 #[path = "deflate_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "deflate_whole_tests.rs"]
+mod whole_tests;

@@ -7,7 +7,7 @@ fn inflate(parts: &[&[u8]], max: usize) -> Result<Vec<u8>, Violation> {
     let mut inflater = Inflater::new();
     let mut out = Vec::new();
     parts.iter().try_for_each(|part| inflater.push(part, &mut out, max))?;
-    inflater.finish(&mut out, max)?;
+    inflater.finish()?;
     Ok(out)
 }
 

@@ -70,6 +70,11 @@ impl Violation {
         Self { code: close_code::INVALID_PAYLOAD, reason: "invalid compressed data" }
     }
 
+    #[cfg(feature = "deflate")]
+    pub(crate) const fn truncated() -> Self {
+        Self { code: close_code::INVALID_PAYLOAD, reason: "truncated compressed data" }
+    }
+
     pub(crate) const fn too_big() -> Self {
         Self { code: close_code::MESSAGE_TOO_BIG, reason: "message too big" }
     }

@@ -117,25 +117,39 @@ fn any_bytes(setting: &Setting, wire: &[u8]) {
 
 /// The whole message in one piece of memory that is one byte larger than the limit.
 fn inflate(wire: &[u8], max: usize) -> Result<Vec<u8>, u16> {
-    let wire = [wire, &TAIL].concat();
     let mut out = vec![0; max + 1];
     let (mut read, mut written) = (0, 0);
-    loop {
-        let mut inflater = Decompress::new(false);
-        let status = inflater.decompress(&wire[read..], &mut out[written..], FlushDecompress::Sync);
-        read += usize::try_from(inflater.total_in()).expect("small");
-        written += usize::try_from(inflater.total_out()).expect("small");
+    let mut inflater = Decompress::new(false);
+    while read < wire.len() {
+        let (before, given) = (inflater.total_in(), inflater.total_out());
+        let status = inflater.decompress(&wire[read..], &mut out[written..], FlushDecompress::None);
+        read += usize::try_from(inflater.total_in() - before).expect("small");
+        written += usize::try_from(inflater.total_out() - given).expect("small");
         match status {
             _ if written > max => return Err(1009),
             Err(_) => return Err(1007),
             // A final block: what follows is a new stream.
-            Ok(Status::StreamEnd) if read < wire.len() => {}
-            Ok(_) => {
-                out.truncate(written);
-                return Ok(out);
+            Ok(Status::StreamEnd) => {
+                inflater = Decompress::new(false);
+                if read == wire.len() {
+                    out.truncate(written);
+                    return Ok(out);
+                }
             }
+            Ok(_) => {}
         }
     }
+    // Behind a whole message the tail and a final block give nothing and end the stream.
+    let ending = if wire.is_empty() { &[][..] } else { &[0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff] };
+    let (before, given) = (inflater.total_in(), inflater.total_out());
+    let status = inflater.decompress(ending, &mut [0], FlushDecompress::None);
+    let used = inflater.total_in() - before;
+    let is_whole = matches!(status, Ok(Status::StreamEnd)) && matches!(used, 4 | 9) && inflater.total_out() == given;
+    if !wire.is_empty() && !is_whole {
+        return Err(1007);
+    }
+    out.truncate(written);
+    Ok(out)
 }
 
 fn ours_come_back(setting: &Setting, payload: &[u8]) {
