@@ -25,6 +25,7 @@ mod cork;
 mod gate;
 mod pump;
 mod queue;
+mod send;
 mod writer;
 
 use std::io;
@@ -36,11 +37,11 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 pub use cork::Cork;
+pub(crate) use send::{GaveUp, Sent};
 
-use crate::config::{Config, DropPolicy};
+use crate::config::Config;
 use crate::message::{Encoded, WireFormat};
 use crate::transport::Transport;
-use crate::ws::close_code;
 use batch::Batch;
 use controls::Controls;
 use gate::Gate;
@@ -57,28 +58,6 @@ mod phase {
     pub(super) const CLOSE_SENT: u8 = 2;
     /// The socket is dead.
     pub(super) const DEAD: u8 = 3;
-}
-
-/// What became of one message for one client.
-#[derive(Debug)]
-pub(crate) enum Sent {
-    /// Written or queued.
-    Queued,
-    /// Queued; these older messages were dropped to make room.
-    Evicted(Vec<Encoded>),
-    /// The queue is full and the policy drops the new message.
-    Full,
-    /// The queue is full and the policy closes the client, which has been begun.
-    SlowConsumer,
-    /// The client is closing or closed.
-    Closed,
-}
-
-/// Why [`Outbox::send_waiting`] gave up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum GaveUp {
-    Timeout,
-    Closed,
 }
 
 /// Why the writing side of a connection died.
@@ -190,36 +169,6 @@ impl Outbox {
     #[inline]
     pub(crate) fn format(&self) -> WireFormat {
         self.format
-    }
-
-    /// Sends one frame by the drop policy. Never blocks.
-    #[inline]
-    pub(crate) fn send(self: &Arc<Self>, frame: &Encoded) -> Sent {
-        if !self.is_accepting() {
-            return Sent::Closed;
-        }
-        let corked = cork::is_active();
-        if !corked && self.write_through(frame) {
-            return Sent::Queued;
-        }
-        self.enqueue(frame, corked)
-    }
-
-    /// Waits until the frame fits into the queue; the drop policy does not apply.
-    pub(crate) fn send_waiting(self: &Arc<Self>, frame: &Encoded, deadline: Instant) -> Result<(), GaveUp> {
-        let (max_messages, max_bytes) = (self.settings.queue_messages, self.settings.queue_bytes);
-        self.flush();
-        let outcome = self.gate.wait_for(deadline, || {
-            if !self.is_open() {
-                return Some(Err(GaveUp::Closed));
-            }
-            self.queue.try_push(frame, max_messages, max_bytes).then_some(Ok(()))
-        });
-        if let Some(Ok(())) = outcome {
-            self.reset_drops();
-        }
-        self.flush();
-        outcome.unwrap_or(Err(GaveUp::Timeout))
     }
 
     /// Answers a ping.
@@ -335,41 +284,6 @@ impl Outbox {
         self.corked_by.store(0, Ordering::Relaxed);
     }
 
-    fn enqueue(self: &Arc<Self>, frame: &Encoded, corked: bool) -> Sent {
-        let mut evicted = Vec::new();
-        let (max_messages, max_bytes) = (self.settings.queue_messages, self.settings.queue_bytes);
-        let push = || self.queue.try_push(frame, max_messages, max_bytes);
-        let mut pushed = push();
-        if !pushed {
-            // Full perhaps only because this thread is corked.
-            self.flush();
-            pushed = push();
-        }
-        while !pushed {
-            match self.settings.drop_policy {
-                _ if !self.is_open() => return Sent::Closed,
-                DropPolicy::DropNewest => return Sent::Full,
-                DropPolicy::Disconnect => {
-                    self.begin_close(Some((close_code::TRY_AGAIN_LATER, "slow consumer")));
-                    return Sent::SlowConsumer;
-                }
-                DropPolicy::DropOldest => evicted.extend(self.queue.pop()),
-            }
-            pushed = push();
-        }
-        if corked {
-            cork::touch(self);
-        } else {
-            self.flush();
-        }
-        if evicted.is_empty() {
-            self.reset_drops();
-            Sent::Queued
-        } else {
-            Sent::Evicted(evicted)
-        }
-    }
-
     fn post(self: &Arc<Self>, change: impl FnOnce(&mut Controls)) {
         change(&mut self.controls.lock());
         self.urgent.store(true, Ordering::SeqCst);
@@ -403,13 +317,5 @@ impl Outbox {
 
     fn advance(&self, to: u8) {
         self.phase.fetch_max(to, Ordering::SeqCst);
-    }
-
-    #[inline]
-    fn reset_drops(&self) {
-        if self.has_dropped.load(Ordering::Relaxed) {
-            self.has_dropped.store(false, Ordering::Relaxed);
-            self.drops.store(0, Ordering::Relaxed);
-        }
     }
 }

@@ -1,0 +1,195 @@
+//! Sending one frame: straight into the socket, or into the queue by the drop policy.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::{Outbox, cork};
+use crate::config::DropPolicy;
+use crate::message::Encoded;
+use crate::ws::close_code;
+
+/// What became of one message for one client.
+#[derive(Debug)]
+pub(crate) enum Sent {
+    /// Written or queued.
+    Queued,
+    /// Queued; these older messages were dropped to make room.
+    Evicted(Vec<Encoded>),
+    /// The queue is full and the policy drops the new message.
+    Full,
+    /// The queue is full and the policy closes the client. [`Outbox::send`] has begun the close.
+    SlowConsumer,
+    /// The client is closing or closed.
+    Closed,
+}
+
+/// Why [`Outbox::send_waiting`] gave up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GaveUp {
+    Timeout,
+    Closed,
+}
+
+impl Outbox {
+    /// Sends one frame by the drop policy. Never blocks.
+    #[inline]
+    pub(crate) fn send(self: &Arc<Self>, frame: &Encoded) -> Sent {
+        if !self.is_accepting() {
+            return Sent::Closed;
+        }
+        let corked = cork::is_active();
+        if !corked && self.write_through(frame) {
+            return Sent::Queued;
+        }
+        self.enqueue(frame, corked)
+    }
+
+    /// Queues one frame by the drop policy and does nothing else: no I/O, no close, no look at corks. So it may be called
+    /// under a lock. The caller must [`flush`](Self::flush) after it has released that lock, and after
+    /// [`Sent::SlowConsumer`] call [`close_slow`](Self::close_slow) instead.
+    pub(crate) fn push(&self, frame: &Encoded) -> Sent {
+        if !self.is_open() {
+            return Sent::Closed;
+        }
+        if self.try_push(frame) {
+            self.reset_drops();
+            return Sent::Queued;
+        }
+        match self.settings.drop_policy {
+            DropPolicy::DropNewest => Sent::Full,
+            DropPolicy::Disconnect => Sent::SlowConsumer,
+            DropPolicy::DropOldest => self.evict_for(frame),
+        }
+    }
+
+    /// Closes a client whose queue was full under [`DropPolicy::Disconnect`].
+    pub(crate) fn close_slow(self: &Arc<Self>) {
+        self.begin_close(Some((close_code::TRY_AGAIN_LATER, "slow consumer")));
+    }
+
+    /// Waits until the frame fits into the queue; the drop policy does not apply.
+    pub(crate) fn send_waiting(self: &Arc<Self>, frame: &Encoded, deadline: Instant) -> Result<(), GaveUp> {
+        self.flush();
+        let outcome = self.gate.wait_for(deadline, || {
+            if !self.is_open() {
+                return Some(Err(GaveUp::Closed));
+            }
+            self.try_push(frame).then_some(Ok(()))
+        });
+        if let Some(Ok(())) = outcome {
+            self.reset_drops();
+        }
+        self.flush();
+        outcome.unwrap_or(Err(GaveUp::Timeout))
+    }
+
+    fn enqueue(self: &Arc<Self>, frame: &Encoded, corked: bool) -> Sent {
+        if self.try_push(frame) {
+            self.reset_drops();
+            self.flush_unless(corked);
+            return Sent::Queued;
+        }
+        // Full perhaps only because this thread is corked.
+        self.flush();
+        let sent = self.push(frame);
+        match sent {
+            Sent::Queued | Sent::Evicted(_) => self.flush_unless(corked),
+            Sent::SlowConsumer => self.close_slow(),
+            Sent::Full | Sent::Closed => {}
+        }
+        sent
+    }
+
+    fn flush_unless(self: &Arc<Self>, corked: bool) {
+        if corked { cork::touch(self) } else { self.flush() }
+    }
+
+    fn try_push(&self, frame: &Encoded) -> bool {
+        self.queue.try_push(frame, self.settings.queue_messages, self.settings.queue_bytes)
+    }
+
+    /// Drops the oldest messages until the new one fits.
+    fn evict_for(&self, frame: &Encoded) -> Sent {
+        let mut evicted = Vec::new();
+        while !self.try_push(frame) {
+            if !self.is_open() {
+                return Sent::Closed;
+            }
+            evicted.extend(self.queue.pop());
+        }
+        if evicted.is_empty() {
+            self.reset_drops();
+            return Sent::Queued;
+        }
+        Sent::Evicted(evicted)
+    }
+
+    #[inline]
+    pub(super) fn reset_drops(&self) {
+        if self.has_dropped.load(Ordering::Relaxed) {
+            self.has_dropped.store(false, Ordering::Relaxed);
+            self.drops.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::message::{Compressed, Message, WireFormat};
+    use crate::transport::Transport;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    fn frame(text: &str) -> Encoded {
+        Encoded::new(&Message::text(text), WireFormat::WebSocket, Compressed::default()).expect("carries all")
+    }
+
+    fn outbox(policy: DropPolicy) -> (Arc<Outbox>, UnixStream) {
+        let (near, far) = UnixStream::pair().expect("a pair");
+        far.set_nonblocking(true).expect("a socket");
+        let config = Config::default().queue_messages(2).drop_policy(policy);
+        let outbox = Outbox::new(Transport::from(near), Arc::new(config), WireFormat::WebSocket, Vec::new());
+        outbox.open();
+        (outbox, far)
+    }
+
+    fn received(mut far: &UnixStream) -> Vec<u8> {
+        let mut bytes = vec![0; 1000];
+        let n = far.read(&mut bytes).unwrap_or(0);
+        bytes.truncate(n);
+        bytes
+    }
+
+    #[test]
+    fn a_push_only_queues_until_the_flush() {
+        for policy in [DropPolicy::DropNewest, DropPolicy::DropOldest, DropPolicy::Disconnect] {
+            let (outbox, far) = outbox(policy);
+            assert!(matches!(outbox.push(&frame("a")), Sent::Queued));
+            assert!(matches!(outbox.push(&frame("b")), Sent::Queued));
+            let third = outbox.push(&frame("c"));
+            assert!(outbox.is_open(), "a push closes nothing");
+            assert_eq!(received(&far), b"", "a push writes nothing");
+            let expected: &[u8] = match (policy, third) {
+                (DropPolicy::DropNewest, Sent::Full) | (DropPolicy::Disconnect, Sent::SlowConsumer) => {
+                    b"\x81\x01a\x81\x01b"
+                }
+                (DropPolicy::DropOldest, Sent::Evicted(old)) => {
+                    assert_eq!(old.iter().map(Encoded::message).collect::<Vec<_>>(), [Message::text("a")]);
+                    b"\x81\x01b\x81\x01c"
+                }
+                (policy, sent) => panic!("{policy:?}: {sent:?}"),
+            };
+            outbox.flush();
+            assert_eq!(received(&far), expected);
+            if policy == DropPolicy::Disconnect {
+                outbox.close_slow();
+                assert_eq!(&received(&far)[..4], [0x88, 15, 3, 245]);
+            }
+            outbox.kill();
+            assert!(matches!(outbox.push(&frame("d")), Sent::Closed));
+        }
+    }
+}
