@@ -245,9 +245,7 @@ pub struct HandlerPanic {
 }
 
 impl HandlerPanic {
-    pub(crate) fn from_payload(payload: &(dyn std::any::Any + Send)) -> Self {
-        let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
-        let message = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+    pub(crate) fn new(message: String) -> Self {
         Self { message }
     }
 

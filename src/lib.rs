@@ -177,6 +177,8 @@ pub mod metrics;
 mod client_id;
 // Keeps peers from flooding the log.
 mod log_limit;
+// Catches panics of the application's code; log records.
+mod guard;
 
 // The way in for this project's own benches and fuzz targets.
 #[cfg(feature = "_internals")]

@@ -28,13 +28,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
 pub use crate::error::HandlerPanic;
 
 use crate::error::HandlerResult;
+use crate::guard::{self, record};
 use crate::hub::Client;
 use crate::message::Message;
 use crate::metrics::Metrics;
@@ -179,8 +179,8 @@ impl Middleware for Logging {
         let result = next.run(client, message);
         let (id, took) = (client.id(), started.elapsed());
         match &result {
-            Ok(()) => log::debug!(target: "wshub::middleware", "{id} {message:?} handled in {took:?}"),
-            Err(error) => log::debug!(target: "wshub::middleware", "{id} {message:?} failed after {took:?}: {error}"),
+            Ok(()) => record!(Debug, "wshub::middleware", "{id} {message:?} handled in {took:?}"),
+            Err(error) => record!(Debug, "wshub::middleware", "{id} {message:?} failed after {took:?}: {error}"),
         }
         result
     }
@@ -193,9 +193,9 @@ pub struct Recovery;
 
 impl Middleware for Recovery {
     fn handle(&self, client: &Client, message: &Message, next: Next<'_>) -> HandlerResult {
-        catch_unwind(AssertUnwindSafe(|| next.run(client, message))).unwrap_or_else(|payload| {
-            let panic = HandlerPanic::from_payload(&*payload);
-            log::error!(target: "wshub::middleware", "{} {panic}", client.id());
+        guard::catch_text(|| next.run(client, message)).unwrap_or_else(|text| {
+            let panic = HandlerPanic::new(text);
+            record!(Error, "wshub::middleware", "{} {panic}", client.id());
             Err(panic.into())
         })
     }

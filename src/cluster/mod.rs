@@ -51,6 +51,7 @@ pub(crate) use presence::Counts;
 pub(crate) use queue::Outgoing;
 pub(crate) use shared::Node;
 
+use crate::guard::record;
 use crate::log_limit::LogLimit;
 use publisher::Publisher;
 use shared::Shared;
@@ -118,7 +119,7 @@ impl Link {
         self.shared.node.count(&|m| m.increment_adapter_dropped());
         if let Some(suppressed) = FULL.pass() {
             let id = self.node_id();
-            log::warn!(target: "wshub::cluster", "{id}: too much waits to be published ({suppressed} more not logged)");
+            record!(Warn, "wshub::cluster", "{id}: too much waits to be published ({suppressed} more not logged)");
         }
         false
     }
@@ -156,7 +157,7 @@ impl Link {
         if !self.wait_ended(until) {
             self.shared.close();
             if !self.wait_ended(Instant::now() + FLUSH) {
-                log::warn!(target: "wshub::cluster", "{}: the adapter does not come back", self.node_id());
+                record!(Warn, "wshub::cluster", "{}: the adapter does not come back", self.node_id());
                 return;
             }
         }

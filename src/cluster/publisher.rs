@@ -15,6 +15,7 @@ use super::presence::Counts;
 use super::queue::Waiting;
 use super::shared::{Desk, Shared};
 use super::state::Half;
+use crate::guard::record;
 use crate::log_limit::LogLimit;
 use crate::metrics::ErrorType;
 
@@ -202,7 +203,7 @@ impl Publisher {
                 Err(AdapterError::Rejected(why)) => {
                     self.shared.count_error(ErrorType::AdapterPublish);
                     if let Some(suppressed) = REJECTED.pass() {
-                        log::warn!(target: "wshub::cluster", "the bus refused: {why} ({suppressed} more not logged)");
+                        record!(Warn, "wshub::cluster", "the bus refused: {why} ({suppressed} more not logged)");
                     }
                 }
                 // The others behind it have failed for the same reason.
@@ -219,7 +220,7 @@ impl Publisher {
         (0..count).for_each(|_| self.shared.node.count(&|m| m.increment_adapter_dropped()));
         if let Some(suppressed) = LOST.pass() {
             let id = &self.shared.settings.node_id;
-            log::warn!(target: "wshub::cluster", "{id}: {count} messages lost: {why} ({suppressed} more not logged)");
+            record!(Warn, "wshub::cluster", "{id}: {count} messages lost: {why} ({suppressed} more not logged)");
         }
     }
 

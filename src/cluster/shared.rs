@@ -1,6 +1,5 @@
 //! What the publisher, the subscriber and the hub share.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
@@ -13,6 +12,7 @@ use super::presence::{Counts, Heard, Table};
 use super::queue::Queue;
 use super::settings::Cluster;
 use super::state::{Half, Halves};
+use crate::guard::{self, record};
 use crate::log_limit::LogLimit;
 use crate::message::Message;
 use crate::metrics::{ErrorType, Metrics};
@@ -77,8 +77,8 @@ impl Shared {
 
     /// Calls the adapter. A panic in it is an error like others.
     pub(super) fn call<T>(&self, code: impl FnOnce() -> Result<T, AdapterError>) -> Result<T, AdapterError> {
-        catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|_| {
-            log::error!(target: "wshub::cluster", "the adapter panicked");
+        guard::catch(code).unwrap_or_else(|| {
+            record!(Error, "wshub::cluster", "the adapter panicked");
             self.count_error(ErrorType::Panic);
             Err(AdapterError::unavailable("the adapter panicked"))
         })
@@ -102,8 +102,11 @@ impl Shared {
             };
             self.count_error(counts_as);
             // Once for each outage, not for each attempt.
-            let level = if has_changed { log::Level::Warn } else { log::Level::Debug };
-            log::log!(target: "wshub::cluster", level, "{}: {what} failed: {error}", self.settings.node_id);
+            if has_changed {
+                record!(Warn, "wshub::cluster", "{}: {what} failed: {error}", self.settings.node_id);
+            } else {
+                record!(Debug, "wshub::cluster", "{}: {what} failed: {error}", self.settings.node_id);
+            }
         }
         self.report_change(before, after);
     }
@@ -112,7 +115,7 @@ impl Shared {
         if before == after {
             return;
         }
-        log::info!(target: "wshub::cluster", "{}: {after} (was {before})", self.settings.node_id);
+        record!(Info, "wshub::cluster", "{}: {after} (was {before})", self.settings.node_id);
         if after == AdapterState::Connected {
             self.node.count(&|m| m.increment_adapter_connects());
         } else if before == AdapterState::Connected {
@@ -149,7 +152,7 @@ impl Shared {
                 EnvelopeError::Json(error) => format!("{:?} error at column {}", error.classify(), error.column()),
                 other => other.to_string(),
             };
-            log::warn!(target: "wshub::cluster", "no envelope came: {why} ({suppressed} more not logged)");
+            record!(Warn, "wshub::cluster", "no envelope came: {why} ({suppressed} more not logged)");
         }
         if let Some(hook) = &self.settings.on_decode_error {
             self.node.guarded("on_decode_error", &|| hook(error, bytes));
@@ -190,14 +193,14 @@ impl Shared {
         let heard = table.lock().hear(envelope.node_id, beat, Instant::now());
         match heard {
             Heard::New => {
-                log::info!(target: "wshub::cluster", "{}: node {id} has come", self.settings.node_id);
+                record!(Info, "wshub::cluster", "{}: node {id} has come", self.settings.node_id);
                 // It does not know this node yet.
                 self.desk.lock().beat = true;
                 self.work.notify_one();
             }
-            Heard::Gone => log::info!(target: "wshub::cluster", "{}: node {id} has left", self.settings.node_id),
+            Heard::Gone => record!(Info, "wshub::cluster", "{}: node {id} has left", self.settings.node_id),
             Heard::Known { changes: 0 } | Heard::Ignored => {}
-            Heard::Known { changes } => log::debug!(target: "wshub::cluster", "node {id}: {changes} counts changed"),
+            Heard::Known { changes } => record!(Debug, "wshub::cluster", "node {id}: {changes} counts changed"),
         }
         Ok(())
     }
@@ -207,7 +210,7 @@ impl Shared {
         let Some(table) = &self.table else { return };
         let expired = table.lock().expire(Instant::now());
         for id in expired {
-            log::warn!(target: "wshub::cluster", "{}: node {id} is silent and counts as gone", self.settings.node_id);
+            record!(Warn, "wshub::cluster", "{}: node {id} is silent and counts as gone", self.settings.node_id);
         }
     }
 }
@@ -226,13 +229,13 @@ impl Receiver for Shared {
         if self.is_closed() {
             return;
         }
-        let result = catch_unwind(AssertUnwindSafe(|| {
+        let result = guard::catch(|| {
             if let Err(error) = self.accept(envelope) {
                 self.refuse(&error, envelope);
             }
-        }));
-        if result.is_err() {
-            log::error!(target: "wshub::cluster", "a bug: delivering an envelope panicked");
+        });
+        if result.is_none() {
+            record!(Error, "wshub::cluster", "a bug: delivering an envelope panicked");
             self.count_error(ErrorType::Panic);
         }
     }

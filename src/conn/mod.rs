@@ -23,13 +23,13 @@ mod upgrade;
 
 use std::fmt;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use accept::{Accept, AcceptError};
 pub(crate) use upgrade::{Opening, Upgraded, upgrade};
 
 use crate::config::deadline_after;
 use crate::error::HandlerError;
+use crate::guard::{self, record};
 use crate::hub::{Client, Hub};
 use crate::message::WireFormat;
 use crate::metrics::ErrorType;
@@ -62,13 +62,13 @@ pub(crate) fn run(upgraded: Upgraded, early: &[u8]) {
     let hub = client.hub().clone();
     let _own = Hub::own_thread(&client);
     client.outbox().open();
-    log::debug!(target: "wshub::conn", "{} connected as {}", client.id(), Who(&client));
+    record!(Debug, "wshub::conn", "{} connected as {}", client.id(), Who(&client));
     hub.announce(&client, announcements);
     let read = || match client.outbox().format() {
         WireFormat::EventStream => event_stream::watch(&client),
         WireFormat::WebSocket | WireFormat::Deflate(_) => Reader::new(&client, early).run(),
     };
-    let end = catch_unwind(AssertUnwindSafe(read)).unwrap_or(End::Internal);
+    let end = guard::catch(read).unwrap_or(End::Internal);
     finish(&hub, &client, &end);
 }
 
@@ -103,7 +103,7 @@ fn finish(hub: &Hub, client: &Client, end: &End) {
     outbox.stop_writer();
     hub.retire(client);
     let lasted = client.connected_at().elapsed().unwrap_or_default();
-    log::debug!(target: "wshub::conn", "{} gone after {lasted:?}", client.id());
+    record!(Debug, "wshub::conn", "{} gone after {lasted:?}", client.id());
 }
 
 /// A client's user, for log records.
@@ -123,14 +123,14 @@ fn record(hub: &Hub, client: &Client, end: &End) {
     let id = client.id();
     match end {
         End::PeerClosed(frame) => {
-            log::debug!(target: "wshub::conn", "{id} ended: closed with {:?} {:?}", frame.code, frame.reason);
+            record!(Debug, "wshub::conn", "{id} ended: closed with {:?} {:?}", frame.code, frame.reason);
         }
-        End::Internal => log::error!(target: "wshub::conn", "{id} ended by a bug in wshub"),
-        end => log::debug!(target: "wshub::conn", "{id} ended: {end:?}"),
+        End::Internal => record!(Error, "wshub::conn", "{id} ended by a bug in wshub"),
+        end => record!(Debug, "wshub::conn", "{id} ended: {end:?}"),
     }
     for (error, what) in [reading_failed(end), writing_failed(client, end)].into_iter().flatten() {
         hub.count_error(error);
-        log::debug!(target: "wshub::conn", "{id}: {what}");
+        record!(Debug, "wshub::conn", "{id}: {what}");
         hub.report_error(client, &HandlerError::from(what).counted_as(error));
     }
 }

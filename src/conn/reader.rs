@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::End;
 use crate::config::{RatePolicy, deadline_after};
 use crate::error::HandlerResult;
+use crate::guard::record;
 use crate::hub::{Client, TokenBucket};
 use crate::message::Message;
 use crate::metrics::ErrorType;
@@ -211,7 +212,7 @@ impl<'a> Reader<'a> {
             hub.guarded(Some(self.client), "after_message", || hook(self.client, message, &result));
         }
         if let Err(error) = result {
-            log::debug!(target: "wshub::conn", "{} handler error: {error}", self.client.id());
+            record!(Debug, "wshub::conn", "{} handler error: {error}", self.client.id());
             trace::note_error(error.error_type(), || error.to_string());
             hub.report_error(self.client, &error);
             self.client.close_as_asked(&error);
@@ -243,7 +244,7 @@ impl<'a> Reader<'a> {
     fn refuse_rate(&self, message: &Message) {
         let hub = self.client.hub();
         hub.count_error(ErrorType::RateLimitExceeded);
-        log::debug!(target: "wshub::conn", "{} over the message rate", self.client.id());
+        record!(Debug, "wshub::conn", "{} over the message rate", self.client.id());
         trace::note_error(ErrorType::RateLimitExceeded, || "rate limit exceeded".into());
         hub.run_message_hook(&hub.hooks().on_rate_limited, "on_rate_limited", self.client, message);
         if hub.limits().rate_policy == RatePolicy::Close {

@@ -2,6 +2,7 @@
 //! (RFC 6455 §4.2).
 
 use crate::error::RoomError;
+use crate::guard::record;
 use crate::http::{RequestHead, Response, event_stream_head};
 use crate::hub::{Admission, Announcements, Check, Client, Hub, Refused, Rejection};
 use crate::log_limit::LogLimit;
@@ -155,7 +156,7 @@ fn register(
     let outbox = Outbox::new(transport, hub.shared_config(), format, response);
     let client = Client::new(hub, outbox, head, subprotocol, admission.metadata);
     let (id, head, peer) = (client.id(), client.request(), Peer(client.remote_addr()));
-    log::debug!(target: "wshub::upgrade", "{id} is {peer} at {:?}", head.path());
+    record!(Debug, "wshub::upgrade", "{id} is {peer} at {:?}", head.path());
     match hub.register(&client, admission.user, admission.rooms) {
         Ok(announcements) => Ok(Upgraded { client, announcements }),
         Err(refused) => Err(refuse(hub, client.request(), client.outbox().transport(), &refusal_of(&refused))),
@@ -189,8 +190,9 @@ fn refuse(hub: &Hub, head: &RequestHead, transport: &Transport, refusal: &Refusa
     hub.count_error(refusal.error);
     if let Some(suppressed) = REFUSALS.pass() {
         let (error, peer) = (refusal.error, Peer(head.remote_addr()));
-        log::info!(
-            target: "wshub::upgrade",
+        record!(
+            Info,
+            "wshub::upgrade",
             "{head:?} of {peer} refused with {status}: {error} ({suppressed} more not logged)"
         );
     }

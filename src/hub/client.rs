@@ -14,6 +14,7 @@ use super::target::Target;
 use crate::client_id::ClientId;
 use crate::config::deadline_after;
 use crate::error::{CloseError, HandlerError, HandlerResult, RoomError, UserError};
+use crate::guard::record;
 use crate::http::RequestHead;
 use crate::message::{Encoded, Message, SendError, WireFormat};
 use crate::outbox::{GaveUp, Outbox, Sent};
@@ -225,7 +226,7 @@ impl Client {
 
     pub(crate) fn close_checked(&self, code: u16, reason: &str) {
         if self.0.outbox.begin_close(Some((code, reason))) {
-            log::debug!(target: "wshub::conn", "{} closing with {code} {reason:?}", self.id());
+            record!(Debug, "wshub::conn", "{} closing with {code} {reason:?}", self.id());
             trace::note_close(self.id(), code, reason);
             self.hub().watch_close(self);
         }

@@ -12,6 +12,7 @@ use super::users::{Transition, Turn, Users};
 use crate::client_id::ClientId;
 use crate::config::reached;
 use crate::error::{RoomError, UserError};
+use crate::guard::record;
 use crate::transport::canonical_ip;
 
 /// Every connection of the hub; the outermost of its locks guards it.
@@ -213,7 +214,7 @@ impl Hub {
                 turns[0] = self.remove_user(&mut users, &old, client);
             }
         }
-        log::debug!(target: "wshub::hub", "{} is now of user {user:?}", client.id());
+        record!(Debug, "wshub::hub", "{} is now of user {user:?}", client.id());
         for turn in turns {
             self.run_turns(turn);
         }

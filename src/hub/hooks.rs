@@ -10,14 +10,14 @@
 
 #![allow(clippy::ref_option, reason = "a hook is passed as the field that holds it")]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use super::Hub;
 use super::admission::{Admission, Rejection};
 use super::client::{Client, Handler, OfClient, OfError};
 use super::lock::assert_no_lock_held;
 use crate::error::{HandlerError, HandlerResult};
+use crate::guard::{self, record};
 use crate::http::{RequestHead, Response};
+use crate::log_limit::LogLimit;
 use crate::message::Message;
 use crate::metrics::ErrorType;
 use crate::trace::{self, SpanKind};
@@ -85,17 +85,25 @@ impl Hub {
     ) -> Option<T> {
         assert_no_lock_held();
         let _span = trace::begin_span(|| (span_kind(what), what.into()));
-        let result = catch_unwind(AssertUnwindSafe(code));
-        if result.is_err() {
-            let id = client.map(|c| c.id().to_string()).unwrap_or_default();
-            log::error!(target: "wshub::hub", "{what} panicked {id}");
-            self.count_error(ErrorType::Panic);
-            if let Some(client) = client {
-                trace::note_panic(client.id(), what);
-                client.close_checked(close_code::INTERNAL_ERROR, "");
-            }
+        let result = guard::catch(code);
+        if result.is_none() {
+            self.note_panic(client, what);
         }
-        result.ok()
+        result
+    }
+
+    #[cold]
+    fn note_panic(&self, client: Option<&Client>, what: &'static str) {
+        static PANICS: LogLimit = LogLimit::new();
+        if let Some(suppressed) = PANICS.pass() {
+            let of = client.map(|c| format!(" for {}", c.id())).unwrap_or_default();
+            record!(Error, "wshub::hub", "{what} panicked{of} ({suppressed} more not logged)");
+        }
+        self.count_error(ErrorType::Panic);
+        if let Some(client) = client {
+            trace::note_panic(client.id(), what);
+            client.close_checked(close_code::INTERNAL_ERROR, "");
+        }
     }
 
     /// Runs a hook that takes a client, if it is set.

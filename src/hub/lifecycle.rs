@@ -19,6 +19,7 @@ use crate::client_id::ClientId;
 use crate::cluster::AdapterState;
 use crate::config::deadline_after;
 use crate::error::DeadlineError;
+use crate::guard::record;
 use crate::ws::close_code;
 
 /// Where a hub is in its life; it only moves forward.
@@ -176,7 +177,7 @@ impl Hub {
         let deadline = deadline_after(timeout);
         let lifecycle = &self.inner().lifecycle;
         lifecycle.advance(HubState::Draining);
-        log::info!(target: "wshub::hub", "draining {} clients", self.client_count());
+        record!(Info, "wshub::hub", "draining {} clients", self.client_count());
         let tick = (self.config().drain_timeout / 4).max(Duration::from_millis(100));
         loop {
             self.close_idle();
@@ -205,7 +206,7 @@ impl Hub {
         let lifecycle = &self.inner().lifecycle;
         let mut remaining = lifecycle.wait_empty(deadline_after(timeout), || false);
         if remaining > 0 {
-            log::warn!(target: "wshub::hub", "cutting {remaining} connections at the deadline");
+            record!(Warn, "wshub::hub", "cutting {remaining} connections at the deadline");
             self.everyone().iter().for_each(|member| member.outbox.kill());
             remaining = lifecycle.wait_empty(Instant::now() + GRACE, || false);
         }
@@ -221,7 +222,7 @@ impl Hub {
     /// The part of a shutdown that does not wait.
     pub(crate) fn begin_shutdown(&self) {
         let is_first = self.inner().lifecycle.advance(HubState::Stopped);
-        log::info!(target: "wshub::hub", "shutting down with {} clients", self.client_count());
+        record!(Info, "wshub::hub", "shutting down with {} clients", self.client_count());
         for member in self.everyone().iter() {
             member.client.close_checked(close_code::GOING_AWAY, "server shutting down");
         }

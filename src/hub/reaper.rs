@@ -12,6 +12,7 @@ use super::Hub;
 use super::client::Client;
 use crate::client_id::ClientId;
 use crate::config::deadline_after;
+use crate::guard::record;
 
 thread_local! {
     /// The connection whose thread this is: it watches its own close.
@@ -43,7 +44,7 @@ impl Hub {
         let reaper = &self.inner().reaper;
         let deadline = deadline_after(self.config().close_timeout);
         if !reaper.add(reaper, deadline, client) {
-            log::warn!(target: "wshub::hub", "no thread to watch a close: {} is cut", client.id());
+            record!(Warn, "wshub::hub", "no thread to watch a close: {} is cut", client.id());
             client.outbox().kill();
         }
     }
@@ -111,7 +112,7 @@ impl Reaper {
             if is_over || Instant::now() >= deadline {
                 desk.closing.pop_front();
                 if !is_over {
-                    log::debug!(target: "wshub::conn", "{} did not close in time", client.id());
+                    record!(Debug, "wshub::conn", "{} did not close in time", client.id());
                     client.outbox().kill();
                 }
             } else {

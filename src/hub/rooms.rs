@@ -8,6 +8,7 @@ use super::client::Client;
 use super::room::{Join, Room};
 use crate::config::MAX_ROOM_NAME;
 use crate::error::RoomError;
+use crate::guard::record;
 
 /// Every room by its name.
 pub(super) type Directory = HashMap<Arc<str>, Arc<Room>>;
@@ -119,7 +120,7 @@ impl Hub {
     }
 
     pub(super) fn announce_join(&self, client: &Client, room: &str) {
-        log::debug!(target: "wshub::hub", "{} joined {room:?}", client.id());
+        record!(Debug, "wshub::hub", "{} joined {room:?}", client.id());
         self.count(|m| m.increment_room_joins());
         self.run_room_hook(&self.hooks().after_room_join, "after_room_join", client, room);
     }
@@ -137,7 +138,7 @@ impl Hub {
         let left = room.leave(client);
         self.remove_closed(room);
         left?;
-        log::debug!(target: "wshub::hub", "{} left {:?}", client.id(), room.name);
+        record!(Debug, "wshub::hub", "{} left {:?}", client.id(), room.name);
         self.count(|m| m.increment_room_leaves());
         self.run_room_hook(&self.hooks().after_room_leave, "after_room_leave", client, &room.name);
         Ok(())

@@ -11,6 +11,7 @@ use super::recipients::Recipients;
 use super::roster::Member;
 use super::target::{Delivery, Part, Target};
 use crate::config::deadline_after;
+use crate::guard::record;
 use crate::log_limit::LogLimit;
 use crate::message::{Encoded, Encodings, Message, SendError};
 use crate::outbox::{Cork, GaveUp, Outbox, Sent};
@@ -214,6 +215,6 @@ impl Hub {
 fn warn_slow(client: &Client, why: &str) {
     static SLOW: LogLimit = LogLimit::new();
     if let Some(suppressed) = SLOW.pass() {
-        log::warn!(target: "wshub::conn", "{} closed: {why} ({suppressed} more not logged)", client.id());
+        record!(Warn, "wshub::conn", "{} closed: {why} ({suppressed} more not logged)", client.id());
     }
 }

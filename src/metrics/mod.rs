@@ -8,7 +8,6 @@
 mod debug;
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -22,6 +21,7 @@ pub use crate::observe::{PrometheusBuilder, PrometheusMetrics};
 #[cfg(feature = "prometheus")]
 pub use prometheus;
 
+use crate::guard::{self, record};
 use crate::log_limit::LogLimit;
 
 /// What went wrong, in [`Metrics::increment_errors`]; [`as_str`](ErrorType::as_str) gives the label.
@@ -167,10 +167,10 @@ impl fmt::Debug for dyn Metrics {
     }
 }
 
-/// Lets an application's metrics count. Their panic hurts nobody, and is not counted: that would be their task.
+/// Calls into user metrics, catching panics. A panic is logged and not counted, because the metrics are what panicked.
 #[inline]
 pub(crate) fn guarded(count: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(count)).is_err() {
+    if guard::catch(count).is_none() {
         panicked();
     }
 }
@@ -179,6 +179,6 @@ pub(crate) fn guarded(count: impl FnOnce()) {
 fn panicked() {
     static PANICS: LogLimit = LogLimit::new();
     if let Some(suppressed) = PANICS.pass() {
-        log::error!(target: "wshub::hub", "the metrics panicked ({suppressed} more not logged)");
+        record!(Error, "wshub::hub", "the metrics panicked ({suppressed} more not logged)");
     }
 }

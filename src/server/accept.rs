@@ -12,6 +12,7 @@ use super::exchange;
 use super::listener::Listener;
 use super::{Shared, slots::Slot};
 use crate::conn;
+use crate::guard::record;
 use crate::http::overloaded;
 use crate::log_limit::LogLimit;
 use crate::metrics::ErrorType;
@@ -166,6 +167,6 @@ fn spare() -> Option<File> {
 
 fn warn(what: &str) {
     if let Some(suppressed) = FAILURES.pass() {
-        log::warn!(target: "wshub::server", "{what} ({suppressed} more not logged)");
+        record!(Warn, "wshub::server", "{what} ({suppressed} more not logged)");
     }
 }

@@ -9,6 +9,7 @@ use super::routes::{Door, Request, Route, probe};
 use super::slots::Slot;
 use crate::config::deadline_after;
 use crate::conn::{self, Opening, Upgraded};
+use crate::guard::{self, record};
 use crate::http::{HeadError, RequestHead, Response};
 use crate::log_limit::LogLimit;
 use crate::metrics::ErrorType;
@@ -48,7 +49,7 @@ impl Broken {
 #[inline(never)]
 pub(super) fn serve(shared: &Arc<Shared>, transport: Transport, slot: Slot) -> Option<Upgraded> {
     let _slot = slot;
-    log::debug!(target: "wshub::server", "{} accepted", Peer(transport.peer_addr()));
+    record!(Debug, "wshub::server", "{} accepted", Peer(transport.peer_addr()));
     let incoming = Incoming { shared, transport: &transport, deadline: deadline_after(shared.handshake_timeout) };
     match incoming.head() {
         Ok((head, rest)) => respond(shared, transport, head, rest),
@@ -65,12 +66,12 @@ pub(super) fn serve(shared: &Arc<Shared>, transport: Transport, slot: Slot) -> O
 fn give_up(shared: &Shared, transport: &Transport, broken: &Broken) {
     let peer = Peer(transport.peer_addr());
     let Broken::Answer(response) = broken else {
-        return log::debug!(target: "wshub::server", "{peer} gone without a request");
+        return record!(Debug, "wshub::server", "{peer} gone without a request");
     };
     shared.count_error(ErrorType::UpgradeFailed);
     if let Some(suppressed) = FAILURES.pass() {
         let status = response.status();
-        log::info!(target: "wshub::server", "bad request of {peer}: {status} ({suppressed} more not logged)");
+        record!(Info, "wshub::server", "bad request of {peer}: {status} ({suppressed} more not logged)");
     }
     transport.answer(&response.encode(true));
 }
@@ -87,7 +88,7 @@ fn respond(shared: &Shared, transport: Transport, head: RequestHead, rest: Vec<u
 
 /// What was asked for, if it is going to be logged.
 fn told(head: &RequestHead) -> String {
-    if log::log_enabled!(target: "wshub::server", log::Level::Debug) { format!("{head:?}") } else { String::new() }
+    if log::max_level() >= log::Level::Debug { format!("{head:?}") } else { String::new() }
 }
 
 #[inline(never)]
@@ -98,7 +99,7 @@ fn answer(shared: &Shared, transport: &Transport, route: Option<&Route>, mut hea
         Some(route) => plain(shared, transport, route, head, rest),
         None => Response::text(404, "not found\n"),
     };
-    log::debug!(target: "wshub::server", "{what} of {} answered with {}", Peer(transport.peer_addr()), response.status());
+    record!(Debug, "wshub::server", "{what} of {} answered with {}", Peer(transport.peer_addr()), response.status());
     transport.answer(&response.encode(with_body));
 }
 
@@ -122,10 +123,9 @@ fn plain(shared: &Shared, transport: &Transport, route: &Route, head: RequestHea
         Err(Broken::Gone) => return Response::new(400),
     };
     let request = Request::new(head, body);
-    let call = std::panic::AssertUnwindSafe(|| handler(&request));
-    std::panic::catch_unwind(call).unwrap_or_else(|_| {
+    guard::catch(|| handler(&request)).unwrap_or_else(|| {
         shared.count_error(ErrorType::Panic);
-        log::error!(target: "wshub::server", "the handler of {:?} panicked", request.head());
+        record!(Error, "wshub::server", "the handler of {:?} panicked", request.head());
         Response::text(500, "internal error\n")
     })
 }
@@ -185,7 +185,7 @@ impl Incoming<'_> {
         self.shared.count_error(ErrorType::UpgradeFailed);
         if let Some(suppressed) = FAILURES.pass() {
             let peer = self.transport.peer_addr();
-            log::info!(target: "wshub::server", "no TLS with {peer:?}: {error} ({suppressed} more not logged)");
+            record!(Info, "wshub::server", "no TLS with {peer:?}: {error} ({suppressed} more not logged)");
         }
     }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use crate::cluster::adapter::AdapterError;
+use crate::guard::record;
 use crate::log_limit::LogLimit;
 
 /// Envelopes and bytes that may wait. What comes on top is lost: reading more slowly is not possible, because answers
@@ -67,7 +68,11 @@ impl Sender {
         if lost > 0
             && let Some(suppressed) = LOST.pass()
         {
-            log::warn!(target: "wshub::cluster", "{lost} envelopes came too fast and are lost ({suppressed} more not logged)");
+            record!(
+                Warn,
+                "wshub::cluster",
+                "{lost} envelopes came too fast and are lost ({suppressed} more not logged)"
+            );
         }
     }
 

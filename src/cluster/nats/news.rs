@@ -6,6 +6,7 @@ use async_nats::Event;
 use tokio::sync::watch;
 
 use crate::cluster::adapter::AdapterError;
+use crate::guard::record;
 use crate::log_limit::LogLimit;
 
 /// Written by the client's callbacks, read by the session; both on the client's thread.
@@ -57,7 +58,11 @@ impl News {
                     false
                 });
                 if let Some(suppressed) = SLOW.pass() {
-                    log::warn!(target: "wshub::cluster", "an envelope came too fast and is lost ({suppressed} more not logged)");
+                    record!(
+                        Warn,
+                        "wshub::cluster",
+                        "an envelope came too fast and is lost ({suppressed} more not logged)"
+                    );
                 }
             }
             // Connecting is reported by other means, and a server that is about to end says so by disconnecting.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::auth::Auth;
 use super::{admitted, page};
 use crate::client_id::ClientId;
+use crate::guard::record;
 use crate::http::{OriginPolicy, RequestHead, Response};
 use crate::hub::{Hub, HubState, Target};
 use crate::server::Request;
@@ -68,12 +69,12 @@ pub(super) fn answer(hub: &Hub, auth: &Auth, request: &Request) -> Response {
     let (status, body) = match outcome {
         Ok(value) => (200, value),
         Err((status, why)) => {
-            log::info!(target: "wshub::dashboard", "{who:?} from {from:?} was refused with {status}");
+            record!(Info, "wshub::dashboard", "{who:?} from {from:?} was refused with {status}");
             (status, json!({ "error": why }))
         }
     };
     if status == 200 {
-        log::info!(target: "wshub::dashboard", "{who:?} from {from:?}: {}", body["done"].as_str().unwrap_or_default());
+        record!(Info, "wshub::dashboard", "{who:?} from {from:?}: {}", body["done"].as_str().unwrap_or_default());
     }
     page::guarded(Response::json(status, &body))
 }
@@ -139,8 +140,8 @@ fn drain(hub: &Hub, seconds: u64) -> Outcome {
     let (draining, patience) = (hub.clone(), Duration::from_secs(seconds));
     let builder = thread::Builder::new().name("wshub-drain".into()).stack_size(128 * 1024);
     let spawned = builder.spawn(move || match draining.drain(patience) {
-        Ok(()) => log::info!(target: "wshub::dashboard", "drained"),
-        Err(error) => log::warn!(target: "wshub::dashboard", "drain: {error}"),
+        Ok(()) => record!(Info, "wshub::dashboard", "drained"),
+        Err(error) => record!(Warn, "wshub::dashboard", "drain: {error}"),
     });
     spawned.map_err(|error| (503, format!("no thread for the drain: {error}")))?;
     Ok(json!({ "done": format!("began to drain, for at most {seconds} s") }))

@@ -5,6 +5,7 @@ use std::hint::black_box;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::guard::record;
 use crate::http::{RequestHead, Response};
 use crate::hub::Rejection;
 use crate::log_limit::LogLimit;
@@ -30,7 +31,7 @@ pub(super) fn basic(user: String, password: &str) -> impl Fn(&RequestHead) -> Re
             && let Some(suppressed) = FAILURES.pass()
         {
             let peer = head.remote_addr();
-            log::info!(target: "wshub::dashboard", "wrong credentials from {peer:?} ({suppressed} more not logged)");
+            record!(Info, "wshub::dashboard", "wrong credentials from {peer:?} ({suppressed} more not logged)");
         }
         Err(challenge().into())
     }

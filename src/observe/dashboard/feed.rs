@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::rows::millis;
 use super::snapshot::{Sample, Snapshot, Sources};
 use super::view::{MAX_ROWS, View};
+use crate::guard::record;
 use crate::hub::{Client, Hub, Target};
 use crate::message::Message;
 use crate::server::EndpointInfo;
@@ -83,7 +84,7 @@ impl Feed {
         });
         if let Err(error) = spawned {
             self.state.lock().is_running = false;
-            log::warn!(target: "wshub::dashboard", "no thread to feed the dashboard: {error}");
+            record!(Warn, "wshub::dashboard", "no thread to feed the dashboard: {error}");
         }
     }
 

@@ -1,13 +1,13 @@
 //! One line of a list, as the page gets it.
 
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 
 use crate::client_id::ClientId;
+use crate::guard;
 use crate::hub::Client;
 
 /// Characters of a name that the page gets: a list of names of 10 KiB would be of no use to anybody.
@@ -84,7 +84,7 @@ pub(super) fn millis(at: SystemTime) -> u64 {
 
 /// A panic of the application's code gives no name.
 fn named(client: &Client, namer: &Namer) -> Option<String> {
-    let name = catch_unwind(AssertUnwindSafe(|| namer(client))).unwrap_or_default();
+    let name = guard::catch(|| namer(client)).flatten();
     name.map(|name| cut(&name))
 }
 

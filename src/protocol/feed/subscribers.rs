@@ -1,10 +1,10 @@
 //! Who takes part in broadcasts without being a client of the hub.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::guard::{self, record};
 use crate::{Client, Delivery, Message, close_code};
 
 /// Anything that takes part in the broadcasts of a [`Feed`](super::Feed): a line printer, another protocol's
@@ -125,9 +125,9 @@ impl Registry {
 
 /// `None` after a panic, which is logged.
 pub(super) fn guarded<T>(code: impl FnOnce() -> T) -> Option<T> {
-    let result = catch_unwind(AssertUnwindSafe(code));
-    if result.is_err() {
-        log::error!(target: "wshub::feed", "a subscriber panicked");
+    let result = guard::catch(code);
+    if result.is_none() {
+        record!(Error, "wshub::feed", "a subscriber panicked");
     }
-    result.ok()
+    result
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Message;
 use super::types::{Authenticate, Conn, DevicePolicy, Inner, Relay, RelayBuilder};
+use crate::guard::record;
 use crate::{ConfigError, HandlerResult, Hub, HubBuilder};
 
 /// Any error; `?` and `.into()` make one.
@@ -113,7 +114,7 @@ impl RelayBuilder {
 
 /// Without the user, who is nobody's business here.
 fn log_failure(error: &LoadError) {
-    log::error!(target: "wshub::relay", "loading a user's devices failed: {error}");
+    record!(Error, "wshub::relay", "loading a user's devices failed: {error}");
 }
 
 impl fmt::Debug for RelayBuilder {

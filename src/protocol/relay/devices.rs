@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::Client;
+use crate::guard;
 
 /// A device's relay has come or gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +100,11 @@ impl Devices {
         let mut panic = None;
         while let Some(transition) = self.next(&device) {
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| hook(&device, transition))) {
-                panic.get_or_insert(payload);
+                match &panic {
+                    None => panic = Some(payload),
+                    // Its destructor is the application's code.
+                    Some(_) => guard::dispose(payload),
+                }
             }
         }
         if let Some(payload) = panic {

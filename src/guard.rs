@@ -1,0 +1,116 @@
+//! Calls of code that is not the crate's own: handlers, hooks, metrics, loggers, destructors of the application's values.
+//!
+//! A panic in such code must neither end a thread of the crate nor keep the rest of its work from being done, so each
+//! call goes through a function of this file. None is made while a lock of the crate is held, because the code may call
+//! the hub.
+
+use std::any::Any;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::log_limit::LogLimit;
+
+/// A panic's payload is a value of the application: its destructor may panic as well, with another payload. After this
+/// many the last one is leaked.
+const MAX_PAYLOADS: usize = 4;
+
+/// Writes a log record, `record!(Debug, "wshub::conn", "{id} connected")`. The arguments are formatted and the logger is
+/// called only when the level is enabled; a panic in either is caught, and nothing reports it. Never use it under a lock:
+/// a logger may call the hub.
+macro_rules! record {
+    ($level:ident, $target:literal, $($message:tt)+) => {
+        if log::Level::$level <= log::STATIC_MAX_LEVEL && log::Level::$level <= log::max_level() {
+            $crate::guard::catch(|| log::log!(target: $target, log::Level::$level, $($message)+));
+        }
+    };
+}
+
+pub(crate) use record;
+
+/// Runs `code`; `None` if it panicked.
+#[inline]
+pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(code)) {
+        Ok(value) => Some(value),
+        Err(payload) => {
+            discard(payload);
+            None
+        }
+    }
+}
+
+/// Runs `code`; if it panicked, the error is the text of the panic, empty if that was no text.
+#[inline]
+pub(crate) fn catch_text<T>(code: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|payload| {
+        let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+        discard(payload);
+        text
+    })
+}
+
+/// Drops a value of the application. A panic in its destructor is caught and logged.
+#[inline]
+pub(crate) fn dispose<T>(value: T) {
+    if mem::needs_drop::<T>() && catch(move || drop(value)).is_none() {
+        report_destructor();
+    }
+}
+
+#[cold]
+fn report_destructor() {
+    static PANICS: LogLimit = LogLimit::new();
+    if let Some(suppressed) = PANICS.pass() {
+        record!(Error, "wshub::hub", "a destructor of the application panicked ({suppressed} more not logged)");
+    }
+}
+
+#[cold]
+fn discard(mut payload: Box<dyn Any + Send>) {
+    for _ in 0..MAX_PAYLOADS {
+        match catch_unwind(AssertUnwindSafe(move || drop(payload))) {
+            Ok(()) => return,
+            Err(next) => payload = next,
+        }
+    }
+    mem::forget(payload);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::panic_any;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Panics when it is dropped, with another one as the payload: for ever.
+    struct Chain<'a>(&'a AtomicUsize);
+
+    impl Drop for Chain<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            static NEXT: AtomicUsize = AtomicUsize::new(0);
+            panic_any(Chain(&NEXT));
+        }
+    }
+
+    #[test]
+    fn panics_are_caught_with_their_text() {
+        assert_eq!(catch(|| 7), Some(7));
+        assert_eq!(catch(|| -> u8 { panic!("on purpose") }), None);
+        assert_eq!(catch_text(|| 7), Ok(7));
+        assert_eq!(catch_text(|| -> u8 { panic!("on purpose") }), Err("on purpose".into()));
+        assert_eq!(catch_text(|| -> u8 { panic!("on {}", "purpose") }), Err("on purpose".into()));
+        assert_eq!(catch_text(|| -> u8 { panic_any(1_u8) }), Err(String::new()));
+    }
+
+    #[test]
+    fn destructors_that_panic_for_ever_end() {
+        static DROPPED: AtomicUsize = AtomicUsize::new(0);
+        dispose(Chain(&DROPPED));
+        assert_eq!(DROPPED.load(Ordering::Relaxed), 1);
+        assert!(catch(|| panic_any(Chain(&DROPPED))).is_none());
+        assert_eq!(catch_text(|| panic_any(Chain(&DROPPED))), Err(String::new()));
+        assert_eq!(DROPPED.load(Ordering::Relaxed), 3);
+    }
+}
