@@ -2,12 +2,13 @@
 //!
 //! A panic in such code must neither end a thread of the crate nor keep the rest of its work from being done, so each
 //! call goes through a function of this file. None is made while a lock of the crate is held, because the code may call
-//! the hub.
+//! the hub; debug builds check it.
 
 use std::any::Any;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::lock::assert_no_lock_held;
 use crate::log_limit::LogLimit;
 
 /// A panic's payload is a value of the application: its destructor may panic as well, with another payload. After this
@@ -30,6 +31,7 @@ pub(crate) use record;
 /// Runs `code`; `None` if it panicked.
 #[inline]
 pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Option<T> {
+    assert_no_lock_held();
     match catch_unwind(AssertUnwindSafe(code)) {
         Ok(value) => Some(value),
         Err(payload) => {
@@ -42,6 +44,7 @@ pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Option<T> {
 /// Runs `code`; if it panicked, the error is the text of the panic, empty if that was no text.
 #[inline]
 pub(crate) fn catch_text<T>(code: impl FnOnce() -> T) -> Result<T, String> {
+    assert_no_lock_held();
     catch_unwind(AssertUnwindSafe(code)).map_err(|payload| {
         let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();

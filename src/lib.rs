@@ -179,6 +179,10 @@ mod client_id;
 mod log_limit;
 // Catches panics of the application's code; log records.
 mod guard;
+// Locks, and the order in which they are taken.
+mod lock;
+// What hooks have been told, against what is.
+mod levels;
 
 // The way in for this project's own benches and fuzz targets.
 #[cfg(feature = "_internals")]

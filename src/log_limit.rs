@@ -2,15 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use crate::lock::Leaf;
 
 /// Lets some records of one kind through in each window of time and counts the others.
 #[derive(Debug)]
 pub(crate) struct LogLimit {
     most: u32,
     length: Duration,
-    /// A leaf lock.
-    window: Mutex<Window>,
+    window: Leaf<Window>,
 }
 
 #[derive(Debug)]
@@ -32,7 +31,7 @@ impl LogLimit {
     }
 
     const fn with(most: u32, length: Duration) -> Self {
-        Self { most, length, window: Mutex::new(Window { started: None, used: 0, suppressed: 0 }) }
+        Self { most, length, window: Leaf::new(Window { started: None, used: 0, suppressed: 0 }) }
     }
 
     /// `None`: keep silent. `Some(n)`: write the record; `n` were suppressed since the last.

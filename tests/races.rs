@@ -270,7 +270,9 @@ fn users_come_and_go_once_when_connections_change_hands() {
     for user in USERS {
         let count = users.get(user).copied().unwrap_or(0);
         assert_eq!(hub.user_connection_count(user), count, "{user}");
-        assert_eq!((hub.is_user_online(user), presence.is_online(user)), (count > 0, count > 0), "{user}");
+        assert_eq!(hub.is_user_online(user), count > 0, "{user}");
+        // A thread of the hub's may still be at it.
+        eventually("the hooks tell of it", || presence.is_online(user) == (count > 0));
     }
     drop(clients);
     eventually("nobody is left", || hub.client_count() == 0);

@@ -16,11 +16,17 @@ use crate::trace::Tracer;
 
 /// Builds a [`Hub`]. Every hook is optional and replaces the one set before.
 ///
-/// Hooks run without any lock held and may call anything, unless their description says otherwise. Those of one
-/// connection run one after the other on that connection's thread, except for `on_send_dropped` and
-/// `on_send_timeout`, which run on the sender's; for messages from other nodes of a cluster on the thread that receives
-/// them. A panic in a hook closes the connection with 1011 and hurts nothing
-/// else.
+/// Hooks run without any lock held and may call anything, unless their description says otherwise. A panic in a hook closes
+/// the connection with 1011 and affects nothing else.
+///
+/// | hooks | thread |
+/// | --- | --- |
+/// | `on_upgrade`, `map_refusal`, `after_connect`, `before_disconnect`, `after_disconnect`, all hooks of received messages, `on_error` | the connection's own, one after the other |
+/// | `before_room_join`, `before_room_leave` | the one that joins or leaves |
+/// | `after_room_join`, `after_room_leave` | the same, unless a hook of this client and room is running: then a thread named `wshub-hooks` |
+/// | `on_user_online`, `on_user_offline` | the one that changes the user, unless a hook of this user is running: then a thread named `wshub-hooks` |
+/// | `on_send_dropped`, `on_send_timeout` | the sender's; for messages from other nodes, the one that receives them |
+/// | `on_shutdown` | the one that shuts the hub down |
 #[derive(Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct HubBuilder {
@@ -132,14 +138,21 @@ impl HubBuilder {
         /// Before a client joins a room: may refuse.
         before_room_join(&Client, &str) -> Result<(), HandlerError>;
         /// A client has joined a room.
+        ///
+        /// `after_room_join` and `after_room_leave` tell levels: for each client and room they alternate, beginning with
+        /// the join, never overlap, and the last one tells what is. A client that leaves and returns while one of them
+        /// runs is not told of; nor is a room of the admission that `after_connect` leaves. The counts of joins and
+        /// leaves follow these hooks. When another thread causes a client's leave, or is still in one of these hooks,
+        /// the leave may be told after `after_disconnect`.
         after_room_join(&Client, &str);
         /// Before a client leaves a room, by itself or because its connection ends.
         before_room_leave(&Client, &str);
-        /// A client has left a room.
+        /// A client has left a room; see [`after_room_join`](HubBuilder::after_room_join).
         after_room_leave(&Client, &str);
-        /// The first connection of a user has come. Exactly once for each transition, in their order, never two of one
-        /// user at a time; normally on the thread that caused it, but transitions of one user that happen while its
-        /// hook runs are run by the same thread afterwards.
+        /// The first connection of a user has come.
+        ///
+        /// `on_user_online` and `on_user_offline` tell levels: for each user they alternate, beginning with online, never
+        /// overlap, and the last one tells what is. A user that goes and returns while one of them runs is not told of.
         on_user_online(&Hub, &str);
         /// The last connection of a user has gone; as [`on_user_online`](HubBuilder::on_user_online).
         on_user_offline(&Hub, &str);

@@ -9,13 +9,14 @@ use std::time::{Duration, SystemTime};
 
 use super::Hub;
 use super::admission::Metadata;
-use super::lock::{Ranked, rank};
 use super::target::Target;
 use crate::client_id::ClientId;
 use crate::config::deadline_after;
 use crate::error::{CloseError, HandlerError, HandlerResult, RoomError, UserError};
 use crate::guard::record;
 use crate::http::RequestHead;
+use crate::levels::Levels;
+use crate::lock::{Ranked, rank};
 use crate::message::{Encoded, Message, SendError, WireFormat};
 use crate::outbox::{GaveUp, Outbox, Sent};
 use crate::trace;
@@ -48,6 +49,8 @@ pub(super) struct State {
     pub(super) user: Option<Arc<str>>,
     /// Changed only while the room's lock is held too, so that both sides agree.
     pub(super) rooms: BTreeSet<Arc<str>>,
+    /// What the room hooks were told of this client; changed together with `rooms`.
+    pub(super) telling: Levels<Arc<str>>,
     /// The connection is ending: nothing may be joined or indexed any more.
     pub(super) gone: bool,
     metadata: BTreeMap<String, Metadata>,

@@ -8,7 +8,8 @@ use super::Hub;
 use super::client::Client;
 use super::lifecycle::HubState;
 use super::roster::{Roster, Snapshot};
-use super::users::{Transition, Turn, Users};
+use super::telling::Ticket;
+use super::users::Users;
 use crate::client_id::ClientId;
 use crate::config::reached;
 use crate::error::{RoomError, UserError};
@@ -36,8 +37,8 @@ pub(crate) enum Refused {
 #[derive(Debug, Default)]
 #[must_use]
 pub(crate) struct Announcements {
-    turn: Option<Turn>,
-    rooms: Vec<String>,
+    user: Option<Ticket>,
+    rooms: Vec<Ticket>,
 }
 
 impl Clients {
@@ -136,8 +137,13 @@ impl Hub {
         listed.inspect_err(|_| lifecycle.end_connection())?;
         let mut announcements = Announcements::default();
         let joined = self.register_user(client, user, &mut announcements).and_then(|()| {
-            rooms.iter().try_for_each(|room| match self.join_unannounced(client, room) {
-                Ok(()) | Err(RoomError::AlreadyJoined) => Ok(()),
+            rooms.iter().try_for_each(|room| match self.join_untold(client, room) {
+                Ok(ticket) => {
+                    announcements.rooms.extend(ticket);
+                    Ok(())
+                }
+                // Another thread found the client in the list and was quicker: it tells the hooks.
+                Err(RoomError::AlreadyJoined) => Ok(()),
                 Err(error) => Err(Refused::Room(error)),
             })
         });
@@ -145,16 +151,18 @@ impl Hub {
             self.withdraw(client, announcements);
             return Err(refused);
         }
-        announcements.rooms = rooms;
         Ok(announcements)
     }
 
     /// Undoes a registration whose client has never been connected.
     pub(crate) fn withdraw(&self, client: &Client, announcements: Announcements) {
-        self.run_turns(announcements.turn);
-        let turn = self.remove_from_user(client);
-        self.run_turns(turn);
-        self.leave_all_unannounced(client);
+        let Announcements { user, rooms } = announcements;
+        let gone = self.remove_from_user(client);
+        // What was never told of is gone by now, so nothing is told; what other threads have caused and told is undone.
+        self.tell(user);
+        self.tell(gone);
+        rooms.into_iter().for_each(|ticket| self.leave_untold(client, ticket));
+        self.leave_all(client);
         self.inner().clients.write().remove(client);
         // A hook or a shutdown may have closed it already: nobody need watch that close any more.
         client.mark_closed();
@@ -165,10 +173,10 @@ impl Hub {
     /// Runs the hooks of a client that has become connected.
     pub(crate) fn announce(&self, client: &Client, announcements: Announcements) {
         self.count(|m| m.increment_connections());
-        self.run_turns(announcements.turn);
+        self.tell(announcements.user);
         self.run_client_hook(&self.hooks().after_connect, "after_connect", client);
-        for room in &announcements.rooms {
-            self.announce_join(client, room);
+        for ticket in announcements.rooms {
+            self.tell(Some(ticket));
         }
     }
 
@@ -176,8 +184,8 @@ impl Hub {
     /// rooms with their hooks, the client list.
     pub(crate) fn unregister(&self, client: &Client) {
         self.run_client_hook(&self.hooks().before_disconnect, "before_disconnect", client);
-        let turn = self.remove_from_user(client);
-        self.run_turns(turn);
+        let ticket = self.remove_from_user(client);
+        self.tell(ticket);
         self.leave_all(client);
         self.inner().clients.write().remove(client);
         self.count(|m| m.decrement_connections());
@@ -196,7 +204,7 @@ impl Hub {
     }
 
     pub(super) fn set_user(&self, client: &Client, user: Option<&str>) -> Result<(), UserError> {
-        let mut turns = [None, None];
+        let mut tickets = [None, None];
         {
             let mut own = client.state().write();
             if own.gone {
@@ -208,15 +216,15 @@ impl Hub {
             let mut users = self.inner().users.write();
             let new: Option<Arc<str>> = user.map(Arc::from);
             if let Some(new) = &new {
-                turns[1] = self.insert_user(&mut users, new, client)?;
+                tickets[1] = self.insert_user(&mut users, new, client)?;
             }
             if let Some(old) = std::mem::replace(&mut own.user, new) {
-                turns[0] = self.remove_user(&mut users, &old, client);
+                tickets[0] = self.remove_user(&mut users, &old, client);
             }
         }
         record!(Debug, "wshub::hub", "{} is now of user {user:?}", client.id());
-        for turn in turns {
-            self.run_turns(turn);
+        for ticket in tickets {
+            self.tell(ticket);
         }
         Ok(())
     }
@@ -234,47 +242,33 @@ impl Hub {
             return Ok(());
         }
         let mut users = self.inner().users.write();
-        announcements.turn = self.insert_user(&mut users, &user, client).map_err(|_| Refused::TooManyOfUser)?;
+        announcements.user = self.insert_user(&mut users, &user, client).map_err(|_| Refused::TooManyOfUser)?;
         own.user = Some(user);
         Ok(())
     }
 
     /// Marks the client as gone, so that it joins nothing any more, and takes it from its user.
-    fn remove_from_user(&self, client: &Client) -> Option<Turn> {
+    fn remove_from_user(&self, client: &Client) -> Option<Ticket> {
         let mut own = client.state().write();
         own.gone = true;
         let user = own.user.clone()?;
         self.remove_user(&mut self.inner().users.write(), &user, client)
     }
 
-    fn insert_user(&self, users: &mut Users, user: &Arc<str>, client: &Client) -> Result<Option<Turn>, UserError> {
+    fn insert_user(&self, users: &mut Users, user: &Arc<str>, client: &Client) -> Result<Option<Ticket>, UserError> {
         let is_first = users.insert(user, client, self.limits().max_connections_per_user)?;
-        Ok(if is_first { self.record(user, Transition::Online) } else { None })
+        Ok(if is_first { self.user_changed(users, user, None) } else { None })
     }
 
-    fn remove_user(&self, users: &mut Users, user: &Arc<str>, client: &Client) -> Option<Turn> {
+    fn remove_user(&self, users: &mut Users, user: &Arc<str>, client: &Client) -> Option<Ticket> {
         let is_last = users.remove(user, client);
-        if is_last { self.record(user, Transition::Offline) } else { None }
+        if is_last { self.user_changed(users, user, Some(())) } else { None }
     }
 
-    /// Under the user index's lock, so that transitions have its order.
-    fn record(&self, user: &Arc<str>, transition: Transition) -> Option<Turn> {
+    fn user_changed(&self, users: &mut Users, user: &Arc<str>, before: Option<()>) -> Option<Ticket> {
         let hooks = self.hooks();
         let is_watched = hooks.on_user_online.is_some() || hooks.on_user_offline.is_some();
-        if is_watched { self.inner().transitions.record(user, transition) } else { None }
-    }
-
-    /// Runs the hooks of a user's transitions, those that come meanwhile too.
-    fn run_turns(&self, mut turn: Option<Turn>) {
-        while let Some(now) = turn {
-            let (hook, what) = match now.transition {
-                Transition::Online => (&self.hooks().on_user_online, "on_user_online"),
-                Transition::Offline => (&self.hooks().on_user_offline, "on_user_offline"),
-            };
-            if let Some(hook) = hook {
-                self.guarded(None, what, || hook(self, &now.user));
-            }
-            turn = self.inner().transitions.next(now);
-        }
+        let has_ticket = is_watched && users.telling.changed(Arc::clone(user), before);
+        has_ticket.then(|| Ticket::User(Arc::clone(user)))
     }
 }

@@ -5,6 +5,9 @@
 //! `on_user_offline` → `before_room_leave`/`after_room_leave` for each room → the socket is closed → the client's
 //! `on_close` → `after_disconnect`.
 //!
+//! `on_user_online`, `on_user_offline`, `after_room_join` and `after_room_leave` follow levels: see `telling.rs`. All
+//! others follow events, on the thread on which the event happens.
+//!
 //! Order for a message: `before_message` → the client's handler → the hub's handler → `after_message`; an error goes to
 //! `on_error` as well.
 
@@ -13,10 +16,10 @@
 use super::Hub;
 use super::admission::{Admission, Rejection};
 use super::client::{Client, Handler, OfClient, OfError};
-use super::lock::assert_no_lock_held;
 use crate::error::{HandlerError, HandlerResult};
 use crate::guard::{self, record};
 use crate::http::{RequestHead, Response};
+use crate::lock::assert_no_lock_held;
 use crate::log_limit::LogLimit;
 use crate::message::Message;
 use crate::metrics::ErrorType;

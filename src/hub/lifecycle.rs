@@ -10,7 +10,6 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 
 use super::Hub;
@@ -20,6 +19,7 @@ use crate::cluster::AdapterState;
 use crate::config::deadline_after;
 use crate::error::DeadlineError;
 use crate::guard::record;
+use crate::lock::{Condition, Leaf};
 use crate::ws::close_code;
 
 /// Where a hub is in its life; it only moves forward.
@@ -63,12 +63,12 @@ pub(super) struct Lifecycle {
     /// connect is either in the list or sees the new state. SeqCst: it is rarely written.
     state: AtomicU8,
     built: Instant,
-    /// Connections that have not run their last hook. A leaf lock.
-    live: Mutex<usize>,
+    /// Connections that have not run their last hook, and threads that tell hooks.
+    live: Leaf<usize>,
     /// `live` has become 0, or the state has changed.
-    changed: Condvar,
+    changed: Condition,
     /// Since when each client has been idle, for the one drain that looks after them.
-    idle: Mutex<HashMap<ClientId, Instant>>,
+    idle: parking_lot::Mutex<HashMap<ClientId, Instant>>,
 }
 
 impl Default for Lifecycle {
@@ -76,9 +76,9 @@ impl Default for Lifecycle {
         Self {
             state: AtomicU8::new(HubState::Running as u8),
             built: Instant::now(),
-            live: Mutex::new(0),
-            changed: Condvar::new(),
-            idle: Mutex::default(),
+            live: Leaf::new(0),
+            changed: Condition::new(),
+            idle: parking_lot::Mutex::default(),
         }
     }
 }
@@ -115,8 +115,25 @@ impl Lifecycle {
     /// Sleeps until no connection is left, `until` says so or the deadline comes; how many are left.
     fn wait_empty(&self, deadline: Instant, until: impl Fn() -> bool) -> usize {
         let mut live = self.live.lock();
-        while *live > 0 && !until() && !self.changed.wait_until(&mut live, deadline).timed_out() {}
+        while *live > 0 && !until() && !self.changed.wait_until(&mut live, deadline) {}
         *live
+    }
+}
+
+/// Keeps a drain or shutdown waiting while it exists.
+#[derive(Debug)]
+pub(super) struct Live(Hub);
+
+impl Live {
+    pub(super) fn new(hub: &Hub) -> Self {
+        hub.inner().lifecycle.begin_connection();
+        Self(hub.clone())
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.0.inner().lifecycle.end_connection();
     }
 }
 

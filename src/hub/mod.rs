@@ -11,7 +11,6 @@ mod hooks;
 mod lifecycle;
 mod limits;
 mod load;
-mod lock;
 mod reaper;
 mod recipients;
 mod room;
@@ -19,6 +18,7 @@ mod rooms;
 mod roster;
 mod send;
 mod target;
+mod telling;
 mod users;
 
 use std::fmt;
@@ -39,6 +39,7 @@ pub(crate) use load::WeakHub;
 use crate::cluster::{Cluster, Link};
 use crate::config::{Config, Limits};
 use crate::http::OriginPolicy;
+use crate::lock::{self, Ranked, rank};
 use crate::message::Compressed;
 use crate::metrics::{ErrorType, Metrics, guarded};
 use crate::trace::Tracer;
@@ -46,10 +47,9 @@ use clients::Clients;
 use cluster::Port;
 use hooks::Hooks;
 use lifecycle::Lifecycle;
-use lock::{Ranked, rank};
 use reaper::Reaper;
 use rooms::Directory;
-use users::{Transitions, Users};
+use users::Users;
 use uuid::Uuid;
 
 /// The set of connections that can reach each other: a cheap handle, shared by cloning.
@@ -74,7 +74,6 @@ struct Inner {
     clients: Ranked<{ rank::CLIENTS }, Clients>,
     rooms: Ranked<{ rank::ROOMS }, Directory>,
     users: Ranked<{ rank::USERS }, Users>,
-    transitions: Transitions,
     lifecycle: Lifecycle,
     reaper: Arc<Reaper>,
     config: Arc<Config>,
@@ -107,7 +106,6 @@ impl Hub {
             clients: Ranked::default(),
             rooms: Ranked::default(),
             users: Ranked::default(),
-            transitions: Transitions::default(),
             lifecycle: Lifecycle::default(),
             reaper: Arc::default(),
             config: Arc::new(builder.config),

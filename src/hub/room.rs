@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::client::Client;
-use super::lock::{Ranked, rank};
 use super::roster::{Roster, Snapshot};
+use super::telling::Ticket;
 use crate::config::{Limits, reached};
 use crate::error::RoomError;
+use crate::lock::{Ranked, rank};
 
 /// A named group of clients. It exists while it has members.
 #[derive(Debug)]
@@ -24,7 +25,8 @@ struct State {
 
 /// What a [`Room::join`] came to.
 pub(super) enum Join {
-    Joined,
+    /// The client is in; the ticket is missing when another thread has it.
+    Joined(Option<Ticket>),
     Refused(RoomError),
     /// The room is closed; it must be replaced in the directory.
     Closed,
@@ -45,20 +47,22 @@ impl Room {
         let result = state.admit(&self.name, client, limits);
         state.closed = state.roster.is_empty();
         match result {
-            Ok(()) => Join::Joined,
+            Ok(ticket) => Join::Joined(ticket),
             Err(error) => Join::Refused(error),
         }
     }
 
-    /// Removes the client from both lists. The last one closes the room.
-    pub(super) fn leave(&self, client: &Client) -> Result<(), RoomError> {
+    /// Removes the client from both lists. The last one closes the room. The ticket is missing when another thread has it.
+    pub(super) fn leave(&self, client: &Client) -> Result<Option<Ticket>, RoomError> {
         let mut state = self.state.write();
         if !state.roster.remove(client.id()) {
             return Err(RoomError::NotJoined);
         }
-        client.state().write().rooms.remove(&self.name);
         state.closed = state.roster.is_empty();
-        Ok(())
+        let mut own = client.state().write();
+        own.rooms.remove(&self.name);
+        let has_ticket = own.telling.changed(Arc::clone(&self.name), Some(()));
+        Ok(has_ticket.then(|| Ticket::of_room(client, &self.name)))
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -85,7 +89,7 @@ impl Room {
 
 impl State {
     /// The checks in the contract's order, then the change.
-    fn admit(&mut self, name: &Arc<str>, client: &Client, limits: &Limits) -> Result<(), RoomError> {
+    fn admit(&mut self, name: &Arc<str>, client: &Client, limits: &Limits) -> Result<Option<Ticket>, RoomError> {
         let mut own = client.state().write();
         if own.gone {
             return Err(RoomError::ClientNotFound);
@@ -101,6 +105,7 @@ impl State {
         }
         own.rooms.insert(Arc::clone(name));
         self.roster.insert(client);
-        Ok(())
+        let has_ticket = own.telling.changed(Arc::clone(name), None);
+        Ok(has_ticket.then(|| Ticket::of_room(client, name)))
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Hub;
 use super::client::Client;
 use super::room::{Join, Room};
+use super::telling::Ticket;
 use crate::config::MAX_ROOM_NAME;
 use crate::error::RoomError;
 use crate::guard::record;
@@ -16,19 +17,20 @@ pub(super) type Directory = HashMap<Arc<str>, Arc<Room>>;
 impl Hub {
     /// Adds the client to the room, which is made if it does not exist. The checks, in this order: empty or too long
     /// name, client not connected, the `before_room_join` hook, room full, already in it, too many rooms. Then
-    /// `after_room_join` runs, on the calling thread.
+    /// [`after_room_join`](crate::HubBuilder::after_room_join) runs on the calling thread, unless another thread is just
+    /// telling hooks of this client and room: then a thread of the hub's runs what is still true afterwards.
     ///
     /// # Errors
     ///
     /// The [`RoomError`] of the check that failed; nothing has changed then.
     pub fn join(&self, client: &Client, room: &str) -> Result<(), RoomError> {
-        self.join_unannounced(client, room)?;
-        self.announce_join(client, room);
+        let ticket = self.join_untold(client, room)?;
+        self.tell(ticket);
         Ok(())
     }
 
-    /// Removes the client from the room: `before_room_leave`, the removal, `after_room_leave`, on the calling thread.
-    /// A room without members ceases to exist.
+    /// Removes the client from the room: `before_room_leave`, the removal, `after_room_leave`, on the calling thread
+    /// with the exception that [`join`](Hub::join) names. A room without members ceases to exist.
     ///
     /// # Errors
     ///
@@ -88,8 +90,8 @@ impl Hub {
         client.rooms().iter().filter_map(|name| self.find_room(name)).collect()
     }
 
-    /// Joins without the `after_room_join` hook.
-    pub(super) fn join_unannounced(&self, client: &Client, name: &str) -> Result<(), RoomError> {
+    /// Joins; the caller owes the hook if it gets a ticket.
+    pub(super) fn join_untold(&self, client: &Client, name: &str) -> Result<Option<Ticket>, RoomError> {
         if name.is_empty() {
             return Err(RoomError::EmptyName);
         }
@@ -108,7 +110,7 @@ impl Hub {
         loop {
             let room = self.find_or_create(name);
             match room.join(client, &self.inner().limits) {
-                Join::Joined => return Ok(()),
+                Join::Joined(ticket) => return Ok(ticket),
                 // The last member has just left: `remove_closed` or `find_or_create` replaces the room.
                 Join::Closed => {}
                 Join::Refused(error) => {
@@ -119,28 +121,25 @@ impl Hub {
         }
     }
 
-    pub(super) fn announce_join(&self, client: &Client, room: &str) {
-        record!(Debug, "wshub::hub", "{} joined {room:?}", client.id());
-        self.count(|m| m.increment_room_joins());
-        self.run_room_hook(&self.hooks().after_room_join, "after_room_join", client, room);
-    }
-
-    /// Leaves without hooks or counts: for a client whose upgrade is refused after all.
-    pub(super) fn leave_all_unannounced(&self, client: &Client) {
-        for room in self.rooms_of(client) {
-            let _ = room.leave(client);
+    /// Leaves a room whose join was never told, because the upgrade is refused after all: nothing is told of the leave
+    /// either.
+    pub(super) fn leave_untold(&self, client: &Client, ticket: Ticket) {
+        if let Ticket::Room { room, .. } = &ticket
+            && let Some(room) = self.find_room(room)
+        {
+            // Another thread may have removed the client already.
+            let left = room.leave(client);
             self.remove_closed(&room);
+            debug_assert!(!matches!(left, Ok(Some(_))), "the ticket is here");
         }
+        self.tell(Some(ticket));
     }
 
     fn leave_found(&self, client: &Client, room: &Arc<Room>) -> Result<(), RoomError> {
         self.run_room_hook(&self.hooks().before_room_leave, "before_room_leave", client, &room.name);
         let left = room.leave(client);
         self.remove_closed(room);
-        left?;
-        record!(Debug, "wshub::hub", "{} left {:?}", client.id(), room.name);
-        self.count(|m| m.increment_room_leaves());
-        self.run_room_hook(&self.hooks().after_room_leave, "after_room_leave", client, &room.name);
+        self.tell(left?);
         Ok(())
     }
 

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::Hub;
 use super::client::Client;
-use super::lock::assert_no_lock_held;
 use super::recipients::Recipients;
 use super::roster::Member;
 use super::target::{Delivery, Part, Target};
 use crate::config::deadline_after;
 use crate::guard::record;
+use crate::lock::assert_no_lock_held;
 use crate::log_limit::LogLimit;
 use crate::message::{Encoded, Encodings, Message, SendError};
 use crate::outbox::{Cork, GaveUp, Outbox, Sent};

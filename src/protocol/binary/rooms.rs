@@ -1,10 +1,9 @@
 //! The server's side: who may connect, what happens to each frame, who is told of joins and leaves.
 
-use std::collections::HashMap;
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
-
-use parking_lot::ReentrantMutex;
 
 use super::conn::{CLAIMS, emit};
 use super::{Claims, Conn, Message, ROOT};
@@ -29,9 +28,11 @@ type Handler = dyn Fn(&Conn, &Message) -> HandlerResult + Send + Sync;
 pub struct BinaryRooms {
     authorize: Box<Authorizer>,
     handlers: HashMap<String, Box<Handler>>,
-    /// Held while members are told of a join or leave, so that what each is told adds up. Reentrant: a telling may
-    /// close a slow client, and a hook that learns of it may move clients between rooms.
-    telling: ReentrantMutex<()>,
+}
+
+thread_local! {
+    /// Acknowledgements that this thread has sent: whether a request was answered by the hook that it caused.
+    static ACKNOWLEDGED: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Why a handler could not be registered.
@@ -62,7 +63,7 @@ impl BinaryRooms {
     /// Lets in whom `authorize` gives claims; empty claims are refused with 401, an error with its own status. It runs
     /// before the upgrade, on the connection's thread.
     pub fn new(authorize: impl Fn(&RequestHead) -> Result<Claims, Rejection> + Send + Sync + 'static) -> Self {
-        Self { authorize: Box::new(authorize), handlers: HashMap::new(), telling: ReentrantMutex::new(()) }
+        Self { authorize: Box::new(authorize), handlers: HashMap::new() }
     }
 
     /// Sets what runs for an event that a client sends, instead of passing it to the room. It runs on the sender's
@@ -102,17 +103,16 @@ impl BinaryRooms {
     /// The hooks `on_upgrade`, `on_message`, `after_room_join` and `after_room_leave` are the protocol's: setting them
     /// switches it off. The others are free; `before_room_join` can refuse joins, and limits apply. Peers choose the
     /// names of rooms: [`Limits::max_rooms_per_client`](crate::Limits#structfield.max_rooms_per_client) bounds how
-    /// many each may make, [`ROOT`] included. A hook `on_send_dropped` must not wait for a thread that joins or leaves
-    /// rooms.
+    /// many each may make, [`ROOT`] included.
     pub fn into_hub(self) -> HubBuilder {
         let rooms = Arc::new(self);
-        let [on_upgrade, on_message, on_join, on_leave] = std::array::from_fn(|_| Arc::clone(&rooms));
+        let [on_upgrade, on_message] = std::array::from_fn(|_| Arc::clone(&rooms));
         Hub::builder()
             .config(Self::config())
             .on_upgrade(move |head| on_upgrade.admit(head))
             .on_message(move |client, message| on_message.receive(client, message))
-            .after_room_join(move |client, room| on_join.tell_join(client, room))
-            .after_room_leave(move |client, room| on_leave.tell_leave(client, room))
+            .after_room_join(tell_join)
+            .after_room_leave(tell_leave)
     }
 
     fn admit(&self, head: &RequestHead) -> Result<Admission, Rejection> {
@@ -135,7 +135,7 @@ impl BinaryRooms {
     fn dispatch(&self, client: &Client, message: Message) -> HandlerResult {
         crate::trace::name_event(&message.event);
         match message.event.as_str() {
-            JOIN => self.join(client, &message.room),
+            JOIN => join(client, &message.room),
             LEAVE => leave(client, &message.room),
             event if is_servers_own(event) => Err(format!("{event} is sent by the server only").into()),
             _ if !message.dst.is_empty() => send_direct(client, message),
@@ -144,33 +144,6 @@ impl BinaryRooms {
                 None => send_to_own_room(client, &message),
             },
         }
-    }
-
-    fn join(&self, client: &Client, room: &str) -> HandlerResult {
-        match client.join(room) {
-            Ok(()) => Ok(()),
-            Err(RoomError::AlreadyJoined) => {
-                let _telling = self.telling.lock();
-                acknowledge_join(client, room);
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn tell_join(&self, client: &Client, room: &str) {
-        let _telling = self.telling.lock();
-        // In this order: whoever has its answer knows that the others have been told.
-        tell_others(client, room, NEW_MEMBER);
-        acknowledge_join(client, room);
-    }
-
-    fn tell_leave(&self, client: &Client, room: &str) {
-        {
-            let _telling = self.telling.lock();
-            tell_others(client, room, MEMBER_LEFT);
-        }
-        acknowledge_leave(client, room);
     }
 }
 
@@ -189,15 +162,40 @@ fn violation(code: u16, reason: &str) -> HandlerError {
     HandlerError::close(code, reason).counted_as(ErrorType::ProtocolError)
 }
 
-fn leave(client: &Client, room: &str) -> HandlerResult {
-    match client.leave(room) {
-        Ok(()) => Ok(()),
-        Err(RoomError::NotFound | RoomError::NotJoined) => {
-            acknowledge_leave(client, room);
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
+fn join(client: &Client, room: &str) -> HandlerResult {
+    let before = ACKNOWLEDGED.get();
+    match client.join(room) {
+        Ok(()) | Err(RoomError::AlreadyJoined) => {}
+        Err(error) => return Err(error.into()),
     }
+    // Nothing was told on this thread if the client was in already, or if another thread tells of it now.
+    if ACKNOWLEDGED.get() == before {
+        acknowledge_join(client, room);
+    }
+    Ok(())
+}
+
+fn leave(client: &Client, room: &str) -> HandlerResult {
+    let before = ACKNOWLEDGED.get();
+    match client.leave(room) {
+        Ok(()) | Err(RoomError::NotFound | RoomError::NotJoined) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if ACKNOWLEDGED.get() == before {
+        acknowledge_leave(client, room);
+    }
+    Ok(())
+}
+
+fn tell_join(client: &Client, room: &str) {
+    // In this order: whoever has its answer knows that the others have been told.
+    tell_others(client, room, NEW_MEMBER);
+    acknowledge_join(client, room);
+}
+
+fn tell_leave(client: &Client, room: &str) {
+    tell_others(client, room, MEMBER_LEFT);
+    acknowledge_leave(client, room);
 }
 
 fn send_direct(client: &Client, message: Message) -> HandlerResult {
@@ -214,15 +212,45 @@ fn send_to_own_room(client: &Client, message: &Message) -> HandlerResult {
     Ok(())
 }
 
+/// Sends the list of members, and then news of those who came or went while it was on its way.
+///
+/// What a member is told adds up without a lock: the hooks of each other client run one at a time and in order, and their
+/// last news goes to everyone who is a member by then. Only news that was sent between the look at the members and the
+/// acknowledgement is overridden by it. A second look finds those clients, and their present state is sent again; only if
+/// it changes during that need the same clients be looked at once more.
 fn acknowledge_join(client: &Client, room: &str) {
-    let members: Vec<ClientId> = client.hub().room_clients(room).iter().map(Client::id).collect();
+    ACKNOWLEDGED.set(ACKNOWLEDGED.get().wrapping_add(1));
+    let mut told = members(client, room);
     // Ids always are JSON.
-    let members = serde_json::to_vec(&members).unwrap_or_default();
+    let list = serde_json::to_vec(&told).unwrap_or_default();
     // A client that is gone needs no answer; one that is full is being closed.
-    let _ = client.send(Message::new(room, JOIN_ACK, "", client.id().to_string(), members));
+    let _ = client.send(Message::new(room, JOIN_ACK, "", client.id().to_string(), list));
+    let mut suspects: Option<HashSet<ClientId>> = None;
+    loop {
+        let now = members(client, room);
+        if now == told || client.is_closed() {
+            return;
+        }
+        let is_suspect = |id: &ClientId| *id != client.id() && suspects.as_ref().is_none_or(|ids| ids.contains(id));
+        let (before, after): (HashSet<_>, HashSet<_>) = (told.into_iter().collect(), now.iter().copied().collect());
+        let changed: HashSet<_> = before.symmetric_difference(&after).copied().filter(is_suspect).collect();
+        if changed.is_empty() {
+            return;
+        }
+        for id in &changed {
+            let event = if after.contains(id) { NEW_MEMBER } else { MEMBER_LEFT };
+            let _ = client.send(Message::new(room, event, "", "", id.to_string()));
+        }
+        (told, suspects) = (now, Some(changed));
+    }
+}
+
+fn members(client: &Client, room: &str) -> Vec<ClientId> {
+    client.hub().room_clients(room).iter().map(Client::id).collect()
 }
 
 fn acknowledge_leave(client: &Client, room: &str) {
+    ACKNOWLEDGED.set(ACKNOWLEDGED.get().wrapping_add(1));
     let id = client.id().to_string();
     let _ = client.send(Message::new(room, LEAVE_ACK, "", id.clone(), id));
 }

@@ -1,0 +1,112 @@
+//! Who tells the hooks that follow a level: `after_room_join` and `after_room_leave`, `on_user_online` and
+//! `on_user_offline`; and the counts of joins and leaves.
+//!
+//! The thread that changes a level tells it, after releasing its locks. If another thread is already telling of the same
+//! client and room, or of the same user, the change is left to that one. It finds the change when its hook returns,
+//! and starts a `wshub-hooks` thread that tells until hooks and levels agree: no connection's thread works for
+//! changes that others cause, however fast they come. See [`levels`](crate::levels) for the argument.
+
+use std::sync::Arc;
+use std::thread;
+
+use super::Hub;
+use super::client::Client;
+use super::lifecycle::Live;
+use crate::guard::record;
+use crate::levels::Edge;
+
+/// The duty to tell the hooks of one level.
+#[derive(Debug, Clone)]
+#[must_use = "the hooks wait for it"]
+pub(super) enum Ticket {
+    Room { client: Client, room: Arc<str> },
+    User(Arc<str>),
+}
+
+impl Ticket {
+    pub(super) fn of_room(client: &Client, room: &Arc<str>) -> Self {
+        Self::Room { client: client.clone(), room: Arc::clone(room) }
+    }
+}
+
+impl Hub {
+    /// Tells what the calling thread has caused.
+    pub(super) fn tell(&self, ticket: Option<Ticket>) {
+        let Some(ticket) = ticket else { return };
+        let Some(edge) = self.next_edge(&ticket) else { return };
+        self.tell_edge(&ticket, edge);
+        if let Some(edge) = self.next_edge(&ticket) {
+            self.hand_over(ticket, edge);
+        }
+    }
+
+    /// Leaves a ticket whose level has changed meanwhile to a thread of its own.
+    #[cold]
+    fn hand_over(&self, ticket: Ticket, edge: Edge) {
+        let given = (Live::new(self), self.clone(), ticket.clone());
+        let builder = thread::Builder::new().name("wshub-hooks".into()).stack_size(self.config().reader_stack);
+        let spawned = builder.spawn(move || {
+            // A drain or shutdown waits until `_live` drops, which is last.
+            let (_live, hub, ticket) = given;
+            hub.tell_all(&ticket, edge);
+        });
+        if let Err(error) = spawned {
+            record!(Warn, "wshub::hub", "could not start a wshub-hooks thread: {error}; its caller runs the hooks");
+            self.tell_all(&ticket, edge);
+        }
+    }
+
+    fn tell_all(&self, ticket: &Ticket, edge: Edge) {
+        let mut next = Some(edge);
+        while let Some(edge) = next {
+            self.tell_edge(ticket, edge);
+            next = self.next_edge(ticket);
+        }
+    }
+
+    /// What to tell next; under the lock that guards the level. `None`: the ticket is given back.
+    fn next_edge(&self, ticket: &Ticket) -> Option<Edge> {
+        match ticket {
+            Ticket::Room { client, room } => {
+                let mut own = client.state().write();
+                let is = own.rooms.contains(room).then_some(());
+                own.telling.next(room, is)
+            }
+            Ticket::User(user) => {
+                let mut users = self.inner().users.write();
+                let is = users.by_id.contains_key(user).then_some(());
+                users.telling.next(user, is)
+            }
+        }
+    }
+
+    fn tell_edge(&self, ticket: &Ticket, edge: Edge) {
+        match ticket {
+            Ticket::Room { client, room } => self.tell_room(client, room, edge),
+            Ticket::User(user) => {
+                let (hook, what) = match edge {
+                    Edge::Up => (&self.hooks().on_user_online, "on_user_online"),
+                    Edge::Down => (&self.hooks().on_user_offline, "on_user_offline"),
+                };
+                if let Some(hook) = hook {
+                    self.guarded(None, what, || hook(self, user));
+                }
+            }
+        }
+    }
+
+    fn tell_room(&self, client: &Client, room: &str, edge: Edge) {
+        match edge {
+            Edge::Up => {
+                record!(Debug, "wshub::hub", "{} joined {room:?}", client.id());
+                self.count(|m| m.increment_room_joins());
+                self.run_room_hook(&self.hooks().after_room_join, "after_room_join", client, room);
+            }
+            Edge::Down => {
+                record!(Debug, "wshub::hub", "{} left {room:?}", client.id());
+                self.count(|m| m.increment_room_leaves());
+                self.run_room_hook(&self.hooks().after_room_leave, "after_room_leave", client, room);
+            }
+        }
+    }
+}

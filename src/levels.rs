@@ -1,0 +1,148 @@
+//! Hooks tell levels, not edges: what they were told is compared with what is, and the difference is told, in order.
+//!
+//! A level is `None` (absent) or `Some` (present, as this or that). Whoever changes a level calls
+//! [`changed`](Levels::changed) under the lock that guards it. If that grants a ticket, the caller tells, without a lock:
+//! it asks [`next`](Levels::next) under the same lock and calls the hook, until nothing is left to tell. A change that
+//! finds the ticket taken is told by the ticket's holder. So the hooks of one key never overlap and alternate, and what
+//! comes and goes while a hook runs costs one entry, however often it does.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+
+/// Keys whose hooks run or wait, each with the level that was told last. A key that is absent was told what is.
+///
+/// Empty it takes no memory but itself.
+#[derive(Debug)]
+pub(crate) struct Levels<K, L = ()>(BTreeMap<K, Option<L>>);
+
+/// What a hook is to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Edge {
+    /// Present: joined, online, connected.
+    Up,
+    /// Absent: left, offline, disconnected.
+    Down,
+}
+
+impl<K, L> Default for Levels<K, L> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Ord, L: Copy + Eq> Levels<K, L> {
+    /// The key's level has changed; `before` is what it was. True if the caller now has the key's ticket.
+    #[must_use = "the hooks of this key wait for the ticket's holder"]
+    pub(crate) fn changed(&mut self, key: K, before: Option<L>) -> bool {
+        let mut has_ticket = false;
+        self.0.entry(key).or_insert_with(|| {
+            has_ticket = true;
+            before
+        });
+        has_ticket
+    }
+
+    /// For the ticket's holder: what to tell next, which then counts as told. `None` if the key was told what `is`: the
+    /// ticket is given back. Another present level is told as absent first.
+    pub(crate) fn next<Q: Ord + ?Sized>(&mut self, key: &Q, is: Option<L>) -> Option<Edge>
+    where
+        K: Borrow<Q>,
+    {
+        let told = self.0.get_mut(key)?;
+        if *told == is {
+            self.0.remove(key);
+            return None;
+        }
+        *told = if told.is_some() { None } else { is };
+        Some(if told.is_some() { Edge::Up } else { Edge::Down })
+    }
+
+    /// Whether somebody has the key's ticket.
+    pub(crate) fn is_taken<Q: Ord + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.0.contains_key(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn one_thread_has_the_ticket_and_tells_the_difference() {
+        let mut levels = Levels::<&str>::default();
+        assert!(levels.changed("ann", None), "came");
+        assert_eq!(levels.next("ann", Some(())), Some(Edge::Up));
+        assert!(!levels.changed("ann", Some(())), "went");
+        assert!(!levels.changed("ann", None), "came again");
+        assert!(levels.changed("bob", None), "another key has its own ticket");
+        assert_eq!(levels.next("ann", Some(())), None, "nothing has changed in the end");
+        assert!(!levels.is_taken("ann") && levels.is_taken("bob"));
+        assert!(levels.changed("ann", Some(())), "a new ticket");
+        assert_eq!(levels.next("ann", None), Some(Edge::Down));
+        assert_eq!(levels.next("ann", None), None);
+    }
+
+    #[test]
+    fn a_replacement_is_told_as_gone_and_then_come() {
+        let mut levels = Levels::<&str, u64>::default();
+        assert!(levels.changed("lock", Some(1)));
+        assert_eq!(levels.next("lock", Some(2)), Some(Edge::Down));
+        assert_eq!(levels.next("lock", Some(3)), Some(Edge::Up));
+        assert_eq!(levels.next("lock", Some(3)), None);
+    }
+
+    /// One step of one of several threads.
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        /// The level becomes this.
+        Set(Option<u8>),
+        /// The holder's hook returns, and it asks for more.
+        Tell,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let level = prop_oneof![Just(None), (1_u8..4).prop_map(Some)];
+        prop_oneof![level.prop_map(Step::Set), Just(Step::Tell)]
+    }
+
+    proptest! {
+        /// Whatever the order of changes and of hooks that return: the hooks alternate, begin with `Up`, have one holder
+        /// at a time, and end with what is.
+        #[test]
+        fn told_follows_what_is(steps in prop::collection::vec(step(), 0..200)) {
+            let mut levels = Levels::<&str, u8>::default();
+            let (mut is, mut told, mut holders) = (None, Vec::new(), 0);
+            for step in steps {
+                match step {
+                    Step::Set(level) if level != is => {
+                        let has_ticket = levels.changed("k", is);
+                        is = level;
+                        prop_assert_eq!(has_ticket, holders == 0);
+                        holders += u32::from(has_ticket);
+                    }
+                    Step::Tell if holders == 1 => match levels.next("k", is) {
+                        Some(edge) => told.push(edge),
+                        None => holders = 0,
+                    },
+                    _ => {}
+                }
+                prop_assert!(holders <= 1);
+            }
+            while holders == 1 {
+                match levels.next("k", is) {
+                    Some(edge) => told.push(edge),
+                    None => holders = 0,
+                }
+            }
+            for (at, edge) in told.iter().enumerate() {
+                prop_assert_eq!(*edge, if at % 2 == 0 { Edge::Up } else { Edge::Down });
+            }
+            prop_assert_eq!(told.last() == Some(&Edge::Up), is.is_some());
+            prop_assert!(!levels.is_taken("k"), "settled keys cost nothing");
+        }
+    }
+}
