@@ -9,7 +9,6 @@ use super::room::{Join, Room};
 use super::telling::Ticket;
 use crate::config::MAX_ROOM_NAME;
 use crate::error::RoomError;
-use crate::guard::record;
 
 /// Every room by its name.
 pub(super) type Directory = HashMap<Arc<str>, Arc<Room>>;
