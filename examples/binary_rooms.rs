@@ -6,13 +6,13 @@
 mod common;
 
 use wshub::protocol::binary::{BinaryRooms, Claims, Conn, Message};
-use wshub::{HandlerResult, Rejection, RequestHead, Server};
+use wshub::{HandlerResult, Hub, Rejection, RequestHead, Server};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
     let mut rooms = BinaryRooms::new(authorize);
     rooms.register_handler("echo", echo)?;
-    let hub = rooms.into_hub().build()?;
+    let hub = rooms.install(Hub::builder()).build()?;
     let server = Server::bind(common::option("addr", "127.0.0.1:8080"))?;
     common::serve(server.websocket("/ws", &hub).probes(&hub))
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{BINARY, Log, TestServer, WsClient, counted, errors, eventually, exchange, status, upgrade_request};
 use wshub::protocol::binary::{BinaryRooms, Claims, Conn, Message, ROOT, RegisterError, send_to_client, send_to_room};
-use wshub::{ClientId, DropPolicy, HubBuilder, Limits, Rejection, SendError, metrics::ErrorType};
+use wshub::{ClientId, DropPolicy, Hub, HubBuilder, Limits, Rejection, SendError, metrics::ErrorType};
 
 /// `?token=NAME` gives the claim `user`; `?token=banned` is refused with 403, `?token=` gives no claims.
 fn protocol() -> BinaryRooms {
@@ -33,7 +33,7 @@ fn protocol() -> BinaryRooms {
 }
 
 fn serve() -> TestServer {
-    TestServer::new(protocol().into_hub())
+    TestServer::new(protocol().install(Hub::builder()))
 }
 
 /// Logs every error that handlers report.
@@ -250,7 +250,8 @@ fn without_claims_there_is_no_upgrade() {
 
 #[test]
 fn what_is_refused_reaches_nobody_and_the_connection_stays() {
-    let (reported, builder) = logged(protocol().into_hub().limits(Limits::default().max_rooms_per_client(2)));
+    let (reported, builder) =
+        logged(protocol().install(Hub::builder()).limits(Limits::default().max_rooms_per_client(2)));
     let server = TestServer::new(builder);
     let (mut ann, mut bob) = (Peer::connect(&server), Peer::connect(&server));
     ann.expect(ROOT, "new_member", "", "", &bob.id);
@@ -284,7 +285,7 @@ fn what_is_refused_reaches_nobody_and_the_connection_stays() {
 
 #[test]
 fn joins_can_be_refused_by_a_hook() {
-    let builder = protocol().into_hub().before_room_join(|_, room| match room {
+    let builder = protocol().install(Hub::builder()).before_room_join(|_, room| match room {
         "private" => Err("members only".into()),
         _ => Ok(()),
     });
@@ -317,7 +318,7 @@ fn malformed() -> Vec<Vec<u8>> {
 
 #[test]
 fn malformed_frames_close_with_1002_and_are_counted() {
-    let (metrics, builder) = counted(protocol().into_hub());
+    let (metrics, builder) = counted(protocol().install(Hub::builder()));
     let server = TestServer::new(builder);
     let mut witness = Peer::connect(&server);
     let frames = malformed();
@@ -337,7 +338,7 @@ fn malformed_frames_close_with_1002_and_are_counted() {
 
 #[test]
 fn text_and_oversized_messages_close() {
-    let (metrics, builder) = counted(protocol().into_hub());
+    let (metrics, builder) = counted(protocol().install(Hub::builder()));
     let server = TestServer::new(builder);
     let mut peer = Peer::connect(&server);
     peer.socket.send_text("{}");
@@ -378,7 +379,7 @@ fn defaults_are_the_protocols() {
 
 #[test]
 fn a_client_that_does_not_read_is_closed() {
-    let (metrics, builder) = counted(protocol().into_hub());
+    let (metrics, builder) = counted(protocol().install(Hub::builder()));
     let server = TestServer::new(builder);
     let slow = Peer::connect(&server);
     let client = server.hub.client(slow.id.parse().unwrap()).unwrap();

@@ -12,7 +12,7 @@ use common::stream::SseClient;
 use common::{Log, PATIENCE, TestServer, eventually};
 use serde_json::{Value, json};
 use wshub::protocol::feed::{Feed, FeedBuilder, FeedEvent, Subscriber};
-use wshub::{Client, Message, Target};
+use wshub::{Client, Hub, Message, Target};
 
 /// Writes down what it gets.
 #[derive(Clone, Default)]
@@ -239,18 +239,16 @@ fn registering_races_broadcasts_and_loses_nothing() {
 fn the_hub_is_set_up_as_any() {
     let log = Log::default();
     let heard = log.clone();
-    let feed = Feed::builder()
-        .build_with(|hub| {
-            hub.on_message(move |_: &Client, message| {
-                heard.add(message.as_text().unwrap());
-                Ok(())
-            })
-        })
-        .unwrap();
+    let builder = Hub::builder().on_message(move |_: &Client, message| {
+        heard.add(message.as_text().unwrap());
+        Ok(())
+    });
+    let hub = Feed::builder().install(builder).build().unwrap();
+    let feed = Feed::of(&hub).unwrap();
     let server = TestServer::of(feed.hub().clone(), |server| server);
     let mut socket = server.connect();
     socket.send_text("hello");
     log.wait("hello");
-    let bad = Feed::builder().build_with(|hub| hub.map_config(|config| config.queue_messages(0)));
+    let bad = Feed::builder().install(Hub::builder().map_config(|config| config.queue_messages(0))).build();
     assert_eq!(bad.unwrap_err().field(), "queue_messages");
 }

@@ -361,16 +361,79 @@ fn a_slow_disconnect_hook_delays_only_its_own_connection() {
     log.wait(&format!("gone {}", slow.id()));
 }
 
+#[test]
+fn a_hook_that_is_set_again_joins_the_one_before() {
+    let log = Log::default();
+    let logs: [Log; 8] = std::array::from_fn(|_| log.clone());
+    let [connect_1, connect_2, handle_1, handle_2, filter_1, filter_2, join, close] = logs;
+    let builder = Hub::builder()
+        .on_upgrade(|_| Ok(Admission::user("ann").room("a")))
+        .on_upgrade(|head| match head.query_param("refuse") {
+            Some(_) => Err(wshub::Rejection::forbidden()),
+            None => Ok(Admission::anonymous().room("b")),
+        })
+        .after_connect(move |_| connect_1.add("connect 1"))
+        .after_connect(move |_| connect_2.add("connect 2"))
+        .before_message(move |_, message| {
+            filter_1.add("filter 1");
+            Ok(Message::text(format!("{}!", text(&message))))
+        })
+        .before_message(move |_, message| {
+            filter_2.add(format!("filter 2 {}", text(&message)));
+            Ok(message)
+        })
+        .on_message(move |_, message| {
+            handle_1.add(format!("handle 1 {}", text(message)));
+            if text(message).starts_with("bad") { Err("refused".into()) } else { Ok(()) }
+        })
+        .on_message(move |_, message| {
+            handle_2.add(format!("handle 2 {}", text(message)));
+            Ok(())
+        })
+        .before_room_join(|_, room| if room == "closed" { Err("closed".into()) } else { Ok(()) })
+        .before_room_join(move |_, room| {
+            join.add(format!("may join {room}"));
+            Ok(())
+        })
+        .after_disconnect(|_| panic!("on purpose"))
+        .after_disconnect(move |_| close.add("closed"));
+    let server = TestServer::new(builder);
+    let (answer, _) = WsClient::try_connect(server.addr, "/ws?refuse=1", "");
+    assert_eq!(common::status(&answer), 403);
+    let mut socket = server.connect();
+    socket.send_text("hello");
+    socket.send_text("bad");
+    log.wait("handle 1 bad!");
+    let client = server.hub.clients().remove(0);
+    assert_eq!(client.user_id().as_deref(), Some("ann"));
+    assert!(client.in_room("a") && client.in_room("b"));
+    assert!(client.join("closed").is_err());
+    drop(socket);
+    log.wait("closed");
+    let all = log.all();
+    let expected = [
+        "may join a",
+        "may join b",
+        "connect 1",
+        "connect 2",
+        "filter 1",
+        "filter 2 hello!",
+        "handle 1 hello!",
+        "handle 2 hello!",
+        "filter 1",
+        "filter 2 bad!",
+        "handle 1 bad!",
+        "closed",
+    ];
+    assert_eq!(all, expected);
+}
+
 /// A rate of two messages a second: of a burst, the first two pass.
 fn limited(log: &Log, policy: RatePolicy, metrics: &Arc<DebugMetrics>) -> HubBuilder {
-    let (handled, limited) = (log.clone(), log.clone());
+    let limited = log.clone();
     message_hooks(log)
         .limits(Limits::default().max_message_rate(2).rate_policy(policy))
         .metrics(metrics.clone())
-        .on_message(move |_, m| {
-            handled.add(format!("hub {}", text(m)));
-            Ok(())
-        })
         .on_rate_limited(move |_, m| limited.add(format!("limited {}", text(m))))
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use common::{BINARY, Log, PATIENCE, WsClient, eventually, exchange, status, upgrade_request};
 use serde_json::{Value, json};
 use wshub::protocol::relay::{Conn, DevicePolicy, Identity, Message, Relay, RelayBuilder};
-use wshub::{Limits, Rejection, Server, ServerHandle};
+use wshub::{Hub, Limits, Rejection, Server, ServerHandle};
 
 /// Who may see what; tests change it.
 type Access = Arc<Mutex<HashMap<String, Vec<String>>>>;
@@ -231,7 +231,8 @@ fn a_second_relay_can_be_refused() {
 #[test]
 fn a_refused_upgrade_gives_the_device_back() {
     let relay = builder(&access(&[])).device_policy(DevicePolicy::Refuse);
-    let relay = relay.build_with(|hub| hub.limits(Limits::default().max_connections(1))).unwrap();
+    let hub = relay.install(Hub::builder().limits(Limits::default().max_connections(1))).build().unwrap();
+    let relay = Relay::of(&hub).unwrap();
     let server = TestRelay::of(relay);
     let ann = server.connect("user=ann");
     assert_eq!(server.status("user=ann&device=lock"), 503);

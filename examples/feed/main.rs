@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use wshub::protocol::feed::Feed;
 use wshub::protocol::sse;
-use wshub::{Client, Response, Server, server::Request};
+use wshub::{Client, Hub, Response, Server, server::Request};
 
 const PAGE: &str = include_str!("page.html");
 
@@ -25,7 +25,8 @@ struct Publish {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
-    let feed = Feed::builder().build_with(|hub| hub.before_disconnect(log_end))?;
+    let hub = Feed::builder().install(Hub::builder().before_disconnect(log_end)).build()?;
+    let feed = Feed::of(&hub).ok_or("no feed on this hub")?;
     let server = Server::bind(common::option("addr", "127.0.0.1:8080"))?
         .websocket("/ws", feed.hub())
         .event_stream("/events", feed.hub())

@@ -57,6 +57,17 @@ impl Admission {
     }
 }
 
+impl Admission {
+    /// What this admission and a later one grant together: rooms and metadata of both; the later one's user and
+    /// subprotocol, where it has them. The later one's value of a metadata key counts.
+    pub(super) fn merge(mut self, later: Self) -> Self {
+        self.user = later.user.or(self.user);
+        self.subprotocol = later.subprotocol.or(self.subprotocol);
+        self.metadata.extend(later.metadata);
+        later.rooms.into_iter().fold(self, Self::room)
+    }
+}
+
 impl std::fmt::Debug for Admission {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let keys: Vec<&str> = self.metadata.iter().map(|(key, _)| key.as_str()).collect();

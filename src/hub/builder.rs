@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::Hub;
 use super::admission::{Admission, Rejection};
+use super::chain::{self, observe};
 use super::client::Client;
+use super::extensions::Extensions;
 use super::hooks::Hooks;
 use crate::cluster::Cluster;
 use crate::config::{Config, Limits};
@@ -14,7 +16,12 @@ use crate::message::Message;
 use crate::metrics::{ErrorType, Metrics};
 use crate::trace::Tracer;
 
-/// Builds a [`Hub`]. Every hook is optional and replaces the one set before.
+/// Builds a [`Hub`]. Every hook is optional.
+///
+/// A hook that is set again does not replace the one before: both run, in the order in which they were set. So an
+/// application and a protocol can both use a hook. Of two that decide, the first refusal counts, and the second is not
+/// asked; a hook that changes a value gets what the one before has made of it. `on_message` handlers run until one returns an
+/// error. Two admissions are merged: rooms and metadata of both, the user and the subprotocol of the later where it has one.
 ///
 /// Hooks run without any lock held and may call anything, unless their description says otherwise. A panic in a hook closes
 /// the connection with 1011 and affects nothing else.
@@ -37,15 +44,19 @@ pub struct HubBuilder {
     pub(super) metrics: Option<Arc<dyn Metrics>>,
     pub(super) tracer: Option<Tracer>,
     pub(super) without_handler_latency: bool,
+    pub(super) extensions: Extensions,
     cluster: Option<Cluster>,
 }
 
-/// A setter for each hook that returns nothing.
+/// A setter for each hook, with the way in which two of its kind become one.
 macro_rules! hooks {
-    ($($(#[$doc:meta])* $name:ident($($argument:ty),*) $(-> $result:ty)?;)*) => {
+    ($($(#[$doc:meta])* $name:ident($($argument:ty),*) $(-> $result:ty)?, $join:path;)*) => {
         $($(#[$doc])*
         pub fn $name(mut self, hook: impl Fn($($argument),*) $(-> $result)? + Send + Sync + 'static) -> Self {
-            self.hooks.$name = Some(Box::new(hook));
+            self.hooks.$name = Some(match self.hooks.$name.take() {
+                None => Box::new(hook),
+                Some(first) => Box::new($join(first, hook)),
+            });
             self
         })*
     };
@@ -106,37 +117,37 @@ impl HubBuilder {
     hooks! {
         /// Decides about a valid upgrade request, before the 101: who it is, or a refusal. Default: everyone comes in,
         /// anonymous. A panic refuses with 500.
-        on_upgrade(&RequestHead) -> Result<Admission, Rejection>;
+        on_upgrade(&RequestHead) -> Result<Admission, Rejection>, chain::admit;
         /// Rewrites the answer to a refused upgrade, for example as JSON; the second argument says what it counts as.
         /// Default: plain text, or what `on_upgrade` has refused with. An answer below 300 is not sent, so that a
         /// refusal cannot be mistaken for success: the one that was to be rewritten is, as after a panic.
-        map_refusal(&RequestHead, ErrorType, &Response) -> Response;
+        map_refusal(&RequestHead, ErrorType, &Response) -> Response, chain::rewrite;
         /// A client is connected and may be sent to. Its messages are read after this returns.
-        after_connect(&Client);
+        after_connect(&Client), observe::one;
         /// A connection is ending; the client is still in its rooms.
-        before_disconnect(&Client);
+        before_disconnect(&Client), observe::one;
         /// A connection has ended and is gone from everywhere.
-        after_disconnect(&Client);
+        after_disconnect(&Client), observe::one;
         /// Before the handlers: may replace a message or refuse it. A refusal goes to `after_message` and `on_error`.
-        before_message(&Client, Message) -> Result<Message, HandlerError>;
+        before_message(&Client, Message) -> Result<Message, HandlerError>, chain::filter;
         /// Handles a message. An error goes to `after_message` and `on_error`, and the connection stays, unless it is
         /// a [`HandlerError::close`].
-        on_message(&Client, &Message) -> HandlerResult;
+        on_message(&Client, &Message) -> HandlerResult, chain::handle;
         /// After the handlers, with their result.
-        after_message(&Client, &Message, &HandlerResult);
+        after_message(&Client, &Message, &HandlerResult), observe::three;
         /// A handler has returned an error, or the connection has broken: the peer broke the protocol or fell silent,
         /// reading or writing failed; [`HandlerError::error_type`] tells which. A peer that closes or goes is no error.
-        on_error(&Client, &HandlerError);
+        on_error(&Client, &HandlerError), observe::two;
         /// An inbound message was over `max_message_rate`.
-        on_rate_limited(&Client, &Message);
+        on_rate_limited(&Client, &Message), observe::two;
         /// A message was dropped because the client's queue was full: the new one under drop-newest, an old one under
         /// drop-oldest. Called once for each drop, on the sender's thread: keep it fast. Drops that the hook itself
         /// causes by sending do not call it again.
-        on_send_dropped(&Client, &Message);
+        on_send_dropped(&Client, &Message), observe::two;
         /// A `send_timeout` has given up on this client. On the sender's thread.
-        on_send_timeout(&Client, &Message);
+        on_send_timeout(&Client, &Message), observe::two;
         /// Before a client joins a room: may refuse.
-        before_room_join(&Client, &str) -> Result<(), HandlerError>;
+        before_room_join(&Client, &str) -> Result<(), HandlerError>, chain::allow;
         /// A client has joined a room.
         ///
         /// `after_room_join` and `after_room_leave` tell levels: for each client and room they alternate, beginning with
@@ -144,21 +155,21 @@ impl HubBuilder {
         /// runs is not told of; nor is a room of the admission that `after_connect` leaves. The counts of joins and
         /// leaves follow these hooks. When another thread causes a client's leave, or is still in one of these hooks,
         /// the leave may be told after `after_disconnect`.
-        after_room_join(&Client, &str);
+        after_room_join(&Client, &str), observe::two;
         /// Before a client leaves a room, by itself or because its connection ends.
-        before_room_leave(&Client, &str);
+        before_room_leave(&Client, &str), observe::two;
         /// A client has left a room; see [`after_room_join`](HubBuilder::after_room_join).
-        after_room_leave(&Client, &str);
+        after_room_leave(&Client, &str), observe::two;
         /// The first connection of a user has come.
         ///
         /// `on_user_online` and `on_user_offline` tell levels: for each user they alternate, beginning with online, never
         /// overlap, and the last one tells what is. A user that goes and returns while one of them runs is not told of.
-        on_user_online(&Hub, &str);
+        on_user_online(&Hub, &str), observe::two;
         /// The last connection of a user has gone; as [`on_user_online`](HubBuilder::on_user_online).
-        on_user_offline(&Hub, &str);
+        on_user_offline(&Hub, &str), observe::two;
         /// The hub is being shut down: every connection has been told. Once, on the thread that asks for it. A panic in
         /// it is logged.
-        on_shutdown(&Hub);
+        on_shutdown(&Hub), observe::one;
     }
 
     /// Builds the hub; it runs at once. In a cluster two threads connect it; the bus need not be there yet.

@@ -4,9 +4,11 @@
 
 mod admission;
 mod builder;
+mod chain;
 mod client;
 mod clients;
 mod cluster;
+mod extensions;
 mod hooks;
 mod lifecycle;
 mod limits;
@@ -45,6 +47,7 @@ use crate::metrics::{ErrorType, Metrics, guarded};
 use crate::trace::Tracer;
 use clients::Clients;
 use cluster::Port;
+use extensions::Extensions;
 use hooks::Hooks;
 use lifecycle::Lifecycle;
 use reaper::Reaper;
@@ -83,6 +86,7 @@ struct Inner {
     metrics: Option<Arc<dyn Metrics>>,
     tracer: Option<Tracer>,
     without_handler_latency: bool,
+    extensions: Extensions,
     node_id: Box<str>,
     /// The cluster, if the hub is in one. It knows the hub weakly.
     link: Option<Link>,
@@ -115,6 +119,7 @@ impl Hub {
             metrics: builder.metrics,
             tracer: builder.tracer,
             without_handler_latency: builder.without_handler_latency,
+            extensions: builder.extensions,
         }))
     }
 

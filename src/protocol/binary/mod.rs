@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use wshub::protocol::binary::{BinaryRooms, Claims};
-//! use wshub::{Rejection, Server};
+//! use wshub::{Hub, Rejection, Server};
 //!
 //! let mut rooms = BinaryRooms::new(|head| match head.query_param("token") {
 //!     Some(name) => Ok(Claims::from([("user".into(), name)])),
@@ -17,7 +17,7 @@
 //!     conn.send_to_client(conn.id(), &message.event, user)?;
 //!     Ok(())
 //! })?;
-//! let hub = rooms.into_hub().build()?;
+//! let hub = rooms.install(Hub::builder()).build()?;
 //! let server = Server::bind("127.0.0.1:0")?.websocket("/ws", &hub);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

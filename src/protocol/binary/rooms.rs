@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::conn::{CLAIMS, emit};
 use super::{Claims, Conn, Message, ROOT};
 use crate::{
-    Admission, Client, ClientId, Config, DropPolicy, HandlerError, HandlerResult, Hub, HubBuilder, Rejection,
-    RequestHead, RoomError, Target, close_code, metrics::ErrorType,
+    Admission, Client, ClientId, Config, DropPolicy, HandlerError, HandlerResult, HubBuilder, Rejection, RequestHead,
+    RoomError, Target, close_code, metrics::ErrorType,
 };
 
 const JOIN: &str = "join";
@@ -98,17 +98,17 @@ impl BinaryRooms {
         Config::default().max_message_size(MAX_MESSAGE).drop_policy(DropPolicy::Disconnect)
     }
 
-    /// A builder of a hub that speaks the protocol, with [`BinaryRooms::config`].
+    /// Puts the protocol on a hub: it sets the hooks `on_upgrade`, `on_message`, `after_room_join` and
+    /// `after_room_leave`, the message size and the drop policy of [`BinaryRooms::config`]. Hooks that the builder has
+    /// already run before the protocol's, those set later after them.
     ///
-    /// The hooks `on_upgrade`, `on_message`, `after_room_join` and `after_room_leave` are the protocol's: setting them
-    /// switches it off. The others are free; `before_room_join` can refuse joins, and limits apply. Peers choose the
-    /// names of rooms: [`Limits::max_rooms_per_client`](crate::Limits#structfield.max_rooms_per_client) bounds how
-    /// many each may make, [`ROOT`] included.
-    pub fn into_hub(self) -> HubBuilder {
+    /// Peers choose the names of rooms: [`Limits::max_rooms_per_client`](crate::Limits#structfield.max_rooms_per_client)
+    /// bounds how many each may make, [`ROOT`] included.
+    pub fn install(self, builder: HubBuilder) -> HubBuilder {
         let rooms = Arc::new(self);
         let [on_upgrade, on_message] = std::array::from_fn(|_| Arc::clone(&rooms));
-        Hub::builder()
-            .config(Self::config())
+        builder
+            .map_config(|config| config.max_message_size(MAX_MESSAGE).drop_policy(DropPolicy::Disconnect))
             .on_upgrade(move |head| on_upgrade.admit(head))
             .on_message(move |client, message| on_message.receive(client, message))
             .after_room_join(tell_join)

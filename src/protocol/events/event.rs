@@ -24,7 +24,7 @@ pub const UNSUBSCRIBED: &str = "unsubscribed";
 /// The answer to `authenticate`; data `{"userId","status":"success"}`.
 pub const AUTHENTICATED: &str = "authenticated";
 
-/// An envelope, `{"type","data","timestamp"}`, and whom it is for: everyone, unless said otherwise.
+/// An envelope, `{"type","data","timestamp"}`, and its recipients. An event that names no recipients reaches nobody.
 ///
 /// ```
 /// use wshub::{Hub, protocol::events::{Event, emit}};
@@ -39,13 +39,13 @@ pub struct Event<'a, T = serde_json::Value> {
     kind: Cow<'a, str>,
     pub(super) data: T,
     timestamp: u64,
-    /// `None` is everyone.
+    /// `None` is nobody.
     #[serde(skip)]
     target: Option<Target<'a>>,
 }
 
 impl<'a, T: Serialize> Event<'a, T> {
-    /// An event of this type for everyone, made now. `()` as data is sent as `null`.
+    /// Makes an event of this type, for nobody yet, with the current time. `()` as data is sent as `null`.
     pub fn new(kind: impl Into<Cow<'a, str>>, data: T) -> Self {
         Self { kind: kind.into(), data, timestamp: unix_seconds(), target: None }
     }
@@ -65,7 +65,7 @@ impl<'a, T: Serialize> Event<'a, T> {
         self.timestamp
     }
 
-    /// Adds recipients. The first call replaces everyone, the next ones add to it: one copy for each connection.
+    /// Adds recipients. A connection that several of them match gets one copy.
     pub fn to(mut self, target: Target<'a>) -> Self {
         self.target = Some(match self.target {
             Some(before) => before.and(target),
@@ -94,10 +94,9 @@ impl<'a, T: Serialize> Event<'a, T> {
         self.to(Target::clients(clients))
     }
 
-    /// Makes it an event for everyone again.
-    pub fn to_all(mut self) -> Self {
-        self.target = None;
-        self
+    /// Addresses every client of the hub.
+    pub fn to_all(self) -> Self {
+        self.to(Target::all())
     }
 
     /// The message that goes over the wire.
@@ -109,7 +108,7 @@ impl<'a, T: Serialize> Event<'a, T> {
         Message::json(self)
     }
 
-    /// Sends it to this client alone, whoever its target is.
+    /// Sends it to this client alone, whatever its recipients are.
     ///
     /// # Errors
     ///
@@ -124,16 +123,16 @@ fn unix_seconds() -> u64 {
     SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
 }
 
-/// Sends an event to its target, by the hub's drop policy; never blocks on a peer. Says how many connections got it:
-/// none, if there is nobody, is no error.
+/// Sends an event to its recipients, by the hub's drop policy; never blocks on a peer. Returns how many connections it
+/// was queued for. An event without recipients, or whose recipients are not connected, is no error.
 ///
 /// # Errors
 ///
 /// What the data's `Serialize` implementation reports; nothing has been sent then. The same holds for all `emit`
 /// functions.
 pub fn emit<T: Serialize>(hub: &Hub, event: &Event<'_, T>) -> Result<Delivery, serde_json::Error> {
-    let target = event.target.clone().unwrap_or_else(Target::all);
-    Ok(deliver(hub, target, event.message()?))
+    let message = event.message()?;
+    Ok(event.target.clone().map_or_else(Delivery::default, |target| deliver(hub, target, message)))
 }
 
 /// Emits an event to everyone; as [`emit`].
@@ -142,7 +141,7 @@ pub fn emit<T: Serialize>(hub: &Hub, event: &Event<'_, T>) -> Result<Delivery, s
 ///
 /// As [`emit`].
 pub fn emit_broadcast<T: Serialize>(hub: &Hub, kind: &str, data: T) -> Result<Delivery, serde_json::Error> {
-    emit(hub, &Event::new(kind, data))
+    emit(hub, &Event::new(kind, data).to_all())
 }
 
 /// Emits an event to a room; as [`emit`].

@@ -78,30 +78,31 @@ impl FeedBuilder {
         self
     }
 
-    /// Builds the feed and its hub, with default settings.
+    /// Puts the feed on a hub: it uses the hooks `after_connect`, `after_disconnect` and `on_shutdown`. Hooks that the
+    /// builder has already run before the feed's, those set later after them. [`Feed::of`] gives the handle.
+    pub fn install(self, builder: HubBuilder) -> HubBuilder {
+        self.put_on(builder).0
+    }
+
+    fn put_on(self, builder: HubBuilder) -> (HubBuilder, Arc<Shared>) {
+        let shared = Arc::new(Shared { registry: Registry::default(), callbacks: self });
+        let [connect, disconnect, stop] = std::array::from_fn(|_| Arc::clone(&shared));
+        let builder = builder
+            .extension(Arc::clone(&shared))
+            .after_connect(move |client| connect.connected(client))
+            .after_disconnect(move |client| disconnect.disconnected(client))
+            .on_shutdown(move |_| stop.registry.close().iter().for_each(|(_, subscriber)| stop.end(&**subscriber)));
+        (builder, shared)
+    }
+
+    /// Builds the feed on a hub with default settings: short for `Feed::of(&self.install(Hub::builder()).build()?)`.
     ///
     /// # Errors
     ///
     /// As [`HubBuilder::build`].
     pub fn build(self) -> Result<Feed, ConfigError> {
-        self.build_with(|hub| hub)
-    }
-
-    /// Builds the feed and its hub, with settings, limits, metrics or hooks of the hub's. The hooks `after_connect`,
-    /// `after_disconnect` and `on_shutdown` are the feed's: they are set after `change` has run.
-    ///
-    /// # Errors
-    ///
-    /// As [`HubBuilder::build`].
-    pub fn build_with(self, change: impl FnOnce(HubBuilder) -> HubBuilder) -> Result<Feed, ConfigError> {
-        let shared = Arc::new(Shared { registry: Registry::default(), callbacks: self });
-        let [connect, disconnect, stop] = std::array::from_fn(|_| Arc::clone(&shared));
-        let hub = change(Hub::builder())
-            .after_connect(move |client| connect.connected(client))
-            .after_disconnect(move |client| disconnect.disconnected(client))
-            .on_shutdown(move |_| stop.registry.close().iter().for_each(|(_, subscriber)| stop.end(&**subscriber)))
-            .build()?;
-        Ok(Feed { hub, shared })
+        let (builder, shared) = self.put_on(Hub::builder());
+        Ok(Feed { hub: builder.build()?, shared })
     }
 }
 
@@ -129,6 +130,11 @@ impl Feed {
     /// Sets up a feed.
     pub fn builder() -> FeedBuilder {
         FeedBuilder::default()
+    }
+
+    /// The feed that is [installed](FeedBuilder::install) on the hub; `None` if none is.
+    pub fn of(hub: &Hub) -> Option<Self> {
+        Some(Self { hub: hub.clone(), shared: hub.extension()? })
     }
 
     /// The hub, to be served by [`Server::websocket`](crate::Server::websocket) and

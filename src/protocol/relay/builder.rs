@@ -89,25 +89,21 @@ impl RelayBuilder {
         self
     }
 
-    /// Builds the relay and its hub, with default settings.
+    /// Puts the relay on a hub: it uses the hooks `on_upgrade`, `on_message`, `after_connect`, `before_disconnect`,
+    /// `on_user_online` and `on_user_offline`. Hooks that the builder has already run before the relay's, those set later
+    /// after them. [`Relay::of`] gives the handle.
+    pub fn install(self, builder: HubBuilder) -> HubBuilder {
+        Arc::new(Inner::new(self)).put_on(builder)
+    }
+
+    /// Builds the relay on a hub with default settings: short for `Relay::of(&self.install(Hub::builder()).build()?)`.
     ///
     /// # Errors
     ///
     /// As [`HubBuilder::build`].
     pub fn build(self) -> Result<Relay, ConfigError> {
-        self.build_with(|hub| hub)
-    }
-
-    /// Builds the relay and its hub, with settings, limits, metrics or hooks of the hub's. The hooks `on_upgrade`,
-    /// `on_message`, `after_connect`, `before_disconnect`, `on_user_online` and `on_user_offline` are the relay's: they
-    /// are set after `change` has run.
-    ///
-    /// # Errors
-    ///
-    /// As [`HubBuilder::build`].
-    pub fn build_with(self, change: impl FnOnce(HubBuilder) -> HubBuilder) -> Result<Relay, ConfigError> {
         let inner = Arc::new(Inner::new(self));
-        let hub = inner.hooks(change(Hub::builder())).build()?;
+        let hub = inner.put_on(Hub::builder()).build()?;
         Ok(Relay::new(inner, hub))
     }
 }

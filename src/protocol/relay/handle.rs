@@ -22,6 +22,11 @@ impl Relay {
         RelayBuilder::new(Box::new(authenticate))
     }
 
+    /// The relay that is [installed](RelayBuilder::install) on the hub; `None` if none is.
+    pub fn of(hub: &Hub) -> Option<Self> {
+        Some(Self::new(hub.extension()?, hub.clone()))
+    }
+
     pub(super) fn new(inner: Arc<Inner>, hub: Hub) -> Self {
         Self { inner, hub }
     }
@@ -114,10 +119,11 @@ impl Inner {
         Self { builder, devices: Devices::default(), subscriptions: Subscriptions::default() }
     }
 
-    /// Takes the hub's hooks.
-    pub(super) fn hooks(self: &Arc<Self>, hub: HubBuilder) -> HubBuilder {
+    /// Sets the hub's hooks, and keeps the relay with the hub.
+    pub(super) fn put_on(self: &Arc<Self>, hub: HubBuilder) -> HubBuilder {
         let [upgrade, message, connect, disconnect, online, offline] = std::array::from_fn(|_| Arc::clone(self));
-        hub.on_upgrade(move |head| upgrade.admit(head))
+        hub.extension(Arc::clone(self))
+            .on_upgrade(move |head| upgrade.admit(head))
             .on_message(move |client, frame| message.receive(client, frame))
             .after_connect(move |client| connect.connected(client))
             .before_disconnect(move |client| disconnect.disconnecting(client))
