@@ -1,5 +1,6 @@
 //! Setting up a hub: settings, limits, and the application's code.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use super::Hub;
@@ -111,6 +112,14 @@ impl HubBuilder {
     /// Makes the hub a node of a cluster: what is sent reaches the clients of all its nodes. Default: none.
     pub fn cluster(mut self, cluster: Cluster) -> Self {
         self.cluster = Some(cluster);
+        self
+    }
+
+    /// Keeps a value with the hub, found by its type with [`Hub::extension`]. A value of the same type replaces it.
+    ///
+    /// The hub holds the value until the hub is gone: a value that holds the hub keeps it for ever.
+    pub fn extension<T: Any + Send + Sync>(mut self, value: Arc<T>) -> Self {
+        self.extensions.insert(value);
         self
     }
 

@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Hub, HubBuilder};
+use super::Hub;
 
 /// At most one value of each type.
 #[derive(Default)]
 pub(super) struct Extensions(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
 
 impl Extensions {
-    fn insert<T: Any + Send + Sync>(&mut self, value: Arc<T>) {
+    pub(super) fn insert<T: Any + Send + Sync>(&mut self, value: Arc<T>) {
         self.0.insert(TypeId::of::<T>(), value);
     }
 
@@ -24,16 +24,6 @@ impl Extensions {
 impl fmt::Debug for Extensions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Extensions").field(&self.0.len()).finish()
-    }
-}
-
-impl HubBuilder {
-    /// Keeps a value with the hub, found by its type with [`Hub::extension`]. A value of the same type replaces it.
-    ///
-    /// The hub holds the value until the hub is gone: a value that holds the hub keeps it for ever.
-    pub fn extension<T: Any + Send + Sync>(mut self, value: Arc<T>) -> Self {
-        self.extensions.insert(value);
-        self
     }
 }
 
