@@ -265,7 +265,7 @@ fn a_hook_may_undo_what_it_is_told() {
 fn members_of_binary_rooms_are_told_no_ghosts() {
     use wshub::protocol::binary::{BinaryRooms, Claims, Message, ROOT};
     let rooms = BinaryRooms::new(|_| Ok(Claims::from([("user".into(), "ann".into())])));
-    let server = TestServer::new(rooms.into_hub());
+    let server = TestServer::new(rooms.install(Hub::builder()));
     let mut watcher = server.connect();
     let own = server.hub.clients()[0].clone();
     own.join("lobby").unwrap();
