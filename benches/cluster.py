@@ -9,7 +9,7 @@ its own node and of the other; CPU is user plus system time of a node for each m
 round, to the hub without a cluster; the table holds their medians.
 
     cargo build --release --examples --all-features
-    cargo build --release --manifest-path benches/loadgen/Cargo.toml --target-dir target/loadgen
+    cargo build --release --manifest-path benches/loadgen/Cargo.toml
 """
 import argparse
 import json

@@ -17,7 +17,7 @@ import sys
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-LOADGEN = os.path.join(ROOT, "target", "loadgen", "release")
+LOADGEN = os.path.join(ROOT, "benches", "loadgen", "target", "release")
 EXAMPLES = os.path.join(ROOT, "target", "release", "examples")
 CPU, P50, P99, RATE, RSS = "cpu_us_per_delivery", "p50_ms", "p99_ms", "per_second", "rss_kb_per_client"
 COMPRESSED, BYTES = "compressed_share", "bytes_per_delivery"

@@ -1,7 +1,7 @@
 //! `cargo run --release --example echo -- --addr 127.0.0.1:8080`
 //!
 //! Text and binary messages of up to 64 MiB come back as they were, on any path. `--compression` agrees on
-//! permessage-deflate with clients that offer it; `--tls CERT KEY` names two PEM files.
+//! permessage-deflate with clients that offer it; With the feature `tls`, `--tls CERT KEY` names two PEM files.
 
 mod common;
 

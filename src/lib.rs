@@ -46,7 +46,7 @@
 //! Beside them stand [`middleware`] and a [`router`] for message handlers, and ready-made wire protocols in [`protocol`].
 //!
 //! The examples are the other way in: `chat`, `auth`, `gateway`, `events`, `feed`, `binary_rooms`, `relay`, `cluster`,
-//! `echo`, `broadcast`, and the load test `loadtest`; the first line of each is the command that runs it.
+//! `echo` and `broadcast`; the first line of each is the command that runs it.
 //!
 //! # The path of a byte
 //!
@@ -185,7 +185,7 @@ mod lock;
 mod levels;
 
 // The way in for this project's own benches and fuzz targets.
-#[cfg(feature = "_internals")]
+#[cfg(wshub_internals)]
 #[doc(hidden)]
 pub mod internals;
 

@@ -1,6 +1,6 @@
 //! What one of each costs, held against the table in the guide to embedding. Memory of the process is measured: the tests
 //! run one after the other. Each prints what it has found; the guide's figures are of single tests in a release build.
-#![cfg(all(target_os = "linux", feature = "deflate", feature = "tls"))]
+#![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,

@@ -3,7 +3,7 @@
 //!
 //! `WSHUB_CHAOS_SECONDS` makes it longer than its forty seconds. `WSHUB_CHAOS_SEED` repeats what the peers choose, though not
 //! when they get to it.
-#![cfg(all(target_os = "linux", feature = "deflate", feature = "tls"))]
+#![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,

@@ -1,5 +1,4 @@
 //! The one thread of the NATS adapter. In a process of its own, because it counts threads.
-#![cfg(feature = "nats")]
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;
@@ -8,7 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::broker::Broker;
+use common::broker::{Broker, Kind};
 use common::bus::connected;
 use common::{PATIENCE, crate_threads, eventually};
 use wshub::{
@@ -28,6 +27,9 @@ fn nats_threads() -> usize {
 
 #[test]
 fn one_thread_from_the_first_connection_until_it_is_closed() {
+    if Kind::Nats.is_missing() {
+        return;
+    }
     let _alone = alone();
     let broker = Broker::nats();
     let adapter = NatsAdapter::new(&broker.url()).unwrap();
@@ -45,6 +47,9 @@ fn one_thread_from_the_first_connection_until_it_is_closed() {
 
 #[test]
 fn dropping_it_ends_its_thread() {
+    if Kind::Nats.is_missing() {
+        return;
+    }
     let _alone = alone();
     let broker = Broker::nats();
     let adapter = NatsAdapter::new(&broker.url()).unwrap();
@@ -57,6 +62,9 @@ fn dropping_it_ends_its_thread() {
 
 #[test]
 fn a_hub_has_one_and_leaves_none() {
+    if Kind::Nats.is_missing() {
+        return;
+    }
     let _alone = alone();
     let mut broker = Broker::nats();
     let cluster = Cluster::new(NatsAdapter::new(&broker.url()).unwrap()).presence(Duration::from_millis(50));
@@ -75,6 +83,9 @@ fn a_hub_has_one_and_leaves_none() {
 
 #[test]
 fn closing_frees_who_waits_for_a_server_that_sleeps() {
+    if Kind::Nats.is_missing() {
+        return;
+    }
     let _alone = alone();
     let broker = Broker::nats();
     let adapter = NatsAdapter::new(&broker.url()).unwrap().connect_timeout(PATIENCE * 9).response_timeout(PATIENCE * 9);
@@ -95,6 +106,9 @@ fn closing_frees_who_waits_for_a_server_that_sleeps() {
 
 #[test]
 fn ended_sessions_leave_no_sockets() {
+    if Kind::Nats.is_missing() {
+        return;
+    }
     let _alone = alone();
     let sockets = || {
         let links =

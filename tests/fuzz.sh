@@ -8,6 +8,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-20}
 export RUSTC_BOOTSTRAP=1
+# Opens the private modules that the targets drive.
+export RUSTFLAGS="--cfg wshub_internals ${RUSTFLAGS:-}"
 
 command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
 cargo fuzz build --fuzz-dir tests/fuzz

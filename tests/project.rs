@@ -203,6 +203,27 @@ fn no_build_has_an_async_runtime_that_did_not_ask_for_it() {
     assert!(crates("nats").contains("tokio"), "this would not find one");
 }
 
+/// The manifest's lines from `[SECTION]` to the next section.
+fn section<'a>(manifest: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    let header = format!("[{name}]");
+    manifest.lines().skip_while(move |line| *line != header).skip(1).take_while(|line| !line.starts_with('['))
+}
+
+/// What users cannot turn on by a feature, the tests must not turn on either.
+#[test]
+fn tests_run_the_crate_that_users_get() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let names = |name| section(&manifest, name).filter_map(|line| line.split_once(" = ")).map(|(name, _)| name);
+    assert!(names("features").any(|name| name == "tls") && names("dev-dependencies").any(|name| name == "proptest"));
+    assert!(!names("features").any(|name| name.starts_with('_')), "a private feature");
+    assert!(!names("dev-dependencies").any(|name| name == "wshub"), "a dependency on itself, with features of its own");
+    // Private modules are opened by a flag that is set for the benches alone.
+    let flags =
+        std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default() + &std::env::var("RUSTFLAGS").unwrap_or_default();
+    assert!(!flags.contains("wshub_internals") && !cfg!(wshub_internals), "{flags}");
+    assert!(!root().join(".cargo").exists());
+}
+
 #[test]
 fn no_text_names_paths_of_a_machine() {
     // In two pieces, or this file would name them.

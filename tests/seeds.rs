@@ -65,7 +65,7 @@ impl Row {
             "none" if self.remark.is_empty() => Some("why is there none?"),
             "none" => None,
             _ if self.is_planned() => has_link.then_some("what is planned cannot be linked: is it there?"),
-            here if here.starts_with("`examples/") => {
+            here if here.starts_with("`examples/") || here.starts_with("`benches/") => {
                 let exist = here.split(", ").map(name).all(|path| root().join(path).exists());
                 (!exist).then_some("no such file")
             }

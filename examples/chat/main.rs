@@ -3,7 +3,7 @@
 //! Open the address in two browser windows and talk. The page is `page.html`; the JSON that it speaks, the rules for
 //! names and the histories are in `model.rs`; here is how they meet the hub. Probes: `/healthz`, `/readyz`, `/metrics`;
 //! `/endpoints` says what there is to connect to. `/admin` is the operator's dashboard: user `admin`, the password of
-//! `--admin-password`, or one that is made up and printed. `--tls CERT KEY` names two PEM files.
+//! `--admin-password`, or one that is made up and printed. With the feature `tls`, `--tls CERT KEY` names two PEM files.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use wshub::{
-    Response, Server,
-    server::{Listener, Request},
-    tls::Tls,
-};
+use wshub::server::{Listener, Request};
+#[cfg(feature = "tls")]
+use wshub::tls::Tls;
+use wshub::{Response, Server};
 
 /// The value of `--NAME VALUE` or `--NAME=VALUE`, or the default. Exits with a hint when the value is missing.
 pub(crate) fn option(name: &str, default: &str) -> String {
@@ -33,6 +32,7 @@ pub(crate) fn option_or_none(name: &str) -> Option<String> {
 }
 
 /// The TLS of `--tls CERT KEY`, two PEM files. Exits with a hint when they are no good.
+#[cfg(feature = "tls")]
 pub(crate) fn tls() -> Option<Tls> {
     let mut args = std::env::args().skip_while(|arg| arg != "--tls").skip(1);
     let chain = option_or_none("tls")?;
@@ -43,10 +43,15 @@ pub(crate) fn tls() -> Option<Tls> {
 /// The listener of `--addr`, by default at `default`, with the TLS of `--tls`.
 pub(crate) fn listener(default: &str) -> std::io::Result<Listener> {
     let listener = Listener::tcp(option("addr", default))?;
-    Ok(match tls() {
-        Some(tls) => listener.tls(&tls),
-        None => listener,
-    })
+    #[cfg(feature = "tls")]
+    if let Some(tls) = tls() {
+        return Ok(listener.tls(&tls));
+    }
+    #[cfg(not(feature = "tls"))]
+    if option_or_none("tls").is_some() {
+        fail("--tls needs the feature `tls`: cargo run --features tls …");
+    }
+    Ok(listener)
 }
 
 /// Whether `--NAME` is given.

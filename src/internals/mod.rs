@@ -1,5 +1,7 @@
-//! What this project's own benches and fuzz targets need of the private modules. Here only with the feature `_internals`:
-//! no part of the interface.
+//! Private modules as this project's own benches and fuzz targets see them. No part of the interface.
+//!
+//! Compiled only with `--cfg wshub_internals`. That is a flag of the compiler and no feature of the crate, because
+//! `--all-features` would turn a feature on in the tests, which must run the socket type that users get.
 
 mod codec;
 mod sinks;

@@ -3,7 +3,7 @@
 //! A blocking socket is written to without blocking by `MSG_DONTWAIT`, so that one descriptor serves the reader
 //! thread, every sender and the writer thread. Only the outbox writes after the upgrade; only `conn` reads.
 
-#[cfg(feature = "_internals")]
+#[cfg(wshub_internals)]
 mod sink;
 #[cfg(feature = "tls")]
 mod tls;
@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
-#[cfg(feature = "_internals")]
+#[cfg(wshub_internals)]
 use sink::Line;
 #[cfg(feature = "tls")]
 pub use tls::Tls;
 
-/// What the bytes go through. A type and no trait, so that the sink of the benches, which takes the place of the system
-/// calls, costs programs nothing: without its feature this is the socket itself.
-#[cfg(not(feature = "_internals"))]
+/// What the bytes go through: the socket itself. Only benches, compiled with `--cfg wshub_internals`, can put a sink in its
+/// place. A type alias instead of a trait, so that this costs programs nothing.
+#[cfg(not(wshub_internals))]
 type Line = Socket;
 
 /// No `SIGPIPE` when the peer is gone: the error is enough.
@@ -247,4 +247,17 @@ fn retry(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
 /// Whether a read or write ended because its time was up.
 pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+#[cfg(all(test, not(wshub_internals)))]
+mod tests {
+    use std::any::TypeId;
+
+    use super::*;
+
+    /// `.ci/run` and `tests/all.sh` demand that this test runs, whatever features are on.
+    #[test]
+    fn the_socket_under_test_is_the_one_that_users_get() {
+        assert_eq!(TypeId::of::<Line>(), TypeId::of::<Socket>());
+    }
 }

@@ -7,11 +7,22 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::PATIENCE;
+use super::skip::is_missing;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Redis,
     Nats,
+}
+
+impl Kind {
+    /// Whether its program is missing; if so, says that the test is skipped.
+    pub(crate) fn is_missing(self) -> bool {
+        is_missing(match self {
+            Self::Redis => "redis-server",
+            Self::Nats => "nats-server",
+        })
+    }
 }
 
 /// A running broker. It is killed when this is dropped.

@@ -6,7 +6,10 @@ pub(crate) mod broker;
 pub(crate) mod bus;
 pub(crate) mod limits;
 pub(crate) mod operator;
+pub(crate) mod over_tls;
+pub(crate) mod skip;
 pub(crate) mod stream;
+#[cfg(feature = "tls")]
 pub(crate) mod tls;
 
 use std::io::{ErrorKind, Read, Write};
@@ -54,12 +57,10 @@ impl TestServer {
 
     /// Serves a hub that exists.
     pub(crate) fn of(hub: Hub, change: impl FnOnce(Server) -> Server) -> Self {
-        let listener = Listener::tcp("127.0.0.1:0").unwrap();
-        let is_secure = std::env::var_os("WSHUB_TEST_TLS").is_some();
-        let listener = if is_secure { listener.tls(&tls::server_side()) } else { listener };
+        let listener = over_tls::listener(Listener::tcp("127.0.0.1:0").unwrap());
         let handle = change(Server::on(listener).websocket("/ws", &hub).probes(&hub)).spawn().unwrap();
-        let direct = handle.local_addr().unwrap();
-        Self { hub, addr: if is_secure { tls::bridge(direct) } else { direct }, handle }
+        let addr = over_tls::address(handle.local_addr().unwrap());
+        Self { hub, addr, handle }
     }
 
     pub(crate) fn connect(&self) -> WsClient {

@@ -1,9 +1,9 @@
-//! The client's side of TLS: a certificate for the loopback, and a bridge that lets clients without TLS talk to servers
+//! TLS in tests: a certificate for the loopback, the client's side, and a bridge that lets clients without TLS talk to servers
 //! with it.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use rustls::pki_types::pem::PemObject;
@@ -11,25 +11,20 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use wshub::tls::Tls;
 
-/// Certificate and key for `localhost`, as PEM.
-pub(crate) fn identity() -> &'static (String, String) {
-    static IDENTITY: OnceLock<(String, String)> = OnceLock::new();
-    IDENTITY.get_or_init(|| {
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let made = rcgen::generate_simple_self_signed(names).unwrap();
-        (made.cert.pem(), made.signing_key.serialize_pem())
-    })
-}
+/// For `localhost` and `127.0.0.1`, as PEM; see `tests/tls/README.md`.
+pub(crate) const CERTIFICATE: &str = include_str!("../tls/server.pem");
+pub(crate) const KEY: &str = include_str!("../tls/server.key");
+/// What has signed it.
+pub(crate) const AUTHORITY: &str = include_str!("../tls/ca.pem");
 
 pub(crate) fn server_side() -> Tls {
-    let (cert, key) = identity();
-    Tls::from_pem(cert.as_bytes(), key.as_bytes()).unwrap()
+    Tls::from_pem(CERTIFICATE.as_bytes(), KEY.as_bytes()).unwrap()
 }
 
-/// A client that trusts [`identity`] and offers these protocols.
+/// A client that trusts [`AUTHORITY`] and offers these protocols.
 pub(crate) fn client_side(protocols: &[&str]) -> ClientConnection {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(identity().0.as_bytes()).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_slice(AUTHORITY.as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();

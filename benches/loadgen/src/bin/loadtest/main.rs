@@ -1,4 +1,4 @@
-//! `cargo run --release --example loadtest -- fanout --clients 1000`
+//! `cargo run --release --bin loadtest -- fanout --clients 1000`, in `benches/loadgen`
 //!
 //! Measures a WebSocket server with real connections, end to end. `--help` lists the scenarios and options; without any,
 //! each scenario runs in turn, 5 seconds each, and a table is printed. `--json FILE` writes the figures (`json.rs` describes
@@ -35,8 +35,7 @@ mod audience;
 mod broadcast;
 mod child;
 mod churn;
-#[path = "../common/mod.rs"]
-mod common;
+mod console;
 mod crowd;
 mod drain;
 mod echo;
@@ -95,7 +94,7 @@ fn main() -> ExitCode {
         Ok(Command::Serve(size)) => match server::serve(size) {
             Ok(()) => 0,
             Err(error) => {
-                common::note(&format!("the server: {error}"));
+                console::note(&format!("the server: {error}"));
                 LOST
             }
         },
@@ -109,7 +108,7 @@ fn main() -> ExitCode {
 }
 
 fn bad_options(why: &str) -> u8 {
-    common::note(&format!("loadtest: {why}"));
+    console::note(&format!("loadtest: {why}"));
     BAD_OPTIONS
 }
 
@@ -160,7 +159,7 @@ fn run(options: &Options, stop: &Arc<AtomicBool>) -> u8 {
             outcomes.push(outcome);
         });
         if let Err(Failure::Because(why)) = result {
-            common::note(&format!("{}: {why}", scenario.name()));
+            console::note(&format!("{}: {why}", scenario.name()));
             failures.push((scenario.name(), why));
         }
         if is_stopped() {
@@ -169,7 +168,7 @@ fn run(options: &Options, stop: &Arc<AtomicBool>) -> u8 {
     }
     print(&table::table(&outcomes));
     if let Err(why) = save(options, is_stopped(), &outcomes, &failures) {
-        common::note(&why);
+        console::note(&why);
         failures.push(("report", why));
     }
     let is_whole = failures.is_empty() && outcomes.iter().all(|outcome| outcome.faults().is_empty());
@@ -179,10 +178,10 @@ fn run(options: &Options, stop: &Arc<AtomicBool>) -> u8 {
 fn warn(outcome: &Outcome) {
     let scenario = outcome.scenario;
     if let Some(why) = outcome.generator_bound() {
-        common::note(&format!("{scenario}: WARNING: the load generator is the bottleneck: {why}"));
+        console::note(&format!("{scenario}: WARNING: the load generator is the bottleneck: {why}"));
     }
     for fault in outcome.faults() {
-        common::note(&format!("{scenario}: FAULT: {fault}"));
+        console::note(&format!("{scenario}: FAULT: {fault}"));
     }
 }
 

@@ -1,4 +1,4 @@
-//! One run of the example `loadtest`, and what it leaves.
+//! One run of `loadtest`, and what it leaves.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,16 +27,11 @@ pub(crate) struct Ended {
     pub(crate) svg: String,
 }
 
-pub(crate) fn program() -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    let program = own.parent().and_then(|deps| deps.parent()).unwrap().join("examples/loadtest");
-    assert!(program.exists(), "it must be built: cargo build --all-features --example loadtest");
-    program
-}
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_loadtest");
 
 /// Starts it with these options, divided by spaces, and those that make it write files.
 pub(crate) fn start(line: &str) -> Running {
-    start_as(Command::new(program()), line)
+    start_as(Command::new(PROGRAM), line)
 }
 
 pub(crate) fn start_as(mut command: Command, line: &str) -> Running {
@@ -90,6 +85,12 @@ impl Drop for Running {
         let _ = self.process.wait();
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Sends a signal to a process.
+pub(crate) fn signal(process: &Child, signal: i32) {
+    let status = Command::new("kill").args([format!("-{signal}"), process.id().to_string()]).status().unwrap();
+    assert!(status.success());
 }
 
 /// Whether a process is there, and no zombie.

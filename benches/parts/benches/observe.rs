@@ -1,4 +1,6 @@
-//! `cargo bench --bench observe`: what metrics and traces cost, for each delivery of a broadcast and for each inbound
+//! `cargo bench --bench observe`, in `benches/parts`.
+//!
+//! What metrics and traces cost, for each delivery of a broadcast and for each inbound
 //! message that is echoed.
 //!
 //! Instructions are counted by valgrind (`callgrind`), which must be installed, as the difference between a run and one of

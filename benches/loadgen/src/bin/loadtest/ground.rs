@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::child::OwnServer;
+use super::console;
 use super::failure::Failure;
 use super::options::Options;
 use super::outcome::Outcome;
@@ -34,7 +35,7 @@ impl<'a> Ground<'a> {
             return Ok(Self { scenario, options, url, stop, own: None });
         }
         let own = OwnServer::start(options.size)?;
-        super::common::announce(&own.addr.to_string());
+        console::announce(own.addr);
         Ok(Self { scenario, options, url: Url::at(own.addr, path), stop, own: Some(own) })
     }
 

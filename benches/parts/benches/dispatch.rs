@@ -1,4 +1,6 @@
-//! `cargo bench --bench dispatch`: one message to every kind of target, joins and leaves, connects, by the number of clients.
+//! `cargo bench --bench dispatch`, in `benches/parts`.
+//!
+//! One message to every kind of target, joins and leaves, connects, by the number of clients.
 //! The clients have no sockets: everything is done but for the system calls.
 //!
 //! The floor of a send is one thread that goes through a list of as many slots, each a cache line behind a pointer, and

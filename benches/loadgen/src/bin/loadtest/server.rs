@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use wshub::{Admission, Config, Hub, Response, Server, Target};
 
-use super::common;
+use super::console;
 
 /// By default a client that takes nothing is gone after 10 seconds, and so would be what `stall` measures. It still has to
 /// answer pings, once a minute.
@@ -50,7 +50,9 @@ pub(crate) fn serve(size: usize) -> Result<(), Box<dyn Error>> {
         .websocket("/rooms", &rooms)
         .handle("/dropped", move |_| Response::text(200, dropped().to_string()))
         .spawn()?;
-    common::announce(&handle.local_addr().map(|addr| addr.to_string()).unwrap_or_default());
+    if let Some(addr) = handle.local_addr() {
+        console::announce(addr);
+    }
     io::copy(&mut io::stdin().lock(), &mut io::sink())?;
     // The clients have gone; whoever has not is not waited for.
     let _ = handle.shutdown(Duration::from_secs(1));

@@ -1,10 +1,11 @@
-//! The example `loadtest`: what it counts, against its own server and against others, good and bad; and how it ends. How
+//! `loadtest`: what it counts, against its own server and against others, good and bad; and how it ends. How
 //! fast anything is does not matter here.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
-mod common;
 #[path = "loadtest/run.rs"]
 mod run;
+#[path = "loadtest/server.rs"]
+mod server;
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -12,9 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use common::broker::signal;
-use common::{TestServer, eventually};
-use run::{lives, program, start, start_as};
+use run::{PROGRAM, lives, signal, start, start_as};
+use server::{TestServer, eventually};
 use wshub::{Admission, Client, HandlerResult, Hub, HubBuilder, Limits, Message, Rejection, Target};
 
 const SCENARIOS: [&str; 7] = ["connect", "fanout", "rooms", "echo", "churn", "stall_none", "stall"];
@@ -239,7 +239,7 @@ fn bad_options_are_named_and_nothing_runs() {
 #[test]
 fn more_clients_than_descriptors_are_refused_beforehand() {
     let mut limited = Command::new("sh");
-    limited.args(["-c", "ulimit -n 200 && exec \"$@\"", "sh"]).arg(program());
+    limited.args(["-c", "ulimit -n 200 && exec \"$@\"", "sh"]).arg(PROGRAM);
     start_as(limited, "fanout --clients 500").end().says(2, "500 clients need 564 descriptors, and the limit is 200");
 }
 

@@ -1,7 +1,11 @@
 //! Where the clients connect to: `ws://HOST[:PORT][/PATH][?QUERY]`.
 
 use std::fmt::{self, Display};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+/// How long one address of a name may take to accept a connection, where the name has several.
+const CONNECT_TIME: Duration = Duration::from_secs(3);
 
 /// An address and what the requests say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +18,7 @@ pub(crate) struct Url {
 }
 
 impl Url {
-    /// Looks the host up; this blocks.
+    /// Looks the host up, and tries its addresses in turn where there are several; this blocks.
     ///
     /// # Errors
     ///
@@ -33,7 +37,7 @@ impl Url {
         let has_port = host.rsplit(']').next().is_some_and(|end| end.contains(':'));
         let lookup = if has_port { host.to_owned() } else { format!("{host}:80") };
         let found = lookup.to_socket_addrs().map_err(|error| format!("{host:?}: {error}"))?;
-        let addr = found.into_iter().next().ok_or_else(|| format!("{host:?} has no address"))?;
+        let addr = choose(&found.collect::<Vec<_>>()).ok_or_else(|| format!("{host:?} has no address"))?;
         Ok(Self { host: host.to_owned(), target, addr })
     }
 
@@ -58,6 +62,14 @@ impl Url {
     }
 }
 
+/// The first address that accepts a connection. If none does, or there is only one, the first: clients then report why they
+/// cannot connect. A single address is not tried, because a server may take the attempt for a client.
+fn choose(addrs: &[SocketAddr]) -> Option<SocketAddr> {
+    let accepts = |addr: &&SocketAddr| TcpStream::connect_timeout(addr, CONNECT_TIME).is_ok();
+    let accepting = if addrs.len() > 1 { addrs.iter().find(accepts) } else { None };
+    accepting.or(addrs.first()).copied()
+}
+
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 /// The answer to that key.
 pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
@@ -70,7 +82,29 @@ impl Display for Url {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
+
+    #[test]
+    fn every_address_of_a_name_is_tried() {
+        let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = |listener: &TcpListener| listener.local_addr().unwrap();
+        // Bound at one time, so that their ports differ; then two of them are closed.
+        let (first, second, open) = (listen(), listen(), listen());
+        let (closed, open_addr) = ([addr(&first), addr(&second)], addr(&open));
+        drop((first, second));
+        assert_eq!(choose(&[]), None);
+        assert_eq!(choose(&closed), Some(closed[0]));
+        assert_eq!(choose(&closed[1..]), Some(closed[1]));
+        assert_eq!(choose(&[closed[0], closed[1], open_addr]), Some(open_addr));
+        assert_eq!(choose(&[open_addr, closed[0]]), Some(open_addr));
+        // It is tried only where there is a choice.
+        open.set_nonblocking(true).unwrap();
+        while open.accept().is_ok() {}
+        assert_eq!(choose(&[open_addr]), Some(open_addr));
+        assert!(open.accept().is_err());
+    }
 
     #[test]
     fn urls_are_taken_apart() {

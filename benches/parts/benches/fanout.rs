@@ -1,4 +1,6 @@
-//! `cargo bench --bench fanout`: from the send of one message until the last of so many clients has it, over TCP on the
+//! `cargo bench --bench fanout`, in `benches/parts`.
+//!
+//! From the send of one message until the last of so many clients has it, over TCP on the
 //! loopback.
 //!
 //! The clients are read for by one thread with a poller, which takes part in the times of all ways alike. The floor is

@@ -1,4 +1,6 @@
-//! `cargo bench --bench outbox`: one client's outbox, for each message of 128 bytes, over a sink in place of a socket.
+//! `cargo bench --bench outbox`, in `benches/parts`.
+//!
+//! One client's outbox, for each message of 128 bytes, over a sink in place of a socket.
 //!
 //! The floor is a crossbeam channel of the same length that carries an `Arc`: `try_send` and, where a message is meant to
 //! arrive, `try_recv`, on the same threads. That is the least for a bounded queue which several threads fill. Ours writes

@@ -1,4 +1,6 @@
-//! `cargo bench --bench allocs`: allocations of one operation, of all threads, and the bytes that they ask for.
+//! `cargo bench --bench allocs`, in `benches/parts`.
+//!
+//! Allocations of one operation, of all threads, and the bytes that they ask for.
 //!
 //! Counted by the allocator over many turns, so there is nothing to time and no statistics: a count that is not the same
 //! in every run comes from tables that grow now and then. The floor is what cannot be left out:
@@ -11,7 +13,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints, and may fail by a panic")]
 
 mod common;
-#[path = "../tests/common/counting.rs"]
+#[path = "../../../tests/common/counting.rs"]
 mod counting;
 
 use std::io::{Read, Write};

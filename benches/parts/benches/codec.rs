@@ -1,4 +1,6 @@
-//! `cargo bench --bench codec`: messages to frames and frames to messages, by size.
+//! `cargo bench --bench codec`, in `benches/parts`.
+//!
+//! Messages to frames and frames to messages, by size.
 //!
 //! The floor is what nobody can leave out, as the bytes of the message itself:
 //!
