@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use wshub::Listener;
+use wshub::server::Listener;
 
 /// Whether test servers speak TLS.
 fn is_wanted() -> bool {
