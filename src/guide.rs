@@ -40,22 +40,39 @@ pub mod cluster {}
 #[doc = include_str!("guide/dashboard.md")]
 pub mod dashboard {}
 
-#[doc = include_str!("guide/seeds.md")]
-pub mod seeds {
-    #[doc = include_str!("guide/seeds/relay.md")]
-    pub mod relay {}
+/// The pages for users of Go packages stand in the repository, not in the documentation of the interface. Here their links
+/// are checked.
+#[cfg(wshub_internals)]
+#[doc(hidden)]
+#[allow(unused_imports, reason = "links look names up here")]
+pub mod from_go {
+    use crate::protocol::*;
+    use crate::*;
 
-    #[doc = include_str!("guide/seeds/events.md")]
-    pub mod events {}
+    #[doc = include_str!("../docs/from-go/relay.md")]
+    pub mod relay_page {
+        use super::*;
+    }
 
-    #[doc = include_str!("guide/seeds/feed.md")]
-    pub mod feed {}
+    #[doc = include_str!("../docs/from-go/events.md")]
+    pub mod events_page {
+        use super::*;
+    }
 
-    #[doc = include_str!("guide/seeds/hub.md")]
-    pub mod hub {}
+    #[doc = include_str!("../docs/from-go/feed.md")]
+    pub mod feed_page {
+        use super::*;
+    }
 
-    #[doc = include_str!("guide/seeds/rooms.md")]
-    pub mod rooms {}
+    #[doc = include_str!("../docs/from-go/hub.md")]
+    pub mod hub_page {
+        use super::*;
+    }
+
+    #[doc = include_str!("../docs/from-go/rooms.md")]
+    pub mod rooms_page {
+        use super::*;
+    }
 }
 
 /// The README's code compiles too.

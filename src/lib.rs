@@ -22,33 +22,79 @@
 //! }
 //! ```
 //!
-//! A [`Hub`] is the set of connections that can reach each other; a [`Client`] is one of them; a [`Message`] goes to a
-//! [`Target`]: everyone, rooms, users, single clients, any union of these, less exceptions. A [`Server`] listens, answers
-//! plain HTTP beside the WebSocket endpoints and gives each connection a thread; a program with a listener of its own
+//! A [`Hub`] is a set of connections that can reach each other. A [`Client`] is one connection. A [`Message`] goes to a
+//! [`Target`]: everyone, rooms, users, single clients, any union of these, with exceptions. A [`Server`] listens, answers
+//! plain HTTP beside the WebSocket endpoints, and gives each connection a thread. A program that has its own listener
 //! hands its sockets over with [`Hub::accept`].
 //!
-//! # Guides
+//! # Which guide for which question
 //!
-//! | guide | tells |
+//! | question | guide |
 //! | --- | --- |
-//! | [rooms](guide::rooms) | rooms, users, targets: who gets a message, in which order |
-//! | [backpressure](guide::backpressure) | what happens when a client reads more slowly than it is written to |
-//! | [lifecycle](guide::lifecycle) | hooks, probes, closing, draining, shutting down |
-//! | [cluster](guide::cluster) | several hubs as one: message buses, what may be lost, who else is there |
-//! | [compression](guide::compression) | permessage-deflate: when it pays, what it costs (feature `deflate`) |
-//! | [observability](guide::observability) | counts, scrapes, traces, logs: what an operator sees |
-//! | [embedding](guide::embedding) | the hub inside a program that has other work: listeners, threads, stacks, memory |
-//! | [performance](guide::performance) | what messages and connections cost, where the time goes, how far a process goes |
-//! | [security](guide::security) | attackers, what is done about them by default, and what is left to the application |
-//! | dashboard | what an operator sees and can do; with the feature `dashboard` |
-//! | [seeds](guide::seeds) | for users of five Go packages: every public name there, and what stands for it here |
+//! | Who gets a message, and in which order? | [rooms] |
+//! | What happens when a client reads more slowly than it is written to? | [backpressure] |
+//! | How do probes, rolling restarts, draining and shutdown work? | [lifecycle] |
+//! | How do several processes share rooms and users? | [cluster](guide::cluster) |
+//! | Does compression pay? | [compression] |
+//! | What can I count, trace and log? | [observability] |
+//! | What does the operator's page show? | dashboard (feature `dashboard`) |
+//! | How many threads, stacks and bytes does the hub need inside my program? | [embedding] |
+//! | What does a message cost, and how far does one process go? | [performance] |
+//! | What can an attacker do, and what is left to me? | [security] |
 //!
-//! Beside them stand [`middleware`] and a [`router`] for message handlers, and ready-made wire protocols in [`protocol`].
+//! [rooms]: guide::rooms
+//! [backpressure]: guide::backpressure
+//! [lifecycle]: guide::lifecycle
+//! [compression]: guide::compression
+//! [observability]: guide::observability
+//! [embedding]: guide::embedding
+//! [performance]: guide::performance
+//! [security]: guide::security
 //!
-//! The examples are the other way in: `chat`, `auth`, `gateway`, `events`, `feed`, `binary_rooms`, `relay`, `cluster`,
-//! `echo` and `broadcast`; the first line of each is the command that runs it.
+//! Message handlers can be composed with [`middleware`] and dispatched by a [`router`]; [`protocol`] has complete wire
+//! protocols. The examples are servers to start from: `chat`, `auth`, `gateway`, `events`, `feed`, `binary_rooms`, `relay`,
+//! `cluster`, `echo`, `broadcast`. The first line of each is the command that runs it.
 //!
-//! # The path of a byte
+//! # Features
+//!
+//! | feature | default | adds |
+//! | --- | --- | --- |
+//! | `dashboard` | on | `Server::dashboard`: a page for operators, with live figures, traces and actions |
+//! | `deflate` | on | permessage-deflate: compressed messages, see the guide to [compression](guide::compression) |
+//! | `prometheus` | on | `PrometheusMetrics`: counts in a registry, see the guide to [observability](guide::observability) |
+//! | `redis` | off | `RedisAdapter`: clusters over Redis or Valkey |
+//! | `redis-tls` | off | the same over TLS, with the system's root certificates |
+//! | `nats` | off | `NatsAdapter`: clusters over NATS, with or without TLS |
+//! | `tls` | off | `Tls`: listeners and streams of the program's own with TLS, by rustls |
+//!
+//! No async runtime is among the dependencies, except with `nats`: its client runs on a thread of its own.
+//!
+//! # Logging
+//!
+//! Through the `log` crate. Queries, headers and message contents are never logged at `info` or above. Refused upgrades,
+//! bad requests and failures to accept write at most ten records a second each, and then how many were left out. At `debug`
+//! every record of a connection's life bears its id: see [observability](guide::observability#logs).
+//!
+//! | target | error | warn | info | debug |
+//! | --- | --- | --- | --- | --- |
+//! | `wshub::server` | a handler of plain HTTP panicked | accepting failed, no thread, too many handshakes | bad requests | peers accepted, plain HTTP answered |
+//! | `wshub::upgrade` | | | refused upgrades | a peer gets its id |
+//! | `wshub::conn` | a bug in this crate | slow consumers closed | | connects, closes, ends and why, errors of handlers, the rate exceeded |
+//! | `wshub::middleware` | a handler panicked (`Recovery`) | | | every message (`Logging`), never its content |
+//! | `wshub::cluster` | an adapter panicked | the bus failed, messages lost, no envelope | state, nodes | attempts, counts |
+//! | `wshub::dashboard` | | no thread to feed it, a drain that did not end | actions, wrong passwords | |
+//! | `wshub::hub` | a hook or handler panicked | connections cut at a deadline | drain, shutdown | joins, leaves, users set |
+//!
+//! # Platforms, Rust versions, compatibility
+//!
+//! Unix only: the crate writes to blocking sockets without blocking (`MSG_DONTWAIT`) and serves Unix sockets. It is
+//! developed and tested on Linux.
+//!
+//! Rust 1.89 or newer. Until 1.0 a new minor version may change the interface or need a newer Rust, and the changelog says
+//! so; a patch version does neither. Close codes, HTTP statuses, the names of metrics and errors, and log targets count
+//! as interface.
+//!
+//! # For maintainers: the path of a byte
 //!
 //! ```text
 //! TcpListener / UnixListener
@@ -87,45 +133,7 @@
 //!    the cluster, whose queue is bounded in messages, bytes and time.
 //! 9. Memory per connection is bounded: read buffer, queue (messages and bytes), stacks.
 //! 10. What a node receives from the cluster it delivers to its own clients and never publishes.
-//!
-//! # Features
-//!
-//! | feature | default | adds |
-//! | --- | --- | --- |
-//! | `deflate` | off | permessage-deflate: compressed messages, see the guide to [compression](guide::compression) |
-//! | `prometheus` | off | `PrometheusMetrics`: counts in a registry, see the guide to [observability](guide::observability) |
-//! | `redis` | off | `RedisAdapter`: clusters over Redis or Valkey |
-//! | `redis-tls` | off | the same over TLS, with the system's root certificates |
-//! | `tls` | off | `Tls`: listeners and streams of the program's own with TLS, by rustls |
-//! | `nats` | off | `NatsAdapter`: clusters over NATS, with or without TLS |
-//! | `dashboard` | off | `Server::dashboard`: a page for operators, with live figures, traces and actions |
-//!
-//! No async runtime is among the dependencies, except with `nats`: its client runs on a thread of its own.
-//!
-//! # Logging
-//!
-//! Through the `log` crate. Queries, headers and message contents are never logged at `info` or above. Refused upgrades,
-//! bad requests and failures to accept write at most ten records a second each, and then how many were left out. At `debug`
-//! every record of a connection's life bears its id: see [observability](guide::observability#logs).
-//!
-//! | target | error | warn | info | debug |
-//! | --- | --- | --- | --- | --- |
-//! | `wshub::server` | a handler of plain HTTP panicked | accepting failed, no thread, too many handshakes | bad requests | peers accepted, plain HTTP answered |
-//! | `wshub::upgrade` | | | refused upgrades | a peer gets its id |
-//! | `wshub::conn` | a bug in this crate | slow consumers closed | | connects, closes, ends and why, errors of handlers, the rate exceeded |
-//! | `wshub::middleware` | a handler panicked (`Recovery`) | | | every message (`Logging`), never its content |
-//! | `wshub::cluster` | an adapter panicked | the bus failed, messages lost, no envelope | state, nodes | attempts, counts |
-//! | `wshub::dashboard` | | no thread to feed it, a drain that did not end | actions, wrong passwords | |
-//! | `wshub::hub` | a hook or handler panicked | connections cut at a deadline | drain, shutdown | joins, leaves, users set |
-//!
-//! # Platforms, Rust versions, compatibility
-//!
-//! Unix only: the crate writes to blocking sockets without blocking (`MSG_DONTWAIT`) and serves Unix sockets. It is
-//! developed and tested on Linux.
-//!
-//! Rust 1.89 or newer. Until 1.0 a new minor version may change the interface or need a newer Rust, and the changelog says
-//! so; a patch version does neither. Close codes, HTTP statuses, the names of metrics and errors, and log targets count
-//! as interface.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

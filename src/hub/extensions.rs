@@ -28,7 +28,7 @@ impl fmt::Debug for Extensions {
 }
 
 impl Hub {
-    /// The value of this type that was given to [`HubBuilder::extension`]; `None` if there was none.
+    /// The value of this type that was given to [`HubBuilder::extension`](crate::HubBuilder::extension); `None` if there was none.
     pub fn extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.inner().extensions.get()
     }
