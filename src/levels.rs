@@ -57,12 +57,16 @@ impl<K: Ord, L: Copy + Eq> Levels<K, L> {
         Some(if told.is_some() { Edge::Up } else { Edge::Down })
     }
 
-    /// Whether somebody has the key's ticket.
-    pub(crate) fn is_taken<Q: Ord + ?Sized>(&self, key: &Q) -> bool
+    /// For the ticket's holder: gives the ticket back if the key was told what `is`; false if there is more to tell.
+    pub(crate) fn give_back<Q: Ord + ?Sized>(&mut self, key: &Q, is: Option<L>) -> bool
     where
         K: Borrow<Q>,
     {
-        self.0.contains_key(key)
+        let is_settled = self.0.get(key).is_none_or(|told| *told == is);
+        if is_settled {
+            self.0.remove(key);
+        }
+        is_settled
     }
 }
 
@@ -80,10 +84,11 @@ mod tests {
         assert!(!levels.changed("ann", None), "came again");
         assert!(levels.changed("bob", None), "another key has its own ticket");
         assert_eq!(levels.next("ann", Some(())), None, "nothing has changed in the end");
-        assert!(!levels.is_taken("ann") && levels.is_taken("bob"));
         assert!(levels.changed("ann", Some(())), "a new ticket");
+        assert!(!levels.give_back("ann", None), "there is something to tell");
         assert_eq!(levels.next("ann", None), Some(Edge::Down));
-        assert_eq!(levels.next("ann", None), None);
+        assert!(levels.give_back("ann", None));
+        assert!(levels.changed("ann", None), "given back");
     }
 
     #[test]
@@ -102,11 +107,13 @@ mod tests {
         Set(Option<u8>),
         /// The holder's hook returns, and it asks for more.
         Tell,
+        /// The holder's hook returns, and it stops unless there is more.
+        GiveBack,
     }
 
     fn step() -> impl Strategy<Value = Step> {
         let level = prop_oneof![Just(None), (1_u8..4).prop_map(Some)];
-        prop_oneof![level.prop_map(Step::Set), Just(Step::Tell)]
+        prop_oneof![level.prop_map(Step::Set), Just(Step::Tell), Just(Step::GiveBack)]
     }
 
     proptest! {
@@ -128,6 +135,7 @@ mod tests {
                         Some(edge) => told.push(edge),
                         None => holders = 0,
                     },
+                    Step::GiveBack if holders == 1 => holders -= u32::from(levels.give_back("k", is)),
                     _ => {}
                 }
                 prop_assert!(holders <= 1);
@@ -142,7 +150,7 @@ mod tests {
                 prop_assert_eq!(*edge, if at % 2 == 0 { Edge::Up } else { Edge::Down });
             }
             prop_assert_eq!(told.last() == Some(&Edge::Up), is.is_some());
-            prop_assert!(!levels.is_taken("k"), "settled keys cost nothing");
+            prop_assert!(levels.0.is_empty(), "settled keys cost nothing");
         }
     }
 }

@@ -13,7 +13,7 @@ use super::Hub;
 use super::client::Client;
 use super::lifecycle::Live;
 use crate::guard::record;
-use crate::levels::Edge;
+use crate::levels::{Edge, Levels};
 
 /// The duty to tell the hooks of one level.
 #[derive(Debug, Clone)]
@@ -35,47 +35,50 @@ impl Hub {
         let Some(ticket) = ticket else { return };
         let Some(edge) = self.next_edge(&ticket) else { return };
         self.tell_edge(&ticket, edge);
-        if let Some(edge) = self.next_edge(&ticket) {
-            self.hand_over(ticket, edge);
+        if !self.with_level(&ticket, Levels::give_back) {
+            self.hand_over(&ticket);
         }
     }
 
     /// Leaves a ticket whose level has changed meanwhile to a thread of its own.
     #[cold]
-    fn hand_over(&self, ticket: Ticket, edge: Edge) {
+    fn hand_over(&self, ticket: &Ticket) {
         let given = (Live::new(self), self.clone(), ticket.clone());
         let builder = thread::Builder::new().name("wshub-hooks".into()).stack_size(self.config().reader_stack);
         let spawned = builder.spawn(move || {
             // A drain or shutdown waits until `_live` drops, which is last.
             let (_live, hub, ticket) = given;
-            hub.tell_all(&ticket, edge);
+            hub.tell_all(&ticket);
         });
         if let Err(error) = spawned {
             record!(Warn, "wshub::hub", "could not start a wshub-hooks thread: {error}; its caller runs the hooks");
-            self.tell_all(&ticket, edge);
+            self.tell_all(ticket);
         }
     }
 
-    fn tell_all(&self, ticket: &Ticket, edge: Edge) {
-        let mut next = Some(edge);
-        while let Some(edge) = next {
+    fn tell_all(&self, ticket: &Ticket) {
+        while let Some(edge) = self.next_edge(ticket) {
             self.tell_edge(ticket, edge);
-            next = self.next_edge(ticket);
         }
     }
 
-    /// What to tell next; under the lock that guards the level. `None`: the ticket is given back.
+    /// What to tell next. `None`: the ticket is given back.
     fn next_edge(&self, ticket: &Ticket) -> Option<Edge> {
+        self.with_level(ticket, Levels::next)
+    }
+
+    /// Looks at what was told and what is, under the lock that guards both.
+    fn with_level<T>(&self, ticket: &Ticket, look: impl FnOnce(&mut Levels<Arc<str>>, &str, Option<()>) -> T) -> T {
         match ticket {
             Ticket::Room { client, room } => {
                 let mut own = client.state().write();
                 let is = own.rooms.contains(room).then_some(());
-                own.telling.next(room, is)
+                look(&mut own.telling, room, is)
             }
             Ticket::User(user) => {
                 let mut users = self.inner().users.write();
                 let is = users.by_id.contains_key(user).then_some(());
-                users.telling.next(user, is)
+                look(&mut users.telling, user, is)
             }
         }
     }

@@ -1,20 +1,12 @@
-//! One relay connection for each device, and the moments when it comes and goes.
+//! One relay connection for each device, and the hooks that tell when it comes and goes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::Client;
-use crate::guard;
-
-/// A device's relay has come or gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Transition {
-    Connected,
-    Disconnected,
-}
+use crate::levels::{Edge, Levels};
+use crate::lock::Leaf;
 
 /// Who has a device: a connection, or one that is being upgraded.
 #[derive(Debug)]
@@ -26,22 +18,32 @@ struct Holder {
 #[derive(Debug, Default)]
 struct State {
     holders: HashMap<Arc<str>, Holder>,
-    /// Transitions whose hooks are still to be run. A device is a key while a thread runs its hooks.
-    waiting: HashMap<Arc<str>, VecDeque<Transition>>,
+    /// What the hooks were told: the place of the connection. Changed together with `holders`.
+    telling: Levels<Arc<str>, u64>,
     places: u64,
 }
 
-/// Devices and their connections; a leaf lock guards them.
+/// Devices and their connections.
 #[derive(Debug, Default)]
-pub(super) struct Devices(Mutex<State>);
+pub(super) struct Devices(Leaf<State>);
 
-/// The duty to run the hooks of a device's transitions, given to one thread at a time.
+/// The duty to tell the hooks of one device.
+#[derive(Debug, Clone)]
+#[must_use = "the hooks of this device wait for it"]
+pub(super) struct Ticket(Arc<str>);
+
+/// What a [`Devices::connect`] came to.
 #[derive(Debug)]
-#[must_use = "the transitions of this device wait for it"]
-pub(super) struct Turn(Arc<str>);
+pub(super) enum Connect {
+    /// The connection is the device's relay; the client is the one that it replaces. The ticket is missing when another
+    /// thread has it.
+    Relay(Option<Client>, Option<Ticket>),
+    /// A newer connection is the device's relay already.
+    Outdated,
+}
 
 impl Devices {
-    /// A place for a connection that is about to come.
+    /// A place for a connection that is about to come; a later one has a higher place.
     pub(super) fn place(&self) -> u64 {
         let mut state = self.0.lock();
         state.places += 1;
@@ -66,71 +68,89 @@ impl Devices {
         }
     }
 
-    /// Makes the connection the device's relay. Gives the one that it replaces.
-    pub(super) fn connect(&self, device: &str, place: u64, client: &Client) -> (Option<Client>, Option<Turn>) {
+    /// Makes the connection the device's relay, unless a connection with a higher place is it.
+    pub(super) fn connect(&self, device: &str, place: u64, client: &Client) -> Connect {
         let mut state = self.0.lock();
+        if state.holders.get(device).is_some_and(|holder| holder.place > place) {
+            return Connect::Outdated;
+        }
+        let before = state.level(device);
         let old = state.holders.insert(device.into(), Holder { place, client: Some(client.clone()) });
-        let old = old.and_then(|holder| holder.client);
-        let turn = match old {
-            Some(_) => state.record(device, &[Transition::Disconnected, Transition::Connected]),
-            None => state.record(device, &[Transition::Connected]),
-        };
-        (old, turn)
+        let ticket = state.changed(device, before);
+        drop(state);
+        Connect::Relay(old.and_then(|holder| holder.client), ticket)
     }
 
     /// The connection of this place has ended.
-    pub(super) fn disconnect(&self, device: &str, place: u64) -> Option<Turn> {
+    pub(super) fn disconnect(&self, device: &str, place: u64) -> Option<Ticket> {
         let mut state = self.0.lock();
-        let is_holder = state.holders.get(device).is_some_and(|holder| holder.place == place);
-        // The client that comes out may be the last handle, whose drop runs the application's code: not here.
-        let holder = is_holder.then(|| state.holders.remove(device)).flatten();
-        let turn = holder.is_some().then(|| state.record(device, &[Transition::Disconnected])).flatten();
+        let before = state.level(device).filter(|level| *level == place)?;
+        let holder = state.holders.remove(device);
+        let ticket = state.changed(device, Some(before));
         drop(state);
+        // It may be the last handle of the client, whose drop runs the application's code: not under the lock.
         drop(holder);
-        turn
+        ticket
     }
 
     pub(super) fn client(&self, device: &str) -> Option<Client> {
         self.0.lock().holders.get(device)?.client.clone()
     }
 
-    /// Runs the hooks of a device's transitions, those that come meanwhile too. A panic goes on when all have run.
-    pub(super) fn run(&self, turn: Option<Turn>, hook: impl Fn(&str, Transition)) {
-        let Some(Turn(device)) = turn else { return };
+    /// Tells what the calling thread has caused: at most that a relay has gone and another has come. `later` gets the
+    /// ticket if others have caused more meanwhile. A panic of the hook goes on at the end.
+    pub(super) fn tell(&self, ticket: Ticket, hook: impl Fn(&str, Edge), later: impl FnOnce(Ticket)) {
         let mut panic = None;
-        while let Some(transition) = self.next(&device) {
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| hook(&device, transition))) {
-                match &panic {
-                    None => panic = Some(payload),
-                    // Its destructor is the application's code.
-                    Some(_) => guard::dispose(payload),
-                }
+        let mut told = 0;
+        let is_done = loop {
+            let Some(edge) = self.next_edge(&ticket) else { break true };
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| hook(&ticket.0, edge))) {
+                panic.get_or_insert(payload);
             }
+            told += 1;
+            if told == 2 {
+                break self.with_level(&ticket, Levels::give_back);
+            }
+        };
+        if !is_done {
+            later(ticket);
         }
         if let Some(payload) = panic {
             resume_unwind(payload);
         }
     }
 
-    fn next(&self, device: &str) -> Option<Transition> {
-        let mut state = self.0.lock();
-        let next = state.waiting.get_mut(device).and_then(VecDeque::pop_front);
-        if next.is_none() {
-            state.waiting.remove(device);
+    /// Tells until hooks and levels agree.
+    pub(super) fn tell_all(&self, ticket: &Ticket, hook: impl Fn(&str, Edge)) {
+        while let Some(edge) = self.next_edge(ticket) {
+            hook(&ticket.0, edge);
         }
-        next
+    }
+
+    /// What to tell next; `None`: the ticket is given back.
+    fn next_edge(&self, ticket: &Ticket) -> Option<Edge> {
+        self.with_level(ticket, Levels::next)
+    }
+
+    fn with_level<T>(
+        &self,
+        Ticket(device): &Ticket,
+        look: impl FnOnce(&mut Levels<Arc<str>, u64>, &str, Option<u64>) -> T,
+    ) -> T {
+        let mut state = self.0.lock();
+        let level = state.level(device);
+        look(&mut state.telling, device, level)
     }
 }
 
 impl State {
-    /// Notes transitions; the turn goes to the caller if nobody has it.
-    fn record(&mut self, device: &str, transitions: &[Transition]) -> Option<Turn> {
-        if let Some(waiting) = self.waiting.get_mut(device) {
-            waiting.extend(transitions);
-            return None;
-        }
+    /// The place of the device's relay.
+    fn level(&self, device: &str) -> Option<u64> {
+        self.holders.get(device).filter(|holder| holder.client.is_some()).map(|holder| holder.place)
+    }
+
+    fn changed(&mut self, device: &str, before: Option<u64>) -> Option<Ticket> {
         let device: Arc<str> = device.into();
-        self.waiting.insert(Arc::clone(&device), transitions.iter().copied().collect());
-        Some(Turn(device))
+        self.telling.changed(Arc::clone(&device), before).then_some(Ticket(device))
     }
 }

@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::thread;
 
-use parking_lot::Mutex;
-
-use super::devices::{Devices, Transition, Turn};
+use super::devices::{Connect, Devices, Ticket};
 use super::subscriptions::Subscriptions;
 use super::types::{Conn, DevicePolicy, Identity, Inner, Relay, RelayBuilder, SESSION, Session};
 use super::{Message, REPLACED};
+use crate::guard::{catch, record};
+use crate::levels::Edge;
+use crate::lock::Leaf;
 use crate::{
     Admission, Client, Delivery, HandlerResult, Hub, HubBuilder, Rejection, RequestHead, Target, limit::RateLimiter,
 };
@@ -70,7 +72,7 @@ impl Relay {
 
     /// Drops the user's subscriptions, whether it is connected or not.
     pub fn remove(&self, user: &str) {
-        self.inner.subscriptions.remove(user, || true);
+        self.inner.subscriptions.remove(user);
     }
 
     /// Loads the user's subscriptions again, on this thread; loads that are under way count for nothing. Call it after
@@ -146,11 +148,11 @@ impl Inner {
                 Admission::anonymous()
             }
         };
-        let limiter = self.builder.rate.map(|(max, window)| Mutex::new(RateLimiter::new(max, window)));
+        let limiter = self.builder.rate.map(|(max, window)| Leaf::new(RateLimiter::new(max, window)));
         Ok(admission.metadata(SESSION, Session { inner: Arc::clone(self), identity, place, limiter }))
     }
 
-    fn connected(&self, client: &Client) {
+    fn connected(self: &Arc<Self>, client: &Client) {
         let Some(conn) = Conn::of(client) else { return };
         match conn.device() {
             Some(device) => self.device_connected(&conn, device),
@@ -162,33 +164,65 @@ impl Inner {
         }
     }
 
-    fn device_connected(&self, conn: &Conn, device: &str) {
-        let (old, turn) = self.devices.connect(device, conn.session.place, &conn.client);
-        if let Some(old) = old {
+    fn device_connected(self: &Arc<Self>, conn: &Conn, device: &str) {
+        let (replaced, ticket) = match self.devices.connect(device, conn.session.place, &conn.client) {
+            Connect::Relay(old, ticket) => (old, ticket),
+            // A newer connection was quicker.
+            Connect::Outdated => (Some(conn.client.clone()), None),
+        };
+        if let Some(replaced) = replaced {
             // Code and reason may be sent.
-            let _ = old.close(REPLACED, "replaced");
+            let _ = replaced.close(REPLACED, "replaced");
         }
-        self.run(conn, turn);
+        self.tell(conn, ticket);
     }
 
-    fn disconnecting(&self, client: &Client) {
+    fn disconnecting(self: &Arc<Self>, client: &Client) {
         let Some(conn) = Conn::of(client) else { return };
         if let Some(device) = conn.device() {
-            let turn = self.devices.disconnect(device, conn.session.place);
-            self.run(&conn, turn);
+            let ticket = self.devices.disconnect(device, conn.session.place);
+            self.tell(&conn, ticket);
         }
     }
 
-    fn run(&self, conn: &Conn, turn: Option<Turn>) {
-        self.devices.run(turn, |device, transition| {
-            let hook = match transition {
-                Transition::Connected => &self.builder.on_device_connect,
-                Transition::Disconnected => &self.builder.on_device_disconnect,
-            };
-            if let Some(hook) = hook {
-                hook(&conn.relay, device);
-            }
-        });
+    /// Tells what this connection has caused; a thread of its own tells what others cause meanwhile.
+    fn tell(self: &Arc<Self>, conn: &Conn, ticket: Option<Ticket>) {
+        let Some(ticket) = ticket else { return };
+        let relay = &conn.relay;
+        self.devices.tell(
+            ticket,
+            |device, edge| self.device_hook(relay, device, edge),
+            |rest| self.hand_over(relay, &rest),
+        );
+    }
+
+    #[cold]
+    fn hand_over(self: &Arc<Self>, relay: &Relay, ticket: &Ticket) {
+        let tell_all = |inner: &Self, relay: &Relay, ticket: &Ticket| {
+            inner.devices.tell_all(ticket, |device, edge| {
+                if catch(|| inner.device_hook(relay, device, edge)).is_none() {
+                    record!(Error, "wshub::relay", "a hook of a device panicked");
+                }
+            });
+        };
+        let given = (Arc::clone(self), relay.clone(), ticket.clone());
+        let stack = relay.hub().config().reader_stack;
+        let builder = thread::Builder::new().name("wshub-hooks".into()).stack_size(stack);
+        let spawned = builder.spawn(move || tell_all(&given.0, &given.1, &given.2));
+        if let Err(error) = spawned {
+            record!(Warn, "wshub::relay", "could not start a wshub-hooks thread: {error}; its caller runs the hooks");
+            tell_all(self, relay, ticket);
+        }
+    }
+
+    fn device_hook(&self, relay: &Relay, device: &str, edge: Edge) {
+        let hook = match edge {
+            Edge::Up => &self.builder.on_device_connect,
+            Edge::Down => &self.builder.on_device_disconnect,
+        };
+        if let Some(hook) = hook {
+            hook(relay, device);
+        }
     }
 
     fn user_online(self: &Arc<Self>, hub: &Hub, user: &str) {
@@ -202,8 +236,15 @@ impl Inner {
         if let Some(hook) = &self.builder.on_user_disconnect {
             hook(&Relay::new(Arc::clone(self), hub.clone()), user);
         }
-        // A user that is back needs its subscriptions, and its new connection may have loaded them already.
-        self.subscriptions.remove(user, || !hub.is_user_online(user));
+        // A user that is back needs its subscriptions, and its new connection may have loaded them already. That one is in
+        // the hub's index before it loads: either the first look finds it, or the load comes after the mark. If it has gone
+        // again meanwhile, this is asked once more, because nothing else may be told of it.
+        loop {
+            let mark = self.subscriptions.mark();
+            if hub.is_user_online(user) || self.subscriptions.remove_unless_touched(user, mark) {
+                return;
+            }
+        }
     }
 
     fn receive(&self, client: &Client, frame: &crate::Message) -> HandlerResult {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use crate::lock::Leaf;
 
 /// What one user is subscribed to.
 #[derive(Debug, Default)]
@@ -15,6 +15,8 @@ struct Entry {
     latest: u64,
     /// The ticket of the load whose result stands here.
     loaded: u64,
+    /// The last ticket by which a connection of the user has asked for a load.
+    touched: u64,
     /// Loads under way. While there are any, the entry stays, so that they find out that they are late.
     loads: usize,
 }
@@ -27,9 +29,9 @@ struct State {
     ticket: u64,
 }
 
-/// Subscriptions in both directions; a leaf lock guards them, and the loader runs outside of it.
+/// Subscriptions in both directions. The loader runs without the lock.
 #[derive(Debug, Default)]
-pub(super) struct Subscriptions(Mutex<State>);
+pub(super) struct Subscriptions(Leaf<State>);
 
 /// A load under way. It ends when this is dropped, also by a panic of the loader.
 struct Load<'a> {
@@ -50,8 +52,15 @@ impl Subscriptions {
 
     /// Loads unless a load of this user has ended already.
     pub(super) fn load_missing(&self, user: &str, loader: impl FnOnce(&str) -> Option<Vec<String>>) {
-        if self.0.lock().by_user.get(user).is_none_or(|entry| entry.devices.is_none()) {
-            self.load(user, loader);
+        let mut state = self.0.lock();
+        let load = self.begin(&mut state, user);
+        let entry = state.by_user.entry(Arc::clone(&load.user)).or_default();
+        entry.touched = load.ticket;
+        let is_missing = entry.devices.is_none();
+        drop(state);
+        // A load that is not run ends when it drops.
+        if is_missing {
+            load.run(loader);
         }
     }
 
@@ -78,16 +87,25 @@ impl Subscriptions {
         users.into_iter().collect()
     }
 
-    /// Removes what a user is subscribed to, if `is_due` still says so under the lock.
-    pub(super) fn remove(&self, user: &str, is_due: impl FnOnce() -> bool) {
+    /// Removes what a user is subscribed to.
+    pub(super) fn remove(&self, user: &str) {
+        self.0.lock().remove(user);
+    }
+
+    /// A mark for [`remove_unless_touched`](Self::remove_unless_touched).
+    pub(super) fn mark(&self) -> u64 {
+        self.0.lock().ticket
+    }
+
+    /// Removes what a user is subscribed to. False if a connection of the user has asked for it since the mark; then it
+    /// stays.
+    pub(super) fn remove_unless_touched(&self, user: &str, mark: u64) -> bool {
         let mut state = self.0.lock();
-        if is_due() {
-            state.ticket += 1;
-            let ticket = state.ticket;
-            state.outdate(user, ticket);
-            state.install(user, None);
-            state.forget_empty(user);
+        let is_touched = state.by_user.get(user).is_some_and(|entry| entry.touched > mark);
+        if !is_touched {
+            state.remove(user);
         }
+        !is_touched
     }
 
     pub(super) fn users_of(&self, device: &str) -> Vec<Arc<str>> {
@@ -135,6 +153,14 @@ impl Drop for Load<'_> {
 }
 
 impl State {
+    fn remove(&mut self, user: &str) {
+        self.ticket += 1;
+        let ticket = self.ticket;
+        self.outdate(user, ticket);
+        self.install(user, None);
+        self.forget_empty(user);
+    }
+
     fn outdate(&mut self, user: &str, ticket: u64) {
         if let Some(entry) = self.by_user.get_mut(user) {
             entry.latest = entry.latest.max(ticket);

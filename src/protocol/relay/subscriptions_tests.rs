@@ -28,14 +28,27 @@ fn both_directions_agree() {
     assert_eq!((subscriptions.users_of("a").len(), subscriptions.users_of("b").len()), (1, 2));
     subscriptions.reload("ann", |_| names(&["c"]));
     assert!(subscriptions.contains("ann", "c") && !subscriptions.contains("ann", "a"));
+    let mark = subscriptions.mark();
     subscriptions.load_missing("ann", |_| panic!("it is there"));
-    subscriptions.remove("ann", || false);
+    assert!(!subscriptions.remove_unless_touched("ann", mark), "a connection has asked for it since");
     assert!(subscriptions.contains("ann", "c"));
-    subscriptions.remove("ann", || true);
-    subscriptions.remove("bob", || true);
-    subscriptions.remove("nobody", || true);
+    assert!(subscriptions.remove_unless_touched("ann", subscriptions.mark()));
+    subscriptions.remove("bob");
+    subscriptions.remove("nobody");
     subscriptions.reload("nobody", |_| panic!("nobody has loaded it"));
     assert!(is_empty(&subscriptions));
+}
+
+#[test]
+fn a_connection_that_finds_nothing_keeps_what_it_loads() {
+    let subscriptions = Subscriptions::default();
+    let mark = subscriptions.mark();
+    subscriptions.load_missing("ann", |_| {
+        assert!(!subscriptions.remove_unless_touched("ann", mark), "while it loads");
+        names(&["a"])
+    });
+    assert!(!subscriptions.remove_unless_touched("ann", mark), "after it has loaded");
+    assert_eq!(devices(&subscriptions, "ann"), ["a"]);
 }
 
 #[test]
@@ -64,7 +77,7 @@ fn of_two_loads_the_one_that_began_later_counts() {
 fn a_load_that_a_removal_overtakes_leaves_nothing() {
     let subscriptions = Subscriptions::default();
     subscriptions.load("ann", |_| {
-        subscriptions.remove("ann", || true);
+        subscriptions.remove("ann");
         names(&["old"])
     });
     assert!(is_empty(&subscriptions));

@@ -4,11 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use super::Message;
 use super::devices::Devices;
 use super::subscriptions::Subscriptions;
+use crate::lock::Leaf;
 use crate::{Client, HandlerResult, Hub, Rejection, RequestHead, limit::RateLimiter};
 
 /// Who a connection is. Neither id is empty.
@@ -61,10 +60,10 @@ pub(super) const SESSION: &str = "wshub.relay.session";
 pub(super) struct Session {
     pub(super) inner: Arc<Inner>,
     pub(super) identity: Identity,
-    /// Tells apart the connections that come for one device.
+    /// Orders the connections that come for one device: a later one has a higher place.
     pub(super) place: u64,
     /// Used by the connection's thread alone.
-    pub(super) limiter: Option<Mutex<RateLimiter>>,
+    pub(super) limiter: Option<Leaf<RateLimiter>>,
 }
 
 /// A connection to a relay: a cheap handle.
