@@ -95,6 +95,8 @@ impl Error for RoomError {
 pub enum UserError {
     /// The client is not connected (any more).
     ClientNotFound,
+    /// The user id is empty.
+    EmptyId,
     /// The user has reached `max_connections_per_user`.
     TooManyConnections,
 }
@@ -103,6 +105,7 @@ impl fmt::Display for UserError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ClientNotFound => "the client is not connected",
+            Self::EmptyId => "the user id is empty",
             Self::TooManyConnections => "the user has too many connections",
         })
     }

@@ -148,6 +148,7 @@ fn every_error_is_an_event_and_the_connection_stays() {
         (r#"{"type":"subscribe","room":"hooked"}"#, "forbidden"),
         (r#"{"type":"unsubscribe","room":""}"#, "invalid_room"),
         (r#"{"type":"authenticate","token":"root"}"#, "unauthorized"),
+        (r#"{"type":"authenticate","token":"user:"}"#, "unauthorized"),
         (r#"{"type":"authenticate","userId":"root"}"#, "unauthorized"),
         (r#"{"type":"authenticate","token":"user:ann"}"#, "too_many_connections"),
         (r#"{"type":"nonsense"}"#, "unknown_event"),

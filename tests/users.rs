@@ -295,16 +295,17 @@ fn the_subprotocol_is_the_first_of_ours_or_the_hooks_choice() {
 }
 
 #[test]
-fn an_empty_id_is_no_user() {
-    let builder = Hub::builder().on_upgrade(|_| Ok(Admission::user("")));
-    let server = TestServer::new(builder.limits(Limits::default().max_connections_per_user(1)));
-    let (_a, first) = server.pair();
-    let (_b, second) = server.pair();
-    assert_eq!((first.user_id(), server.hub.user_count()), (None, 0));
-    first.set_user("ann").unwrap();
-    first.set_user("").unwrap();
-    second.set_user("").unwrap();
-    assert_eq!((first.user_id(), server.hub.user_count()), (None, 0));
+fn an_empty_id_is_refused() {
+    let (metrics, builder) = common::counted(named(Hub::builder()));
+    let server = TestServer::new(builder);
+    let (head, _) = WsClient::try_connect(server.addr, "/ws?user=", "");
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    assert_eq!(common::errors(&metrics, ErrorType::ConnectionRejected), 1);
+    let (_socket, client) = server.pair_to("/ws?user=ann");
+    assert_eq!(client.set_user(""), Err(UserError::EmptyId));
+    assert_eq!((client.user_id().as_deref(), server.hub.user_count()), (Some("ann"), 1));
+    client.clear_user().unwrap();
+    assert_eq!((client.user_id(), server.hub.user_count()), (None, 0));
 }
 
 #[test]

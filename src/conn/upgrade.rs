@@ -171,6 +171,7 @@ fn refusal_of(refused: &Refused) -> Refusal {
             Refusal::new(429, "too many connections from this address", ErrorType::ConnectionLimit)
         }
         Refused::TooManyOfUser => Refusal::new(429, "too many connections of this user", ErrorType::ConnectionLimit),
+        Refused::EmptyUser => Refusal::new(400, "empty user id", ErrorType::ConnectionRejected),
         Refused::Room(RoomError::Full | RoomError::TooManyRooms) => {
             Refusal::new(503, "the room is full", ErrorType::ConnectionLimit)
         }

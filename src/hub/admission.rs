@@ -27,9 +27,10 @@ impl Admission {
         Self::default()
     }
 
-    /// Admits as a connection of this user, who counts against `max_connections_per_user`. An empty id is no user.
+    /// Admits as a connection of this user, who counts against `max_connections_per_user`. An empty id is refused with
+    /// 400: it is a missing one more often than a meant one. See [`anonymous`](Admission::anonymous).
     pub fn user(id: impl Into<String>) -> Self {
-        Self { user: Some(id.into()).filter(|id| !id.is_empty()).map(Arc::from), ..Self::default() }
+        Self { user: Some(id.into().into()), ..Self::default() }
     }
 
     /// Keeps a value on the client, to be read with [`Client::metadata`](crate::Client::metadata).

@@ -249,15 +249,18 @@ impl Client {
         self.0.state.read().user.clone()
     }
 
-    /// Makes this a connection of the user; the user index and the online and offline hooks follow. An empty id is no
-    /// user, as by [`clear_user`](Client::clear_user).
+    /// Makes this a connection of the user; the user index and the online and offline hooks follow. See
+    /// [`clear_user`](Client::clear_user) for none.
     ///
     /// # Errors
     ///
-    /// [`UserError::TooManyConnections`], which leaves everything as it was; [`UserError::ClientNotFound`] after the
+    /// [`UserError::EmptyId`]; [`UserError::TooManyConnections`], which leaves everything as it was; [`UserError::ClientNotFound`] after the
     /// connection has ended.
     pub fn set_user(&self, user_id: &str) -> Result<(), UserError> {
-        self.hub().set_user(self, Some(user_id).filter(|id| !id.is_empty()))
+        if user_id.is_empty() {
+            return Err(UserError::EmptyId);
+        }
+        self.hub().set_user(self, Some(user_id))
     }
 
     /// Takes this connection away from its user.

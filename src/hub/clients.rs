@@ -30,6 +30,7 @@ pub(crate) enum Refused {
     TooManyConnections,
     TooManyOfAddress,
     TooManyOfUser,
+    EmptyUser,
     Room(RoomError),
 }
 
@@ -130,6 +131,9 @@ impl Hub {
         user: Option<Arc<str>>,
         rooms: Vec<String>,
     ) -> Result<Announcements, Refused> {
+        if user.as_deref() == Some("") {
+            return Err(Refused::EmptyUser);
+        }
         let lifecycle = &self.inner().lifecycle;
         // Counted before the hub's state is looked at: a drain or shutdown that this connect does not see sees it.
         lifecycle.begin_connection();

@@ -69,6 +69,11 @@ impl From<RoomError> for EventError {
 
 impl From<UserError> for EventError {
     fn from(error: UserError) -> Self {
-        Self::new("too_many_connections", error.to_string())
+        match error {
+            UserError::TooManyConnections => Self::new("too_many_connections", error.to_string()),
+            // An authenticator that names nobody has refused.
+            UserError::EmptyId => Self::new("unauthorized", error.to_string()),
+            _ => Self::new("internal", "internal error"),
+        }
     }
 }

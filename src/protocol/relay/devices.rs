@@ -1,10 +1,11 @@
 //! One relay connection for each device, and the hooks that tell when it comes and goes.
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use crate::Client;
+use crate::guard::catch;
 use crate::levels::{Edge, Levels};
 use crate::lock::Leaf;
 
@@ -100,13 +101,11 @@ impl Devices {
     /// Tells what the calling thread has caused: at most that a relay has gone and another has come. `later` gets the
     /// ticket if others have caused more meanwhile. A panic of the hook goes on at the end.
     pub(super) fn tell(&self, ticket: Ticket, hook: impl Fn(&str, Edge), later: impl FnOnce(Ticket)) {
-        let mut panic = None;
+        let mut has_panicked = false;
         let mut told = 0;
         let is_done = loop {
             let Some(edge) = self.next_edge(&ticket) else { break true };
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| hook(&ticket.0, edge))) {
-                panic.get_or_insert(payload);
-            }
+            has_panicked |= catch(|| hook(&ticket.0, edge)).is_none();
             told += 1;
             if told == 2 {
                 break self.with_level(&ticket, Levels::give_back);
@@ -115,8 +114,8 @@ impl Devices {
         if !is_done {
             later(ticket);
         }
-        if let Some(payload) = panic {
-            resume_unwind(payload);
+        if has_panicked {
+            resume_unwind(Box::new("a hook of a device"));
         }
     }
 
