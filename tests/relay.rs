@@ -401,8 +401,9 @@ fn an_older_connection_that_is_slow_does_not_throw_out_the_newer() {
     let (go_on, gone_on) = mpsc::channel();
     let metrics = Arc::new(SlowFirst(AtomicBool::new(false), Mutex::new(gone_on)));
     let log = Log::default();
-    let relay = watched(builder(&access(&[])), &log).build_with(|hub| hub.metrics(metrics.clone())).unwrap();
-    let server = TestRelay::of(relay);
+    let relay = watched(builder(&access(&[])), &log);
+    let hub = relay.install(Hub::builder().metrics(metrics.clone())).build().unwrap();
+    let server = TestRelay::of(Relay::of(&hub).unwrap());
     let mut older = WsClient::connect(server.addr, "/ws?user=ann&device=lock", "");
     eventually("the older waits", || metrics.0.load(Ordering::SeqCst));
     let mut newer = server.connect("user=ann&device=lock");
