@@ -90,7 +90,7 @@ impl RelayBuilder {
     }
 
     /// Puts the relay on a hub: it uses the hooks `on_upgrade`, `on_message`, `after_connect`, `before_disconnect`,
-    /// `on_user_online` and `on_user_offline`. Hooks that the builder has already run before the relay's, those set later
+    /// `after_disconnect`, `on_user_online` and `on_user_offline`. Hooks that the builder has already run before the relay's, those set later
     /// after them. [`Relay::of`] gives the handle.
     pub fn install(self, builder: HubBuilder) -> HubBuilder {
         Arc::new(Inner::new(self)).put_on(builder)

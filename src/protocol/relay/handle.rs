@@ -123,12 +123,13 @@ impl Inner {
 
     /// Sets the hub's hooks, and keeps the relay with the hub.
     pub(super) fn put_on(self: &Arc<Self>, hub: HubBuilder) -> HubBuilder {
-        let [upgrade, message, connect, disconnect, online, offline] = std::array::from_fn(|_| Arc::clone(self));
+        let [upgrade, message, connect, disconnect, gone, online, offline] = std::array::from_fn(|_| Arc::clone(self));
         hub.extension(Arc::clone(self))
             .on_upgrade(move |head| upgrade.admit(head))
             .on_message(move |client, frame| message.receive(client, frame))
             .after_connect(move |client| connect.connected(client))
             .before_disconnect(move |client| disconnect.disconnecting(client))
+            .after_disconnect(move |client| gone.disconnected(client))
             .on_user_online(move |hub, user| online.user_online(hub, user))
             .on_user_offline(move |hub, user| offline.user_offline(hub, user))
     }
@@ -185,6 +186,14 @@ impl Inner {
         }
     }
 
+    fn disconnected(&self, client: &Client) {
+        if let Some(conn) = Conn::of(client)
+            && conn.device().is_none()
+        {
+            self.forget_if_offline(client.hub(), conn.user());
+        }
+    }
+
     /// Tells what this connection has caused; a thread of its own tells what others cause meanwhile.
     fn tell(self: &Arc<Self>, conn: &Conn, ticket: Option<Ticket>) {
         let Some(ticket) = ticket else { return };
@@ -236,9 +245,15 @@ impl Inner {
         if let Some(hook) = &self.builder.on_user_disconnect {
             hook(&Relay::new(Arc::clone(self), hub.clone()), user);
         }
-        // A user that is back needs its subscriptions, and its new connection may have loaded them already. That one is in
-        // the hub's index before it loads: either the first look finds it, or the load comes after the mark. If it has gone
-        // again meanwhile, this is asked once more, because nothing else may be told of it.
+        self.forget_if_offline(hub, user);
+    }
+
+    /// Drops the subscriptions of a user that has no connection.
+    ///
+    /// A connection loads what is missing while it is in the hub's index, and asks for this after it has left it. So the
+    /// last one asks, whatever is told of the user: nothing stays behind. And nothing is taken from a connection that has
+    /// come meanwhile: either the look at the index finds it, or it touches the subscriptions after the mark.
+    fn forget_if_offline(&self, hub: &Hub, user: &str) {
         loop {
             let mark = self.subscriptions.mark();
             if hub.is_user_online(user) || self.subscriptions.remove_unless_touched(user, mark) {
