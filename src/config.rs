@@ -78,6 +78,15 @@ pub struct Config {
     /// compressed messages and on event streams the message as well. A larger single message is accepted only into an
     /// empty queue. Not 0.
     pub queue_bytes: usize,
+    /// Bytes that the kernel keeps of what has been sent to one client and is not acknowledged (`SO_SNDBUF`; Linux doubles
+    /// it for its own needs). What is in there has left the queue: [`DropPolicy::DropOldest`] cannot take it back, and a
+    /// client that was away gets it first. Small where freshness counts, such as 16 KiB; it also bounds what one client
+    /// gets for each round trip. Default 0 = the system's choice, up to some MiB; else 4 KiB to 1 GiB.
+    pub send_buffer: usize,
+    /// Bytes that may wait in the kernel unsent before it takes no more (`TCP_NOTSENT_LOWAT`, TCP on Linux only): as
+    /// [`send_buffer`](#structfield.send_buffer) it keeps messages in the queue, but does not bound what is under way.
+    /// Default 0 = no such bound; else 1 KiB to 1 GiB.
+    pub unsent_low_water: usize,
     /// What happens when a client's queue is full; default [`DropPolicy::DropNewest`].
     pub drop_policy: DropPolicy,
     /// Drops in a row after which a client is closed with 1013 (`slow consumer`); any queued message resets the
@@ -126,6 +135,8 @@ impl Default for Config {
             close_timeout: Duration::from_secs(5),
             queue_messages: 256,
             queue_bytes: 1024 * 1024,
+            send_buffer: 0,
+            unsent_low_water: 0,
             drop_policy: DropPolicy::DropNewest,
             max_consecutive_drops: 0,
             coalesce_writes: false,
@@ -165,6 +176,10 @@ impl Config {
         queue_messages: usize,
         /// Sets [`Config::queue_bytes`](#structfield.queue_bytes).
         queue_bytes: usize,
+        /// Sets [`Config::send_buffer`](#structfield.send_buffer), in bytes.
+        send_buffer: usize,
+        /// Sets [`Config::unsent_low_water`](#structfield.unsent_low_water), in bytes.
+        unsent_low_water: usize,
         /// Sets [`Config::drop_policy`](#structfield.drop_policy).
         drop_policy: DropPolicy,
         /// Sets [`Config::max_consecutive_drops`](#structfield.max_consecutive_drops).
@@ -226,6 +241,12 @@ impl Config {
         }
         if self.queue_bytes == 0 {
             return fail("queue_bytes", "must not be 0");
+        }
+        if self.send_buffer != 0 && !(4096..=1 << 30).contains(&self.send_buffer) {
+            return fail("send_buffer", "must be 0 or 4096 to 1073741824 bytes");
+        }
+        if self.unsent_low_water != 0 && !(1024..=1 << 30).contains(&self.unsent_low_water) {
+            return fail("unsent_low_water", "must be 0 or 1024 to 1073741824 bytes");
         }
         if self.reader_stack < MIN_STACK {
             return fail("reader_stack", "must be at least 32 KiB");
@@ -318,6 +339,11 @@ mod tests {
         assert_eq!(offending(&Config::default().writer_stack(1)), Some("writer_stack"));
         assert_eq!(offending(&Config::default().reader_stack(1)), Some("reader_stack"));
         assert_eq!(offending(&Config::default().subprotocols(["a b"])), Some("subprotocols"));
+        for bad in [1, 4095, (1 << 30) + 1] {
+            assert_eq!(offending(&Config::default().send_buffer(bad)), Some("send_buffer"));
+        }
+        assert_eq!(offending(&Config::default().send_buffer(4096).unsent_low_water(1 << 30)), None);
+        assert_eq!(offending(&Config::default().unsent_low_water(1023)), Some("unsent_low_water"));
     }
 
     #[test]

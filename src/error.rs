@@ -21,7 +21,6 @@ impl ConfigError {
     }
 
     /// With a reason that is known at run time only.
-    #[cfg(feature = "redis")]
     pub(crate) const fn because(field: &'static str, reason: String) -> Self {
         Self { field, reason: Cow::Owned(reason) }
     }

@@ -39,11 +39,14 @@ fn refused(server: &TestServer, lines: &str) -> (u16, String) {
 fn the_response_is_a_stream_that_proxies_leave_alone() {
     let server = serve(Hub::builder());
     let (stream, client) = listen(&server);
+    let (before, rest) = stream.head.split_once("Date: ").unwrap();
     assert_eq!(
-        stream.head,
-        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n\
-         X-Accel-Buffering: no\r\nConnection: close\r\n\r\n"
+        before,
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache, no-transform\r\n\
+         X-Accel-Buffering: no\r\n"
     );
+    let (_, after) = rest.split_once("\r\n").unwrap();
+    assert_eq!(after, "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n");
     assert!(client.is_event_stream());
     assert!(!server.pair().1.is_event_stream());
 }
@@ -156,7 +159,100 @@ fn requests_that_no_stream_may_have() {
 fn a_page_of_an_allowed_origin_may_read() {
     let server = serve(Hub::builder().origins(OriginPolicy::allow(["http://b"])));
     let stream = SseClient::connect(server.addr, "/events", "Origin: http://b\r\n");
-    assert!(stream.head.contains("\r\nAccess-Control-Allow-Origin: http://b\r\nVary: Origin\r\n"), "{}", stream.head);
+    for line in ["Access-Control-Allow-Origin: http://b", "Vary: Origin", "Access-Control-Allow-Credentials: true"] {
+        assert!(stream.head.contains(&format!("\r\n{line}\r\n")), "{line}: {}", stream.head);
+    }
+    let open = serve(Hub::builder().origins(OriginPolicy::allow_all()));
+    let stream = SseClient::connect(open.addr, "/events", "Origin: http://b\r\n");
+    assert!(stream.head.contains("\r\nAccess-Control-Allow-Origin: http://b\r\n"), "{}", stream.head);
+    assert!(!stream.head.contains("Credentials"), "not for everyone's pages: {}", stream.head);
+}
+
+#[test]
+fn a_page_of_an_allowed_origin_may_read_why_it_is_refused() {
+    let limits = Limits::default().max_connections(1);
+    let builder = Hub::builder().origins(OriginPolicy::allow(["http://b"])).limits(limits);
+    let server = serve(builder.on_upgrade(|head| match head.query() {
+        Some("no") => Err(Rejection::unauthorized()),
+        _ => Ok(Admission::anonymous()),
+    }));
+    let ask = |line: &str, origin: &str| refused(&server, &format!("{line} HTTP/1.1\nHost: a\nOrigin: {origin}")).1;
+    let headers =
+        "\r\nAccess-Control-Allow-Origin: http://b\r\nVary: Origin\r\nAccess-Control-Allow-Credentials: true\r\n";
+    let _one = SseClient::connect(server.addr, "/events", "");
+    for (line, expected) in [("GET /events?no", 401), ("GET /events", 503), ("POST /events", 405)] {
+        let answer = ask(line, "http://b");
+        assert_eq!(status(&answer), expected);
+        assert!(answer.contains(headers), "{answer}");
+    }
+    for line in ["GET /events", "OPTIONS /events"] {
+        let foreign = ask(line, "http://c");
+        assert!(matches!(status(&foreign), 403 | 405) && !foreign.contains("Access-Control"), "{foreign}");
+    }
+    server.hub.shutdown(PATIENCE).unwrap();
+    let answer = ask("GET /events", "http://b");
+    assert!(answer.contains(headers), "while it does not run: {answer}");
+}
+
+#[test]
+fn a_browser_that_asks_before_is_told() {
+    let (metrics, builder) = counted(Hub::builder());
+    let server = serve(builder.origins(OriginPolicy::allow(["http://b"])));
+    let ask = |origin: &str, more: &str| {
+        refused(&server, &format!("OPTIONS /events HTTP/1.1\nHost: a\nOrigin: {origin}\n{more}"))
+    };
+    let wants = "Access-Control-Request-Method: GET\nAccess-Control-Request-Headers: last-event-id,authorization";
+    let (code, answer) = ask("http://b", wants);
+    assert_eq!(code, 204, "{answer}");
+    for line in [
+        "Access-Control-Allow-Origin: http://b",
+        "Access-Control-Allow-Credentials: true",
+        "Access-Control-Allow-Methods: GET",
+        "Access-Control-Allow-Headers: last-event-id, authorization",
+    ] {
+        assert!(answer.contains(&format!("\r\n{line}\r\n")), "{line}: {answer}");
+    }
+    assert!(!answer.contains("Content-Length"), "{answer}");
+    assert_eq!(errors(&metrics, ErrorType::UpgradeFailed), 0, "that is no failure");
+    assert_eq!(ask("http://c", wants).0, 405);
+    assert_eq!(ask("http://b", "X: y").0, 405, "no preflight");
+    assert_eq!(server.hub.client_count(), 0);
+}
+
+#[test]
+fn http_1_0_gets_its_events_without_chunks() {
+    let server = serve(Hub::builder());
+    let mut stream = TcpStream::connect(server.addr).unwrap();
+    stream.write_all(b"GET /events HTTP/1.0\r\n\r\n").unwrap();
+    let mut old = SseClient::on(stream);
+    assert!(!old.head.contains("Transfer-Encoding"), "{}", old.head);
+    let (mut new, _) = listen(&server);
+    for text in ["one\ntwo", "", "\r\n"] {
+        server.hub.send(Target::all(), text).unwrap();
+        assert_eq!(old.event(), new.event());
+    }
+    let hub = server.hub.clone();
+    let stopping = thread::spawn(move || hub.shutdown(PATIENCE));
+    assert_eq!(old.expect_close(), new.expect_close());
+    assert!(new.is_whole(), "the end is the last chunk");
+    drop((old, new));
+    stopping.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_stream_that_is_cut_has_no_last_chunk() {
+    let server = serve(Hub::builder().config(Config::default().write_timeout(Duration::from_millis(100))));
+    let (stream, client) = listen(&server);
+    let large = "x".repeat(1 << 20);
+    let deadline = Instant::now() + PATIENCE;
+    while !client.is_closed() && server.hub.client_count() > 0 {
+        let _ = client.send(large.as_str());
+        assert!(Instant::now() < deadline, "a peer that reads nothing is not cut");
+    }
+    let mut rest = Vec::new();
+    let _ = stream.stream().try_clone().unwrap().read_to_end(&mut rest);
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "a reader can tell that something is missing");
+    drop(stream);
 }
 
 #[test]

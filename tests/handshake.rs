@@ -145,6 +145,9 @@ fn other_versions_get_426_and_are_told_which_is_right() {
         let answer = ask(&server, GET, changes);
         assert_eq!(status(&answer), 426, "{changes:?}");
         assert!(answer.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{answer}");
+        // RFC 9110 §7.8: Upgrade is a header of this connection.
+        assert!(answer.contains("\r\nUpgrade: websocket\r\n"), "{answer}");
+        assert!(answer.contains("\r\nConnection: Upgrade, close\r\n"), "{answer}");
     }
 }
 
@@ -215,6 +218,28 @@ fn on_upgrade_refuses_with_any_status() {
     assert_eq!(errors(&metrics, ErrorType::Panic), 1);
     assert_empty(&server.hub);
     server.connect().close();
+}
+
+#[test]
+fn a_refusal_that_is_no_answer_becomes_500() {
+    let server = TestServer::new(Hub::builder().on_upgrade(|head| match head.query() {
+        Some("status") => Err(Rejection::new(65535, "no")),
+        _ => Err(Response::text(403, "no").header("X", "a\r\nb").into()),
+    }));
+    for query in ["status", "header"] {
+        assert_eq!(open(&server, &at(query), "").0, 500, "{query}");
+    }
+}
+
+#[test]
+fn origins_that_can_never_match_are_refused_when_the_hub_is_built() {
+    for bad in ["a.org", "https://*.a.org", "https://a.org/path", "*"] {
+        let error = Hub::builder().origins(OriginPolicy::allow(["https://b.org", bad])).build().unwrap_err();
+        assert_eq!(error.field(), "origins");
+        assert!(error.to_string().contains(&format!("{bad:?}")), "{error}");
+    }
+    let server = TestServer::new(Hub::builder().origins(OriginPolicy::allow(["HTTPS://A.org:443/"])));
+    assert_eq!(status(&ask(&server, GET, &["Origin: https://a.org"])), 101);
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod common;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{PATIENCE, TestServer, WsClient, client_frame, exchange, status, upgrade_request};
 use wshub::{
@@ -46,10 +46,12 @@ fn a_route_gets_the_whole_request_and_closes() {
     let server = server();
     let (head, body) = ask(&server, "PUT /echo?a=1 HTTP/1.1\nHost: a\nContent-Length: 5", "hello");
     assert_eq!(body, "PUT /echo Some(\"a=1\") hello");
-    assert_eq!(
-        head,
-        "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 27\r\nConnection: close"
-    );
+    let (before, rest) = head.split_once("Date: ").unwrap();
+    assert_eq!(before, "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n");
+    let (date, after) = rest.split_once("\r\n").unwrap();
+    let age = httpdate::parse_http_date(date).unwrap().elapsed().unwrap();
+    assert!(age < Duration::from_secs(60), "{date}");
+    assert_eq!(after, "Content-Length: 27\r\nConnection: close");
     let (_, body) = ask(&server, "POST /json HTTP/1.1\nHost: a\nContent-Length: 7", "[1,2,3]");
     assert_eq!(body, "6");
     let (_, body) = ask(&server, "GET /echo HTTP/1.0", "");
@@ -112,13 +114,64 @@ fn bodies_are_held_to_their_length() {
     assert!(body.ends_with(&longest));
     assert_eq!(status(&post("Content-Length: 1001", &longest).0), 413);
     assert_eq!(status(&post("Content-Length: 18446744073709551615", "").0), 413);
-    assert_eq!(status(&post("Transfer-Encoding: chunked", "1\r\nx\r\n0\r\n\r\n").0), 411);
-    assert_eq!(status(&post("Content-Length: 3\nTransfer-Encoding: chunked", "abc").0), 411);
+    assert_eq!(status(&post("Content-Length: 3\nTransfer-Encoding: chunked", "abc").0), 400);
     for bad in ["x", "", "-1", "+1", "0x10", "1, 1", "1.0", "18446744073709551616"] {
         assert_eq!(status(&post(&format!("Content-Length: {bad}"), "x").0), 400, "{bad}");
     }
     assert_eq!(status(&post("Content-Length: 10", "short").0), 400, "ends before its length");
     assert_eq!(post("Content-Length: 2", "two and more").1, "POST /echo None tw");
+}
+
+#[test]
+fn bodies_may_come_in_chunks() {
+    let server = server();
+    let post = |headers: &str, body: &str| ask(&server, &format!("POST /echo HTTP/1.1\nHost: a\n{headers}"), body);
+    let chunked = "Transfer-Encoding: chunked";
+    let (head, body) = post(chunked, "5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nX: y\r\n\r\nGET / HTTP/1.1");
+    assert_eq!((status(&head), body.as_str()), (200, "POST /echo None hello world"));
+    assert_eq!(post("transfer-encoding: CHUNKED", "0\r\n\r\n").1, "POST /echo None ");
+    let of_length = |n: usize| format!("{n:x}\r\n{}\r\n0\r\n\r\n", "x".repeat(n));
+    assert_eq!(status(&post(chunked, &of_length(1000)).0), 200);
+    assert_eq!(status(&post(chunked, &of_length(1001)).0), 413);
+    assert_eq!(status(&post(chunked, &"1\r\nx\r\n".repeat(1001)).0), 413, "without an end in sight");
+    assert_eq!(status(&post(chunked, "ffffffffffffffffff\r\n").0), 413);
+    for bad in ["5\nhello\n0\n\n", "5\r\nhello!\r\n0\r\n\r\n", "-1\r\n", "\r\n", "5\r\nhel", "5\r\nhello\r\n0\r\n", ""]
+    {
+        assert_eq!(status(&post(chunked, bad).0), 400, "{bad:?}");
+    }
+    for unknown in ["gzip", "gzip, chunked", "chunked, gzip", "x"] {
+        assert_eq!(status(&post(&format!("Transfer-Encoding: {unknown}"), "0\r\n\r\n").0), 501, "{unknown}");
+    }
+    let old = ask(&server, "POST /echo HTTP/1.0\nTransfer-Encoding: chunked", "0\r\n\r\n");
+    assert_eq!(status(&old.0), 400, "HTTP/1.0 knows no chunks");
+}
+
+#[test]
+fn a_chunked_body_may_arrive_in_any_pieces() {
+    let server = server();
+    let body = b"5\r\nhello\r\n1;a=b\r\n!\r\n0\r\nX: y\r\n\r\n";
+    let head = b"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for step in [1, 2, 5, body.len()] {
+        let mut client = WsClient::on(TcpStream::connect(server.addr).unwrap());
+        client.stream.set_nodelay(true).unwrap();
+        client.stream.write_all(head).unwrap();
+        assert_eq!(client.read_head(), "HTTP/1.1 100 Continue\r\n\r\n");
+        for piece in body.chunks(step) {
+            client.stream.write_all(piece).unwrap();
+        }
+        assert_eq!(status(&client.read_head()), 200);
+        assert_eq!(client.bytes_until_end(), b"POST /echo None hello!");
+    }
+}
+
+#[test]
+fn http_1_0_is_not_told_to_continue() {
+    let server = server();
+    let mut client = WsClient::on(TcpStream::connect(server.addr).unwrap());
+    client.stream.write_all(b"POST /echo HTTP/1.0\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n").unwrap();
+    client.wait_quietly(Duration::from_millis(50));
+    client.stream.write_all(b"body").unwrap();
+    assert_eq!(status(&client.read_head()), 200);
 }
 
 #[test]
@@ -144,6 +197,103 @@ fn a_body_that_takes_too_long_gets_408() {
     let mut client = WsClient::on(TcpStream::connect(server.addr).unwrap());
     client.stream.write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbod").unwrap();
     assert_eq!(status(&client.read_head()), 408);
+    let mut client = WsClient::on(TcpStream::connect(server.addr).unwrap());
+    let chunked = b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel";
+    client.stream.write_all(chunked).unwrap();
+    assert_eq!(status(&client.read_head()), 408);
+}
+
+#[test]
+fn a_body_that_gets_on_may_take_longer() {
+    let timeout = Duration::from_secs(3);
+    let server = TestServer::with(Hub::builder(), |server| server.handle("/echo", describe).handshake_timeout(timeout));
+    let mut client = WsClient::on(TcpStream::connect(server.addr).unwrap());
+    client.stream.write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 8192\r\n\r\n").unwrap();
+    let begun = Instant::now();
+    for _ in 0..8 {
+        client.wait_quietly(timeout / 6);
+        client.stream.write_all(&[b'x'; 1024]).unwrap();
+    }
+    assert!(begun.elapsed() > timeout);
+    assert_eq!(status(&client.read_head()), 200);
+}
+
+#[test]
+fn an_answer_that_is_read_slowly_comes_whole() {
+    const LENGTH: usize = 24 << 20;
+    let server = TestServer::with(Hub::builder(), |server| {
+        server.handle("/large", |_| Response::new(200).body(vec![b'x'; LENGTH]))
+    });
+    let mut stream = TcpStream::connect(server.addr).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    // Longer than an answer may pause, but it does not pause.
+    let (begun, mut buffer, mut length) = (Instant::now(), vec![0; 1 << 20], 0);
+    loop {
+        let n = stream.read(&mut buffer).unwrap();
+        length += n;
+        if n == 0 {
+            break;
+        }
+        let due = begun + Duration::from_secs(13).mul_f64(length as f64 / LENGTH as f64);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()).min(Duration::from_secs(1)));
+    }
+    assert!(length > LENGTH, "{length} bytes after {:?}", begun.elapsed());
+}
+
+#[test]
+fn an_answer_is_checked_before_it_leaves() {
+    let server = TestServer::with(Hub::builder(), |server| {
+        server.handle("/status", |request| {
+            let status = request.head().query().unwrap().parse().unwrap();
+            Response::text(status, "body").header("Content-Length", "4")
+        })
+    });
+    let server = (server, |query: &str| format!("GET /status?{query} HTTP/1.1\nHost: a"));
+    for bad in ["0", "42", "100", "101", "199", "600", "65535"] {
+        let (head, body) = ask(&server.0, &server.1(bad), "");
+        assert_eq!((status(&head), body.as_str()), (500, "internal error\n"), "{bad}");
+    }
+    for empty in ["204", "205", "304"] {
+        let (head, body) = ask(&server.0, &server.1(empty), "");
+        assert_eq!((status(&head).to_string().as_str(), body.as_str()), (empty, ""));
+        assert_eq!(head.contains("Content-Length"), empty == "205", "{head}");
+    }
+}
+
+#[test]
+fn headers_of_the_application_do_not_stand_twice_and_are_valid() {
+    let server = TestServer::with(Hub::builder(), |server| {
+        let framed = |_: &Request| {
+            Response::text(200, "four")
+                .header("Content-Length", "400")
+                .header("connection", "keep-alive")
+                .header("Transfer-Encoding", "chunked")
+                .header("CONTENT-TYPE", "text/csv")
+        };
+        server
+            .handle("/framed", framed)
+            .handle("/name", |_| Response::text(200, "x").header("X Y", "z"))
+            .handle("/empty", |_| Response::text(200, "x").header("", "z"))
+            .handle("/value", |_| Response::text(200, "x").header("X", "z\r\nInjected: 1"))
+            .handle("/head", |_| Response::new(200).header("Content-Length", "123456"))
+    });
+    let (head, body) = ask(&server, "GET /framed HTTP/1.1\nHost: a", "");
+    assert_eq!(body, "four");
+    let named = |name: &str| head.to_lowercase().matches(&format!("\r\n{name}:")).count();
+    assert_eq!(
+        ["content-length", "connection", "transfer-encoding", "content-type"].map(named),
+        [1, 1, 0, 1],
+        "{head}"
+    );
+    assert!(head.contains("Content-Length: 4\r\n") && head.contains(": text/csv\r\n"), "{head}");
+    for path in ["name", "empty", "value"] {
+        let (head, body) = ask(&server, &format!("GET /{path} HTTP/1.1\nHost: a"), "");
+        assert_eq!((status(&head), body.as_str()), (500, "internal error\n"), "{path}");
+        assert!(!head.contains("Injected"), "{head}");
+    }
+    let (head, body) = ask(&server, "HEAD /head HTTP/1.1\nHost: a", "");
+    assert!(head.contains("\r\nContent-Length: 123456\r\n") && body.is_empty(), "{head}");
 }
 
 #[test]

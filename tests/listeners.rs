@@ -174,6 +174,72 @@ fn a_listener_of_ones_own_keeps_its_file() {
 }
 
 #[test]
+fn a_peer_that_resets_right_after_its_request_keeps_its_address() {
+    let log = common::Log::default();
+    let (plain, upgraded, refused) = (log.clone(), log.clone(), log.clone());
+    let tell = |addr: Option<SocketAddr>| addr.map_or_else(|| "nobody".to_owned(), |addr| addr.ip().to_string());
+    let builder = Hub::builder()
+        .on_upgrade(move |head| {
+            upgraded.add(tell(head.remote_addr()));
+            Ok(wshub::Admission::anonymous())
+        })
+        .after_connect(move |client| refused.add(tell(client.remote_addr())));
+    let server = TestServer::with(builder, |server| {
+        server.handle("/plain", move |request| {
+            plain.add(tell(request.remote_addr()));
+            wshub::Response::new(204)
+        })
+    });
+    for round in 1..=20 {
+        for request in
+            [common::upgrade_request("GET /ws HTTP/1.1", &[]), "GET /plain HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()]
+        {
+            let mut stream = std::net::TcpStream::connect(server.addr).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            // Closing it is a reset now.
+            socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+            drop(stream);
+        }
+        // A reset may also come before anybody reads the request: then there is none.
+        eventually("both are over", || server.handle.load().connections() == 0);
+        assert!(log.all().iter().all(|entry| entry == "127.0.0.1"), "round {round}: {:?}", log.all());
+    }
+    assert!(!log.all().is_empty(), "at least some requests have been read");
+}
+
+#[test]
+fn listeners_and_streams_in_non_blocking_mode_are_set_blocking() {
+    let (tcp, path) = (TcpListener::bind("127.0.0.1:0").unwrap(), SocketPath::new("blocking"));
+    let unix = UnixListener::bind(&path.0).unwrap();
+    tcp.set_nonblocking(true).unwrap();
+    unix.set_nonblocking(true).unwrap();
+    let addr = tcp.local_addr().unwrap();
+    let hub = Hub::builder().on_message(|client, message| Ok(client.send(message)?)).build().unwrap();
+    let handle = Server::on(tcp).also_on(unix).websocket("/ws", &hub).probes(&hub).spawn().unwrap();
+    let mut socket = WsClient::connect(addr, "/ws", "");
+    socket.wait_quietly(std::time::Duration::from_millis(20));
+    socket.send_text("still here");
+    assert_eq!(socket.text(), "still here");
+    assert_eq!(ask(&path, "/healthz").0, 200);
+
+    let own = TcpListener::bind("127.0.0.1:0").unwrap();
+    let far = std::net::TcpStream::connect(own.local_addr().unwrap()).unwrap();
+    let (near, addr) = own.accept().unwrap();
+    near.set_nonblocking(true).unwrap();
+    let request = common::upgrade_request("GET / HTTP/1.1", &[]);
+    let (head, _) = wshub::RequestHead::parse(request.as_bytes()).unwrap().unwrap();
+    let client = hub.accept(near, head, b"").remote_addr(addr).detach().unwrap();
+    assert_eq!(client.remote_addr(), Some(addr));
+    let mut far = WsClient::on(far);
+    assert!(far.read_head().starts_with("HTTP/1.1 101 "));
+    far.wait_quietly(std::time::Duration::from_millis(20));
+    far.send_text("hello");
+    assert_eq!(far.text(), "hello");
+    drop((socket, far));
+    handle.shutdown(PATIENCE).unwrap();
+}
+
+#[test]
 fn mistakes_of_the_setup_are_errors_that_name_them() {
     let hub = Hub::new();
     let server = || Server::bind("127.0.0.1:0").unwrap().websocket("/ws", &hub);

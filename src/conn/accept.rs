@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::thread;
 
 use super::{Opening, Upgraded, run, upgrade};
@@ -14,7 +15,8 @@ use crate::transport::Transport;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AcceptError {
-    /// The upgrade was refused with this HTTP status.
+    /// The upgrade was refused with this HTTP status. The answer to a browser's preflight request for an event stream
+    /// counts as one, with 204.
     Refused(u16),
     /// The connection's thread could not be started; the peer has got a 503.
     Thread(io::Error),
@@ -47,6 +49,7 @@ pub struct Accept {
     transport: Transport,
     head: RequestHead,
     early: Vec<u8>,
+    remote: Option<SocketAddr>,
     format: WireFormat,
     admission: Option<Admission>,
 }
@@ -55,11 +58,13 @@ impl Hub {
     /// Takes over a connection of the program's own listener, on which the head of an upgrade request has been read.
     /// `early` is what was read behind the head, normally nothing: it counts as the first WebSocket bytes.
     ///
-    /// The stream must be in blocking mode. Its timeouts are set by the hub.
+    /// The stream is set to blocking mode, and its timeouts by the hub.
     pub fn accept(&self, stream: impl Into<Transport>, head: RequestHead, early: &[u8]) -> Accept {
+        let transport = stream.into();
         Accept {
             hub: self.clone(),
-            transport: stream.into(),
+            remote: transport.peer_addr(),
+            transport,
             head,
             early: early.to_vec(),
             format: WireFormat::WebSocket,
@@ -72,6 +77,14 @@ impl Accept {
     /// Answers with Server-Sent Events instead of the upgrade; see [`Server::event_stream`](crate::Server::event_stream).
     pub fn event_stream(mut self) -> Self {
         self.format = WireFormat::EventStream;
+        self
+    }
+
+    /// Sets the client's address: what `accept` of the listener gave, or what a trusted proxy says. Without it the system
+    /// is asked, which has forgotten the address of a peer that is gone already: then
+    /// [`Client::remote_addr`] is `None`.
+    pub fn remote_addr(mut self, addr: SocketAddr) -> Self {
+        self.remote = Some(addr);
         self
     }
 
@@ -119,14 +132,15 @@ impl Accept {
             Err(error) => {
                 hub.withdraw(&client, upgraded.announcements);
                 // The 101 waits in the outbox: the peer has got nothing yet.
-                client.outbox().transport().answer(&overloaded().encode(true));
+                client.outbox().transport().answer(&overloaded().encode(false).bytes);
                 Err(AcceptError::Thread(error))
             }
         }
     }
 
     fn upgrade(self) -> Result<(Hub, Vec<u8>, Upgraded), AcceptError> {
-        let Self { hub, transport, head, early, format, admission } = self;
+        let Self { hub, transport, mut head, early, remote, format, admission } = self;
+        head.set_remote_addr(remote);
         let opening = Opening { head, format, is_early: false, checks: &[], admission };
         let upgraded = upgrade(&hub, transport, opening).map_err(AcceptError::Refused)?;
         Ok((hub, early, upgraded))

@@ -65,7 +65,7 @@ pub(crate) fn run(upgraded: Upgraded, early: &[u8]) {
     record!(Debug, "wshub::conn", "{} connected as {}", client.id(), Who(&client));
     hub.announce(&client, announcements);
     let read = || match client.outbox().format() {
-        WireFormat::EventStream => event_stream::watch(&client),
+        WireFormat::EventStream | WireFormat::PlainEventStream => event_stream::watch(&client),
         WireFormat::WebSocket | WireFormat::Deflate(_) => Reader::new(&client, early).run(),
     };
     let end = guard::catch(read).unwrap_or(End::Internal);

@@ -1,9 +1,12 @@
 //! From a request head to a registered client, WebSocket or event stream, or to the HTTP response that says why not
 //! (RFC 6455 §4.2).
 
+use std::fmt;
+use std::time::SystemTime;
+
 use crate::error::RoomError;
 use crate::guard::record;
-use crate::http::{RequestHead, Response, event_stream_head};
+use crate::http::{Cors, Framing, RequestHead, Response, event_stream_head, is_preflight, preflight};
 use crate::hub::{Admission, Announcements, Check, Client, Hub, Refused, Rejection};
 use crate::log_limit::LogLimit;
 #[cfg(feature = "deflate")]
@@ -51,21 +54,54 @@ impl Refusal {
     }
 }
 
-/// Checks the request, asks the application, takes the limits into account and registers the client. A refusal has been
-/// answered when this returns; its HTTP status is the error.
+/// Checks the request, asks the application, takes the limits into account and registers the client. The head has the
+/// peer's address. A refusal has been answered when this returns; its HTTP status is the error.
 pub(crate) fn upgrade(hub: &Hub, transport: Transport, mut opening: Opening<'_>) -> Result<Upgraded, u16> {
-    opening.head.set_remote_addr(transport.peer_addr());
-    match decide(hub, &mut opening) {
-        Ok(admission) => register(hub, transport, opening.head, opening.format, admission),
-        Err(refusal) => Err(refuse(hub, &opening.head, &transport, &refusal)),
+    let mut cors = Cors::default();
+    // A page of another origin may read refusals of a stream, too: so the policy is asked first.
+    let verdict = opening.wants_cors().then(|| is_allowed(hub, &opening.head));
+    if verdict == Some(true) {
+        cors = Cors::allowed(&opening.head, hub.origins());
+        if is_preflight(&opening.head) {
+            return Err(answer_preflight(&opening.head, &transport, &cors));
+        }
     }
+    match decide(hub, &mut opening, verdict) {
+        Ok(admission) => register(hub, transport, opening, admission, &cors),
+        Err(refusal) => Err(refuse(hub, &opening.head, &transport, &refusal, &cors)),
+    }
+}
+
+impl Opening<'_> {
+    /// A page asks for an event stream.
+    fn wants_cors(&self) -> bool {
+        self.format.is_event_stream() && self.head.header("origin").is_some()
+    }
+}
+
+/// Asks the origin policy. The application's code may be behind it; a panic there refuses.
+fn is_allowed(hub: &Hub, head: &RequestHead) -> bool {
+    hub.guarded(None, "the origin policy", || hub.origins().allows(head)) == Some(true)
+}
+
+/// Tells a browser what its page may ask for.
+#[cold]
+#[inline(never)]
+fn answer_preflight(head: &RequestHead, transport: &Transport, cors: &Cors) -> u16 {
+    let response = preflight(head, cors).encode(false);
+    record!(Debug, "wshub::upgrade", "{head:?} of {} answered with {}", Peer(head.remote_addr()), response.status);
+    transport.answer(&response.bytes);
+    response.status
 }
 
 /// Not inlined, as its neighbours: each step's stack is gone before the next one, and every connection keeps the deepest.
 #[inline(never)]
-fn decide(hub: &Hub, opening: &mut Opening<'_>) -> Result<Admission, Refusal> {
+fn decide(hub: &Hub, opening: &mut Opening<'_>, verdict: Option<bool>) -> Result<Admission, Refusal> {
     let Opening { head, format, is_early, checks, admission } = opening;
     check(hub, head, *is_early, *format)?;
+    if !verdict.unwrap_or_else(|| is_allowed(hub, head)) {
+        return Err(Refusal::new(403, "origin not allowed", ErrorType::OriginRejected));
+    }
     ask(hub, head, checks)?;
     admission.take().map_or_else(|| admit(hub, head), Ok)
 }
@@ -83,14 +119,9 @@ fn check(hub: &Hub, head: &RequestHead, is_early: bool, format: WireFormat) -> R
     if format.is_websocket() {
         check_websocket(head)?;
     }
-    let has_body = head.content_length() != Ok(0) || head.header("transfer-encoding").is_some();
+    let has_body = head.framing() != Ok(Framing::Length(0));
     if has_body || is_early {
         return Err(Refusal::bad("the request must not have a body"));
-    }
-    // The application's code may be behind it; a panic there refuses.
-    let is_allowed = hub.guarded(None, "the origin policy", || hub.origins().allows(head));
-    if is_allowed != Some(true) {
-        return Err(Refusal::new(403, "origin not allowed", ErrorType::OriginRejected));
     }
     Ok(())
 }
@@ -141,25 +172,39 @@ fn decided<T>(verdict: Option<Result<T, Rejection>>) -> Result<T, Refusal> {
 fn register(
     hub: &Hub,
     transport: Transport,
-    head: RequestHead,
-    format: WireFormat,
+    opening: Opening<'_>,
     admission: Admission,
+    cors: &Cors,
 ) -> Result<Upgraded, u16> {
-    let (subprotocol, format, response) = if format.is_websocket() {
+    let head = opening.head;
+    let (subprotocol, format, response) = if opening.format.is_websocket() {
         let subprotocol = choose_subprotocol(hub, &head, admission.subprotocol);
         let (format, extensions) = agree_on_format(hub, &head);
         let response = switching_protocols(key(&head), subprotocol.as_deref(), extensions.as_deref());
         (subprotocol, format, response)
     } else {
-        (None, format, event_stream_head(&head))
+        let format = if head.is_http11() { WireFormat::EventStream } else { WireFormat::PlainEventStream };
+        (None, format, event_stream_head(head.is_http11(), cors.headers(), SystemTime::now()))
     };
+    size_buffers(hub, &transport);
     let outbox = Outbox::new(transport, hub.shared_config(), format, response);
     let client = Client::new(hub, outbox, head, subprotocol, admission.metadata);
     let (id, head, peer) = (client.id(), client.request(), Peer(client.remote_addr()));
     record!(Debug, "wshub::upgrade", "{id} is {peer} at {:?}", head.path());
     match hub.register(&client, admission.user, admission.rooms) {
         Ok(announcements) => Ok(Upgraded { client, announcements }),
-        Err(refused) => Err(refuse(hub, client.request(), client.outbox().transport(), &refusal_of(&refused))),
+        Err(refused) => Err(refuse(hub, client.request(), client.outbox().transport(), &refusal_of(&refused), cors)),
+    }
+}
+
+/// How much may wait in the kernel.
+fn size_buffers(hub: &Hub, transport: &Transport) {
+    let config = hub.config();
+    if config.send_buffer > 0 {
+        transport.set_send_buffer(config.send_buffer);
+    }
+    if config.unsent_low_water > 0 {
+        transport.set_unsent_low_water(u32::try_from(config.unsent_low_water).unwrap_or(u32::MAX));
     }
 }
 
@@ -185,20 +230,35 @@ fn refusal_of(refused: &Refused) -> Refusal {
 /// Answers, counts and logs a refusal; gives its status.
 #[cold]
 #[inline(never)]
-fn refuse(hub: &Hub, head: &RequestHead, transport: &Transport, refusal: &Refusal) -> u16 {
-    let response = rewritten(hub, head, refusal);
-    let status = response.status();
+fn refuse(hub: &Hub, head: &RequestHead, transport: &Transport, refusal: &Refusal, cors: &Cors) -> u16 {
+    let response = cors.apply(rewritten(hub, head, refusal)).encode(head.method() == "HEAD");
+    let status = response.status;
     hub.count_error(refusal.error);
     if let Some(suppressed) = REFUSALS.pass() {
-        let (error, peer) = (refusal.error, Peer(head.remote_addr()));
+        let (error, peer, names) = (refusal.error, Peer(head.remote_addr()), OriginAndHost(head, refusal.error));
         record!(
             Info,
             "wshub::upgrade",
-            "{head:?} of {peer} refused with {status}: {error} ({suppressed} more not logged)"
+            "{head:?} of {peer} refused with {status}: {error}{names} ({suppressed} more not logged)"
         );
     }
-    transport.answer(&response.encode(head.method() != "HEAD"));
+    transport.answer(&response.bytes);
     status
+}
+
+/// For the log, when the origin was refused: what was compared. A proxy that changes `Host` is seen here.
+struct OriginAndHost<'a>(&'a RequestHead, ErrorType);
+
+impl fmt::Display for OriginAndHost<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(head, error) = self;
+        if *error != ErrorType::OriginRejected {
+            return Ok(());
+        }
+        // A head holds at most 8 KiB: these are long enough to be recognised.
+        let shown = |name| head.header(name).unwrap_or_default().chars().take(100).collect::<String>();
+        write!(f, ", origin {:?}, host {:?}", shown("origin"), shown("host"))
+    }
 }
 
 /// The refusal as the application wants it to look.
@@ -222,7 +282,7 @@ fn choose_subprotocol(hub: &Hub, head: &RequestHead, chosen: Option<String>) -> 
 /// Compression, if both sides want it, and what is answered then.
 #[cfg(feature = "deflate")]
 fn agree_on_format(hub: &Hub, head: &RequestHead) -> (WireFormat, Option<String>) {
-    let offers = hub.config().compression.then(|| head.header_values("sec-websocket-extensions"));
+    let offers = hub.config().compression.then(|| head.headers("sec-websocket-extensions"));
     match ws::negotiate(offers.into_iter().flatten()) {
         Some(deflate) => (WireFormat::Deflate(Window::of_bits(deflate.window_bits)), Some(deflate.response())),
         None => (WireFormat::WebSocket, None),

@@ -2,9 +2,10 @@
 //!
 //! The format is the WHATWG HTML standard's, section "Server-sent events".
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::RequestHead;
+use super::chunked::encode_chunk;
+use super::response::push_date;
 
 /// What an event has besides its data. Each is one line.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -14,22 +15,36 @@ pub(crate) struct EventFields {
     pub(crate) retry: Option<Duration>,
 }
 
-/// The response that opens a stream. It ends when the connection does.
-pub(crate) fn event_stream_head(request: &RequestHead) -> Vec<u8> {
+/// The response that opens a stream. `cors` are header lines for pages of other origins.
+///
+/// HTTP/1.1 clients get chunks, so that each event reaches a client that reads in blocks, and the end is seen to be one.
+/// For HTTP/1.0 the stream ends with the connection.
+pub(crate) fn event_stream_head(is_chunked: bool, cors: &[(&str, String)], now: SystemTime) -> Vec<u8> {
+    // `no-transform`: a proxy that compresses holds events back.
     let mut head = String::from(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n\
-         X-Accel-Buffering: no\r\nConnection: close\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache, no-transform\r\n\
+         X-Accel-Buffering: no\r\n",
     );
-    // The origin policy has let it in: a page of that origin may read the answer.
-    if let Some(origin) = request.header("origin") {
-        head.extend(["Access-Control-Allow-Origin: ", origin, "\r\nVary: Origin\r\n"]);
+    push_date(&mut head, now);
+    head.push_str(if is_chunked { "Transfer-Encoding: chunked\r\n" } else { "" });
+    head.push_str("Connection: close\r\n");
+    for (name, value) in cors {
+        head.extend([name, ": ", value, "\r\n"]);
     }
     head.push_str("\r\n");
     head.into_bytes()
 }
 
+/// One event as one chunk, and where the event stands in it.
+pub(crate) fn encode_event_chunk(text: &str, fields: Option<&EventFields>) -> (Vec<u8>, std::ops::Range<usize>) {
+    let event = encode_event(text, fields);
+    let chunk = encode_chunk(&event);
+    let end = chunk.len() - 2;
+    (chunk, end - event.len()..end)
+}
+
 /// One event. Each line of the text becomes a `data` line; CR LF, CR and LF all end a line, and arrive as LF.
-pub(crate) fn encode_event(text: &str, fields: Option<&EventFields>) -> Vec<u8> {
+fn encode_event(text: &str, fields: Option<&EventFields>) -> Vec<u8> {
     let mut event = Vec::with_capacity(text.len() + 32);
     if let Some(fields) = fields {
         let retry = fields.retry.map(|pause| pause.as_millis().to_string());
@@ -104,16 +119,24 @@ mod tests {
     }
 
     #[test]
-    fn the_head_lets_a_page_of_another_origin_read() {
-        let head = |headers: &[(&str, &str)]| {
-            let all = [("Host", "a")].iter().chain(headers).copied();
-            let request = RequestHead::from_parts("GET", "/", all).expect("valid");
-            String::from_utf8(event_stream_head(&request)).expect("UTF-8")
-        };
-        let plain = head(&[]);
-        assert!(plain.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"), "{plain}");
-        assert!(plain.ends_with("\r\n\r\n") && !plain.contains("Allow-Origin"), "{plain}");
-        let foreign = head(&[("Origin", "http://b")]);
-        assert!(foreign.ends_with("Access-Control-Allow-Origin: http://b\r\nVary: Origin\r\n\r\n"), "{foreign}");
+    fn an_event_is_found_in_its_chunk() {
+        let (chunk, range) = encode_event_chunk("a\nb", None);
+        assert_eq!(chunk, b"11\r\ndata: a\ndata: b\n\n\r\n");
+        assert_eq!(chunk[range], encode_event("a\nb", None));
+    }
+
+    #[test]
+    fn only_http_1_1_clients_get_chunks() {
+        let now = SystemTime::UNIX_EPOCH;
+        let head = |is_chunked| String::from_utf8(event_stream_head(is_chunked, &[], now)).expect("UTF-8");
+        assert_eq!(
+            head(true),
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache, no-transform\r\n\
+             X-Accel-Buffering: no\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nTransfer-Encoding: chunked\r\n\
+             Connection: close\r\n\r\n"
+        );
+        assert!(!head(false).contains("chunked"));
+        let cors = event_stream_head(true, &[("Vary", "Origin".into())], now);
+        assert!(cors.ends_with(b"\r\nVary: Origin\r\n\r\n"));
     }
 }

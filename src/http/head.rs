@@ -1,17 +1,45 @@
 //! The request line and headers, parsed by httparse and held to stricter rules where requests could be smuggled.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
+
+use super::fields::is_host;
 
 /// Largest request head in bytes; a larger one is refused with 431.
 pub const MAX_HEAD: usize = 8 * 1024;
 /// Most headers of a request; more are refused with 431.
 pub const MAX_HEADERS: usize = 64;
 
-/// Headers of which a second one would let two parsers disagree.
-const SINGULAR: [&str; 7] =
-    ["host", "upgrade", "origin", "content-length", "transfer-encoding", "sec-websocket-key", "sec-websocket-version"];
+/// Headers that a request has at most once: two of them would let two parsers see two requests, and whoever reads only
+/// the first would ignore the second.
+const SINGULAR: [&str; 20] = [
+    "host",
+    "upgrade",
+    "content-length",
+    "transfer-encoding",
+    "authorization",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "origin",
+    "access-control-request-method",
+    "content-type",
+    "from",
+    "if-modified-since",
+    "if-range",
+    "if-unmodified-since",
+    "last-event-id",
+    "max-forwards",
+    "proxy-authorization",
+    "range",
+    "referer",
+    "user-agent",
+];
+
+/// How many of these, from the front, must be UTF-8: [`RequestHead::header`] would say that such a header is missing,
+/// and without it the request is another one.
+const TEXTUAL: usize = 7;
 
 /// Why a request head is refused, and the HTTP status that says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,10 +114,17 @@ impl RequestHead {
     /// # Errors
     ///
     /// 431 when the head is over [`MAX_HEAD`] bytes or [`MAX_HEADERS`] headers. 400 when it is malformed or could be
-    /// read in two ways: a line end other than CR LF, a NUL byte, a folded header, a second `Host`, `Upgrade`,
-    /// `Origin`, `Content-Length`, `Transfer-Encoding`, `Sec-WebSocket-Key` or `Sec-WebSocket-Version`, or one of these
-    /// other than `Origin` that is not UTF-8, a `Content-Length` that is no number, a missing `Host` in HTTP/1.1, or an
-    /// absolute target for another host.
+    /// read in two ways:
+    ///
+    /// - a line end other than CR LF, a NUL byte, a folded header;
+    /// - a second header of a kind that stands once, such as `Host`, `Authorization`, `Origin`, `Content-Length` or
+    ///   `Sec-WebSocket-Key`;
+    /// - a `Host`, `Upgrade`, `Content-Length`, `Transfer-Encoding`, `Authorization`, `Sec-WebSocket-Key` or
+    ///   `Sec-WebSocket-Version` that is not UTF-8;
+    /// - a `Content-Length` that is no number, or beside a `Transfer-Encoding`, or the latter in HTTP/1.0
+    ///   (RFC 9112 §6.1);
+    /// - a `Host` that is missing in HTTP/1.1, or is no host with an optional port (RFC 9112 §3.2);
+    /// - an absolute target for another host.
     pub fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, HeadError> {
         let window = &bytes[..bytes.len().min(MAX_HEAD)];
         check_line_ends(window)?;
@@ -146,7 +181,7 @@ impl RequestHead {
         let has_these_parts = |head: &Self| {
             head.method() == method
                 && head.target() == target
-                && head.headers().map(|(name, _)| name).eq(names.iter().copied())
+                && head.header_lines().map(|(name, _)| name).eq(names.iter().copied())
         };
         match parsed {
             Some((head, _)) if has_these_parts(&head) => Ok(head),
@@ -174,31 +209,60 @@ impl RequestHead {
         self.origin_form().split_once('?').map(|(_, query)| query)
     }
 
-    /// The first query parameter of that name, with `%` and `+` decoded.
+    /// The query's parameters in their order, with `%` and `+` decoded. A pair that is not UTF-8 is left out.
+    pub fn query_params(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+        let pairs = self.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        pairs.filter_map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Some((form_decoded(name)?, form_decoded(value)?))
+        })
+    }
+
+    /// The first query parameter of that name, with `%` and `+` decoded; `None` also when it is not UTF-8.
     pub fn query_param(&self, name: &str) -> Option<String> {
-        let pairs = form_urlencoded::parse(self.query()?.as_bytes());
-        pairs.into_iter().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+        self.query_params().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    }
+
+    /// The first cookie of that name, as it was sent (RFC 6265 §5.4); all `Cookie` lines are considered.
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        let pairs = self.headers("cookie").flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));
+        pairs.map(|(key, value)| (key.trim(), value.trim())).find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    /// The token of `Authorization: Bearer TOKEN` (RFC 6750 §2.1); `None` when there is none, or another scheme.
+    ///
+    /// Compare secrets in constant time, for example with the crate `subtle`.
+    pub fn bearer(&self) -> Option<&str> {
+        let (scheme, token) = self.header("authorization")?.split_once(' ')?;
+        let token = token.trim();
+        (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
     }
 
     /// The first header of that name, in any case; `None` also when its value is not UTF-8.
+    ///
+    /// A header may stand on several lines. What a proxy adds, such as `X-Forwarded-For`, is on the last one; the first
+    /// may be the peer's own: use [`headers`](Self::headers) there.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.headers().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+        let (_, value) = self.header_lines().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
         std::str::from_utf8(value).ok()
     }
 
-    /// All headers of that name whose values are UTF-8.
-    pub fn header_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        let matching = self.headers().filter(move |(key, _)| key.eq_ignore_ascii_case(name));
+    /// The values of all headers of that name, in any case, in the order in which they came. Values that are not UTF-8
+    /// are left out; [`header_lines`](Self::header_lines) has them.
+    pub fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
+        let matching = self.header_lines().filter(move |(key, _)| key.eq_ignore_ascii_case(name));
         matching.filter_map(|(_, value)| std::str::from_utf8(value).ok())
     }
 
-    /// All headers in the order in which they came.
-    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    /// All headers in the order in which they came: names as they were sent, values as bytes.
+    pub fn header_lines(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.headers.iter().map(|(name, value)| (self.text(*name), &self.bytes[value.range()]))
     }
 
-    /// The address of the peer that sent the request, behind a proxy the proxy's; `None` for Unix sockets, and for a head
-    /// that has reached neither a server nor a hub yet.
+    /// The address of whoever sent the request: the peer of the connection, or the client that trusted proxies name (see
+    /// [`Server::trusted_proxies`](crate::Server::trusted_proxies)), with port 0 where they tell none.
+    ///
+    /// `None` for Unix sockets, and for a head that has reached neither a server nor a hub yet.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.remote
     }
@@ -218,16 +282,32 @@ impl RequestHead {
     }
 
     /// The elements of a comma-separated header.
-    pub(crate) fn tokens<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.header_values(name).flat_map(|v| v.split(',')).map(str::trim).filter(|t| !t.is_empty())
+    pub(crate) fn tokens(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.headers(name).flat_map(|v| v.split(',')).map(str::trim).filter(|t| !t.is_empty())
     }
 
-    /// The announced body length.
-    pub(crate) fn content_length(&self) -> Result<u64, HeadError> {
-        let Some(text) = self.header("content-length") else { return Ok(0) };
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        let length = if digits { text.parse().ok() } else { None };
-        length.ok_or(HeadError::bad("invalid Content-Length"))
+    /// How the body is framed. Never an error for a head that has been parsed.
+    pub(crate) fn framing(&self) -> Result<Framing, HeadError> {
+        let coding = self.header("transfer-encoding");
+        let Some(text) = self.header("content-length") else {
+            return match coding {
+                None => Ok(Framing::Length(0)),
+                Some(_) if !self.is_http11 => Err(HeadError::bad("Transfer-Encoding in HTTP/1.0")),
+                Some(coding) if coding.trim().eq_ignore_ascii_case("chunked") => Ok(Framing::Chunked),
+                Some(_) => Ok(Framing::Unknown),
+            };
+        };
+        if coding.is_some() {
+            return Err(HeadError::bad("both Content-Length and Transfer-Encoding"));
+        }
+        let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let length = if is_number { text.parse().ok() } else { None };
+        length.map(Framing::Length).ok_or(HeadError::bad("invalid Content-Length"))
+    }
+
+    /// Whether the sender of the body waits to be told to go on (RFC 9110 §10.1.1).
+    pub(crate) fn expects_continue(&self) -> bool {
+        self.is_http11 && self.has_token("expect", "100-continue")
     }
 
     /// The target without scheme and authority.
@@ -245,25 +325,19 @@ impl RequestHead {
     }
 
     fn check(&self) -> Result<(), HeadError> {
-        for name in SINGULAR {
-            let mut values = self.headers().filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
-            let first = values.next().unwrap_or_default();
-            if values.next().is_some() {
-                return Err(HeadError::bad("a header that may stand once stands twice"));
-            }
-            // `header` would say that it is missing, and for a body that is another request. Origins are judged by their
-            // bytes, and such a one answered with 403.
-            if name != "origin" && std::str::from_utf8(first).is_err() {
-                return Err(HeadError::bad("a header that matters is not UTF-8"));
-            }
-        }
-        self.content_length()?;
+        self.check_singular()?;
+        self.framing()?;
         let host = self.header("host");
-        if self.is_http11 && host.is_none() {
-            return Err(HeadError::bad("missing Host header"));
+        match host {
+            None if self.is_http11 => return Err(HeadError::bad("missing Host header")),
+            Some(host) if !is_host(host) => return Err(HeadError::bad("invalid Host header")),
+            _ => {}
         }
         let target = self.target();
         if let Some((authority, _)) = split_absolute(target) {
+            if authority.is_empty() {
+                return Err(HeadError::bad("absolute target without a host"));
+            }
             // RFC 9112 §3.2.2 demands that the absolute form is understood; one that contradicts Host is a trick.
             let agrees = host.is_some_and(|h| h.eq_ignore_ascii_case(authority));
             return if agrees { Ok(()) } else { Err(HeadError::bad("target and Host disagree")) };
@@ -273,6 +347,41 @@ impl RequestHead {
         }
         Ok(())
     }
+
+    fn check_singular(&self) -> Result<(), HeadError> {
+        let mut seen = [false; SINGULAR.len()];
+        for (name, value) in self.header_lines() {
+            let Some(at) = SINGULAR.iter().position(|singular| name.eq_ignore_ascii_case(singular)) else { continue };
+            if std::mem::replace(&mut seen[at], true) {
+                return Err(HeadError::bad("duplicate header"));
+            }
+            if at < TEXTUAL && std::str::from_utf8(value).is_err() {
+                return Err(HeadError::bad("header is not valid UTF-8"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a request's body is framed (RFC 9112 §6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// So many bytes; 0 without a body.
+    Length(u64),
+    /// By the chunked transfer coding.
+    Chunked,
+    /// By a transfer coding that is not understood here.
+    Unknown,
+}
+
+/// A name or value of a query: `+` is a space, `%` begins an encoded byte (WHATWG URL, `application/x-www-form-urlencoded`).
+fn form_decoded(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('+') {
+        return percent_encoding::percent_decode_str(text).decode_utf8().ok();
+    }
+    let spaced = text.replace('+', " ");
+    let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8().ok()?;
+    Some(Cow::Owned(decoded.into_owned()))
 }
 
 impl fmt::Debug for RequestHead {
@@ -311,118 +420,5 @@ fn check_line_ends(bytes: &[u8]) -> Result<(), HeadError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = "GET /ws?a=1&b=x%20y HTTP/1.1\r\nHost: example.org\r\nX-List: a, B\r\nx-list: c\r\n\r\n";
-
-    fn parse(text: &str) -> Result<Option<(RequestHead, usize)>, u16> {
-        RequestHead::parse(text.as_bytes()).map_err(|e| e.status())
-    }
-
-    #[test]
-    fn what_is_logged_is_printable() {
-        // A control sequence, a line end, and text that runs backwards: all of them may stand in a target.
-        let head =
-            parse("GET /a\u{9b}31m\u{85}\u{202e}é?secret HTTP/1.1\r\nHost: x\r\n\r\n").expect("good").expect("whole").0;
-        assert_eq!(format!("{head:?}"), "RequestHead(GET /a\\u{9b}31m\\u{85}\\u{202e}é)");
-    }
-
-    fn status(text: &str) -> u16 {
-        parse(text).map_or_else(|s| s, |head| if head.is_some() { 200 } else { 100 })
-    }
-
-    #[test]
-    fn parts_of_a_head() {
-        let (head, length) = parse(&format!("{GOOD}rest")).expect("valid").expect("whole");
-        assert_eq!(length, GOOD.len());
-        assert_eq!((head.method(), head.path(), head.query()), ("GET", "/ws", Some("a=1&b=x%20y")));
-        assert_eq!(head.query_param("b").as_deref(), Some("x y"));
-        assert_eq!(head.query_param("c"), None);
-        assert_eq!(head.header("HOST"), Some("example.org"));
-        assert!(head.has_token("x-list", "b") && head.has_token("X-List", "c") && !head.has_token("x-list", "d"));
-        assert_eq!(format!("{head:?}"), "RequestHead(GET /ws)");
-    }
-
-    #[test]
-    fn every_prefix_is_incomplete() {
-        for n in 0..GOOD.len() {
-            assert_eq!(status(&GOOD[..n]), 100, "{n}");
-        }
-    }
-
-    #[test]
-    fn heads_that_could_be_read_in_two_ways() {
-        let with = |line: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n");
-        let bad = [
-            "GET / HTTP/1.1\r\n\r\n".to_owned(),
-            with("Host: a"),
-            with("Content-Length: 1\r\nContent-Length: 1"),
-            with("Content-Length: +1"),
-            with("Content-Length: 1, 1"),
-            with("Content-Length: 99999999999999999999"),
-            with("Upgrade: websocket\r\nUpgrade: websocket"),
-            with("X: a\r\n folded"),
-            with("X: a\nY: b"),
-            with("X: a\rY: b"),
-            with("X: a\0b"),
-            with("X : a"),
-            with(": a"),
-            "GET / HTTP/1.1\nHost: a\n\n".to_owned(),
-            "\r\n\r\nGET / HTTP/1.1\nHost: a\n\n".to_owned(),
-            "\r\n\r\nGET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n".to_owned(),
-            "GET  / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
-            "GET / HTTP/2.0\r\nHost: a\r\n\r\n".to_owned(),
-            "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
-            "POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n".to_owned(),
-            "GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
-            "CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
-            "\u{16}\u{3}\u{1}".to_owned(),
-        ];
-        for text in bad {
-            assert_eq!(status(&text), 400, "{text:?}");
-        }
-        for name in SINGULAR.into_iter().filter(|name| *name != "origin") {
-            let head = [b"GET / HTTP/1.0\r\n", name.as_bytes(), b": \xff\r\n\r\n"].concat();
-            assert_eq!(
-                RequestHead::parse(&head).map_err(|e| e.status()).err(),
-                Some(400),
-                "{name} is there, not missing"
-            );
-        }
-        assert_eq!(status("GET http://a/x?y HTTP/1.1\r\nHost: A\r\n\r\n"), 200);
-        assert_eq!(status("GET / HTTP/1.0\r\n\r\n"), 200);
-        assert_eq!(status("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
-    }
-
-    #[test]
-    fn absolute_targets_give_their_path() {
-        let (head, _) = parse("GET ws://a?q=1 HTTP/1.1\r\nHost: a\r\n\r\n").expect("valid").expect("whole");
-        assert_eq!((head.path(), head.query()), ("/", None));
-        let (head, _) = parse("GET http://a/x?q=1 HTTP/1.1\r\nHost: a\r\n\r\n").expect("valid").expect("whole");
-        assert_eq!((head.path(), head.query()), ("/x", Some("q=1")));
-    }
-
-    #[test]
-    fn size_limits() {
-        let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(MAX_HEAD));
-        assert_eq!(status(&long), 431);
-        assert_eq!(status(&long[..MAX_HEAD - 1]), 100);
-        let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(MAX_HEADERS));
-        assert_eq!(status(&many), 431);
-    }
-
-    #[test]
-    fn from_parts_follows_the_same_rules() {
-        let head = RequestHead::from_parts("GET", "/ws", [("Host", "a")]).expect("valid");
-        assert_eq!(head.path(), "/ws");
-        assert!(RequestHead::from_parts("GET", "/ws", [("Host", "a\r\nX: y")]).is_err(), "two headers in one");
-        assert!(RequestHead::from_parts("GET", "/ws", [("Host", "a\r\n\r\nGET")]).is_err());
-        assert!(RequestHead::from_parts("GET", "/ws", [("Host", "a"), ("Host", "b")]).is_err());
-        assert!(RequestHead::from_parts("GET", "/ws", [("Host", "a"), ("X: y\r\nCookie", "z")]).is_err());
-        assert!(RequestHead::from_parts("GET", "/ws", [("Host: a", "b")]).is_err(), "another name");
-        assert!(RequestHead::from_parts("GET /admin HTTP/1.1\r\nX:", "/ws", [("Host", "a")]).is_err());
-        assert!(RequestHead::from_parts("GET", "/ws HTTP/1.1\r\nX: y", [("Host", "a")]).is_err(), "two lines in one");
-        assert!(RequestHead::from_parts("\r\nGET", "/ws", [("Host", "a")]).is_err(), "skipped when parsed");
-    }
-}
+#[path = "head_tests.rs"]
+mod tests;

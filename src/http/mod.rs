@@ -1,11 +1,18 @@
-//! HTTP/1.1 as far as a WebSocket server needs it: request heads, responses, event streams, origins. No I/O.
+//! HTTP/1.1 as far as a WebSocket server needs it: request heads, bodies, responses, event streams, origins, addresses
+//! that proxies tell. No I/O.
 
+mod chunked;
+mod cors;
 mod event_stream;
+mod fields;
 mod head;
 mod origin;
 mod response;
 
-pub(crate) use event_stream::{EventFields, encode_comment, encode_event, event_stream_head};
+pub(crate) use chunked::{ChunkError, ChunkedDecoder, LAST_CHUNK, encode_chunk};
+pub(crate) use cors::{Cors, is_preflight, preflight};
+pub(crate) use event_stream::{EventFields, encode_comment, encode_event_chunk, event_stream_head};
+pub(crate) use head::Framing;
 pub use head::{HeadError, MAX_HEAD, MAX_HEADERS, RequestHead};
 pub use origin::OriginPolicy;
 pub use response::Response;

@@ -4,9 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::RequestHead;
+use super::fields::is_host;
 
 /// Decides by a request's `Origin` header. Browsers always send one; other clients need not, and requests without one
 /// are allowed by all policies but [`custom`](OriginPolicy::custom).
+///
+/// Event streams can be read by pages of allowed origins. With their visitor's cookies (`withCredentials`) only by those
+/// that [`allow`](OriginPolicy::allow) names or [`custom`](OriginPolicy::custom) lets in, not by everyone's under
+/// [`allow_all`](OriginPolicy::allow_all).
 #[derive(Clone, Default)]
 pub struct OriginPolicy(Rule);
 
@@ -15,6 +20,8 @@ enum Rule {
     #[default]
     SameOrigin,
     List(Arc<[String]>),
+    /// A list with an entry that could never match: why. Building a hub with it fails.
+    Invalid(Arc<str>),
     Any,
     Custom(Arc<dyn Fn(&RequestHead) -> bool + Send + Sync>),
 }
@@ -25,9 +32,22 @@ impl OriginPolicy {
         Self(Rule::SameOrigin)
     }
 
-    /// The origin must be one of these, such as `https://example.org`; case does not matter.
+    /// The origin must be one of these, such as `https://example.org`: scheme, host, and the port unless it is the
+    /// scheme's own. Case, a trailing slash and a default port (`:443` with `https`) make no difference. `null` stands
+    /// for pages without an origin, such as files.
+    ///
+    /// What can never match, such as a host without a scheme, a path or a `*`, makes
+    /// [`HubBuilder::build`](crate::HubBuilder::build) fail with an error that names it. For wildcards use
+    /// [`custom`](OriginPolicy::custom).
     pub fn allow<S: Into<String>>(origins: impl IntoIterator<Item = S>) -> Self {
-        Self(Rule::List(origins.into_iter().map(Into::into).collect()))
+        let normalised = origins.into_iter().map(|origin| {
+            let origin = origin.into();
+            normalised(&origin).ok_or_else(|| format!("{origin:?} is no origin such as \"https://example.org\""))
+        });
+        match normalised.collect::<Result<Vec<_>, _>>() {
+            Ok(list) => Self(Rule::List(list.into())),
+            Err(why) => Self(Rule::Invalid(why.into())),
+        }
     }
 
     /// Every page of the web may connect with its visitor's cookies. Only for public data or other authentication.
@@ -36,9 +56,23 @@ impl OriginPolicy {
     }
 
     /// `decide` says whether the request may be upgraded; it is asked for requests without an origin too. Called on
-    /// the connection's thread; a panic refuses.
+    /// the connection's thread; a panic refuses. A page that it lets in may read event streams with its visitor's
+    /// cookies.
     pub fn custom(decide: impl Fn(&RequestHead) -> bool + Send + Sync + 'static) -> Self {
         Self(Rule::Custom(Arc::new(decide)))
+    }
+
+    /// Why the policy can never work; `None` if it can.
+    pub(crate) fn fault(&self) -> Option<&str> {
+        match &self.0 {
+            Rule::Invalid(why) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// Whether pages that it allows may read with their visitor's cookies: somebody has named them.
+    pub(crate) fn allows_credentials(&self) -> bool {
+        matches!(self.0, Rule::List(_) | Rule::Custom(_))
     }
 
     /// Whether the policy allows the request.
@@ -47,13 +81,14 @@ impl OriginPolicy {
             return decide(head);
         }
         // Looked up by bytes: an origin that is not UTF-8 must not pass as none.
-        let Some((_, origin)) = head.headers().find(|(name, _)| name.eq_ignore_ascii_case("origin")) else {
+        let Some((_, origin)) = head.header_lines().find(|(name, _)| name.eq_ignore_ascii_case("origin")) else {
             return true;
         };
         let Ok(origin) = std::str::from_utf8(origin) else { return matches!(self.0, Rule::Any) };
         match &self.0 {
             Rule::SameOrigin => is_same_origin(origin, head.header("host").unwrap_or_default()),
-            Rule::List(list) => list.iter().any(|o| o.eq_ignore_ascii_case(origin)),
+            Rule::List(list) => normalised(origin).is_some_and(|origin| list.contains(&origin)),
+            Rule::Invalid(_) => false,
             Rule::Any | Rule::Custom(_) => true,
         }
     }
@@ -64,19 +99,48 @@ impl fmt::Debug for OriginPolicy {
         match &self.0 {
             Rule::SameOrigin => f.write_str("SameOrigin"),
             Rule::List(list) => f.debug_tuple("Allow").field(list).finish(),
+            Rule::Invalid(why) => f.debug_tuple("Invalid").field(why).finish(),
             Rule::Any => f.write_str("AllowAll"),
             Rule::Custom(_) => f.write_str("Custom"),
         }
     }
 }
 
+/// An origin as it is compared: scheme and host in lower case, no default port (RFC 6454 §4); `None` if it is none.
+fn normalised(origin: &str) -> Option<String> {
+    if origin == "null" {
+        return Some(origin.to_owned());
+    }
+    let (scheme, rest) = origin.split_once("://")?;
+    let scheme = scheme.to_ascii_lowercase();
+    let authority = rest.strip_suffix('/').unwrap_or(rest).to_ascii_lowercase();
+    // Schemes of apps and extensions have origins too; their hosts are as they like.
+    let is_web = matches!(scheme.as_str(), "http" | "https");
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_lowercase())
+        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+    let (name, port) = split_port(&authority);
+    let is_authority = is_host(&authority) && !name.is_empty() && !authority.ends_with(':') && !name.contains('*');
+    if !is_scheme || !is_authority || (is_web && port.is_some_and(|port| port.parse::<u16>().is_err())) {
+        return None;
+    }
+    let port = port.filter(|port| default_port(&scheme) != Some(port));
+    Some(match port {
+        Some(port) => format!("{scheme}://{name}:{port}"),
+        None => format!("{scheme}://{name}"),
+    })
+}
+
+fn default_port(scheme: &str) -> Option<&'static str> {
+    match scheme {
+        "http" => Some("80"),
+        "https" => Some("443"),
+        _ => None,
+    }
+}
+
 fn is_same_origin(origin: &str, host: &str) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
-    let default_port = match scheme {
-        s if s.eq_ignore_ascii_case("http") => "80",
-        s if s.eq_ignore_ascii_case("https") => "443",
-        _ => return false,
-    };
+    let Some(default_port) = default_port(&scheme.to_ascii_lowercase()) else { return false };
     let (name, port) = split_port(authority);
     let (host_name, host_port) = split_port(host);
     // `Host` leaves out the default port of a scheme that the request itself does not tell.
@@ -139,5 +203,57 @@ mod tests {
         assert!(allows(&OriginPolicy::allow_all(), "x", Some("null")));
         let none = OriginPolicy::custom(|head| head.header("origin").is_some());
         assert!(!allows(&none, "x", None));
+    }
+
+    #[test]
+    fn origins_are_compared_as_what_they_mean() {
+        let same = ["https://a.org", "https://a.org/", "https://a.org:443", "HTTPS://A.ORG:443/"];
+        for given in same {
+            let policy = OriginPolicy::allow([given]);
+            assert_eq!(policy.fault(), None, "{given}");
+            for origin in same {
+                assert!(allows(&policy, "x", Some(origin)), "{given} {origin}");
+            }
+            for origin in ["http://a.org", "https://a.org:444", "https://b.a.org", "null", "https://a.org.evil.org"] {
+                assert!(!allows(&policy, "x", Some(origin)), "{given} {origin}");
+            }
+        }
+        let others =
+            OriginPolicy::allow(["http://[::1]:8080", "null", "app://x", "http://a_b:80", "http://a.org:8080"]);
+        for origin in ["http://[::1]:8080", "null", "app://x", "http://a_b", "http://A.org:8080"] {
+            assert!(allows(&others, "x", Some(origin)), "{origin}");
+        }
+    }
+
+    #[test]
+    fn what_can_never_match_is_named() {
+        for bad in [
+            "a.org",
+            "https://*.a.org",
+            "*",
+            "",
+            "https://",
+            "https:///",
+            "https://a.org/path",
+            "https://a.org?q",
+            "https://user@a.org",
+            "//a.org",
+            "://a.org",
+            "https://a.org:",
+            "https://a.org:x",
+            "https://a.org:99999",
+            "https://a b",
+            "https://[::1",
+            "Null",
+            "ht tp://a",
+            "https://a.org//",
+            " https://a.org",
+        ] {
+            let policy = OriginPolicy::allow(["https://good.org", bad]);
+            let why = policy.fault().unwrap_or_else(|| panic!("{bad:?} is taken"));
+            assert!(why.contains(&format!("{bad:?}")), "{why}");
+            assert!(!allows(&policy, "x", Some("https://good.org")));
+        }
+        assert_eq!(OriginPolicy::allow([""; 0]).fault(), None, "nobody at all is a rule");
     }
 }

@@ -1,10 +1,23 @@
-//! Plain HTTP answers. Every one closes its connection.
+//! Plain HTTP answers. Each one closes its connection.
+
+use std::time::SystemTime;
 
 use serde::Serialize;
 
-/// An answer of a plain HTTP route: status, headers, body.
+use super::fields::{is_name, is_value};
+use crate::guard::record;
+use crate::log_limit::LogLimit;
+
+/// An answer over plain HTTP: status, headers, body.
 ///
-/// `Content-Length` and `Connection: close` are added when it is written.
+/// Three headers belong to the server, because they frame the answer: `Content-Length`, `Connection` and
+/// `Transfer-Encoding`. It writes them itself, and ignores those that are set here, with one exception: an answer to
+/// `HEAD` without a body keeps its `Content-Length`, the length of what `GET` would get. `Date` is added unless it is
+/// set.
+///
+/// An answer is checked before it leaves. Its status must be 200 to 599, each header's name a token (RFC 9110 §5.1),
+/// each value free of line ends and other control characters. An answer that breaks these rules is replaced by a plain
+/// 500, and the log says why. Answers with status 204, 205 or 304 are sent without a body.
 #[derive(Debug, Clone)]
 pub struct Response {
     status: u16,
@@ -12,8 +25,42 @@ pub struct Response {
     body: Vec<u8>,
 }
 
+/// A response as it goes over the wire.
+#[derive(Debug)]
+pub(crate) struct WireResponse {
+    /// What the client sees: 500 if the response was not fit to be sent.
+    pub(crate) status: u16,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Headers that the server writes.
+const FRAMING: [&str; 3] = ["content-length", "connection", "transfer-encoding"];
+
+/// Response headers of which one message has at most one; setting a second one replaces the first.
+const SINGULAR: [&str; 17] = [
+    "access-control-allow-credentials",
+    "access-control-allow-origin",
+    "access-control-max-age",
+    "age",
+    "content-disposition",
+    "content-length",
+    "content-location",
+    "content-range",
+    "content-type",
+    "date",
+    "etag",
+    "expires",
+    "last-modified",
+    "location",
+    "retry-after",
+    "server",
+    "upgrade",
+];
+
+static INVALID: LogLimit = LogLimit::new();
+
 impl Response {
-    /// An answer without a body.
+    /// An answer without a body. `status` is 200 to 599; another one is answered with 500.
     pub fn new(status: u16) -> Self {
         Self { status, headers: Vec::new(), body: Vec::new() }
     }
@@ -36,10 +83,16 @@ impl Response {
         }
     }
 
-    /// Adds a header. Line ends and NUL in the name or value become spaces: a header cannot smuggle another.
+    /// Adds a header. One that an answer has only once, such as `Content-Type` or `Location`, replaces the one before;
+    /// any other is added beside those of the same name.
+    ///
+    /// An invalid name or value is not repaired: the whole answer becomes a 500 (see [`Response`]).
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        let clean = |text: String| text.replace(['\r', '\n', '\0'], " ");
-        self.headers.push((clean(name.into()), clean(value.into())));
+        let (name, value) = (name.into(), value.into());
+        if SINGULAR.iter().any(|singular| name.eq_ignore_ascii_case(singular)) {
+            self.headers.retain(|(other, _)| !other.eq_ignore_ascii_case(&name));
+        }
+        self.headers.push((name, value));
         self
     }
 
@@ -64,24 +117,95 @@ impl Response {
         &self.body
     }
 
-    /// The answer as it goes over the wire; without the body for `HEAD`.
-    pub(crate) fn encode(&self, with_body: bool) -> Vec<u8> {
-        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason_phrase(self.status));
-        for (name, value) in &self.headers {
-            head.extend([name, ": ", value, "\r\n"]);
+    /// The first value of a header that has been set, whatever its case.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// The response for the wire, or a 500 if it is not fit to be sent. `is_head`: the request's method is `HEAD`.
+    pub(crate) fn encode(&self, is_head: bool) -> WireResponse {
+        let fault = match self.check() {
+            Ok(()) => return WireResponse { status: self.status, bytes: self.to_bytes(is_head, SystemTime::now()) },
+            Err(fault) => fault,
+        };
+        if let Some(suppressed) = INVALID.pass() {
+            record!(Error, "wshub::server", "invalid response replaced by 500: {fault} ({suppressed} more not logged)");
         }
-        head.extend(["Content-Length: ", &self.body.len().to_string(), "\r\nConnection: close\r\n\r\n"]);
+        let replacement = Self::text(500, "internal error\n");
+        WireResponse { status: 500, bytes: replacement.to_bytes(is_head, SystemTime::now()) }
+    }
+
+    /// Says what is wrong with it. Values are not quoted: they may be secret.
+    fn check(&self) -> Result<(), String> {
+        if !(200..=599).contains(&self.status) {
+            return Err(format!("status {} is not in 200 to 599", self.status));
+        }
+        for (name, value) in &self.headers {
+            if !is_name(name) {
+                return Err(format!("header name {name:?} is not a token"));
+            }
+            if !is_value(value) {
+                return Err(format!("the value of header {name} holds a control character"));
+            }
+        }
+        Ok(())
+    }
+
+    fn to_bytes(&self, is_head: bool, now: SystemTime) -> Vec<u8> {
+        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason_phrase(self.status));
+        let own = self.headers.iter().filter(|(name, _)| !FRAMING.iter().any(|f| name.eq_ignore_ascii_case(f)));
+        for (name, value) in own {
+            push_header(&mut head, name, value.trim_matches([' ', '\t']));
+        }
+        if self.get("date").is_none() {
+            push_date(&mut head, now);
+        }
+        if let Some(length) = self.content_length(is_head) {
+            push_header(&mut head, "Content-Length", &length.to_string());
+        }
+        // RFC 9110 §7.8: who sends Upgrade names it here.
+        let connection = if self.get("upgrade").is_some() { "Upgrade, close" } else { "close" };
+        push_header(&mut head, "Connection", connection);
+        head.push_str("\r\n");
         let mut bytes = head.into_bytes();
-        if with_body {
+        if !is_head && self.has_body() {
             bytes.extend_from_slice(&self.body);
         }
         bytes
+    }
+
+    /// RFC 9110 §6.4.1.
+    fn has_body(&self) -> bool {
+        !matches!(self.status, 204 | 205 | 304)
+    }
+
+    /// RFC 9110 §8.6: none with 204; with 304 it would be the length of another answer.
+    fn content_length(&self, is_head: bool) -> Option<u64> {
+        match self.status {
+            204 | 304 => None,
+            205 => Some(0),
+            _ => {
+                let promised = self.get("content-length").filter(|_| is_head && self.body.is_empty());
+                promised.and_then(|length| length.parse().ok()).or(Some(self.body.len() as u64))
+            }
+        }
     }
 }
 
 /// The answer when there is no thread or no place for a connection.
 pub(crate) fn overloaded() -> Response {
     Response::text(503, "overloaded\n").header("Retry-After", "1")
+}
+
+pub(super) fn push_header(head: &mut String, name: &str, value: &str) {
+    head.extend([name, ": ", value, "\r\n"]);
+}
+
+/// RFC 9110 §6.6.1: a server without a clock sends none. Devices that have not been told the time yet count from 1970.
+pub(super) fn push_date(head: &mut String, now: SystemTime) {
+    if now >= SystemTime::UNIX_EPOCH {
+        push_header(head, "Date", &httpdate::fmt_http_date(now));
+    }
 }
 
 /// RFC 9110 §15 and RFC 6585; empty for codes that are not listed there or not used here.
@@ -91,6 +215,8 @@ fn reason_phrase(status: u16) -> &'static str {
         201 => "Created",
         202 => "Accepted",
         204 => "No Content",
+        205 => "Reset Content",
+        206 => "Partial Content",
         301 => "Moved Permanently",
         302 => "Found",
         303 => "See Other",
@@ -104,9 +230,12 @@ fn reason_phrase(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         409 => "Conflict",
+        410 => "Gone",
         411 => "Length Required",
+        412 => "Precondition Failed",
         413 => "Content Too Large",
         415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
         422 => "Unprocessable Content",
         426 => "Upgrade Required",
         429 => "Too Many Requests",
@@ -115,23 +244,11 @@ fn reason_phrase(status: u16) -> &'static str {
         501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
+        504 => "Gateway Timeout",
         _ => "",
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn encodes_with_length_and_close() {
-        let wire = Response::text(404, "no\n").header("X", "a\r\nInjected: b").encode(true);
-        assert_eq!(
-            String::from_utf8_lossy(&wire),
-            "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain; charset=utf-8\r\nX: a  Injected: b\r\n\
-             Content-Length: 3\r\nConnection: close\r\n\r\nno\n"
-        );
-        assert!(Response::json(200, &[1, 2]).encode(true).ends_with(b"[1,2]"));
-        assert!(Response::html("<p>").encode(false).ends_with(b"\r\n\r\n"));
-    }
-}
+#[path = "response_tests.rs"]
+mod tests;

@@ -188,6 +188,9 @@ impl HubBuilder {
     /// A setting that makes no sense, by its name; `cluster`, if its threads cannot be started.
     pub fn build(mut self) -> Result<Hub, ConfigError> {
         self.config.validate()?;
+        if let Some(fault) = self.origins.fault() {
+            return Err(ConfigError::because("origins", fault.to_owned()));
+        }
         let cluster = self.cluster.take();
         cluster.as_ref().map_or(Ok(()), Cluster::validate)?;
         let hub = Hub::from_builder(self, cluster);

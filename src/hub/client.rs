@@ -17,7 +17,7 @@ use crate::guard::record;
 use crate::http::RequestHead;
 use crate::levels::Levels;
 use crate::lock::{Ranked, rank};
-use crate::message::{Encoded, Message, SendError, WireFormat};
+use crate::message::{Encoded, Message, SendError};
 use crate::outbox::{GaveUp, Outbox, Sent};
 use crate::trace;
 use crate::ws::{check_close, close_code};
@@ -113,7 +113,7 @@ impl Client {
 
     /// Whether this client reads Server-Sent Events rather than speaking WebSocket: it gets text only and sends nothing.
     pub fn is_event_stream(&self) -> bool {
-        self.0.outbox.format() == WireFormat::EventStream
+        self.0.outbox.format().is_event_stream()
     }
 
     /// Whether permessage-deflate has been agreed on.

@@ -1,6 +1,7 @@
 //! A message as it goes over the wire: made once for each format, shared by every recipient.
 
 use std::cell::OnceCell;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,8 +18,10 @@ pub(crate) enum WireFormat {
     /// The same, with longer messages compressed for a window of 2 to this power.
     #[cfg_attr(not(feature = "deflate"), allow(dead_code, reason = "never agreed on then"))]
     Deflate(Window),
-    /// Server-Sent Events.
+    /// Server-Sent Events, each a chunk (RFC 9112 §7.1).
     EventStream,
+    /// Server-Sent Events without chunks, for HTTP/1.0.
+    PlainEventStream,
 }
 
 /// Bits of a deflate window. An enumeration, so that a format is one byte: it stands among what every send reads.
@@ -61,7 +64,12 @@ impl Window {
 impl WireFormat {
     /// Whether its frames are WebSocket's, compressed or not.
     pub(crate) fn is_websocket(self) -> bool {
-        self != Self::EventStream
+        !self.is_event_stream()
+    }
+
+    /// Whether it carries Server-Sent Events, in chunks or not.
+    pub(crate) fn is_event_stream(self) -> bool {
+        matches!(self, Self::EventStream | Self::PlainEventStream)
     }
 
     pub(crate) fn is_deflate(self) -> bool {
@@ -85,6 +93,8 @@ enum Source {
     /// In the wire form, behind a header of this length: nothing is kept twice.
     Payload(MessageKind, usize),
     Message(Message),
+    /// An event in a chunk: the message, and where in the chunk the event stands.
+    Event(Message, Range<usize>),
 }
 
 impl Encoded {
@@ -96,6 +106,7 @@ impl Encoded {
                 Some(Self::deflated(message, window, compressed).unwrap_or_else(|| Self::frame(message)))
             }
             WireFormat::EventStream => Self::event(message),
+            WireFormat::PlainEventStream => Self::event(message).map(|event| event.without_chunk()),
         }
     }
 
@@ -116,8 +127,15 @@ impl Encoded {
     }
 
     fn event(message: &Message) -> Option<Self> {
-        let event = http::encode_event(message.as_text()?, message.event.as_deref());
-        Some(Self(Arc::new(Wire { bytes: Bytes::from(event), source: Source::Message(message.clone()) })))
+        let (chunk, event) = http::encode_event_chunk(message.as_text()?, message.event.as_deref());
+        Some(Self(Arc::new(Wire { bytes: Bytes::from(chunk), source: Source::Event(message.clone(), event) })))
+    }
+
+    /// The same event without its chunk, sharing its bytes.
+    fn without_chunk(&self) -> Self {
+        let Source::Event(message, event) = &self.0.source else { return self.clone() };
+        let (bytes, source) = (self.0.bytes.slice(event.clone()), Source::Message(message.clone()));
+        Self(Arc::new(Wire { bytes, source }))
     }
 
     pub(crate) fn wire(&self) -> &[u8] {
@@ -133,21 +151,21 @@ impl Encoded {
     pub(crate) fn held(&self) -> usize {
         match &self.0.source {
             Source::Payload(..) => self.len(),
-            Source::Message(message) => self.len() + message.len(),
+            Source::Message(message) | Source::Event(message, _) => self.len() + message.len(),
         }
     }
 
     pub(crate) fn is_text(&self) -> bool {
         match &self.0.source {
             Source::Payload(kind, _) => *kind == MessageKind::Text,
-            Source::Message(message) => message.is_text(),
+            Source::Message(message) | Source::Event(message, _) => message.is_text(),
         }
     }
 
     pub(crate) fn payload(&self) -> &[u8] {
         match &self.0.source {
             Source::Payload(_, header) => &self.0.bytes[*header..],
-            Source::Message(message) => &message.payload,
+            Source::Message(message) | Source::Event(message, _) => &message.payload,
         }
     }
 
@@ -155,7 +173,7 @@ impl Encoded {
     pub(crate) fn message(&self) -> Message {
         match &self.0.source {
             Source::Payload(kind, header) => Message::new(*kind, self.0.bytes.slice(*header..)),
-            Source::Message(message) => message.clone(),
+            Source::Message(message) | Source::Event(message, _) => message.clone(),
         }
     }
 }
@@ -168,12 +186,20 @@ pub(crate) struct Encodings<'a> {
     frame: OnceCell<Encoded>,
     deflated: [OnceCell<Encoded>; Window::ALL.len()],
     event: OnceCell<Option<Encoded>>,
+    plain_event: OnceCell<Option<Encoded>>,
 }
 
 impl<'a> Encodings<'a> {
     pub(crate) const fn of(message: &'a Message, compressed: Compressed) -> Self {
         let deflated = [const { OnceCell::new() }; Window::ALL.len()];
-        Self { message, compressed, frame: OnceCell::new(), deflated, event: OnceCell::new() }
+        Self {
+            message,
+            compressed,
+            frame: OnceCell::new(),
+            deflated,
+            event: OnceCell::new(),
+            plain_event: OnceCell::new(),
+        }
     }
 
     /// `None` if the format cannot carry the message.
@@ -185,8 +211,15 @@ impl<'a> Encodings<'a> {
                 let deflated = Encoded::deflated(self.message, window, self.compressed);
                 deflated.unwrap_or_else(|| self.plain().clone())
             })),
-            WireFormat::EventStream => self.event.get_or_init(|| Encoded::event(self.message)).as_ref(),
+            WireFormat::EventStream => self.event(),
+            WireFormat::PlainEventStream => {
+                self.plain_event.get_or_init(|| self.event().map(Encoded::without_chunk)).as_ref()
+            }
         }
+    }
+
+    fn event(&self) -> Option<&Encoded> {
+        self.event.get_or_init(|| Encoded::event(self.message)).as_ref()
     }
 
     fn plain(&self) -> &Encoded {
@@ -215,7 +248,9 @@ mod tests {
         let encoded = Encoded::new(&message, WireFormat::EventStream, Compressed::default()).expect("text");
         assert_eq!((encoded.message(), encoded.is_text()), (message.clone(), true));
         assert_eq!(encoded.payload(), b"a\nb");
-        assert_eq!(encoded.wire(), b"id: 7\ndata: a\ndata: b\n\n");
+        assert_eq!(encoded.wire(), b"17\r\nid: 7\ndata: a\ndata: b\n\n\r\n");
+        let plain = Encoded::new(&message, WireFormat::PlainEventStream, Compressed::default()).expect("text");
+        assert_eq!((plain.wire(), plain.message()), (&b"id: 7\ndata: a\ndata: b\n\n"[..], message));
         assert!(Encoded::new(&Message::binary(vec![1]), WireFormat::EventStream, Compressed::default()).is_none());
     }
 
@@ -231,10 +266,15 @@ mod tests {
         let message = Message::text("x".repeat(100));
         let encodings = Encodings::of(&message, Compressed { level: 1, min_size: 10 });
         let deflate = [9, 15].map(|bits| WireFormat::Deflate(Window::of_bits(bits)));
-        for format in [WireFormat::WebSocket, WireFormat::EventStream].into_iter().chain(deflate) {
+        for format in
+            [WireFormat::WebSocket, WireFormat::EventStream, WireFormat::PlainEventStream].into_iter().chain(deflate)
+        {
             let first = encodings.get(format).expect("text").wire().as_ptr();
             assert_eq!(encodings.get(format).expect("text").wire().as_ptr(), first);
         }
+        let [chunk, plain] = [WireFormat::EventStream, WireFormat::PlainEventStream]
+            .map(|format| encodings.get(format).expect("text").wire());
+        assert!(chunk.as_ptr_range().contains(&plain.as_ptr()), "the bytes are shared");
     }
 
     #[cfg(feature = "deflate")]

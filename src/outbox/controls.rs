@@ -26,15 +26,20 @@ impl Controls {
 fn ping(format: WireFormat) -> Vec<u8> {
     match format {
         WireFormat::WebSocket | WireFormat::Deflate(_) => ws::encode_control(Control::Ping, b""),
-        WireFormat::EventStream => http::encode_comment(""),
+        WireFormat::EventStream => http::encode_chunk(&http::encode_comment("")),
+        WireFormat::PlainEventStream => http::encode_comment(""),
     }
 }
 
 /// The last thing that a connection is sent. `None` is a close frame without a code.
 pub(super) fn close(format: WireFormat, why: Option<(u16, &str)>) -> Vec<u8> {
     let (code, reason) = why.unwrap_or_default();
-    if format == WireFormat::EventStream {
-        return http::encode_comment(&format!("closed {code} {reason}"));
+    if format.is_event_stream() {
+        let comment = http::encode_comment(&format!("closed {code} {reason}"));
+        return match format {
+            WireFormat::EventStream => [&http::encode_chunk(&comment), http::LAST_CHUNK].concat(),
+            _ => comment,
+        };
     }
     let payload = why.map(|_| [&code.to_be_bytes(), reason.as_bytes()].concat());
     ws::encode_control(Control::Close, &payload.unwrap_or_default())
@@ -51,13 +56,17 @@ mod tests {
         assert_eq!(urgent, [&b"\x8a\x01x"[..], b"\x89\x00"]);
         assert_eq!(controls.take_urgent(WireFormat::WebSocket).count(), 0);
         controls.ping = true;
-        assert_eq!(controls.take_urgent(WireFormat::EventStream).collect::<Vec<_>>(), [b":\n\n"]);
+        assert_eq!(controls.take_urgent(WireFormat::EventStream).collect::<Vec<_>>(), [b"3\r\n:\n\n\r\n"]);
+        controls.ping = true;
+        assert_eq!(controls.take_urgent(WireFormat::PlainEventStream).collect::<Vec<_>>(), [b":\n\n"]);
     }
 
     #[test]
     fn a_close_says_why() {
         assert_eq!(close(WireFormat::WebSocket, None), b"\x88\x00");
         assert_eq!(close(WireFormat::WebSocket, Some((1001, "bye"))), b"\x88\x05\x03\xe9bye");
-        assert_eq!(close(WireFormat::EventStream, Some((1001, "bye\nx"))), b": closed 1001 bye x\n\n");
+        assert_eq!(close(WireFormat::PlainEventStream, Some((1001, "bye\nx"))), b": closed 1001 bye x\n\n");
+        let chunked = close(WireFormat::EventStream, Some((1001, "bye")));
+        assert_eq!(chunked, b"13\r\n: closed 1001 bye\n\n\r\n0\r\n\r\n", "the last chunk is the end");
     }
 }

@@ -307,7 +307,7 @@ impl Outbox {
 
     fn close_sent(&self) {
         self.advance(phase::CLOSE_SENT);
-        if self.format == WireFormat::EventStream {
+        if self.format.is_event_stream() {
             // What ends a stream is the end of the connection: the kernel delivers what it has and then FIN. No answer is
             // due, so the thread that reads need not wait for one.
             self.transport.kill();

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::exchange;
-use super::listener::Listener;
+use super::listener::{Arrival, Listener};
 use super::{Shared, slots::Slot};
 use crate::conn;
 use crate::guard::record;
@@ -47,13 +47,13 @@ impl<'a> Acceptor<'a> {
                 return;
             }
             match accepted {
-                Ok(transport) => {
+                Ok(arrival) => {
                     self.pause = PAUSES.0;
                     if self.spare.is_none() {
-                        // Somebody was quicker when the last shortage ended.
+                        // The spare descriptor could not be reopened after the last `EMFILE`: try again.
                         self.spare = spare();
                     }
-                    self.admit(transport);
+                    self.admit(arrival);
                 }
                 // Waiting ends now and then while refused connections are kept: see `refuse`.
                 Err(error) if is_timeout(&error) && !self.refused.is_empty() => {}
@@ -64,13 +64,13 @@ impl<'a> Acceptor<'a> {
     }
 
     /// Gives the connection a thread, or 503.
-    fn admit(&mut self, transport: Transport) {
+    fn admit(&mut self, arrival: Arrival) {
         let Some(slot) = self.shared.handshakes.take(self.shared.max_handshakes) else {
             self.shared.count_error(ErrorType::ConnectionLimit);
             warn("too many handshakes at once");
-            return self.refuse(transport);
+            return self.refuse(arrival.transport);
         };
-        if let Err((transport, error)) = start(self.shared, transport, slot) {
+        if let Err((transport, error)) = start(self.shared, arrival, slot) {
             self.shared.count_error(ErrorType::ConnectionLimit);
             warn(&format!("no thread for a connection: {error}"));
             self.refuse(transport);
@@ -133,14 +133,14 @@ impl<'a> Acceptor<'a> {
 }
 
 /// Starts the connection's thread; gives the connection back if that fails.
-fn start(shared: &Arc<Shared>, transport: Transport, slot: Slot) -> Result<(), (Transport, io::Error)> {
-    let (give, take) = sync_channel::<(Transport, Slot)>(1);
+fn start(shared: &Arc<Shared>, arrival: Arrival, slot: Slot) -> Result<(), (Transport, io::Error)> {
+    let (give, take) = sync_channel::<(Arrival, Slot)>(1);
     let context = Arc::clone(shared);
     let live = shared.threads.take(0);
     let builder = thread::Builder::new().name("wshub-conn".into()).stack_size(shared.stack);
     let spawned = builder.spawn(move || {
         let arrived = take.recv().ok();
-        if let Some(upgraded) = arrived.and_then(|(transport, slot)| exchange::serve(&context, transport, slot)) {
+        if let Some(upgraded) = arrived.and_then(|(arrival, slot)| exchange::serve(&context, arrival, slot)) {
             conn::run(upgraded, &[]);
         }
         drop(live);
@@ -148,16 +148,16 @@ fn start(shared: &Arc<Shared>, transport: Transport, slot: Slot) -> Result<(), (
     match spawned {
         Ok(_) => {
             // The thread waits for exactly this.
-            let _ = give.send((transport, slot));
+            let _ = give.send((arrival, slot));
             Ok(())
         }
-        Err(error) => Err((transport, error)),
+        Err(error) => Err((arrival.transport, error)),
     }
 }
 
 /// A refusal that cannot block: the socket's buffer is empty.
 fn answer(transport: &Transport) {
-    let _ = transport.try_send(&overloaded().encode(true));
+    let _ = transport.try_send(&overloaded().encode(false).bytes);
     transport.finish();
 }
 

@@ -106,14 +106,12 @@ impl Listener {
     }
 
     /// Blocks until a connection comes or [`wake`](Self::wake) is called.
-    pub(super) fn accept(&self) -> io::Result<Transport> {
-        let (socket, _) = self.socket.accept()?;
+    pub(super) fn accept(&self) -> io::Result<Arrival> {
+        let (socket, addr) = self.socket.accept()?;
         let transport = if self.is_tcp { Transport::tcp(socket) } else { Transport::unix(socket) };
         #[cfg(feature = "tls")]
-        if let Some(tls) = &self.tls {
-            return transport.tls(tls);
-        }
-        Ok(transport)
+        let transport = if let Some(tls) = &self.tls { transport.tls(tls)? } else { transport };
+        Ok(Arrival { transport, peer: addr.as_socket() })
     }
 
     /// As [`accept`](Self::accept), but does not block when nobody is waiting (`WouldBlock`).
@@ -155,6 +153,14 @@ impl Listener {
     }
 }
 
+/// An accepted connection.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) transport: Transport,
+    /// What accept gave: the system forgets the address of a peer that is gone. `None` for Unix sockets.
+    pub(super) peer: Option<SocketAddr>,
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         self.remove_file();
@@ -162,15 +168,18 @@ impl Drop for Listener {
 }
 
 impl From<TcpListener> for Listener {
-    /// The listener must be in blocking mode.
+    /// Sets a listener in non-blocking mode blocking.
     fn from(listener: TcpListener) -> Self {
+        // Refused only by a descriptor that is none.
+        let _ = listener.set_nonblocking(false);
         Self::new(listener.into(), true)
     }
 }
 
 impl From<UnixListener> for Listener {
-    /// The listener must be in blocking mode; its socket file stays when the server ends.
+    /// Sets a listener in non-blocking mode blocking. Its socket file stays when the server ends.
     fn from(listener: UnixListener) -> Self {
+        let _ = listener.set_nonblocking(false);
         Self::new(listener.into(), false)
     }
 }

@@ -6,6 +6,7 @@
 mod accept;
 mod endpoint;
 mod exchange;
+mod incoming;
 mod listener;
 mod load;
 mod routes;
@@ -163,7 +164,10 @@ impl Server {
         self.handle("*", handler)
     }
 
-    /// How long a request's head may take to come, and again its body; default 10 s. Then 408. Not 0.
+    /// How long a request's head may take to come; default 10 s. Then 408. Not 0.
+    ///
+    /// A body may pause for as long, and must be there within six times that and a second for each KiB, so that slow lines
+    /// are served and drips are not. An answer is given up once the client has taken nothing of it for 10 s.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
         self

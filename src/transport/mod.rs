@@ -29,8 +29,12 @@ type Line = Socket;
 /// No `SIGPIPE` when the peer is gone: the error is enough.
 const SEND: i32 = libc::MSG_NOSIGNAL;
 
-/// How long writing an HTTP answer may take.
+/// How long writing an HTTP answer may make no progress.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// Bytes of an answer that the kernel keeps at most, or twice as many.
+const ANSWER_BUFFER: usize = 128 * 1024;
+/// Bytes of an answer that are handed over to the kernel, or to TLS, at once.
+const ANSWER_STEP: usize = 64 * 1024;
 /// How long the end of an HTTP exchange waits for the peer to close.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
@@ -66,14 +70,19 @@ macro_rules! through_tls {
 }
 
 impl From<TcpStream> for Transport {
-    /// Also turns Nagle's algorithm off, because the hub batches by itself, and TCP keep-alive on.
+    /// Also turns Nagle's algorithm off, because the hub batches by itself, TCP keep-alive on, and sets a stream in
+    /// non-blocking mode blocking.
     fn from(stream: TcpStream) -> Self {
+        // Refused only by a descriptor that is none.
+        let _ = stream.set_nonblocking(false);
         Self::tcp(stream.into())
     }
 }
 
 impl From<UnixStream> for Transport {
+    /// Sets a stream in non-blocking mode blocking.
     fn from(stream: UnixStream) -> Self {
+        let _ = stream.set_nonblocking(false);
         Self::unix(Socket::from(stream))
     }
 }
@@ -160,18 +169,39 @@ impl Transport {
         send_blocking(&self.socket, buffers)
     }
 
-    /// Writes a whole HTTP answer, blocking for at most [`ANSWER_TIME`], and closes so that it arrives.
+    /// Writes a whole HTTP answer and closes so that it arrives. Gives up once the peer has taken nothing for
+    /// [`ANSWER_TIME`].
     #[inline(never)]
     pub(crate) fn answer(&self, mut bytes: &[u8]) {
-        let deadline = Instant::now() + ANSWER_TIME;
         let _ = self.set_write_timeout(ANSWER_TIME);
-        while !bytes.is_empty() && Instant::now() < deadline {
-            match self.send_all(&[IoSlice::new(bytes)]) {
+        if bytes.len() > ANSWER_BUFFER {
+            // The kernel tells of progress only once a third of its buffer is free again: with one of the size that it
+            // chooses, megabytes, a peer that reads slowly would seem to have stopped.
+            self.set_send_buffer(ANSWER_BUFFER);
+        }
+        while !bytes.is_empty() {
+            match self.send_all(&[IoSlice::new(&bytes[..bytes.len().min(ANSWER_STEP)])]) {
                 Ok(n) => bytes = &bytes[n..],
                 Err(_) => return,
             }
         }
-        self.linger(deadline.min(Instant::now() + LINGER_TIME));
+        self.linger(Instant::now() + LINGER_TIME);
+    }
+
+    /// Asks the kernel to keep at most about this many bytes that the peer has not acknowledged.
+    pub(crate) fn set_send_buffer(&self, bytes: usize) {
+        // Refused only by a socket that is dead already; too large a value is cut by the system.
+        let _ = self.socket.set_send_buffer_size(bytes);
+    }
+
+    /// Asks the kernel to take no more while this many bytes have not been sent yet. Only for TCP on Linux: elsewhere it
+    /// does nothing.
+    pub(crate) fn set_unsent_low_water(&self, bytes: u32) {
+        #[cfg(target_os = "linux")]
+        // Refused by Unix sockets.
+        let _ = self.socket.set_tcp_notsent_lowat(bytes);
+        #[cfg(not(target_os = "linux"))]
+        let _ = bytes;
     }
 
     /// Ends the writing direction: the peer reads what is under way and then the end.

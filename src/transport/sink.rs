@@ -71,6 +71,15 @@ impl Line {
         self.socket().map_or(Ok(()), |socket| socket.set_tcp_user_timeout(timeout))
     }
 
+    pub(super) fn set_send_buffer_size(&self, bytes: usize) -> io::Result<()> {
+        self.socket().map_or(Ok(()), |socket| socket.set_send_buffer_size(bytes))
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn set_tcp_notsent_lowat(&self, bytes: u32) -> io::Result<()> {
+        self.socket().map_or(Ok(()), |socket| socket.set_tcp_notsent_lowat(bytes))
+    }
+
     pub(super) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.socket().map_or(Ok(()), |socket| socket.shutdown(how))
     }

@@ -1,6 +1,6 @@
 //! A reader of Server-Sent Events that keeps to the standard's algorithm, and shows the comments too.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use super::PATIENCE;
@@ -23,7 +23,50 @@ pub(crate) struct SseEvent {
 /// A client on an event stream. Every read has a deadline.
 pub(crate) struct SseClient {
     pub(crate) head: String,
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Body>,
+}
+
+/// What follows the head, out of its chunks if it is in chunks.
+struct Body {
+    source: BufReader<TcpStream>,
+    is_chunked: bool,
+    /// Bytes of the current chunk that are still to come.
+    left: usize,
+    /// The last chunk has come.
+    is_whole: bool,
+}
+
+impl Body {
+    /// A line of the chunked coding, without its end; `None` where the connection ends.
+    fn line(&mut self) -> std::io::Result<Option<String>> {
+        let mut line = String::new();
+        let n = self.source.read_line(&mut line)?;
+        Ok((n > 0).then(|| line.strip_suffix("\r\n").expect("a whole line").to_owned()))
+    }
+}
+
+impl Read for Body {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if !self.is_chunked {
+            return self.source.read(buffer);
+        }
+        if self.left == 0 && !self.is_whole {
+            let Some(size) = self.line()? else { return Ok(0) };
+            self.left = usize::from_str_radix(&size, 16).unwrap_or_else(|_| panic!("a chunk's size: {size:?}"));
+            self.is_whole = self.left == 0;
+            if self.is_whole {
+                assert_eq!(self.line()?.as_deref(), Some(""), "no trailers");
+                assert_eq!(self.source.read(&mut [0])?, 0, "nothing behind the last chunk");
+            }
+        }
+        let most = self.left.min(buffer.len());
+        let n = self.source.read(&mut buffer[..most])?;
+        self.left -= n;
+        if self.left == 0 && n > 0 {
+            assert_eq!(self.line()?.as_deref(), Some(""), "behind a chunk");
+        }
+        Ok(n)
+    }
 }
 
 impl SseClient {
@@ -37,16 +80,22 @@ impl SseClient {
     /// A client on a stream on which the request has been sent.
     pub(crate) fn on(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut client = Self { head: String::new(), reader: BufReader::new(stream) };
-        while !client.head.ends_with("\r\n\r\n") {
-            assert!(client.reader.read_line(&mut client.head).unwrap() > 0, "closed: {}", client.head);
+        let (mut source, mut head) = (BufReader::new(stream), String::new());
+        while !head.ends_with("\r\n\r\n") {
+            assert!(source.read_line(&mut head).unwrap() > 0, "closed: {head}");
         }
-        assert!(client.head.starts_with("HTTP/1.1 200 OK\r\n"), "{}", client.head);
-        client
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        let is_chunked = head.contains("\r\nTransfer-Encoding: chunked\r\n");
+        Self { head, reader: BufReader::new(Body { source, is_chunked, left: 0, is_whole: false }) }
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
-        self.reader.get_ref()
+        self.reader.get_ref().source.get_ref()
+    }
+
+    /// Whether the last chunk has come.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.reader.get_ref().is_whole
     }
 
     /// The next event or comment; `None` at the end.
@@ -98,7 +147,7 @@ impl SseClient {
         self.event().data
     }
 
-    /// Reads the last comment, heartbeats aside, and the end.
+    /// Reads the last comment, heartbeats aside, and the end, which is an orderly one.
     pub(crate) fn expect_close(&mut self) -> String {
         let mut last = String::new();
         while let Some(item) = self.next_item() {
@@ -107,6 +156,7 @@ impl SseClient {
                 Item::Event(event) => panic!("{event:?}"),
             }
         }
+        assert!(!self.reader.get_ref().is_chunked || self.is_whole(), "cut off after {last:?}");
         last
     }
 }

@@ -6,8 +6,10 @@ use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use wshub::{RequestHead, server::{HeadError, MAX_HEAD, MAX_HEADERS}};
 
-const SINGULAR: [&str; 7] =
-    ["host", "upgrade", "origin", "content-length", "transfer-encoding", "sec-websocket-key", "sec-websocket-version"];
+/// These must also be UTF-8.
+const TEXTUAL: &str = "host upgrade content-length transfer-encoding authorization sec-websocket-key sec-websocket-version";
+const SINGULAR: &str = "origin access-control-request-method content-type from if-modified-since if-range \
+    if-unmodified-since last-event-id max-forwards proxy-authorization range referer user-agent";
 
 type Parsed = Result<Option<(RequestHead, usize)>, HeadError>;
 
@@ -53,7 +55,7 @@ fn against_httparse(bytes: &[u8], parsed: &Parsed) {
             assert_eq!(request.path, Some(head.target()));
             assert_eq!(request.version, Some(u8::from(head.is_http11())));
             let theirs: Vec<_> = request.headers.iter().map(|h| (h.name, h.value)).collect();
-            assert_eq!(head.headers().collect::<Vec<_>>(), theirs);
+            assert_eq!(head.header_lines().collect::<Vec<_>>(), theirs);
             assert!(!is_refused(&window[..n], &request));
         }
         (Ok(httparse::Status::Complete(n)), Err(error)) => {
@@ -85,7 +87,7 @@ fn is_refused(head: &[u8], request: &httparse::Request<'_, '_>) -> bool {
     let is_good_target = match absolute {
         Some(scheme) => {
             let authority = target[scheme.len()..].split(['/', '?']).next();
-            host.zip(authority).is_some_and(|(host, authority)| host.eq_ignore_ascii_case(authority))
+            host.zip(authority).is_some_and(|(host, authority)| !host.is_empty() && host.eq_ignore_ascii_case(authority))
         }
         None => target.starts_with('/') || target == "*",
     };
@@ -93,11 +95,45 @@ fn is_refused(head: &[u8], request: &httparse::Request<'_, '_>) -> bool {
     let is_good_length = length
         .iter()
         .all(|length| length.is_some_and(|length| !length.starts_with('+') && length.parse::<u64>().is_ok()));
+    let has_coding = !named("transfer-encoding").is_empty();
     has_bad_bytes(head)
-        || SINGULAR.iter().any(|name| named(name).len() > 1 || (*name != "origin" && named(name).contains(&None)))
+        || SINGULAR.split_whitespace().any(|name| named(name).len() > 1)
+        || TEXTUAL.split(' ').any(|name| named(name).len() > 1 || named(name).contains(&None))
         || (request.version == Some(1) && host.is_none())
+        || host.is_some_and(|host| !is_good_host(host))
+        || (has_coding && (request.version == Some(0) || !length.is_empty()))
         || !is_good_target
         || !is_good_length
+}
+
+/// A name of legal characters or an address in brackets, and an optional port.
+fn is_good_host(host: &str) -> bool {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=".contains(c);
+    let (is_good, port) = match host.strip_prefix('[').map(|rest| rest.split_once(']')) {
+        Some(None) => return false,
+        Some(Some((address, port))) => {
+            let future = address.strip_prefix(['v', 'V']).and_then(|rest| rest.split_once('.'));
+            let is_future = future.is_some_and(|(version, rest)| {
+                !version.is_empty()
+                    && version.chars().all(|c| c.is_ascii_hexdigit())
+                    && !rest.is_empty()
+                    && rest.chars().all(|c| is_legal(c) || c == ':')
+            });
+            (address.parse::<std::net::Ipv6Addr>().is_ok() || is_future, port)
+        }
+        None => {
+            let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
+            let mut parts = name.split('%');
+            let is_first_good = parts.next().is_some_and(|part| part.chars().all(is_legal));
+            let is_encoded = |part: &str| {
+                part.len() >= 2
+                    && part.bytes().take(2).all(|b| b.is_ascii_hexdigit())
+                    && part.chars().skip(2).all(is_legal)
+            };
+            (is_first_good && parts.all(is_encoded), port)
+        }
+    };
+    is_good && (port.is_empty() || port.strip_prefix(':').is_some_and(|digits| digits.chars().all(|c| c.is_ascii_digit())))
 }
 
 /// A NUL, or a CR or LF that is no part of CR LF; a CR may end what has come so far.
@@ -110,7 +146,7 @@ fn has_bad_bytes(bytes: &[u8]) -> bool {
 /// However the bytes come: nothing, and then the answer, which stays.
 fn prefixes(bytes: &[u8], whole: &Parsed) {
     let shown = |parsed: &Parsed| match parsed {
-        Ok(Some((head, length))) => format!("{length} {:?}", head.headers().collect::<Vec<_>>()),
+        Ok(Some((head, length))) => format!("{length} {:?}", head.header_lines().collect::<Vec<_>>()),
         Ok(None) => "more".to_owned(),
         Err(_) => "refused".to_owned(),
     };
@@ -139,11 +175,11 @@ fn accessors(head: &RequestHead) {
     if head.path().bytes().all(|b| b.is_ascii_graphic() && !b"\\\"'".contains(&b)) {
         assert_eq!(shown, format!("RequestHead({} {})", head.method(), head.path()));
     }
-    for (name, _) in head.headers() {
-        let of_name = || head.headers().filter(|(other, _)| other.eq_ignore_ascii_case(name));
+    for (name, _) in head.header_lines() {
+        let of_name = || head.header_lines().filter(|(other, _)| other.eq_ignore_ascii_case(name));
         let text = |value| std::str::from_utf8(value).ok();
         assert_eq!(head.header(&name.to_ascii_uppercase()), of_name().next().and_then(|(_, value)| text(value)));
-        let values: Vec<_> = head.header_values(name).collect();
+        let values: Vec<_> = head.headers(name).collect();
         assert_eq!(values, of_name().filter_map(|(_, value)| text(value)).collect::<Vec<_>>());
     }
     for pair in head.query().unwrap_or_default().split('&').filter(|pair| !pair.contains(['%', '+'])) {
@@ -156,11 +192,11 @@ fn accessors(head: &RequestHead) {
 /// A head made from the parts of a head is that head.
 fn from_its_parts(head: &RequestHead, length: usize) {
     let parts: Option<Vec<_>> =
-        head.headers().map(|(name, value)| Some((name, std::str::from_utf8(value).ok()?))).collect();
+        head.header_lines().map(|(name, value)| Some((name, std::str::from_utf8(value).ok()?))).collect();
     let Some(parts) = parts.filter(|parts| head.is_http11() && length + 2 * parts.len() <= MAX_HEAD) else { return };
     let again = RequestHead::from_parts(head.method(), head.target(), parts).expect("the same rules");
     assert_eq!((again.method(), again.target()), (head.method(), head.target()));
-    assert_eq!(again.headers().collect::<Vec<_>>(), head.headers().collect::<Vec<_>>());
+    assert_eq!(again.header_lines().collect::<Vec<_>>(), head.header_lines().collect::<Vec<_>>());
 }
 
 /// Whatever the parts are: the head has them and nothing else, or there is none.
@@ -169,5 +205,5 @@ fn from_any_parts(parts: &Parts<'_>) {
     assert_eq!((head.method(), head.target()), (parts.method, parts.target));
     let trimmed = |value: &str| value.trim_matches([' ', '\t']).to_owned().into_bytes();
     let wanted: Vec<_> = parts.headers.iter().map(|(name, value)| (*name, trimmed(value))).collect();
-    assert_eq!(head.headers().map(|(name, value)| (name, value.to_vec())).collect::<Vec<_>>(), wanted);
+    assert_eq!(head.header_lines().map(|(name, value)| (name, value.to_vec())).collect::<Vec<_>>(), wanted);
 }
