@@ -194,17 +194,16 @@ fn a_peer_that_resets_right_after_its_request_keeps_its_address() {
         for request in
             [common::upgrade_request("GET /ws HTTP/1.1", &[]), "GET /plain HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()]
         {
+            let before = log.all().len();
             let mut stream = std::net::TcpStream::connect(server.addr).unwrap();
             stream.write_all(request.as_bytes()).unwrap();
             // Closing it is a reset now.
             socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
             drop(stream);
+            eventually("it is told", || log.all().len() > before);
         }
-        // A reset may also come before anybody reads the request: then there is none.
-        eventually("both are over", || server.handle.load().connections() == 0);
         assert!(log.all().iter().all(|entry| entry == "127.0.0.1"), "round {round}: {:?}", log.all());
     }
-    assert!(!log.all().is_empty(), "at least some requests have been read");
 }
 
 #[test]
