@@ -259,3 +259,52 @@ fn the_other_node_comes_back_too() {
         assert_eq!(socket.text(), round.to_string());
     }
 }
+
+/// A payload with a destructor of the application's.
+struct Payload(Box<dyn Fn() + Send + Sync>);
+
+impl AsRef<[u8]> for Payload {
+    fn as_ref(&self) -> &[u8] {
+        b"payload"
+    }
+}
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+fn with_destructor(code: impl Fn() + Send + Sync + 'static) -> wshub::Message {
+    wshub::Message::binary(bytes::Bytes::from_owner(Payload(Box::new(code))))
+}
+
+#[test]
+fn destructors_of_payloads_that_send_or_panic_hold_nobody_up() {
+    let wire = Wire::new(Mood::Works);
+    let (server, metrics, _socket) = start(hasty(&wire).queue_messages(2).max_age(Duration::from_millis(300)));
+    connected(&server.hub);
+    let (hub, sent) = (server.hub.clone(), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+    let count = Arc::clone(&sent);
+    let sends = move || {
+        hub.send(Target::room("nobody"), "from a destructor").unwrap();
+        count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    };
+    let done = || sent.load(std::sync::atomic::Ordering::SeqCst);
+    // Published, refused by a full queue, too old, or left at the end: each is dropped in another place.
+    server.hub.send(Target::room("nobody"), with_destructor(sends.clone())).unwrap();
+    eventually("dropped after it was published", || done() == 1);
+    wire.publishing(Mood::Blocks);
+    (0..9).for_each(|_| _ = server.hub.send(Target::room("nobody"), with_destructor(sends.clone())).unwrap());
+    assert!(done() > 1, "some were refused");
+    wire.publishing(Mood::Unavailable);
+    eventually("all have been dropped", || done() == 10);
+    wire.publishing(Mood::Works);
+    connected(&server.hub);
+    server.hub.send(Target::room("nobody"), with_destructor(|| panic!("a destructor's own"))).unwrap();
+    eventually("the publisher has survived it", || {
+        _ = server.hub.send(Target::room("nobody"), "after").unwrap();
+        wire.published().iter().any(|text| text.contains("YWZ0ZXI="))
+    });
+    assert!(metrics.stats().adapter_dropped > 0);
+}

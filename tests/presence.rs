@@ -3,13 +3,15 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::bus::{Mood, Wire, connected, node, plain_node};
 use common::{PATIENCE, TestServer, WsClient, counted, errors, eventually};
 use wshub::{
-    Admission, Hub, HubBuilder, Target,
-    cluster::{Cluster, Envelope, MemoryBus, Presence},
+    Admission, Hub, HubBuilder, Limits, Target,
+    cluster::{Adapter, AdapterError, Cluster, Envelope, Inbox, MemoryBus, Presence},
+    limit::MAX_ROOM_NAME,
     metrics::ErrorType,
 };
 
@@ -207,4 +209,180 @@ fn counts_return_after_the_bus_was_away() {
     let before = wire.beats().len();
     wire.publishing(Mood::Works);
     eventually("told again", || wire.beats().len() > before);
+}
+
+/// A bus in memory that refuses envelopes over `limit` bytes, and takes its time.
+struct Narrow {
+    bus: wshub::cluster::MemoryAdapter,
+    limit: usize,
+    tells: bool,
+    delay: Duration,
+}
+
+impl Adapter for Narrow {
+    fn publish(&self, envelope: &[u8]) -> Result<(), AdapterError> {
+        std::thread::sleep(self.delay);
+        if envelope.len() > self.limit {
+            return Err(AdapterError::rejected(format!("{} bytes", envelope.len())));
+        }
+        self.bus.publish(envelope)
+    }
+
+    fn max_envelope(&self) -> Option<usize> {
+        self.tells.then_some(self.limit)
+    }
+
+    fn subscribe(&self, inbox: &Inbox) -> Result<(), AdapterError> {
+        self.bus.subscribe(inbox)
+    }
+
+    fn close(&self) {
+        self.bus.close();
+    }
+}
+
+#[test]
+fn heartbeats_of_many_rooms_are_held_to_the_limit_of_the_bus() {
+    const ROOMS: usize = 3000;
+    for (limit, tells, max_envelope) in [(60_000, true, 1 << 20), (60_000, false, 1 << 20), (1 << 20, false, 60_000)] {
+        let bus = MemoryBus::new();
+        let other = beating(&bus, "other", OFTEN);
+        let narrow = Narrow { bus: bus.adapter(), limit, tells, delay: Duration::ZERO };
+        let (metrics, builder) = counted(hub().limits(Limits::default()));
+        let cluster = Cluster::new(narrow).node_id("many").presence(OFTEN).max_envelope(max_envelope);
+        let many = node(builder, cluster);
+        let (_socket, client) = many.pair_to("/ws?room=none");
+        let room = |n: usize| format!("sensors/building-{n}/temperature");
+        (0..ROOMS).for_each(|n| client.join(&room(n)).unwrap());
+        eventually("all rooms are known", || {
+            others(&other) == [("many".to_owned(), 1)] && (0..ROOMS).all(|n| other.hub.global_room_count(&room(n)) == 1)
+        });
+        client.leave(&room(7)).unwrap();
+        eventually("a change is known", || other.hub.global_room_count(&room(7)) == 0);
+        assert_eq!(other.hub.global_room_count(&room(8)), 1);
+        assert_eq!(errors(&metrics, ErrorType::AdapterPublish) > 0, limit == 60_000 && !tells, "{limit} {tells}");
+    }
+}
+
+#[test]
+fn a_room_that_fits_into_no_heartbeat_is_reported_and_the_rest_counts() {
+    let bus = MemoryBus::new();
+    let other = beating(&bus, "other", OFTEN);
+    let (metrics, builder) = counted(hub());
+    let narrow = Narrow { bus: bus.adapter(), limit: 400, tells: true, delay: Duration::ZERO };
+    let many = node(builder, Cluster::new(narrow).node_id("many").presence(OFTEN));
+    let (_socket, client) = many.pair_to("/ws?room=short");
+    let long = "x".repeat(MAX_ROOM_NAME);
+    client.join(&long).unwrap();
+    eventually("what fits is known", || other.hub.global_room_count("short") == 1);
+    eventually("the rest is reported", || errors(&metrics, ErrorType::AdapterPublish) > 0);
+    assert_eq!((others(&other), other.hub.global_room_count(&long)), (vec![("many".to_owned(), 1)], 0));
+}
+
+#[test]
+fn messages_and_heartbeats_take_turns_on_a_slow_bus() {
+    let bus = MemoryBus::new();
+    let other = plain_node(&bus, "other");
+    let mut socket = other.connect();
+    // Each heartbeat takes longer than it is from one to the next.
+    let slow = Narrow { bus: bus.adapter(), limit: usize::MAX, tells: true, delay: Duration::from_millis(40) };
+    let cluster = Cluster::new(slow).node_id("slow").presence(Duration::from_millis(20)).max_age(PATIENCE * 10);
+    let one = node(hub(), cluster);
+    for n in 0..20 {
+        one.hub.send(Target::all(), n.to_string()).unwrap();
+        assert_eq!(socket.text(), n.to_string());
+    }
+    // Behind a crowd of messages, too, heartbeats are not late for long.
+    let watcher = beating(&bus, "watcher", Duration::from_secs(1));
+    eventually("it is known", || others(&watcher).len() == 1);
+    (0..40).for_each(|n| _ = one.hub.send(Target::all(), n.to_string()).unwrap());
+    (0..40).for_each(|n| assert_eq!(socket.text(), n.to_string()));
+}
+
+#[test]
+fn dropping_the_last_handle_publishes_what_was_accepted() {
+    let wire = Wire::new(Mood::Works);
+    let held = Arc::new(());
+    let probe = Arc::clone(&held);
+    let (metrics, builder) = counted(hub().on_message(move |_, _| {
+        let _ = &probe;
+        Ok(())
+    }));
+    let cluster = Cluster::new(wire.adapter()).node_id("n").presence(Duration::from_millis(10));
+    let hub = builder.cluster(cluster).build().unwrap();
+    eventually("a heartbeat", || !wire.beats().is_empty());
+    wire.publishing(Mood::Blocks);
+    (0..2000).for_each(|n| assert!(hub.send(Target::all(), n.to_string()).unwrap().published));
+    let dropping = std::thread::spawn(move || drop(hub));
+    eventually("the hub is gone, and a heartbeat is due", || Arc::strong_count(&held) == 1);
+    wire.publishing(Mood::Works);
+    dropping.join().unwrap();
+    assert!(wire.payloads().into_iter().eq((0..2000).map(|n| n.to_string())), "{} published", wire.payloads().len());
+    assert!(wire.beats().pop().unwrap().ends_with(r#","gone":true}"#));
+    assert_eq!((metrics.stats().adapter_published, metrics.stats().adapter_dropped), (2000, 0), "counted to the end");
+}
+
+#[test]
+fn a_successor_of_the_same_id_outlives_the_farewell_of_the_old_node() {
+    let bus = MemoryBus::new();
+    let watcher = beating(&bus, "watcher", NEVER);
+    let (mut socket, _) = watcher.pair_to("/ws?room=none");
+    let mut old = beating(&bus, "web-1", NEVER);
+    for _ in 0..3 {
+        let new = beating(&bus, "web-1", NEVER);
+        eventually("the new one is answered", || others(&new) == [("watcher".to_owned(), 1)]);
+        old.hub.shutdown(PATIENCE).unwrap();
+        // Behind the farewell in the watcher's queue.
+        new.hub.send(Target::room("none"), "later").unwrap();
+        assert_eq!(socket.text(), "later");
+        assert_eq!(others(&watcher), [("web-1".to_owned(), 0)]);
+        old = new;
+    }
+    old.hub.shutdown(PATIENCE).unwrap();
+    eventually("its own farewell ends it", || others(&watcher).is_empty());
+}
+
+#[test]
+fn a_node_that_hears_its_namesake_leave_announces_itself() {
+    let wire = Wire::new(Mood::Works);
+    let _one = node(hub(), Cluster::new(wire.adapter()).node_id("n").presence(NEVER));
+    eventually("the first", || wire.beats().len() == 1);
+    let own: Presence = serde_json::from_str(&wire.beats()[0]).unwrap();
+    // Its own, come back, and an ordinary one: nothing follows.
+    wire.receive(Envelope::presence(&own).encode());
+    let farewell = r#"{"node_id":"n","client_count":0,"rooms":{},"ts":1,"run":"another","gone":true}"#;
+    let presence = |payload: &str| {
+        let data = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, payload);
+        format!(r#"{{"node_id":"n","type":"presence","msg_type":0,"data":"{data}"}}"#)
+    };
+    wire.receive(presence(farewell));
+    eventually("it says that it is there", || wire.beats().len() == 2);
+    assert_eq!(serde_json::from_str::<Presence>(&wire.beats()[1]).unwrap().client_count, 0);
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused_by_name() {
+    let settings = |change: fn(Cluster) -> Cluster| {
+        let cluster = change(Cluster::new(MemoryBus::new().adapter()));
+        Hub::builder().cluster(cluster).build().map(|_| ()).map_err(|error| error.field())
+    };
+    type Change = fn(Cluster) -> Cluster;
+    let wrong: [(&str, Change); 11] = [
+        ("presence", |c| c.presence(Duration::from_nanos(1))),
+        ("presence", |c| c.presence(Duration::from_micros(9_999))),
+        ("presence", |c| c.presence(Duration::MAX)),
+        ("node_id", |c| c.node_id("")),
+        ("node_id", |c| c.node_id("x".repeat(257))),
+        ("queue_messages", |c| c.queue_messages(usize::MAX)),
+        ("queue_bytes", |c| c.queue_bytes(usize::MAX)),
+        ("max_envelope", |c| c.max_envelope(100)),
+        ("max_envelope", |c| c.max_envelope(usize::MAX)),
+        ("max_age", |c| c.max_age(Duration::from_nanos(1))),
+        ("backoff", |c| c.backoff(Duration::from_secs(2), Duration::from_secs(1))),
+    ];
+    for (field, change) in wrong {
+        assert_eq!(settings(change), Err(field));
+    }
+    assert_eq!(settings(|c| c.presence(Duration::ZERO)), Ok(()));
+    assert_eq!(settings(|c| c.presence(Duration::from_millis(10)).max_envelope(128).node_id("x".repeat(256))), Ok(()));
 }

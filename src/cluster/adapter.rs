@@ -53,6 +53,13 @@ pub trait Adapter: Send + Sync + 'static {
         results
     }
 
+    /// The largest envelope that the bus takes at present, in bytes; `None` if the adapter does not know. Heartbeats are held
+    /// to it. Called on the thread `wshub-publish`; must not block. The default does not know: the hub then finds out, by
+    /// sending smaller heartbeats when one is [rejected](AdapterError::Rejected).
+    fn max_envelope(&self) -> Option<usize> {
+        None
+    }
+
     /// Subscribes, says [`Inbox::subscribed`] once every envelope published from then on will come, and hands each of
     /// them to [`Inbox::receive`], until it fails or [`close`](Adapter::close) is called. Blocks as long.
     ///

@@ -18,28 +18,26 @@ pub(super) struct Batch {
     envelopes: Vec<Bytes>,
 }
 
-/// What has become of a batch.
+/// The messages of a batch by their fate. The caller drops them: payloads may be the application's types.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    pub(super) published: usize,
-    pub(super) lost: usize,
+    pub(super) published: Vec<Waiting>,
+    pub(super) lost: Vec<Waiting>,
     /// Those of which no envelope has been tried.
     pub(super) untried: Vec<Waiting>,
 }
 
 impl Batch {
-    /// Encodes; the number is that of messages left out, because they are larger than an envelope may be.
-    pub(super) fn encode(waiting: Vec<Waiting>, node_id: &str, max_envelope: usize) -> (Self, usize) {
-        let (mut batch, mut too_large) = (Self::default(), 0);
+    /// Encodes the messages. Those with an envelope over `max_envelope` bytes are left out and given back.
+    pub(super) fn encode(waiting: Vec<Waiting>, node_id: &str, max_envelope: usize) -> (Self, Vec<Waiting>) {
+        let (mut batch, mut too_large) = (Self::default(), Vec::new());
         for waiting in waiting {
-            if !batch.add(waiting, node_id, max_envelope) {
-                too_large += 1;
-            }
+            too_large.extend(batch.add(waiting, node_id, max_envelope));
         }
         (batch, too_large)
     }
 
-    fn add(&mut self, waiting: Waiting, node_id: &str, max_envelope: usize) -> bool {
+    fn add(&mut self, waiting: Waiting, node_id: &str, max_envelope: usize) -> Option<Waiting> {
         let start = self.envelopes.len();
         // Before the message is encoded, because that makes it larger still.
         let mut fits = waiting.outgoing.message.len() <= max_envelope;
@@ -47,12 +45,12 @@ impl Batch {
             self.envelopes.extend(waiting.outgoing.envelopes(node_id).map(|e| Bytes::from(e.encode())));
             fits = self.envelopes[start..].iter().all(|e| e.len() <= max_envelope);
         }
-        if fits {
-            self.messages.push((waiting, self.envelopes.len()));
-        } else {
+        if !fits {
             self.envelopes.truncate(start);
+            return Some(waiting);
         }
-        fits
+        self.messages.push((waiting, self.envelopes.len()));
+        None
     }
 
     pub(super) fn envelopes(&self) -> &[Bytes] {
@@ -64,18 +62,17 @@ impl Batch {
         let (mut outcome, mut start) = (Outcome::default(), 0);
         for (waiting, end) in self.messages {
             match results.get(start..end) {
-                Some(own) if own.iter().all(Result::is_ok) => outcome.published += 1,
+                Some(own) if own.iter().all(Result::is_ok) => outcome.published.push(waiting),
                 None if start >= results.len() => outcome.untried.push(waiting),
-                _ => outcome.lost += 1,
+                _ => outcome.lost.push(waiting),
             }
             start = end;
         }
         outcome
     }
 
-    /// Messages in it.
-    pub(super) fn len(&self) -> usize {
-        self.messages.len()
+    pub(super) fn into_messages(self) -> Vec<Waiting> {
+        self.messages.into_iter().map(|(waiting, _)| waiting).collect()
     }
 }
 
@@ -92,17 +89,17 @@ mod tests {
         let mut queue = Queue::new(100, 100_000);
         for count in counts {
             let to = (0..*count).map(|n| Recipient::User(n.to_string())).collect();
-            assert!(queue.push(Outgoing { to, except: Vec::new(), message: "m".into() }, Instant::now()));
+            assert!(queue.push(Outgoing { to, except: Vec::new(), message: "m".into() }, Instant::now()).is_ok());
         }
         queue.take(100, 100_000)
     }
 
     fn settle(counts: &[usize], results: &[bool]) -> (usize, usize, usize) {
         let (batch, too_large) = Batch::encode(waiting(counts), "n", 1000);
-        assert_eq!((batch.len(), too_large), (counts.len(), 0));
+        assert_eq!((batch.messages.len(), too_large.len()), (counts.len(), 0));
         let result = |ok: &bool| if *ok { Ok(()) } else { Err(AdapterError::rejected("no")) };
         let outcome = batch.settle(&results.iter().map(result).collect::<Vec<_>>());
-        (outcome.published, outcome.lost, outcome.untried.len())
+        (outcome.published.len(), outcome.lost.len(), outcome.untried.len())
     }
 
     #[test]
@@ -117,7 +114,8 @@ mod tests {
     #[test]
     fn what_is_too_large_is_left_out_and_the_rest_goes_on() {
         let (batch, too_large) = Batch::encode(waiting(&[1, 300, 2]), "n", 1000);
-        assert_eq!((batch.len(), batch.envelopes().len(), too_large), (2, 3, 1));
-        assert_eq!(Batch::encode(waiting(&[1]), "n", 0).1, 1);
+        assert_eq!((batch.envelopes().len(), too_large.len()), (3, 1));
+        assert_eq!(batch.into_messages().len(), 2);
+        assert_eq!(Batch::encode(waiting(&[1]), "n", 0).1.len(), 1);
     }
 }

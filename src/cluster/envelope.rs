@@ -111,8 +111,12 @@ impl Envelope {
 
     /// A node's counts.
     pub fn presence(presence: &Presence) -> Self {
-        let data = Bytes::from(gojson::to_vec(presence));
-        Self { data, ..Self::empty(&presence.node_id, EnvelopeKind::Presence) }
+        Self::presence_of(&presence.node_id, gojson::to_vec(presence))
+    }
+
+    /// A presence envelope with this payload.
+    pub(super) fn presence_of(node_id: &str, payload: Vec<u8>) -> Self {
+        Self { data: payload.into(), ..Self::empty(node_id, EnvelopeKind::Presence) }
     }
 
     fn empty(node_id: &str, kind: EnvelopeKind) -> Self {

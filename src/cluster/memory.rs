@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::Mutex;
 
 use super::adapter::{Adapter, AdapterError, Inbox};
+use crate::lock::Leaf;
 
 /// Envelopes that may wait for one subscriber.
 const CAPACITY: usize = 256;
@@ -30,7 +30,7 @@ const BATCH: usize = 64;
 /// # Ok::<(), wshub::ConfigError>(())
 /// ```
 #[derive(Debug, Clone, Default)]
-pub struct MemoryBus(Arc<Mutex<Vec<Subscriber>>>);
+pub struct MemoryBus(Arc<Leaf<Vec<Subscriber>>>);
 
 #[derive(Debug, Clone)]
 struct Subscriber {

@@ -13,9 +13,11 @@
 mod adapter;
 mod backoff;
 mod batch;
+mod beat;
 mod envelope;
 mod fields;
 mod gojson;
+mod heartbeat;
 mod memory;
 #[cfg(feature = "nats")]
 mod nats;
@@ -34,8 +36,6 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 pub use adapter::{Adapter, AdapterError, AdapterState, Inbox};
 pub use envelope::{Envelope, EnvelopeError, EnvelopeKind};
 pub use fields::{EnvelopeEvent, Presence, Recipient};
@@ -52,6 +52,7 @@ pub(crate) use queue::Outgoing;
 pub(crate) use shared::Node;
 
 use crate::guard::record;
+use crate::lock::Leaf;
 use crate::log_limit::LogLimit;
 use publisher::Publisher;
 use shared::Shared;
@@ -66,12 +67,12 @@ const STACK: usize = 4 * 1024 * 1024;
 /// A hub's link to the bus: a queue, a table of nodes, two threads. It ends when it is stopped or dropped.
 pub(crate) struct Link {
     shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Leaf<Vec<JoinHandle<()>>>,
 }
 
 impl Link {
     pub(crate) fn new(settings: Cluster, node: impl Node) -> Self {
-        Self { shared: Arc::new(Shared::new(settings, Box::new(node))), threads: Mutex::default() }
+        Self { shared: Arc::new(Shared::new(settings, Box::new(node))), threads: Leaf::default() }
     }
 
     /// Starts the threads.
@@ -84,7 +85,7 @@ impl Link {
 
     fn spawn(&self, name: &str, code: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let ended = Ended(Arc::clone(&self.shared));
-        self.shared.desk.lock().live += 1;
+        self.shared.state.lock().live += 1;
         let run = move || {
             let _ended = ended;
             code();
@@ -100,27 +101,36 @@ impl Link {
     }
 
     pub(crate) fn state(&self) -> AdapterState {
-        self.shared.desk.lock().halves.state()
+        self.shared.state.lock().halves.state()
     }
 
     /// Queues a message for the other nodes; whether it fits. Never blocks.
     pub(crate) fn publish(&self, outgoing: Outgoing) -> bool {
         static FULL: LogLimit = LogLimit::seldom();
+        // Dropped behind the lock: the payload may be the application's type.
+        let refused;
         {
-            let mut desk = self.shared.desk.lock();
-            if desk.stop.is_some() {
+            let mut state = self.shared.state.lock();
+            if state.stop.is_some() {
                 return false;
             }
-            if desk.queue.push(outgoing, Instant::now()) {
+            refused = state.queue.push(outgoing, Instant::now());
+            if refused.is_ok() {
                 self.shared.work.notify_one();
                 return true;
             }
         }
         self.shared.node.count(&|m| m.increment_adapter_dropped());
         if let Some(suppressed) = FULL.pass() {
-            let id = self.node_id();
-            record!(Warn, "wshub::cluster", "{id}: too much waits to be published ({suppressed} more not logged)");
+            let Cluster { node_id, queue_messages, queue_bytes, .. } = &self.shared.settings;
+            record!(
+                Warn,
+                "wshub::cluster",
+                "{node_id}: the queue for the bus is full: queue_messages {queue_messages}, queue_bytes {queue_bytes} \
+                 ({suppressed} more not logged)",
+            );
         }
+        drop(refused);
         false
     }
 
@@ -144,8 +154,8 @@ impl Link {
     pub(crate) fn stop(&self) {
         let until = Instant::now() + FLUSH;
         {
-            let mut desk = self.shared.desk.lock();
-            desk.stop.get_or_insert(until);
+            let mut state = self.shared.state.lock();
+            state.stop.get_or_insert(until);
             self.shared.work.notify_one();
         }
         let threads = std::mem::take(&mut *self.threads.lock());
@@ -168,9 +178,9 @@ impl Link {
     }
 
     fn wait_ended(&self, until: Instant) -> bool {
-        let mut desk = self.shared.desk.lock();
-        while desk.live > 0 && !self.shared.over.wait_until(&mut desk, until).timed_out() {}
-        desk.live == 0
+        let mut state = self.shared.state.lock();
+        while state.live > 0 && !self.shared.over.wait_until(&mut state, until) {}
+        state.live == 0
     }
 }
 
@@ -185,7 +195,7 @@ struct Ended(Arc<Shared>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.0.desk.lock().live -= 1;
+        self.0.state.lock().live -= 1;
         self.0.over.notify_all();
     }
 }

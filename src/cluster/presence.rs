@@ -1,12 +1,15 @@
-//! Who else is in the cluster, as far as heartbeats tell.
+//! The other nodes of the cluster, as their heartbeats describe them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use super::fields::Presence;
+use super::beat::{Beat, Part};
 
-/// Nodes that are kept in mind: more than any cluster has, so that a flood of invented ones ends.
+/// Nodes that are remembered: more than any cluster has, and a bound for a flood of invented ones.
 const MAX_NODES: usize = 4096;
+
+/// Nodes of one id that are remembered.
+const MAX_RUNS: usize = 8;
 
 /// A node of the cluster: see [`Hub::cluster_nodes`](crate::Hub::cluster_nodes).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +41,7 @@ pub(crate) struct Counts {
 /// What a heartbeat has changed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// A node that was not known.
+    /// A node that was not known, perhaps the successor of one of the same id.
     New,
     /// A known node, and how many of its figures are different now: its clients, and each of its rooms.
     Known { changes: usize },
@@ -54,6 +57,20 @@ struct Seen {
     rooms: BTreeMap<String, usize>,
     /// By this node's monotonic clock: no clock jump makes a node come or go.
     at: Instant,
+    /// The nodes of this id that have announced themselves and not left, the oldest first: normally one, two while
+    /// a node is replaced. Empty for nodes that do not say which they are.
+    runs: Vec<String>,
+    /// The parts of a heartbeat that has not arrived as a whole.
+    partial: Option<Partial>,
+}
+
+/// A heartbeat in several envelopes, some of which are still to come.
+#[derive(Debug)]
+struct Partial {
+    beat: u64,
+    of: u32,
+    arrived: BTreeSet<u32>,
+    rooms: BTreeMap<String, usize>,
 }
 
 /// The other nodes. Those that have not been heard of for `ttl` do not count, whether or not they have been removed yet.
@@ -68,23 +85,41 @@ impl Table {
         Self { nodes: HashMap::new(), ttl }
     }
 
-    pub(super) fn hear(&mut self, node_id: String, beat: Presence, now: Instant) -> Heard {
+    pub(super) fn hear(&mut self, node_id: String, beat: Beat, now: Instant) -> Heard {
         self.expire(now);
         if beat.gone {
-            return if self.nodes.remove(&node_id).is_some() { Heard::Gone } else { Heard::Ignored };
+            return self.bury(&node_id, beat.run.as_deref());
         }
         if self.nodes.len() >= MAX_NODES && !self.nodes.contains_key(&node_id) {
             return Heard::Ignored;
         }
-        let rooms = beat.rooms.into_iter().map(|(name, count)| (name, saturate(count))).collect();
-        let seen = Seen { clients: saturate(beat.client_count), rooms, at: now };
-        if let Some(known) = self.nodes.get_mut(&node_id) {
-            let changes = changes(known, &seen);
-            *known = seen;
-            return Heard::Known { changes };
+        let clients = saturate(beat.client_count);
+        let mut is_new = false;
+        let node = self.nodes.entry(node_id).or_insert_with(|| {
+            is_new = true;
+            Seen { clients, rooms: BTreeMap::new(), at: now, runs: Vec::new(), partial: None }
+        });
+        node.at = now;
+        is_new |= beat.run.as_ref().is_some_and(|run| node.announce(run));
+        let changes = node.update(clients, beat);
+        if is_new { Heard::New } else { Heard::Known { changes } }
+    }
+
+    /// A farewell ends the node that said it and those of its id before it, which have gone without a word. One that has
+    /// announced itself later stays: it is the successor.
+    fn bury(&mut self, node_id: &str, run: Option<&str>) -> Heard {
+        let Some(node) = self.nodes.get_mut(node_id) else { return Heard::Ignored };
+        if let Some(run) = run
+            && !node.runs.is_empty()
+        {
+            let Some(at) = node.runs.iter().position(|known| known == run) else { return Heard::Ignored };
+            node.runs.drain(..=at);
+            if !node.runs.is_empty() {
+                return Heard::Ignored;
+            }
         }
-        self.nodes.insert(node_id, seen);
-        Heard::New
+        self.nodes.remove(node_id);
+        Heard::Gone
     }
 
     /// Removes nodes that have not been heard of for too long; who they were.
@@ -122,25 +157,73 @@ impl Table {
     }
 }
 
+impl Seen {
+    /// Whether this is a node of the id that was not known.
+    fn announce(&mut self, run: &str) -> bool {
+        if self.runs.iter().any(|known| known == run) {
+            return false;
+        }
+        if self.runs.len() == MAX_RUNS {
+            self.runs.remove(0);
+        }
+        self.runs.push(run.to_owned());
+        true
+    }
+
+    /// How many figures are different now: the clients, and each room.
+    fn update(&mut self, clients: usize, beat: Beat) -> usize {
+        let rooms = beat.rooms.into_iter().map(|(name, count)| (name, saturate(count))).collect();
+        let rooms = match beat.part {
+            None => Some(rooms),
+            Some(part) => self.collect(part, rooms),
+        };
+        let changed = rooms.map_or(0, |rooms| {
+            self.partial = None;
+            changes(&std::mem::replace(&mut self.rooms, rooms), &self.rooms)
+        });
+        usize::from(std::mem::replace(&mut self.clients, clients) != clients) + changed
+    }
+
+    /// Takes a part of a heartbeat; all its rooms, once the last part has come. Until then, and if a part is lost, the
+    /// rooms of the heartbeat before count.
+    fn collect(&mut self, part: Part, rooms: BTreeMap<String, usize>) -> Option<BTreeMap<String, usize>> {
+        if !part.is_valid() {
+            return None;
+        }
+        let Part { beat, index, of } = part;
+        let new = || Partial { beat, of, arrived: BTreeSet::new(), rooms: BTreeMap::new() };
+        let mut partial = self.partial.take().filter(|known| (known.beat, known.of) == (beat, of)).unwrap_or_else(new);
+        if partial.arrived.insert(index) {
+            partial.rooms.extend(rooms);
+        }
+        if partial.arrived.len() == of as usize {
+            return Some(partial.rooms);
+        }
+        self.partial = Some(partial);
+        None
+    }
+}
+
 fn saturate(count: u64) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
 }
 
-fn changes(old: &Seen, new: &Seen) -> usize {
-    let moved = new.rooms.iter().filter(|(name, count)| old.rooms.get(*name) != Some(count)).count();
-    let ended = old.rooms.keys().filter(|name| !new.rooms.contains_key(*name)).count();
-    usize::from(old.clients != new.clients) + moved + ended
+fn changes(old: &BTreeMap<String, usize>, new: &BTreeMap<String, usize>) -> usize {
+    let moved = new.iter().filter(|(name, count)| old.get(*name) != Some(count)).count();
+    let ended = old.keys().filter(|name| !new.contains_key(*name)).count();
+    moved + ended
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::fields::Presence;
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn beat(clients: u64, rooms: &[(&str, u64)]) -> Presence {
+    fn beat(clients: u64, rooms: &[(&str, u64)]) -> Beat {
         let rooms = rooms.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
-        Presence { node_id: String::new(), client_count: clients, rooms, ts: 0, gone: false }
+        Presence { node_id: String::new(), client_count: clients, rooms, ts: 0, gone: false }.into()
     }
 
     #[test]
@@ -157,8 +240,8 @@ mod tests {
         table.hear("b".into(), beat(1, &[]), now + SECOND * 2);
         assert_eq!(table.clients(now + SECOND * 4), 1, "a is silent, though not removed");
         assert_eq!(table.expire(now + SECOND * 4), ["a"]);
-        assert_eq!(table.hear("b".into(), Presence { gone: true, ..beat(0, &[]) }, now), Heard::Gone);
-        assert_eq!(table.hear("b".into(), Presence { gone: true, ..beat(0, &[]) }, now), Heard::Ignored);
+        assert_eq!(table.hear("b".into(), Beat { gone: true, ..beat(0, &[]) }, now), Heard::Gone);
+        assert_eq!(table.hear("b".into(), Beat { gone: true, ..beat(0, &[]) }, now), Heard::Ignored);
         assert_eq!(table.clients(now), 0);
     }
 
@@ -173,5 +256,56 @@ mod tests {
         assert_eq!((table.clients(now), table.room("r", now)), (usize::MAX, usize::MAX));
         assert_eq!(table.hear("0".into(), beat(1, &[]), now), Heard::Known { changes: 2 });
         assert_eq!(table.hear("new".into(), beat(1, &[]), now + SECOND), Heard::New, "the others have expired");
+    }
+
+    #[test]
+    fn a_heartbeat_in_parts_counts_when_it_is_whole() {
+        let now = Instant::now();
+        let mut table = Table::new(SECOND);
+        let part = |number, index, of, rooms: &[(&str, u64)]| {
+            let part = Some(Part { beat: number, index, of });
+            Beat { part, ..beat(9, rooms) }
+        };
+        table.hear("n".into(), beat(5, &[("a", 1), ("old", 1)]), now);
+        // In any order, each perhaps twice; the number of clients counts at once.
+        assert_eq!(table.hear("n".into(), part(1, 1, 2, &[("b", 2)]), now), Heard::Known { changes: 1 });
+        assert_eq!(table.hear("n".into(), part(1, 1, 2, &[("b", 2)]), now), Heard::Known { changes: 0 });
+        assert_eq!((table.clients(now), table.room("old", now), table.room("b", now)), (9, 1, 0));
+        assert_eq!(table.hear("n".into(), part(1, 0, 2, &[("a", 1)]), now), Heard::Known { changes: 2 });
+        assert_eq!((table.room("a", now), table.room("b", now), table.room("old", now)), (1, 2, 0));
+        // One that loses a part does not mix with the next.
+        table.hear("n".into(), part(2, 0, 2, &[("lost", 1)]), now);
+        table.hear("n".into(), part(3, 1, 2, &[("c", 3)]), now);
+        assert_eq!((table.room("b", now), table.room("c", now)), (2, 0));
+        table.hear("n".into(), part(3, 0, 2, &[("b", 4)]), now);
+        assert_eq!((table.room("b", now), table.room("c", now), table.room("lost", now)), (4, 3, 0));
+        for nonsense in [part(4, 0, 0, &[]), part(4, 2, 2, &[]), part(4, 0, u32::MAX, &[]), part(4, u32::MAX, 1, &[])] {
+            assert_eq!(table.hear("n".into(), nonsense, now), Heard::Known { changes: 0 });
+        }
+        assert_eq!(table.room("b", now), 4);
+    }
+
+    #[test]
+    fn a_farewell_ends_the_run_that_said_it() {
+        let now = Instant::now();
+        let mut table = Table::new(SECOND);
+        let of = |run: &str, gone| Beat { run: Some(run.into()), gone, ..beat(1, &[]) };
+        let mut hear = |beat| table.hear("n".into(), beat, now);
+        assert_eq!(hear(of("old", false)), Heard::New);
+        assert_eq!(hear(of("new", false)), Heard::New);
+        assert_eq!(hear(beat(2, &[])), Heard::Known { changes: 1 }, "an ordinary one does not say whose it is");
+        // Asked for by a newcomer, both announce themselves once more.
+        assert_eq!(hear(of("old", false)), Heard::Known { changes: 1 });
+        assert_eq!(hear(of("old", true)), Heard::Ignored);
+        assert_eq!((hear(of("old", true)), hear(of("new", true))), (Heard::Ignored, Heard::Gone));
+        // One that has crashed does not keep the next one's farewell from counting.
+        assert_eq!((hear(of("crashed", false)), hear(of("next", false))), (Heard::New, Heard::New));
+        assert_eq!(hear(of("next", true)), Heard::Gone);
+        (0..100).for_each(|n| _ = hear(of(&n.to_string(), false)));
+        assert_eq!(hear(of("99", true)), Heard::Gone);
+        // Where one of the two does not say which run it is, the id decides.
+        assert_eq!((hear(beat(1, &[])), hear(of("any", true))), (Heard::New, Heard::Gone));
+        let nameless = Beat { gone: true, ..beat(0, &[]) };
+        assert_eq!((hear(of("new", false)), hear(nameless)), (Heard::New, Heard::Gone));
     }
 }

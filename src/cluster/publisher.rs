@@ -2,31 +2,26 @@
 
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::adapter::AdapterError;
 use super::backoff::Backoff;
 use super::batch::{Batch, MAX_BYTES, MAX_MESSAGES, Outcome};
-use super::envelope::Envelope;
-use super::fields::Presence;
-use super::presence::Counts;
+use super::beat::{Beat, Encoded};
+use super::heartbeat::Heartbeat;
 use super::queue::Waiting;
-use super::shared::{Desk, Shared};
+use super::shared::{Shared, State};
 use super::state::Half;
-use crate::guard::record;
+use crate::guard::{self, dispose, record};
 use crate::log_limit::LogLimit;
 use crate::metrics::ErrorType;
 
-/// Between heartbeats that are asked for, if the interval is not so short that a part of it does: a crowd of new nodes makes
-/// no storm of answers.
-const GAP: Duration = Duration::from_millis(250);
-
 /// | state | does | until |
 /// | --- | --- | --- |
-/// | down | forgets what has waited too long | `retry_at`: connects |
-/// | up | publishes heartbeats that are due, then what waits | a failure: down |
+/// | down | drops what has waited too long | `retry_at`: connects |
+/// | up | publishes heartbeats that are due, and what waits; by turns when both are to be done | a failure: down |
 /// | stopping | publishes what waits, while up and in time, then says farewell | nothing waits |
 pub(super) struct Publisher {
     shared: Arc<Shared>,
@@ -34,25 +29,20 @@ pub(super) struct Publisher {
     /// When to connect, while down.
     retry_at: Instant,
     backoff: Backoff,
-    /// Something has been published since the last failure: then the next is tried to be mended at once.
+    /// Something has been published since the last failure: the next failure is followed by an attempt at once.
     is_proven: bool,
-    pulse: Option<Pulse>,
-}
-
-/// When heartbeats are sent.
-struct Pulse {
-    interval: Duration,
-    /// When to look at the counts.
-    next: Instant,
-    /// The last heartbeat: when, and what it said.
-    last: Option<(Instant, Counts)>,
+    heartbeat: Option<Heartbeat>,
+    /// The last step was a heartbeat: messages that wait are next.
+    has_just_beaten: bool,
+    /// Messages that are published at once. Fewer on a bus that is slow, so that heartbeats keep their time.
+    batch: usize,
 }
 
 enum Step {
     Connect,
     Publish(Vec<Waiting>),
     Beat { wanted: bool },
-    Late(usize),
+    Late(Vec<Waiting>),
     End,
 }
 
@@ -60,77 +50,95 @@ impl Publisher {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let now = Instant::now();
         let (first, longest) = shared.settings.backoff;
-        // The first heartbeat is asked for when the subscription stands; without one it goes out an interval later.
-        let pulse = shared.settings.presence.map(|interval| Pulse { interval, next: now + interval, last: None });
-        let backoff = Backoff::new(first, longest);
-        Self { shared, is_up: false, retry_at: now, backoff, is_proven: false, pulse }
+        let heartbeat = shared.settings.presence.map(|interval| Heartbeat::new(interval, shared.run.clone(), now));
+        Self {
+            shared,
+            is_up: false,
+            retry_at: now,
+            backoff: Backoff::new(first, longest),
+            is_proven: false,
+            heartbeat,
+            has_just_beaten: false,
+            batch: MAX_MESSAGES,
+        }
     }
 
+    /// Runs until the link ends. A step that panics, which only the application's code does (its logger, its payloads), costs
+    /// what that step was about, and the thread goes on.
     pub(super) fn run(mut self) {
-        loop {
-            match self.next() {
-                Step::Connect => self.connect(),
-                Step::Publish(waiting) => self.publish(waiting),
-                Step::Beat { wanted } => self.beat(wanted),
-                Step::Late(count) => self.lose(count, "they have waited too long"),
-                Step::End => break,
-            }
+        while !guard::catch(|| self.step()).unwrap_or(false) {}
+        guard::catch(|| self.say_farewell());
+        let left = self.shared.state.lock().queue.take_all();
+        guard::catch(|| self.lose(left, "the hub has ended"));
+        guard::catch(|| self.shared.close());
+    }
+
+    /// Waits for something to do and does it. True at the end.
+    fn step(&mut self) -> bool {
+        match self.next() {
+            Step::Connect => self.connect(),
+            Step::Publish(waiting) => self.publish(waiting),
+            Step::Beat { wanted } => self.beat(wanted),
+            Step::Late(late) => self.lose(late, "they have waited for longer than max_age"),
+            Step::End => return true,
         }
-        self.say_farewell();
-        let left = self.shared.desk.lock().queue.len();
-        if left > 0 {
-            self.lose(left, "the hub has ended");
-        }
-        self.shared.close();
+        false
     }
 
     /// Sleeps until there is something to do.
     fn next(&mut self) -> Step {
         let shared = Arc::clone(&self.shared);
-        let mut desk = shared.desk.lock();
+        let mut state = shared.state.lock();
         loop {
-            match self.look(&mut desk) {
+            match self.look(&mut state) {
                 Break(step) => return step,
-                Continue(Some(at)) => _ = shared.work.wait_until(&mut desk, at),
-                Continue(None) => shared.work.wait(&mut desk),
+                Continue(Some(at)) => _ = shared.work.wait_until(&mut state, at),
+                Continue(None) => shared.work.wait(&mut state),
             }
         }
     }
 
     /// What to do now, or when to look again if nothing happens before.
-    fn look(&mut self, desk: &mut Desk) -> ControlFlow<Step, Option<Instant>> {
+    fn look(&mut self, state: &mut State) -> ControlFlow<Step, Option<Instant>> {
         let now = Instant::now();
         let max_age = self.shared.settings.max_age;
-        let late = desk.queue.drop_late(now, max_age);
-        if late > 0 {
+        let late = state.queue.take_late(now, max_age);
+        if !late.is_empty() {
             return Break(Step::Late(late));
         }
-        if desk.stop.is_some_and(|until| now >= until) {
+        if state.stop.is_some_and(|until| now >= until) {
             return Break(Step::End);
         }
-        if std::mem::take(&mut desk.check) {
+        if std::mem::take(&mut state.check) {
             self.is_up = false;
             self.retry_at = now;
         }
         let wake = if self.is_up {
-            self.look_while_up(desk, now)?
+            self.look_while_up(state, now)?
         } else if now >= self.retry_at {
             return Break(Step::Connect);
         } else {
-            let too_late = desk.queue.oldest().map(|since| since + max_age);
+            let too_late = state.queue.oldest().map(|since| since + max_age);
             Some(too_late.map_or(self.retry_at, |at| at.min(self.retry_at)))
         };
-        if desk.stop.is_some() { Break(Step::End) } else { Continue(wake) }
+        if state.stop.is_some() { Break(Step::End) } else { Continue(wake) }
     }
 
-    fn look_while_up(&self, desk: &mut Desk, now: Instant) -> ControlFlow<Step, Option<Instant>> {
-        let (due, wanted) = self.pulse.as_ref().map_or((None, false), |pulse| pulse.due(desk.beat, now));
-        if due.is_some_and(|at| now >= at) {
-            desk.beat = desk.beat && !wanted;
-            return Break(Step::Beat { wanted });
+    fn look_while_up(&mut self, state: &mut State, now: Instant) -> ControlFlow<Step, Option<Instant>> {
+        // A link that ends has one more heartbeat to send, its farewell.
+        let heartbeat = self.heartbeat.as_ref().filter(|_| state.stop.is_none());
+        let due = heartbeat.map(|heartbeat| heartbeat.due(state.beat, now));
+        let is_turn = !self.has_just_beaten || state.queue.is_empty();
+        if due.is_some_and(|at| now >= at) && is_turn {
+            self.has_just_beaten = true;
+            return Break(Step::Beat { wanted: std::mem::take(&mut state.beat) });
         }
-        let waiting = desk.queue.take(MAX_MESSAGES, MAX_BYTES);
-        if waiting.is_empty() { Continue(due) } else { Break(Step::Publish(waiting)) }
+        let waiting = state.queue.take(self.batch, MAX_BYTES);
+        if waiting.is_empty() {
+            return Continue(due);
+        }
+        self.has_just_beaten = false;
+        Break(Step::Publish(waiting))
     }
 
     fn connect(&mut self) {
@@ -139,8 +147,9 @@ impl Publisher {
             Ok(()) => {
                 self.is_up = true;
                 self.shared.report(Half::Publish, Ok(()));
-                if self.pulse.as_ref().is_some_and(|p| p.last.is_some()) {
-                    self.shared.desk.lock().beat = true;
+                // What this node said before may have been lost.
+                if self.heartbeat.as_ref().is_some_and(Heartbeat::has_beaten) {
+                    self.shared.state.lock().beat = true;
                 }
             }
             Err(error) => self.fail(&error),
@@ -158,20 +167,32 @@ impl Publisher {
     fn publish(&mut self, waiting: Vec<Waiting>) {
         let settings = &self.shared.settings;
         let (batch, too_large) = Batch::encode(waiting, &settings.node_id, settings.max_envelope);
-        if too_large > 0 {
-            self.lose(too_large, "larger than an envelope may be");
+        if !too_large.is_empty() {
+            self.lose(too_large, "larger than max_envelope");
         }
+        let started = Instant::now();
         let outcome = match self.put(batch.envelopes()) {
             Some(results) => batch.settle(&results),
-            None => Outcome { lost: batch.len(), ..Outcome::default() },
+            None => Outcome { lost: batch.into_messages(), ..Outcome::default() },
         };
-        (0..outcome.published).for_each(|_| self.shared.node.count(&|m| m.increment_adapter_published()));
-        if outcome.lost > 0 {
+        self.adapt(started.elapsed());
+        for _ in &outcome.published {
+            self.shared.node.count(&|m| m.increment_adapter_published());
+        }
+        outcome.published.into_iter().for_each(dispose);
+        if !outcome.lost.is_empty() {
             self.lose(outcome.lost, "publishing failed");
         }
         if !outcome.untried.is_empty() {
-            self.shared.desk.lock().queue.put_back(outcome.untried);
+            self.shared.state.lock().queue.put_back(outcome.untried);
         }
+    }
+
+    /// Fits the number of messages that are published at once to the time that it takes.
+    fn adapt(&mut self, took: Duration) {
+        let Some(heartbeat) = &self.heartbeat else { return };
+        let is_slow = took > heartbeat.patience();
+        self.batch = if is_slow { (self.batch / 2).max(1) } else { (self.batch * 2).min(MAX_MESSAGES) };
     }
 
     /// Hands envelopes to the adapter; what it says of each, or `None` if it panicked.
@@ -215,65 +236,92 @@ impl Publisher {
         }
     }
 
-    fn lose(&self, count: usize, why: &str) {
+    fn lose(&self, messages: Vec<Waiting>, why: &str) {
         static LOST: LogLimit = LogLimit::seldom();
+        let count = messages.len();
+        messages.into_iter().for_each(dispose);
         (0..count).for_each(|_| self.shared.node.count(&|m| m.increment_adapter_dropped()));
-        if let Some(suppressed) = LOST.pass() {
+        if count > 0
+            && let Some(suppressed) = LOST.pass()
+        {
             let id = &self.shared.settings.node_id;
             record!(Warn, "wshub::cluster", "{id}: {count} messages lost: {why} ({suppressed} more not logged)");
         }
     }
 
-    /// Tells this node's counts, if that is asked for, due, or they have changed.
+    /// Sends this node's counts, if that is asked for, due, or they have changed.
     fn beat(&mut self, wanted: bool) {
         self.shared.expire_nodes();
-        let (Some(counts), Some(pulse)) = (self.shared.node.counts(), &mut self.pulse) else { return };
+        let counts = self.shared.node.counts();
+        let Some(heartbeat) = &mut self.heartbeat else { return };
         let now = Instant::now();
-        pulse.next = now + pulse.interval / 2;
-        if !wanted && pulse.has_said(&counts, now) {
+        heartbeat.rest(now);
+        // Without counts the hub is gone, and this link is about to be stopped.
+        let Some(counts) = counts else { return };
+        if !wanted && heartbeat.has_said(&counts, now) {
             return;
         }
-        let presence = presence(&self.shared.settings.node_id, &counts, false);
-        pulse.last = Some((now, counts));
-        self.put(&[Envelope::presence(&presence).encode().into()]);
+        let (beat, number) = heartbeat.beat(&self.shared.settings.node_id, counts, wanted, now);
+        self.send_beat(&beat, number);
+        if let Some(heartbeat) = &mut self.heartbeat {
+            // The time that sending took is no time between two heartbeats.
+            heartbeat.rest(Instant::now());
+        }
+    }
+
+    /// Publishes a heartbeat in envelopes that the bus takes. A bus that refuses one may have a limit that nobody has told:
+    /// smaller ones are tried at once, and kept to.
+    fn send_beat(&mut self, beat: &Beat, number: u64) {
+        loop {
+            let Some(heartbeat) = &self.heartbeat else { return };
+            let limit = heartbeat.limit(self.known_limit());
+            let encoded = beat.encode(number, limit);
+            self.report_left_out(&encoded, limit);
+            let results = self.put(&encoded.envelopes).unwrap_or_default();
+            let is_refused = |result: &Result<(), AdapterError>| matches!(result, Err(AdapterError::Rejected(_)));
+            let refused = encoded.envelopes.iter().zip(&results).filter(|(_, result)| is_refused(result));
+            let largest = refused.map(|(envelope, _)| envelope.len()).max();
+            let Some(heartbeat) = &mut self.heartbeat else { return };
+            match largest {
+                None if encoded.envelopes.is_empty() => return heartbeat.forget_limit(),
+                None => return,
+                Some(refused) => heartbeat.shrink(refused),
+            }
+        }
+    }
+
+    /// The largest envelope in bytes that the settings and the bus allow.
+    fn known_limit(&self) -> usize {
+        let settings = &self.shared.settings;
+        let of_bus = self.shared.call(|| Ok(settings.adapter.max_envelope()));
+        of_bus.ok().flatten().unwrap_or(usize::MAX).min(settings.max_envelope)
+    }
+
+    fn report_left_out(&self, encoded: &Encoded, limit: usize) {
+        static LEFT_OUT: LogLimit = LogLimit::seldom();
+        if !encoded.envelopes.is_empty() && encoded.rooms_left_out == 0 {
+            return;
+        }
+        self.shared.count_error(ErrorType::AdapterPublish);
+        if let Some(suppressed) = LEFT_OUT.pass() {
+            let id = &self.shared.settings.node_id;
+            let what = match encoded.envelopes.len() {
+                0 => "the heartbeat is".to_owned(),
+                _ => format!("{} rooms are", encoded.rooms_left_out),
+            };
+            record!(
+                Warn,
+                "wshub::cluster",
+                "{id}: {what} left out: too large for envelopes of {limit} bytes ({suppressed} more not logged)",
+            );
+        }
     }
 
     fn say_farewell(&mut self) {
-        let has_beaten = self.pulse.as_ref().is_some_and(|p| p.last.is_some());
-        if has_beaten && self.is_up {
-            let presence = presence(&self.shared.settings.node_id, &Counts::default(), true);
-            self.put(&[Envelope::presence(&presence).encode().into()]);
-        }
-    }
-}
-
-impl Pulse {
-    /// When to look at the counts next, and whether a heartbeat is asked for: the first is sent at once, further ones keep
-    /// their distance.
-    fn due(&self, wanted: bool, now: Instant) -> (Option<Instant>, bool) {
-        let at = match &self.last {
-            _ if !wanted => self.next,
-            None => now,
-            Some((at, _)) => *at + GAP.min(self.interval / 20),
+        let Some(heartbeat) = self.heartbeat.as_ref().filter(|heartbeat| heartbeat.has_beaten() && self.is_up) else {
+            return;
         };
-        (Some(at), wanted)
-    }
-
-    /// Whether the last heartbeat said this already, less than half an interval ago or so.
-    fn has_said(&self, counts: &Counts, now: Instant) -> bool {
-        let said = |(at, said): &(Instant, Counts)| said == counts && now - *at < self.interval * 3 / 4;
-        self.last.as_ref().is_some_and(said)
-    }
-}
-
-fn presence(node_id: &str, counts: &Counts, gone: bool) -> Presence {
-    let ts = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let rooms = counts.rooms.iter().map(|(name, count)| (name.clone(), *count as u64)).collect();
-    Presence {
-        node_id: node_id.to_owned(),
-        client_count: counts.clients as u64,
-        rooms,
-        ts: i64::try_from(ts.as_millis()).unwrap_or(i64::MAX),
-        gone,
+        let farewell = heartbeat.farewell(&self.shared.settings.node_id);
+        self.put(&farewell.encode(0, usize::MAX).envelopes);
     }
 }

@@ -59,16 +59,16 @@ impl Queue {
         Self { waiting: VecDeque::new(), bytes: 0, max_messages, max_bytes }
     }
 
-    /// False if it does not fit. What is larger than the whole queue fits into an empty one.
-    pub(super) fn push(&mut self, outgoing: Outgoing, now: Instant) -> bool {
+    /// Gives the message back if it does not fit. What is larger than the whole queue fits into an empty one.
+    pub(super) fn push(&mut self, outgoing: Outgoing, now: Instant) -> Result<(), Outgoing> {
         let size = outgoing.size();
         let is_over = self.waiting.len() >= self.max_messages || self.bytes.saturating_add(size) > self.max_bytes;
         if is_over && !self.waiting.is_empty() {
-            return false;
+            return Err(outgoing);
         }
         self.bytes += size;
         self.waiting.push_back(Waiting { since: now, size, outgoing });
-        true
+        Ok(())
     }
 
     fn pop(&mut self) -> Option<Waiting> {
@@ -102,14 +102,20 @@ impl Queue {
         }
     }
 
-    /// Forgets what has waited for longer than `age`; how many.
-    pub(super) fn drop_late(&mut self, now: Instant, age: Duration) -> usize {
-        let mut late = 0;
-        while self.waiting.front().is_some_and(|w| now.saturating_duration_since(w.since) > age) {
-            self.pop();
-            late += 1;
+    /// Takes what has waited for longer than `age`. The caller drops it outside of the queue's lock: payloads may be the
+    /// application's types.
+    pub(super) fn take_late(&mut self, now: Instant, age: Duration) -> Vec<Waiting> {
+        let is_late = |waiting: &Waiting| now.saturating_duration_since(waiting.since) > age;
+        let mut late = Vec::new();
+        while self.waiting.front().is_some_and(is_late) {
+            late.extend(self.pop());
         }
         late
+    }
+
+    /// Takes everything.
+    pub(super) fn take_all(&mut self) -> Vec<Waiting> {
+        std::iter::from_fn(|| self.pop()).collect()
     }
 
     /// Since when the first has waited.
@@ -117,8 +123,8 @@ impl Queue {
         self.waiting.front().map(|w| w.since)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len()
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 }
 
@@ -135,21 +141,21 @@ mod tests {
         let now = Instant::now();
         let second = Duration::from_secs(1);
         let mut queue = Queue::new(3, 10_000);
-        assert!(queue.push(outgoing(20_000), now), "into an empty queue");
-        assert!(!queue.push(outgoing(0), now));
+        assert!(queue.push(outgoing(20_000), now).is_ok(), "into an empty queue");
+        assert!(queue.push(outgoing(0), now).is_err());
         assert_eq!(queue.pop().map(|w| w.outgoing.message.len()), Some(20_000));
-        assert!((1..=3).all(|n| queue.push(outgoing(n), now + second * 2)));
-        assert!(!queue.push(outgoing(4), now), "three messages");
-        assert_eq!((queue.oldest(), queue.drop_late(now + second * 3, second)), (Some(now + second * 2), 0));
-        assert_eq!(queue.drop_late(now + second * 4, second), 3);
-        assert_eq!((queue.bytes, queue.len(), queue.oldest()), (0, 0, None));
+        assert!((1..=3).all(|n| queue.push(outgoing(n), now + second * 2).is_ok()));
+        assert!(queue.push(outgoing(4), now).is_err(), "three messages");
+        assert_eq!((queue.oldest(), queue.take_late(now + second * 3, second).len()), (Some(now + second * 2), 0));
+        assert_eq!(queue.take_late(now + second * 4, second).len(), 3);
+        assert_eq!((queue.bytes, queue.is_empty(), queue.oldest()), (0, true, None));
     }
 
     #[test]
     fn taken_in_order_and_put_back_in_order() {
         let now = Instant::now();
         let mut queue = Queue::new(10, 100_000);
-        assert!([10_000, 1, 2, 10_000, 3].iter().all(|n| queue.push(outgoing(*n), now)));
+        assert!([10_000, 1, 2, 10_000, 3].iter().all(|n| queue.push(outgoing(*n), now).is_ok()));
         let lens = |taken: &[Waiting]| taken.iter().map(|w| w.outgoing.message.len()).collect::<Vec<_>>();
         let bytes = queue.bytes;
         assert_eq!(lens(&queue.take(4, 5000)), [10_000], "one in any case");
@@ -159,9 +165,10 @@ mod tests {
         let rest = queue.take(10, 15_000);
         assert_eq!((lens(&rest), queue.bytes), (vec![1, 2, 10_000, 3], 0));
         queue.put_back(rest);
-        assert!(queue.push(outgoing(10_000), now));
-        assert_eq!((queue.bytes, queue.len()), (bytes, 5));
+        assert!(queue.push(outgoing(10_000), now).is_ok());
+        assert_eq!((queue.bytes, queue.waiting.len()), (bytes, 5));
         assert_eq!(queue.take(3, 5000).len() + queue.take(0, 0).len(), 3);
+        assert_eq!((queue.take_all().len(), queue.bytes), (2, 0));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What the publisher, the subscriber and the hub share.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use uuid::Uuid;
 
 use super::adapter::{AdapterError, AdapterState, Receiver};
+use super::beat::Beat;
 use super::envelope::{Envelope, EnvelopeError, EnvelopeKind};
 use super::fields::Recipient;
 use super::gojson;
@@ -13,10 +14,16 @@ use super::queue::Queue;
 use super::settings::Cluster;
 use super::state::{Half, Halves};
 use crate::guard::{self, record};
+use crate::lock::{Condition, Leaf};
 use crate::log_limit::LogLimit;
 use crate::message::Message;
 use crate::metrics::{ErrorType, Metrics};
 use crate::outbox::Cork;
+
+/// Envelopes that are delivered before the sockets are written, and how long they may take: what has come together is
+/// written together.
+const CORKED_ENVELOPES: usize = 64;
+const CORKED: Duration = Duration::from_millis(1);
 
 /// The hub, as the cluster sees it. No method blocks on a client; all do nothing when the hub is gone.
 pub(crate) trait Node: Send + Sync + 'static {
@@ -33,18 +40,22 @@ pub(crate) trait Node: Send + Sync + 'static {
 pub(super) struct Shared {
     pub(super) settings: Cluster,
     pub(super) node: Box<dyn Node>,
-    pub(super) desk: Mutex<Desk>,
+    pub(super) state: Leaf<State>,
     /// There is work for the publisher.
-    pub(super) work: Condvar,
+    pub(super) work: Condition,
     /// The link closes, or a thread has ended.
-    pub(super) over: Condvar,
-    pub(super) table: Option<Mutex<Table>>,
+    pub(super) over: Condition,
+    pub(super) table: Option<Leaf<Table>>,
+    /// Tells this node from another one of the same id.
+    pub(super) run: String,
     /// How this node's own envelopes begin: buses hand them back.
     own: Vec<u8>,
+    /// How those of presence begin.
+    own_presence: Vec<u8>,
 }
 
 /// What is to be done. Its lock is a leaf: nothing is called under it.
-pub(super) struct Desk {
+pub(super) struct State {
     pub(super) queue: Queue,
     pub(super) halves: Halves,
     /// The connection for publishing is to be looked after, because the subscription was lost or regained.
@@ -62,8 +73,10 @@ pub(super) struct Desk {
 impl Shared {
     pub(super) fn new(settings: Cluster, node: Box<dyn Node>) -> Self {
         let own = [&b"{\"node_id\":"[..], &gojson::to_vec(&settings.node_id), b","].concat();
-        let table = settings.presence.map(|interval| Mutex::new(Table::new(interval.saturating_mul(3))));
-        let desk = Desk {
+        let own_presence = [&own[..], b"\"type\":\"presence\""].concat();
+        let run = Uuid::new_v4().simple().to_string();
+        let table = settings.presence.map(|interval| Leaf::new(Table::new(interval.saturating_mul(3))));
+        let state = State {
             queue: Queue::new(settings.queue_messages, settings.queue_bytes),
             halves: Halves::default(),
             check: false,
@@ -72,7 +85,17 @@ impl Shared {
             closed: false,
             live: 0,
         };
-        Self { settings, node, desk: Mutex::new(desk), work: Condvar::new(), over: Condvar::new(), table, own }
+        Self {
+            settings,
+            node,
+            state: Leaf::new(state),
+            work: Condition::new(),
+            over: Condition::new(),
+            table,
+            run,
+            own,
+            own_presence,
+        }
     }
 
     /// Calls the adapter. A panic in it is an error like others.
@@ -91,9 +114,9 @@ impl Shared {
     /// Notes that one half of the link works or has failed; counts and logs what that changes.
     pub(super) fn report(&self, half: Half, result: Result<(), &AdapterError>) {
         let (before, has_changed, after) = {
-            let mut desk = self.desk.lock();
-            let before = desk.halves.state();
-            (before, desk.halves.set(half, result.is_ok()), desk.halves.state())
+            let mut state = self.state.lock();
+            let before = state.halves.state();
+            (before, state.halves.set(half, result.is_ok()), state.halves.state())
         };
         if let Err(error) = result {
             let (counts_as, what) = match half {
@@ -126,10 +149,10 @@ impl Shared {
     /// Ends the link: the adapter lets go of the bus. Does nothing the second time.
     pub(super) fn close(&self) {
         let before = {
-            let mut desk = self.desk.lock();
-            desk.closed = true;
-            let before = desk.halves.state();
-            desk.halves.close();
+            let mut state = self.state.lock();
+            state.closed = true;
+            let before = state.halves.state();
+            state.halves.close();
             before
         };
         self.over.notify_all();
@@ -164,6 +187,9 @@ impl Shared {
             return Err(EnvelopeError::TooLarge(bytes.len()));
         }
         if bytes.starts_with(&self.own) {
+            if bytes.starts_with(&self.own_presence) {
+                self.hear_namesake(bytes);
+            }
             return Ok(());
         }
         let envelope = Envelope::decode(bytes)?;
@@ -172,7 +198,7 @@ impl Shared {
             return Ok(());
         }
         if envelope.kind == EnvelopeKind::Presence {
-            return self.hear(envelope);
+            return self.hear(&envelope);
         }
         let to = envelope.recipients();
         let mut envelope = envelope;
@@ -184,19 +210,39 @@ impl Shared {
         Ok(())
     }
 
-    fn hear(&self, envelope: Envelope) -> Result<(), EnvelopeError> {
+    /// A heartbeat that bears this node's id. After the farewell of an earlier node of this id, the others may have forgotten
+    /// this one, too: it announces itself again.
+    fn hear_namesake(&self, bytes: &[u8]) {
+        static NAMESAKE: LogLimit = LogLimit::seldom();
+        let Some(beat) = Envelope::decode(bytes).ok().and_then(|envelope| Beat::decode(&envelope).ok()) else { return };
+        if beat.run.is_none_or(|run| run == self.run) {
+            return;
+        }
+        if beat.gone {
+            self.want_beat();
+        } else if let Some(suppressed) = NAMESAKE.pass() {
+            let id = &self.settings.node_id;
+            record!(Warn, "wshub::cluster", "{id}: another node has this id ({suppressed} more not logged)");
+        }
+    }
+
+    fn want_beat(&self) {
+        self.state.lock().beat = true;
+        self.work.notify_one();
+    }
+
+    fn hear(&self, envelope: &Envelope) -> Result<(), EnvelopeError> {
         let Some(table) = &self.table else { return Ok(()) };
-        let beat = envelope.to_presence()?;
-        let id = envelope.node_id.clone();
-        // One that has been silent for too long is new.
+        let beat = Beat::decode(envelope)?;
+        let id = &envelope.node_id;
+        // A node that has been silent for too long is new.
         self.expire_nodes();
-        let heard = table.lock().hear(envelope.node_id, beat, Instant::now());
+        let heard = table.lock().hear(id.clone(), beat, Instant::now());
         match heard {
             Heard::New => {
                 record!(Info, "wshub::cluster", "{}: node {id} has come", self.settings.node_id);
                 // It does not know this node yet.
-                self.desk.lock().beat = true;
-                self.work.notify_one();
+                self.want_beat();
             }
             Heard::Gone => record!(Info, "wshub::cluster", "{}: node {id} has left", self.settings.node_id),
             Heard::Known { changes: 0 } | Heard::Ignored => {}
@@ -218,10 +264,10 @@ impl Shared {
 impl Receiver for Shared {
     fn subscribed(&self) {
         self.report(Half::Subscribe, Ok(()));
-        let mut desk = self.desk.lock();
+        let mut state = self.state.lock();
         // The bus is there: publishing need not wait any longer. And what other nodes answer to a heartbeat comes now.
-        desk.check = true;
-        desk.beat = true;
+        state.check = true;
+        state.beat = true;
         self.work.notify_one();
     }
 
@@ -241,8 +287,18 @@ impl Receiver for Shared {
     }
 
     fn receive_all(&self, envelopes: &mut dyn Iterator<Item = &[u8]>) {
-        let _cork = Cork::new();
-        envelopes.for_each(|envelope| self.receive(envelope));
+        let mut envelopes = envelopes.peekable();
+        while envelopes.peek().is_some() {
+            // The first of a long batch does not wait for the last.
+            let _cork = Cork::new();
+            let until = Instant::now() + CORKED;
+            for envelope in envelopes.by_ref().take(CORKED_ENVELOPES) {
+                self.receive(envelope);
+                if Instant::now() >= until {
+                    break;
+                }
+            }
+        }
     }
 
     fn lost(&self, count: usize) {
@@ -250,6 +306,6 @@ impl Receiver for Shared {
     }
 
     fn is_closed(&self) -> bool {
-        self.desk.lock().closed
+        self.state.lock().closed
     }
 }

@@ -7,29 +7,37 @@ use super::adapter::{AdapterError, Inbox};
 use super::backoff::Backoff;
 use super::shared::Shared;
 use super::state::Half;
+use crate::guard;
 
+/// Runs until the adapter is closed. A panic, of the application's logger for instance, ends one subscription, not the
+/// thread.
 pub(super) fn run(shared: &Arc<Shared>) {
     let (first, longest) = shared.settings.backoff;
     let mut backoff = Backoff::new(first, longest);
     let inbox = Inbox(Arc::clone(shared) as _);
     while !inbox.is_closed() {
-        let result = shared.call(|| shared.settings.adapter.subscribe(&inbox));
-        if inbox.is_closed() {
-            return;
-        }
-        if shared.desk.lock().halves.is_subscribed() {
-            backoff.reset();
-        }
-        let error = result.err().unwrap_or_else(|| AdapterError::unavailable("it ended"));
-        shared.report(Half::Subscribe, Err(&error));
+        guard::catch(|| subscribe(shared, &inbox, &mut backoff));
         wait(shared, Instant::now() + backoff.next());
     }
 }
 
+/// One subscription, up to its end.
+fn subscribe(shared: &Shared, inbox: &Inbox, backoff: &mut Backoff) {
+    let result = shared.call(|| shared.settings.adapter.subscribe(inbox));
+    if inbox.is_closed() {
+        return;
+    }
+    if shared.state.lock().halves.is_subscribed() {
+        backoff.reset();
+    }
+    let error = result.err().unwrap_or_else(|| AdapterError::unavailable("it ended"));
+    shared.report(Half::Subscribe, Err(&error));
+}
+
 fn wait(shared: &Shared, until: Instant) {
-    let mut desk = shared.desk.lock();
+    let mut state = shared.state.lock();
     // What broke the subscription may have broken the other connection as well.
-    desk.check = true;
+    state.check = true;
     shared.work.notify_one();
-    while !desk.closed && !shared.over.wait_until(&mut desk, until).timed_out() {}
+    while !state.closed && !shared.over.wait_until(&mut state, until) {}
 }

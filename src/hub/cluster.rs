@@ -3,15 +3,16 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use super::target::Part;
 use super::{Client, Hub, Inner, Target};
 use crate::client_id::ClientId;
 use crate::cluster::{AdapterState, ClusterNode, Counts, Link, Node, Outgoing, Recipient};
 use crate::config::MAX_ROOM_NAME;
+use crate::lock::assert_no_lock_held;
 use crate::message::Message;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, guarded};
 
 impl Hub {
     /// The hub's name in its cluster: [`Cluster::node_id`](crate::cluster::Cluster::node_id), or a random UUID.
@@ -91,16 +92,20 @@ impl Hub {
     }
 }
 
-/// The hub's face towards its link. It does not keep the hub alive.
-pub(super) struct Port(pub(super) Weak<Inner>);
+/// The hub as its link knows it. It does not keep the hub alive.
+pub(super) struct LinkedHub {
+    pub(super) inner: Weak<Inner>,
+    /// Apart from the hub: what the link publishes or loses after the hub has gone is counted too.
+    pub(super) metrics: Option<Arc<dyn Metrics>>,
+}
 
-impl Port {
+impl LinkedHub {
     fn hub(&self) -> Option<Hub> {
-        self.0.upgrade().map(Hub)
+        self.inner.upgrade().map(Hub)
     }
 }
 
-impl Node for Port {
+impl Node for LinkedHub {
     fn deliver(&self, to: &[Recipient], except: &[String], message: Message) {
         let Some(hub) = self.hub() else { return };
         let mut target = Target::rooms::<Cow<'_, str>>([]);
@@ -122,8 +127,9 @@ impl Node for Port {
     }
 
     fn count(&self, what: &dyn Fn(&dyn Metrics)) {
-        if let Some(hub) = self.hub() {
-            hub.count(what);
+        if let Some(metrics) = &self.metrics {
+            assert_no_lock_held();
+            guarded(|| what(&**metrics));
         }
     }
 

@@ -46,7 +46,7 @@ use crate::message::Compressed;
 use crate::metrics::{ErrorType, Metrics, guarded};
 use crate::trace::Tracer;
 use clients::Clients;
-use cluster::Port;
+use cluster::LinkedHub;
 use extensions::Extensions;
 use hooks::Hooks;
 use lifecycle::Lifecycle;
@@ -106,7 +106,9 @@ impl Hub {
     fn from_builder(builder: HubBuilder, cluster: Option<Cluster>) -> Self {
         Self(Arc::new_cyclic(|hub| Inner {
             node_id: cluster.as_ref().map_or_else(|| Uuid::new_v4().to_string(), |c| c.id().to_owned()).into(),
-            link: cluster.map(|settings| Link::new(settings, Port(hub.clone()))),
+            link: cluster.map(|settings| {
+                Link::new(settings, LinkedHub { inner: hub.clone(), metrics: builder.metrics.clone() })
+            }),
             clients: Ranked::default(),
             rooms: Ranked::default(),
             users: Ranked::default(),

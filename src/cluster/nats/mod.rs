@@ -63,7 +63,7 @@ use settings::{IDLE, Settings, TIMEOUT, check_subject};
 ///
 /// A message over the server's `max_payload`, 1 MiB unless set otherwise, is lost alone and counted as
 /// [`AdapterPublish`](crate::metrics::ErrorType::AdapterPublish); the connection stands. So it is with a missing permission to
-/// publish.
+/// publish. A heartbeat that would be larger is sent in parts.
 ///
 /// # How long things take
 ///
@@ -254,6 +254,10 @@ impl Adapter for NatsAdapter {
             let text = error.to_string();
             envelopes.iter().map(|_| Err(AdapterError::unavailable(text.as_str()))).collect()
         })
+    }
+
+    fn max_envelope(&self) -> Option<usize> {
+        self.session.lock().as_ref().map(Session::max_payload)
     }
 
     fn subscribe(&self, inbox: &Inbox) -> Result<(), AdapterError> {

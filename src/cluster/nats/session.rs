@@ -78,6 +78,11 @@ impl Session {
         !self.news.is_lost() && self.proven.elapsed() < within
     }
 
+    /// The largest message that the server takes, in bytes.
+    pub(super) fn max_payload(&self) -> usize {
+        self.client.server_info().max_payload
+    }
+
     /// Waits until the server has done all that it was asked to.
     ///
     /// # Errors
