@@ -2,6 +2,8 @@
 //! you write your own.
 
 pub mod binary;
+#[cfg(feature = "centrifuge")]
+pub mod centrifuge;
 pub mod events;
 pub mod feed;
 pub mod relay;

@@ -1,0 +1,49 @@
+//! `cargo run --release --example centrifuge -- --addr 127.0.0.1:8080`
+//!
+//! A server for official Centrifuge SDKs: WebSocket at `/connection/websocket`, the HTTP API below `/api/` (`--api-key
+//! KEY`, by default `test-api-key`), and a page at `/`. Connection and subscription tokens are JWTs, HS256 with the secret
+//! `secret`: `sub` is the user, `exp` the expiry, `channel` that of a subscription token.
+//!
+//! Every channel may be subscribed, except `private:…` without a token, and subscribers may publish. Methods of rpc:
+//! `echo`, `sum` of `{"a","b"}`, `fail`.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod tokens;
+
+use serde::Deserialize;
+use wshub::protocol::centrifuge::{Access, Centrifuge, ChannelOptions, CommandError};
+use wshub::{Hub, Message, Server};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    env_logger::init();
+    let protocol = Centrifuge::new()
+        .connection_tokens(tokens::connection)
+        .subscription_tokens(tokens::subscription)
+        .channels(|channel| {
+            let options = ChannelOptions::default().publish(Access::Subscribers);
+            Some(options.needs_token(channel.starts_with("private:")))
+        })
+        .rpc("echo", |_, data| Ok(data.clone()))
+        .rpc("sum", |_, data| sum(data))
+        .rpc("fail", |_, _| Err(CommandError::new(400, "refused")));
+    let hub = protocol.install(Hub::builder()).build()?;
+    let server = Server::on(common::listener("127.0.0.1:8080")?).websocket("/connection/websocket", &hub).probes(&hub);
+    common::serve(server)
+}
+
+#[derive(Deserialize)]
+struct Terms {
+    a: f64,
+    b: f64,
+}
+
+fn sum(data: &Message) -> Result<Message, CommandError> {
+    let Terms { a, b } = data.parse_json().map_err(|_| CommandError::BAD_REQUEST)?;
+    let sum = a + b;
+    // Whole numbers stay whole.
+    #[allow(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
+    let sum =
+        if sum.fract() == 0.0 && sum.abs() < 1e15 { serde_json::json!(sum as i64) } else { serde_json::json!(sum) };
+    Message::json(&serde_json::json!({ "sum": sum })).map_err(|_| CommandError::INTERNAL)
+}

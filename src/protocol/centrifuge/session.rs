@@ -1,0 +1,119 @@
+//! What a connection is in this protocol: who, subscribed to what, until when.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::codec::Codec;
+use super::wire::reply::ClientInfo;
+use crate::Client;
+
+/// Where a client keeps its session among its metadata.
+const KEY: &str = "wshub.centrifuge";
+
+/// One connection. Its lock is a leaf: nothing is called under it.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) codec: Codec,
+    pub(super) state: Mutex<State>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) phase: Phase,
+    /// `conn_info` of this client, as others see it.
+    pub(super) info: Bytes,
+    /// When the connection token expires.
+    pub(super) expires_at: Option<SystemTime>,
+    pub(super) subscriptions: HashMap<Arc<str>, Subscription>,
+    /// When the next ping is due, or the connect command while there was none.
+    pub(super) due: Instant,
+    /// Something may be due earlier than the timers know.
+    pub(super) is_rescheduled: bool,
+    /// Until when the answer to a ping must come.
+    pub(super) pong_due: Option<Instant>,
+}
+
+/// How far a connection has come; it only moves forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// No connect command has succeeded.
+    New,
+    Connected,
+    /// The connection is ending: nobody is told of what it leaves.
+    Ended,
+}
+
+/// A channel that a client is subscribed to.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Subscription {
+    /// `chan_info` of this client there.
+    pub(super) info: Bytes,
+    pub(super) expires_at: Option<SystemTime>,
+    /// This client is told who joins and leaves.
+    pub(super) wants_joins: bool,
+    /// Others are told that this client joins and leaves.
+    pub(super) tells_joins: bool,
+    /// The reply is out and the room is joined.
+    pub(super) is_live: bool,
+}
+
+impl Session {
+    /// Gives the client its session.
+    pub(super) fn begin(client: &Client, due: Instant) {
+        let is_protobuf = client.subprotocol() == Some(super::PROTOBUF);
+        let state = State {
+            phase: Phase::New,
+            info: Bytes::new(),
+            expires_at: None,
+            subscriptions: HashMap::new(),
+            due,
+            is_rescheduled: false,
+            pong_due: None,
+        };
+        let codec = if is_protobuf { Codec::Protobuf } else { Codec::Json };
+        client.set_metadata(KEY, Self { codec, state: Mutex::new(state) });
+    }
+
+    /// The client's; `None` for a client of another protocol.
+    pub(super) fn of(client: &Client) -> Option<Arc<Self>> {
+        client.metadata(KEY)
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.state.lock().phase == Phase::Connected
+    }
+
+    /// Whether a subscription is there, begun or live.
+    pub(super) fn is_subscribed(&self, channel: &str) -> bool {
+        self.state.lock().subscriptions.contains_key(channel)
+    }
+
+    pub(super) fn subscription(&self, channel: &str) -> Option<Subscription> {
+        self.state.lock().subscriptions.get(channel).cloned()
+    }
+
+    pub(super) fn remove(&self, channel: &str) -> Option<Subscription> {
+        self.state.lock().subscriptions.remove(channel)
+    }
+
+    /// Changes a subscription, if it is there.
+    pub(super) fn change(&self, channel: &str, change: impl FnOnce(&mut Subscription)) {
+        if let Some(subscription) = self.state.lock().subscriptions.get_mut(channel) {
+            change(subscription);
+        }
+    }
+
+    /// Who the client is, for a channel in which its own part is `chan_info`.
+    pub(super) fn client_info(&self, client: &Client, chan_info: Bytes) -> ClientInfo {
+        ClientInfo {
+            user: client.user_id().map(|user| user.to_string()).unwrap_or_default(),
+            client: client.id().to_string(),
+            conn_info: self.state.lock().info.clone(),
+            chan_info,
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! How fields stand in JSON: payloads as they are, `null` as absent.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::de::{Deserialize, Deserializer};
+use serde::ser::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+/// A field that is `null` has its default, as in Centrifugo.
+pub(super) fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(json: D) -> Result<T, D::Error> {
+    Option::deserialize(json).map(Option::unwrap_or_default)
+}
+
+/// Keeps a payload's text; `null` is a payload.
+pub(super) fn from_raw<'de, D: Deserializer<'de>>(json: D) -> Result<Bytes, D::Error> {
+    Box::<RawValue>::deserialize(json).map(|raw| Bytes::from(String::from(Box::<str>::from(raw))))
+}
+
+/// Writes a payload: JSON as it is, other text as a JSON string, other bytes as a JSON string in base64.
+///
+/// A line end separates messages in a frame. In JSON it stands only between tokens, where a space does as well.
+pub(super) fn to_raw<S: Serializer>(payload: &Bytes, json: S) -> Result<S::Ok, S::Error> {
+    match (serde_json::from_slice::<&RawValue>(payload), std::str::from_utf8(payload)) {
+        (Ok(raw), _) if !raw.get().contains(['\n', '\r']) => raw.serialize(json),
+        (Ok(raw), _) => match RawValue::from_string(raw.get().replace(['\n', '\r'], " ")) {
+            Ok(line) => line.serialize(json),
+            Err(_) => json.serialize_str(raw.get()),
+        },
+        (Err(_), Ok(text)) => json.serialize_str(text),
+        (Err(_), Err(_)) => json.serialize_str(&STANDARD.encode(payload)),
+    }
+}
+
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
