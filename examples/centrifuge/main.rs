@@ -12,7 +12,7 @@ mod common;
 mod tokens;
 
 use serde::Deserialize;
-use wshub::protocol::centrifuge::{Access, Centrifuge, ChannelOptions, CommandError};
+use wshub::protocol::centrifuge::{Access, Api, Centrifuge, ChannelOptions, CommandError};
 use wshub::{Hub, Message, Server};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .rpc("fail", |_, _| Err(CommandError::new(400, "refused")));
     let hub = protocol.install(Hub::builder()).build()?;
     let server = Server::on(common::listener("127.0.0.1:8080")?).websocket("/connection/websocket", &hub).probes(&hub);
-    common::serve(server)
+    common::serve(Api::new(&hub).key(common::option("api-key", "test-api-key")).mount(server, "/api"))
 }
 
 #[derive(Deserialize)]

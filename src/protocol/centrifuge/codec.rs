@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::{Buf, Bytes};
 use prost::Message as _;
 
+use super::wire::Object;
 use super::wire::command::Command;
 use super::wire::reply::Reply;
 use crate::Message;
@@ -42,7 +43,8 @@ impl Codec {
         match (self, frame.as_text()) {
             (Self::Json, Some(text)) => {
                 for command in serde_json::Deserializer::from_str(text).into_iter() {
-                    commands.add(command.map_err(|error| Violation(format!("invalid command: {error}")))?)?;
+                    let Object(command) = command.map_err(|error| Violation(format!("invalid command: {error}")))?;
+                    commands.add(command)?;
                 }
             }
             (Self::Json, None) => return violation("binary message in the JSON protocol"),
@@ -116,3 +118,7 @@ impl Commands {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "codec_tests.rs"]
+mod tests;

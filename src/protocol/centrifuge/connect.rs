@@ -15,16 +15,11 @@ use super::{VERSION, message_of};
 use crate::{Client, UserError};
 
 /// Identifies the client and begins its server-side subscriptions.
-pub(super) fn connect(
-    callbacks: &Callbacks,
-    settings: &Settings,
-    client: &Client,
-    session: &Session,
-    wish: &Connect,
-) -> Result<(Connected, Vec<Start>), Refusal> {
+pub(super) fn connect(client: &Client, session: &Session, wish: &Connect) -> Result<(Connected, Vec<Start>), Refusal> {
     if session.state.lock().phase != Phase::New {
         return Err(Disconnect::BAD_REQUEST.into());
     }
+    let (callbacks, settings) = (session.callbacks(), session.settings());
     let token = if wish.token.is_empty() { None } else { Some(read_token(callbacks, &wish.token)?) };
     let has_token = token.is_some();
     if let Some(token) = &token {
@@ -53,7 +48,7 @@ pub(super) fn connect(
         pong: true,
         ..Connected::default()
     };
-    let starts = subscribe_all(callbacks, settings, client, session, wish, token.channels, &mut reply);
+    let starts = subscribe_all(client, session, wish, token.channels, &mut reply);
     Ok((reply, starts))
 }
 
@@ -68,8 +63,6 @@ fn begin_session(settings: &Settings, session: &Session, token: &ConnectionToken
 
 /// The rooms of the admission and the channels of the token become server-side subscriptions.
 fn subscribe_all(
-    callbacks: &Callbacks,
-    settings: &Settings,
     client: &Client,
     session: &Session,
     wish: &Connect,
@@ -84,10 +77,10 @@ fn subscribe_all(
     channels.extend(rooms.iter().map(|room: &Arc<str>| room.to_string()));
     let mut starts = Vec::new();
     for channel in channels {
-        let Some(options) = callbacks.options(&channel) else { continue };
+        let Some(options) = session.callbacks().options(&channel) else { continue };
         let place = wish.subs.get(&channel).cloned().unwrap_or_default();
         let wish = Subscribe { channel: channel.clone(), flag: 0, ..place };
-        let begun = begin(settings, client, session, &wish, server_side(options, bytes::Bytes::new()), None);
+        let begun = begin(client, session, &wish, server_side(options, bytes::Bytes::new()), None);
         if let Ok((subscribed, start)) = begun {
             reply.subs.insert(channel, subscribed);
             starts.push(start);
@@ -103,13 +96,8 @@ fn read_token(callbacks: &Callbacks, token: &str) -> Result<ConnectionToken, Ref
 }
 
 /// Takes a new token of the same user. An expired one closes: the SDK comes back and asks its application for another.
-pub(super) fn refresh(
-    callbacks: &Callbacks,
-    client: &Client,
-    session: &Session,
-    token: &str,
-) -> Result<Refreshed, Refusal> {
-    let token = match read_token(callbacks, token) {
+pub(super) fn refresh(client: &Client, session: &Session, token: &str) -> Result<Refreshed, Refusal> {
+    let token = match read_token(session.callbacks(), token) {
         Err(Refusal::Error(error)) if error == CommandError::TOKEN_EXPIRED => return Err(Disconnect::EXPIRED.into()),
         other => other?,
     };

@@ -6,14 +6,15 @@ use super::error::{CommandError, Disconnect, Refusal};
 use super::members;
 use super::message_of;
 use super::outgoing::{Outgoing, Start};
-use super::recover;
+use super::recover::{self, Publishing};
 use super::session::{Phase, Session};
-use super::settings::{Access, Callbacks, ChannelOptions, Settings};
+use super::settings::{Access, ChannelOptions};
 use super::subscribe;
 use super::tokens::seconds_until;
 use super::wire::command::{self, Command, Data, Empty};
 use super::wire::reply::{Expiry, Presence, Reply};
-use crate::{Client, ErrorType, HandlerError, HandlerResult, Message};
+use crate::metrics::ErrorType;
+use crate::{Client, HandlerError, HandlerResult, Message};
 
 /// What one command comes to.
 struct Answer {
@@ -34,8 +35,6 @@ impl From<Reply> for Answer {
 
 /// Handles the commands of a client, one after the other.
 pub(super) struct Dispatch<'a> {
-    pub(super) callbacks: &'a Callbacks,
-    pub(super) settings: &'a Settings,
     pub(super) client: &'a Client,
     pub(super) session: &'a Session,
 }
@@ -97,15 +96,14 @@ impl Dispatch<'_> {
             sub_refresh,
         } = command;
         if let Some(wish) = connect {
-            let (connect, starts) = connect::connect(self.callbacks, self.settings, self.client, self.session, &wish)?;
+            let (connect, starts) = connect::connect(self.client, self.session, &wish)?;
             return Ok(Answer { reply: Some(Reply { connect: Some(connect), ..Reply::default() }), starts });
         }
         if self.phase() == Phase::New {
             return Err(Disconnect::BAD_REQUEST.into());
         }
         if let Some(wish) = subscribe {
-            let (subscribe, start) =
-                subscribe::subscribe(self.callbacks, self.settings, self.client, self.session, &wish)?;
+            let (subscribe, start) = subscribe::subscribe(self.client, self.session, &wish)?;
             let reply = Reply { subscribe: Some(subscribe), ..Reply::default() };
             return Ok(Answer { reply: Some(reply), starts: vec![start] });
         }
@@ -126,19 +124,19 @@ impl Dispatch<'_> {
             Reply { presence_stats: Some(stats), ..reply }.into()
         } else if let Some(wish) = history {
             self.allow(&wish.channel, |options| options.history)?;
-            let page = recover::page(self.client.hub(), &wish, self.settings.max_history)?;
+            let page = recover::page(self.client.hub(), &wish, self.session.settings().max_history)?;
             Reply { history: Some(page), ..reply }.into()
         } else if ping.is_some() {
             Reply { ping: Some(Empty {}), ..reply }.into()
         } else if let Some(Data { data }) = send {
-            if let Some(callback) = &self.callbacks.on_send {
+            if let Some(callback) = &self.session.callbacks().on_send {
                 callback(self.client, &message_of(&data));
             }
             Answer::NONE
         } else if let Some(wish) = rpc {
             Reply { rpc: Some(self.rpc(&wish)?), ..reply }.into()
         } else if let Some(wish) = refresh {
-            let refresh = connect::refresh(self.callbacks, self.client, self.session, &wish.token)?;
+            let refresh = connect::refresh(self.client, self.session, &wish.token)?;
             Reply { refresh: Some(refresh), ..reply }.into()
         } else if let Some(wish) = sub_refresh {
             Reply { sub_refresh: Some(self.sub_refresh(&wish)?), ..reply }.into()
@@ -152,7 +150,7 @@ impl Dispatch<'_> {
 
     /// Whether the client may do something in a channel.
     fn allow(&self, channel: &str, what: impl Fn(ChannelOptions) -> Access) -> Result<(), CommandError> {
-        match what(subscribe::channel_options(self.callbacks, channel)?) {
+        match what(subscribe::channel_options(self.session.callbacks(), channel)?) {
             Access::Everyone => Ok(()),
             Access::Subscribers if self.session.is_subscribed(channel) => Ok(()),
             Access::Subscribers => Err(CommandError::PERMISSION_DENIED),
@@ -169,17 +167,18 @@ impl Dispatch<'_> {
             if error == CommandError::NOT_AVAILABLE { CommandError::PERMISSION_DENIED } else { error }
         })?;
         let data = message_of(&wish.data);
-        if let Some(callback) = &self.callbacks.on_publish {
+        if let Some(callback) = &self.session.callbacks().on_publish {
             callback(self.client, &wish.channel, &data)?;
         }
         let chan_info = self.session.subscription(&wish.channel).map(|s| s.info).unwrap_or_default();
         let info = self.session.client_info(self.client, chan_info);
-        recover::publish(self.client.hub(), &wish.channel, &data, Some(info), std::collections::BTreeMap::new());
+        let publishing = Publishing { info: Some(info), ..Publishing::default() };
+        recover::publish(self.client.hub(), &wish.channel, &data, publishing);
         Ok(())
     }
 
     fn rpc(&self, wish: &command::Rpc) -> Result<Data, CommandError> {
-        let method = self.callbacks.rpc.get(&wish.method).ok_or(CommandError::METHOD_NOT_FOUND)?;
+        let method = self.session.callbacks().rpc.get(&wish.method).ok_or(CommandError::METHOD_NOT_FOUND)?;
         let data = method(self.client, &message_of(&wish.data))?;
         Ok(Data { data: data.payload().clone() })
     }
@@ -188,7 +187,7 @@ impl Dispatch<'_> {
         if !self.session.is_subscribed(&wish.channel) {
             return Err(CommandError::BAD_REQUEST.into());
         }
-        let token = match subscribe::read_token(self.callbacks, self.client, &wish.channel, &wish.token) {
+        let token = match subscribe::read_token(self.session.callbacks(), self.client, &wish.channel, &wish.token) {
             Err(Refusal::Error(error)) if error == CommandError::TOKEN_EXPIRED => {
                 return Err(CommandError::EXPIRED.into());
             }

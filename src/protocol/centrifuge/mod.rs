@@ -2,6 +2,7 @@
 //!
 //! See the guide. Compatible with Centrifuge client SDKs.
 
+mod api;
 mod codec;
 mod connect;
 mod dispatch;
@@ -24,13 +25,14 @@ use bytes::Bytes;
 
 use crate::{Client, HubBuilder, Message};
 
+pub use api::Api;
 pub use error::{CommandError, Disconnect, Refusal};
 pub use settings::{Access, ChannelOptions, Connecting, Subscribing};
 pub use tokens::{ConnectionToken, SubscriptionToken, TokenError};
 
 use dispatch::Dispatch;
 use session::{Phase, Session};
-use settings::{Callbacks, Settings};
+use settings::{Callbacks, Settings, Shared};
 use timers::Timers;
 
 /// The WebSocket subprotocol of the protobuf encoding. Without one, clients speak JSON.
@@ -166,11 +168,9 @@ impl Centrifuge {
     /// Puts the protocol on a hub. It takes the hooks `after_connect`, `before_disconnect`, `on_message`,
     /// `after_room_join` and `after_room_leave`, and adds the subprotocol `centrifuge-protobuf`; everything else is yours.
     pub fn install(self, builder: HubBuilder) -> HubBuilder {
-        let own = Arc::new(Installed {
-            timers: Timers::new(self.settings.clone()),
-            callbacks: self.callbacks,
-            settings: self.settings,
-        });
+        let timers = Timers::new(self.settings.clone());
+        let shared = Arc::new(Shared { callbacks: self.callbacks, settings: self.settings });
+        let own = Arc::new(Installed { shared, timers });
         let [begin, end, handle, join, leave] = std::array::from_fn(|_| Arc::clone(&own));
         builder
             .map_config(|mut config| {
@@ -196,22 +196,20 @@ impl fmt::Debug for Centrifuge {
 
 /// The protocol on a hub.
 struct Installed {
-    callbacks: Callbacks,
-    settings: Settings,
+    shared: Arc<Shared>,
     timers: Arc<Timers>,
 }
 
 impl Installed {
     fn begin(&self, client: &Client) {
-        let due = Instant::now() + self.settings.connect_timeout;
-        Session::begin(client, due);
+        let due = Instant::now() + self.shared.settings.connect_timeout;
+        Session::begin(client, &self.shared, due);
         self.timers.schedule(client, due);
     }
 
     fn handle(&self, client: &Client, frame: &Message) -> crate::HandlerResult {
         let Some(session) = Session::of(client) else { return Ok(()) };
-        let dispatch = Dispatch { callbacks: &self.callbacks, settings: &self.settings, client, session: &session };
-        let result = dispatch.frame(frame);
+        let result = Dispatch { client, session: &session }.frame(frame);
         let is_rescheduled = std::mem::take(&mut session.state.lock().is_rescheduled);
         if is_rescheduled {
             self.timers.reschedule(client);
@@ -228,7 +226,7 @@ impl Installed {
 
     fn joined(&self, client: &Client, room: &str) {
         if let Some(session) = Session::of(client) {
-            subscribe::joined_by_program(&self.callbacks, &self.settings, client, &session, room);
+            subscribe::joined_by_program(client, &session, room);
         }
     }
 

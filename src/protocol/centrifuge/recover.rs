@@ -42,14 +42,30 @@ pub(super) fn page(_hub: &Hub, _wanted: &command::History, _max: usize) -> Resul
     Err(CommandError::NOT_AVAILABLE)
 }
 
+/// What goes with the data of a publication.
+#[derive(Debug)]
+pub(super) struct Publishing {
+    /// The client that publishes; none for the program.
+    pub(super) info: Option<ClientInfo>,
+    pub(super) tags: BTreeMap<String, String>,
+    /// It enters the history.
+    pub(super) is_recorded: bool,
+}
+
+impl Default for Publishing {
+    fn default() -> Self {
+        Self { info: None, tags: BTreeMap::new(), is_recorded: true }
+    }
+}
+
+/// Forgets what has been published; the position stays.
+pub(super) fn remove(_hub: &Hub, _channel: &str) -> Result<(), CommandError> {
+    Err(CommandError::NOT_AVAILABLE)
+}
+
 /// Publishes to a channel; where in the history it is.
-pub(super) fn publish(
-    hub: &Hub,
-    channel: &str,
-    data: &Message,
-    info: Option<ClientInfo>,
-    tags: BTreeMap<String, String>,
-) -> Option<Place> {
+pub(super) fn publish(hub: &Hub, channel: &str, data: &Message, publishing: Publishing) -> Option<Place> {
+    let Publishing { info, tags, is_recorded: _ } = publishing;
     let publication = Publication { data: Bytes::clone(data.payload()), info, tags, ..Publication::default() };
     let push = Push { channel: channel.to_owned(), publication: Some(publication), ..Push::default() };
     broadcast(hub, channel, &push, |_, _| true);

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::codec::Codec;
+use super::settings::{Callbacks, Settings, Shared};
 use super::wire::reply::ClientInfo;
 use crate::Client;
+use crate::lock::Leaf;
 
 /// Where a client keeps its session among its metadata.
 const KEY: &str = "wshub.centrifuge";
@@ -17,8 +18,9 @@ const KEY: &str = "wshub.centrifuge";
 /// One connection. Its lock is a leaf: nothing is called under it.
 #[derive(Debug)]
 pub(super) struct Session {
+    pub(super) shared: Arc<Shared>,
     pub(super) codec: Codec,
-    pub(super) state: Mutex<State>,
+    pub(super) state: Leaf<State>,
 }
 
 #[derive(Debug)]
@@ -63,7 +65,7 @@ pub(super) struct Subscription {
 
 impl Session {
     /// Gives the client its session.
-    pub(super) fn begin(client: &Client, due: Instant) {
+    pub(super) fn begin(client: &Client, shared: &Arc<Shared>, due: Instant) {
         let is_protobuf = client.subprotocol() == Some(super::PROTOBUF);
         let state = State {
             phase: Phase::New,
@@ -75,12 +77,20 @@ impl Session {
             pong_due: None,
         };
         let codec = if is_protobuf { Codec::Protobuf } else { Codec::Json };
-        client.set_metadata(KEY, Self { codec, state: Mutex::new(state) });
+        client.set_metadata(KEY, Self { shared: Arc::clone(shared), codec, state: Leaf::new(state) });
     }
 
     /// The client's; `None` for a client of another protocol.
     pub(super) fn of(client: &Client) -> Option<Arc<Self>> {
         client.metadata(KEY)
+    }
+
+    pub(super) fn callbacks(&self) -> &Callbacks {
+        &self.shared.callbacks
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.shared.settings
     }
 
     pub(super) fn is_connected(&self) -> bool {

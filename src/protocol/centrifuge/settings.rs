@@ -1,6 +1,7 @@
 //! What an application sets, and its callbacks.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::time::Duration;
 
 use super::error::{CommandError, Refusal};
@@ -128,6 +129,18 @@ impl Callbacks {
     /// `None` if there is no such channel.
     pub(super) fn options(&self, channel: &str) -> Option<ChannelOptions> {
         self.channels.as_ref().map_or_else(|| Some(ChannelOptions::default()), |channels| channels(channel))
+    }
+}
+
+/// All of it, as each session holds it.
+pub(super) struct Shared {
+    pub(super) callbacks: Callbacks,
+    pub(super) settings: Settings,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 

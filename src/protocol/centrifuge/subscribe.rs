@@ -8,11 +8,12 @@ use super::message_of;
 use super::outgoing::{Start, push};
 use super::recover::{self, Place, Recovery};
 use super::session::{Phase, Session, Subscription};
-use super::settings::{Callbacks, ChannelOptions, Settings, Subscribing};
+use super::settings::{Callbacks, ChannelOptions, Subscribing};
 use super::tokens::{SubscriptionToken, has_passed, seconds_until};
 use super::wire::command::Subscribe;
 use super::wire::reply::{Push, SubscribePush, Subscribed, Unsubscribe};
-use crate::{Client, MAX_ROOM_NAME, Message, RoomError};
+use crate::limit::MAX_ROOM_NAME;
+use crate::{Client, Message, RoomError};
 
 /// The SDK's bit in `flag`: error 112 instead of a recovery that fails.
 const REJECT_UNRECOVERED: i64 = 2;
@@ -23,19 +24,13 @@ const INSUFFICIENT_STATE: u32 = 2500;
 const EXPIRED: u32 = 2501;
 
 /// Checks a subscribe command and reserves the subscription; the reply, and what begins once it is sent.
-pub(super) fn subscribe(
-    callbacks: &Callbacks,
-    settings: &Settings,
-    client: &Client,
-    session: &Session,
-    wish: &Subscribe,
-) -> Result<(Subscribed, Start), Refusal> {
-    let options = channel_options(callbacks, &wish.channel)?;
-    let token = check_token(callbacks, client, wish, options)?;
+pub(super) fn subscribe(client: &Client, session: &Session, wish: &Subscribe) -> Result<(Subscribed, Start), Refusal> {
+    let options = channel_options(session.callbacks(), &wish.channel)?;
+    let token = check_token(session.callbacks(), client, wish, options)?;
     if session.is_subscribed(&wish.channel) {
         return Err(CommandError::ALREADY_SUBSCRIBED.into());
     }
-    let data = match &callbacks.on_subscribe {
+    let data = match &session.callbacks().on_subscribe {
         Some(callback) => {
             let data = message_of(&wish.data);
             callback(client, &Subscribing { channel: &wish.channel, has_token: token.is_some(), data: &data })?
@@ -50,12 +45,11 @@ pub(super) fn subscribe(
         tells_joins: options.join_leave,
         is_live: false,
     };
-    begin(settings, client, session, wish, subscription, data)
+    begin(client, session, wish, subscription, data)
 }
 
 /// Reserves the subscription and looks at the history.
 pub(super) fn begin(
-    settings: &Settings,
     client: &Client,
     session: &Session,
     wish: &Subscribe,
@@ -63,7 +57,7 @@ pub(super) fn begin(
     data: Option<Message>,
 ) -> Result<(Subscribed, Start), Refusal> {
     let expires_at = subscription.expires_at;
-    let channel = reserve(settings, client, session, &wish.channel, subscription)?;
+    let channel = reserve(client, session, &wish.channel, subscription)?;
     let wanted = wish.recover.then(|| Place { epoch: wish.epoch.clone(), offset: wish.offset });
     let Recovery { top, recovered, publications } = recover::recover(client.hub(), &channel, wanted.as_ref());
     if wish.recover && !recovered && wish.flag & REJECT_UNRECOVERED != 0 {
@@ -123,7 +117,6 @@ pub(super) fn read_token(
 }
 
 fn reserve(
-    settings: &Settings,
     client: &Client,
     session: &Session,
     channel: &str,
@@ -134,7 +127,7 @@ fn reserve(
     let of_room = client.hub().room_count(channel);
     let mut state = session.state.lock();
     let count = state.subscriptions.len();
-    if is_reached(settings.max_subscriptions, count)
+    if is_reached(session.settings().max_subscriptions, count)
         || is_reached(limits.max_rooms_per_client, count)
         || is_reached(limits.max_clients_per_room, of_room)
     {
@@ -198,17 +191,15 @@ fn push_unsubscribe(client: &Client, session: &Session, channel: &str, code: u32
 
 /// Subscribes a connected client because the program wants it; told by a push.
 pub(super) fn subscribe_by_server(
-    callbacks: &Callbacks,
-    settings: &Settings,
     client: &Client,
     session: &Session,
     wish: &Subscribe,
     data: Option<Message>,
     info: bytes::Bytes,
 ) -> Result<(), CommandError> {
-    let options = channel_options(callbacks, &wish.channel)?;
+    let options = channel_options(session.callbacks(), &wish.channel)?;
     let subscription = server_side(options, info);
-    let (told, mut start) = match begin(settings, client, session, wish, subscription, data) {
+    let (told, mut start) = match begin(client, session, wish, subscription, data) {
         Ok(begun) => begun,
         Err(Refusal::Error(error)) => return Err(error),
         Err(Refusal::Close(_)) => return Err(CommandError::INTERNAL),
@@ -235,27 +226,27 @@ pub(super) fn server_side(options: ChannelOptions, info: bytes::Bytes) -> Subscr
 }
 
 /// The client has joined a room without this protocol: a server-side subscription begins.
-pub(super) fn joined_by_program(
-    callbacks: &Callbacks,
-    settings: &Settings,
-    client: &Client,
-    session: &Session,
-    channel: &str,
-) {
+pub(super) fn joined_by_program(client: &Client, session: &Session, channel: &str) {
     if !session.is_connected() || session.is_subscribed(channel) {
         return;
     }
     // What is published before the push of the subscription would be lost on the client: it joins again behind it.
     let _ = client.leave(channel);
     let wish = Subscribe { channel: channel.to_owned(), ..Subscribe::default() };
-    let _ = subscribe_by_server(callbacks, settings, client, session, &wish, None, bytes::Bytes::new());
+    let _ = subscribe_by_server(client, session, &wish, None, bytes::Bytes::new());
 }
 
 /// The client has left a room, by whatever way. One that this protocol has begun is no longer listed.
 pub(super) fn left(client: &Client, session: &Session, channel: &str) {
+    let is_ended = session.state.lock().phase == Phase::Ended;
+    // Told late, when the client has subscribed anew: not of this subscription.
+    let is_of_another = |subscription: Subscription| !subscription.is_live || client.in_room(channel);
+    if !is_ended && session.subscription(channel).is_none_or(is_of_another) {
+        return;
+    }
     let Some(subscription) = session.remove(channel) else { return };
     tell_leave(client, session, channel, &subscription);
-    if session.state.lock().phase == Phase::Connected {
+    if !is_ended {
         push_unsubscribe(client, session, channel, BY_SERVER, "server unsubscribe");
     }
 }

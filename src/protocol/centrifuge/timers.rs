@@ -5,22 +5,21 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::{Condvar, Mutex};
-
 use super::error::Disconnect;
 use super::session::{Phase, Session, State};
 use super::settings::Settings;
 use super::subscribe::end_expired;
 use super::wire::reply::Reply;
+use crate::lock::{Condition, Leaf};
 use crate::{Client, ClientId};
 
 /// When each connection is looked at next. The lock is a leaf: nothing is called under it.
 #[derive(Debug)]
 pub(super) struct Timers {
     settings: Settings,
-    queue: Mutex<Queue>,
+    queue: Leaf<Queue>,
     /// An entry has come that is earlier than the others.
-    changed: Condvar,
+    changed: Condition,
 }
 
 #[derive(Debug, Default)]
@@ -34,7 +33,7 @@ struct Queue {
 
 impl Timers {
     pub(super) fn new(settings: Settings) -> Arc<Self> {
-        Arc::new(Self { settings, queue: Mutex::default(), changed: Condvar::new() })
+        Arc::new(Self { settings, queue: Leaf::default(), changed: Condition::new() })
     }
 
     /// Looks at the connection at that time, instead of when it would have been looked at.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::json::{from_raw, is_default, or_default, to_raw};
+use super::json::{from_raw, is_default, object, or_default, to_raw};
 
 /// One command. An empty one is the answer to a ping.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
@@ -16,40 +16,40 @@ pub(crate) struct Command {
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub(crate) id: u32,
     #[prost(message, optional, tag = "4")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub(crate) connect: Option<Connect>,
     #[prost(message, optional, tag = "5")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub(crate) subscribe: Option<Subscribe>,
     #[prost(message, optional, tag = "6")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub(crate) unsubscribe: Option<Channel>,
     #[prost(message, optional, tag = "7")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub(crate) publish: Option<Publish>,
     #[prost(message, optional, tag = "8")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub(crate) presence: Option<Channel>,
     #[prost(message, optional, tag = "9")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub(crate) presence_stats: Option<Channel>,
     #[prost(message, optional, tag = "10")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub(crate) history: Option<History>,
     #[prost(message, optional, tag = "11")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub(crate) ping: Option<Empty>,
     #[prost(message, optional, tag = "12")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub(crate) send: Option<Data>,
     #[prost(message, optional, tag = "13")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub(crate) rpc: Option<Rpc>,
     #[prost(message, optional, tag = "14")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub(crate) refresh: Option<Token>,
     #[prost(message, optional, tag = "15")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub(crate) sub_refresh: Option<SubRefresh>,
 }
 
@@ -163,7 +163,7 @@ pub(crate) struct History {
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub(crate) limit: i32,
     #[prost(message, optional, tag = "8")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub(crate) since: Option<StreamPosition>,
     #[prost(bool, tag = "9")]
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]

@@ -6,3 +6,5 @@
 pub(super) mod command;
 mod json;
 pub(super) mod reply;
+
+pub(super) use json::Object;

@@ -1,0 +1,156 @@
+//! What has been published under a key of the caller's, so that it is not published again.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::super::recover::Place;
+use crate::lock::{Condition, Leaf};
+
+/// How long a key is remembered.
+const AGE: Duration = Duration::from_secs(300);
+/// How many keys are remembered.
+const MAX: usize = 10_000;
+
+/// Channel and key.
+type Key = (String, String);
+
+/// Remembered keys. The lock is a leaf: nothing is called under it.
+#[derive(Debug, Default)]
+pub(super) struct Idempotency {
+    state: Leaf<State>,
+    /// A publication has been made.
+    made: Condition,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// `None` while the publication is being made.
+    results: HashMap<Key, Option<Option<Place>>>,
+    /// In the order in which they came.
+    order: VecDeque<(Instant, Key)>,
+}
+
+impl Idempotency {
+    /// Publishes unless that has been done under this key; what came of it then. A second request waits for the first.
+    pub(super) fn once(&self, channel: &str, key: &str, publish: impl FnOnce() -> Option<Place>) -> Option<Place> {
+        self.once_at(Instant::now(), channel, key, publish)
+    }
+
+    fn once_at(
+        &self,
+        now: Instant,
+        channel: &str,
+        key: &str,
+        publish: impl FnOnce() -> Option<Place>,
+    ) -> Option<Place> {
+        let key = (channel.to_owned(), key.to_owned());
+        let mut state = self.state.lock();
+        state.forget(now);
+        while let Some(result) = state.results.get(&key) {
+            if let Some(result) = result {
+                return result.clone();
+            }
+            self.made.wait(&mut state);
+        }
+        state.results.insert(key.clone(), None);
+        state.order.push_back((now, key.clone()));
+        drop(state);
+        let pending = Pending { own: self, key, result: None };
+        let result = publish();
+        pending.finish(result)
+    }
+}
+
+impl State {
+    fn forget(&mut self, now: Instant) {
+        while let Some((at, _)) = self.order.front() {
+            if self.order.len() <= MAX && now.saturating_duration_since(*at) < AGE {
+                break;
+            }
+            if let Some((_, key)) = self.order.pop_front() {
+                self.results.remove(&key);
+            }
+        }
+    }
+}
+
+/// A publication that is being made. If that panics, the key is free again.
+struct Pending<'a> {
+    own: &'a Idempotency,
+    key: Key,
+    result: Option<Option<Place>>,
+}
+
+impl Pending<'_> {
+    fn finish(mut self, result: Option<Place>) -> Option<Place> {
+        self.result = Some(result.clone());
+        result
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        let mut state = self.own.state.lock();
+        match self.result.take() {
+            Some(result) => {
+                // It may have been forgotten meanwhile.
+                if let Some(entry) = state.results.get_mut(&self.key) {
+                    *entry = Some(result);
+                }
+            }
+            None => {
+                state.results.remove(&self.key);
+            }
+        }
+        drop(state);
+        self.own.made.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(offset: u64) -> Option<Place> {
+        Some(Place { epoch: "e".into(), offset })
+    }
+
+    #[test]
+    fn a_key_counts_once_in_a_channel_for_five_minutes() {
+        let (own, now) = (Idempotency::default(), Instant::now());
+        assert_eq!(own.once_at(now, "a", "k", || place(1)), place(1));
+        assert_eq!(own.once_at(now + AGE - Duration::from_millis(1), "a", "k", || place(2)), place(1));
+        assert_eq!(own.once_at(now, "b", "k", || place(3)), place(3));
+        assert_eq!(own.once_at(now + AGE, "a", "k", || place(4)), place(4));
+    }
+
+    #[test]
+    fn the_oldest_of_too_many_is_forgotten() {
+        let (own, now) = (Idempotency::default(), Instant::now());
+        for n in 0..=MAX {
+            own.once_at(now, "a", &n.to_string(), || place(1));
+        }
+        assert_eq!(own.once_at(now, "a", "1", || place(2)), place(1));
+        assert_eq!(own.once_at(now, "a", "0", || place(2)), place(2));
+        let state = own.state.lock();
+        assert!(state.order.len() <= MAX + 1 && state.results.len() <= MAX + 1);
+    }
+
+    #[test]
+    fn of_many_at_once_one_publishes() {
+        let own = Idempotency::default();
+        let count = std::sync::atomic::AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let result =
+                        own.once("a", "k", || place(count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1));
+                    assert_eq!(result, place(1));
+                });
+            }
+        });
+        let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| own.once("a", "p", || panic!("no"))));
+        assert!(broken.is_err());
+        assert_eq!(own.once("a", "p", || place(9)), place(9));
+    }
+}

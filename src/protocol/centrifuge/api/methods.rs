@@ -1,0 +1,189 @@
+//! What each method does.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::super::error::{CommandError, Disconnect};
+use super::super::members;
+use super::super::message_of;
+use super::super::recover::{self, Place, Publishing};
+use super::super::session::Session;
+use super::super::subscribe;
+use super::super::wire::command::{History, Subscribe};
+use super::answer::{Published, part, response};
+use super::idempotency::Idempotency;
+use super::request::{Channel, Channels, OfUser, Publish, checked, matches, payload};
+use crate::{Client, ClientId, Hub, Response};
+
+/// Publications in one answer.
+const MAX_HISTORY: usize = 10_000;
+
+/// One request.
+pub(super) struct Call<'a> {
+    pub(super) hub: &'a Hub,
+    pub(super) idempotency: &'a Idempotency,
+    pub(super) body: &'a [u8],
+}
+
+pub(super) type Method = fn(&Call<'_>) -> Response;
+
+/// Every method by its name.
+pub(super) const ALL: [(&str, Method); 11] = [
+    ("publish", |call| call.run(Call::publish)),
+    ("broadcast", |call| call.run(Call::broadcast)),
+    ("subscribe", |call| call.run(Call::subscribe)),
+    ("unsubscribe", |call| call.run(Call::unsubscribe)),
+    ("disconnect", |call| call.run(Call::disconnect)),
+    ("presence", |call| call.run(Call::presence)),
+    ("presence_stats", |call| call.run(Call::presence_stats)),
+    ("history", |call| call.run(Call::history)),
+    ("history_remove", |call| call.run(Call::history_remove)),
+    ("channels", |call| call.run(Call::channels)),
+    ("info", |call| call.run(Call::info)),
+];
+
+#[derive(Serialize)]
+struct Empty {}
+
+impl Call<'_> {
+    /// A body that is no such request is 400, as at Centrifugo.
+    fn run<A: DeserializeOwned, R: Serialize>(&self, method: fn(&Self, A) -> Result<R, CommandError>) -> Response {
+        let body = if self.body.is_empty() { b"{}" } else { self.body };
+        match serde_json::from_slice(body) {
+            Ok(request) => response(method(self, request)),
+            Err(error) => Response::text(400, format!("invalid request: {error}\n")),
+        }
+    }
+
+    fn publish(&self, request: Publish) -> Result<Published, CommandError> {
+        let data = request.payload()?;
+        self.publish_to(&request.channel, &data, &request)
+    }
+
+    fn broadcast(&self, request: Publish) -> Result<impl Serialize + use<>, CommandError> {
+        let data = request.payload()?;
+        if request.channels.is_empty() {
+            return Err(CommandError::BAD_REQUEST);
+        }
+        let responses: Vec<_> =
+            request.channels.iter().map(|channel| part(self.publish_to(channel, &data, &request))).collect();
+        Ok(BTreeMap::from([("responses", responses)]))
+    }
+
+    fn publish_to(&self, channel: &str, data: &Bytes, request: &Publish) -> Result<Published, CommandError> {
+        let channel = checked(channel)?;
+        let publish = || -> Option<Place> {
+            let publishing = Publishing { info: None, tags: request.tags.clone(), is_recorded: !request.skip_history };
+            recover::publish(self.hub, channel, &message_of(data), publishing)
+        };
+        let place = match request.idempotency_key.as_str() {
+            "" => publish(),
+            key => self.idempotency.once(channel, key, publish),
+        };
+        Ok(place.into())
+    }
+
+    fn subscribe(&self, request: OfUser) -> Result<Empty, CommandError> {
+        checked(&request.channel)?;
+        let info = payload(request.info.as_deref(), request.b64info.as_deref())?.unwrap_or_default();
+        let data = payload(request.data.as_deref(), request.b64data.as_deref())?;
+        let since = request.recover_since.clone();
+        let wish = Subscribe {
+            channel: request.channel.clone(),
+            recover: since.is_some(),
+            epoch: since.as_ref().map(|since| since.epoch.clone()).unwrap_or_default(),
+            offset: since.map(|since| since.offset).unwrap_or_default(),
+            ..Subscribe::default()
+        };
+        for (client, session) in self.connections(&request)? {
+            if session.is_connected() && !session.is_subscribed(&wish.channel) {
+                let data = data.as_ref().map(message_of);
+                subscribe::subscribe_by_server(&client, &session, &wish, data, info.clone())?;
+            }
+        }
+        Ok(Empty {})
+    }
+
+    fn unsubscribe(&self, request: OfUser) -> Result<Empty, CommandError> {
+        checked(&request.channel)?;
+        for (client, session) in self.connections(&request)? {
+            subscribe::end(&client, &session, &request.channel, subscribe::BY_SERVER, "server unsubscribe");
+        }
+        Ok(Empty {})
+    }
+
+    fn disconnect(&self, request: OfUser) -> Result<Empty, CommandError> {
+        let disconnect = match &request.disconnect {
+            Some(wanted) if wanted.code != 0 => Disconnect::new(wanted.code, wanted.reason.clone()),
+            _ => Disconnect::FORCE_NO_RECONNECT,
+        };
+        for (client, _) in self.connections(&request)? {
+            if !request.whitelist.contains(&client.id().to_string()) {
+                disconnect.close(&client);
+            }
+        }
+        Ok(Empty {})
+    }
+
+    /// The user's connections on this node, or the one that is named.
+    fn connections(&self, request: &OfUser) -> Result<Vec<(Client, std::sync::Arc<Session>)>, CommandError> {
+        let clients = match (request.client.as_str(), request.user.as_str()) {
+            ("", "") => return Err(CommandError::BAD_REQUEST),
+            ("", user) => self.hub.user_clients(user),
+            (client, user) => {
+                let named = client.parse::<ClientId>().ok().and_then(|id| self.hub.client(id));
+                named.filter(|client| client.user_id().as_deref().unwrap_or_default() == user).into_iter().collect()
+            }
+        };
+        let with_session = |client: Client| Some((client.clone(), Session::of(&client)?));
+        Ok(clients.into_iter().filter_map(with_session).collect())
+    }
+
+    fn presence(&self, request: Channel) -> Result<impl Serialize + use<>, CommandError> {
+        let channel = checked(&request.channel)?;
+        Ok(BTreeMap::from([("presence", members::presence(self.hub, channel))]))
+    }
+
+    fn presence_stats(&self, request: Channel) -> Result<impl Serialize + use<>, CommandError> {
+        let stats = members::presence_stats(self.hub, checked(&request.channel)?);
+        Ok(BTreeMap::from([("num_clients", stats.num_clients), ("num_users", stats.num_users)]))
+    }
+
+    fn history(&self, request: History) -> Result<impl Serialize + use<>, CommandError> {
+        checked(&request.channel)?;
+        recover::page(self.hub, &request, MAX_HISTORY)
+    }
+
+    fn history_remove(&self, request: Channel) -> Result<Empty, CommandError> {
+        recover::remove(self.hub, checked(&request.channel)?)?;
+        Ok(Empty {})
+    }
+
+    fn channels(&self, request: Channels) -> Result<impl Serialize + use<>, CommandError> {
+        let rooms = self.hub.rooms().into_iter();
+        let is_asked = |name: &str| request.pattern.is_empty() || matches(&request.pattern, name);
+        let channels: BTreeMap<String, BTreeMap<&str, usize>> = rooms
+            .filter(|(name, _)| is_asked(name))
+            .map(|(name, count)| (name.to_string(), BTreeMap::from([("num_clients", count)])))
+            .collect();
+        Ok(BTreeMap::from([("channels", channels)]))
+    }
+
+    fn info(&self, _: Channels) -> Result<impl Serialize + use<>, CommandError> {
+        let rooms = self.hub.rooms();
+        let node = serde_json::json!({
+            "uid": self.hub.node_id(),
+            "name": self.hub.node_id(),
+            "version": super::super::VERSION,
+            "num_clients": self.hub.client_count(),
+            "num_subs": rooms.iter().map(|(_, count)| count).sum::<usize>(),
+            "num_users": self.hub.user_count(),
+            "num_channels": rooms.len(),
+            "uptime": self.hub.uptime().as_secs(),
+        });
+        Ok(BTreeMap::from([("nodes", [node])]))
+    }
+}

@@ -1,0 +1,99 @@
+//! The HTTP API for programs beside the hub: requests and answers as Centrifugo's, so that its client libraries work.
+
+mod answer;
+mod idempotency;
+mod methods;
+mod request;
+
+use std::fmt;
+use std::sync::Arc;
+
+use subtle::{Choice, ConstantTimeEq};
+
+use crate::server::Request;
+use crate::{Hub, Response, Server};
+use idempotency::Idempotency;
+
+/// The HTTP API: `POST PREFIX/METHOD` with a JSON object, for example `POST /api/publish` with
+/// `{"channel":"news","data":{"text":"hi"}}`.
+///
+/// Methods: `publish`, `broadcast`, `subscribe`, `unsubscribe`, `disconnect`, `presence`, `presence_stats`, `history`,
+/// `history_remove`, `channels`, `info`. The answer is 200 with `{"result":…}` or `{"error":{"code","message"}}`.
+///
+/// A request needs one of the keys, as `X-API-Key: KEY` or as `Authorization: apikey KEY`; else it is 401. Without a key
+/// every request is. A publication with an `idempotency_key` is made once in five minutes for each channel; of at most
+/// 10,000 keys, the oldest is forgotten first.
+///
+/// ```
+/// use wshub::protocol::centrifuge::{Api, Centrifuge};
+/// use wshub::{Hub, Server};
+/// let hub = Centrifuge::new().install(Hub::builder()).build()?;
+/// let server = Server::bind("127.0.0.1:0")?.websocket("/connection/websocket", &hub);
+/// let server = Api::new(&hub).key("secret").mount(server, "/api");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "it does nothing until it is mounted"]
+pub struct Api {
+    hub: Hub,
+    keys: Vec<String>,
+}
+
+impl Api {
+    /// The API of this hub, without a key yet.
+    pub fn new(hub: &Hub) -> Self {
+        Self { hub: hub.clone(), keys: Vec::new() }
+    }
+
+    /// Adds a key. An empty one is ignored.
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.keys.extend(Some(key.into()).filter(|key| !key.is_empty()));
+        self
+    }
+
+    /// Adds a route for each method below this prefix, for example `/api`.
+    pub fn mount(self, server: Server, prefix: &str) -> Server {
+        let idempotency = Arc::new(Idempotency::default());
+        let keys: Arc<[String]> = self.keys.into();
+        methods::ALL.iter().fold(server, |server, (name, method)| {
+            let (hub, keys, idempotency) = (self.hub.clone(), Arc::clone(&keys), Arc::clone(&idempotency));
+            server.handle(&format!("{}/{name}", prefix.trim_end_matches('/')), move |request| {
+                answer(&hub, &keys, &idempotency, *method, request)
+            })
+        })
+    }
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Api").field("hub", &self.hub).field("keys", &self.keys.len()).finish_non_exhaustive()
+    }
+}
+
+fn answer(
+    hub: &Hub,
+    keys: &[String],
+    idempotency: &Idempotency,
+    method: methods::Method,
+    request: &Request,
+) -> Response {
+    if request.head().method() != "POST" {
+        return Response::text(405, "method not allowed\n").header("Allow", "POST");
+    }
+    if !is_known(keys, request) {
+        return Response::text(401, "unauthorized\n").header("WWW-Authenticate", "apikey");
+    }
+    method(&methods::Call { hub, idempotency, body: request.body() })
+}
+
+/// Compares with every key, each in the same time whatever is sent; only a wrong length shows.
+fn is_known(keys: &[String], request: &Request) -> bool {
+    let head = request.head();
+    let of_scheme = |value: &str| {
+        let (scheme, key) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("apikey").then(|| key.trim().to_owned())
+    };
+    let given = head.header("x-api-key").map(str::to_owned);
+    let given = given.or_else(|| head.header("authorization").and_then(of_scheme)).unwrap_or_default();
+    let equal = |key: &String| key.as_bytes().ct_eq(given.as_bytes());
+    keys.iter().map(equal).fold(Choice::from(0), |any, one| any | one).into()
+}
