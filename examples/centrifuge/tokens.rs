@@ -2,19 +2,18 @@
 
 use std::time::{Duration, SystemTime};
 
-use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
-use serde::Deserialize;
+use jwt_compact::alg::{Hs256, Hs256Key};
+use jwt_compact::{AlgorithmExt as _, Token, UntrustedToken};
+use serde::{Deserialize, Serialize};
 use wshub::Message;
 use wshub::protocol::centrifuge::{ConnectionToken, SubscriptionToken, TokenError};
 
 const SECRET: &[u8] = b"secret";
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize, Serialize)]
 struct Claims {
     #[serde(default)]
     sub: String,
-    exp: Option<u64>,
     #[serde(default)]
     channel: String,
     #[serde(default)]
@@ -22,27 +21,18 @@ struct Claims {
     info: Option<serde_json::Value>,
 }
 
-impl Claims {
-    fn expires_at(&self) -> Option<SystemTime> {
-        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(self.exp?))
-    }
-
-    fn info(&self) -> Option<Message> {
-        self.info.as_ref().and_then(|info| Message::json(info).ok())
-    }
-}
-
-/// Who connects, for how long, and to which channels the server subscribes it.
+/// Who connects, for how long, and to which channels the server subscribes it. The protocol checks that the time has not
+/// passed.
 pub(crate) fn connection(token: &str) -> Result<ConnectionToken, TokenError> {
-    let claims = read(token)?;
+    let (claims, expires_at) = read(token)?;
     if !claims.channel.is_empty() {
         return Err(TokenError::Invalid);
     }
     let mut token = ConnectionToken::user(&claims.sub);
-    if let Some(time) = claims.expires_at() {
+    if let Some(time) = expires_at {
         token = token.expires_at(time);
     }
-    if let Some(info) = claims.info() {
+    if let Some(info) = info(&claims) {
         token = token.info(info);
     }
     Ok(claims.channels.into_iter().fold(token, ConnectionToken::channel))
@@ -50,23 +40,28 @@ pub(crate) fn connection(token: &str) -> Result<ConnectionToken, TokenError> {
 
 /// Who may subscribe to which channel, and for how long.
 pub(crate) fn subscription(token: &str) -> Result<SubscriptionToken, TokenError> {
-    let claims = read(token)?;
+    let (claims, expires_at) = read(token)?;
     let mut token = SubscriptionToken::new(&claims.sub, &claims.channel);
-    if let Some(time) = claims.expires_at() {
+    if let Some(time) = expires_at {
         token = token.expires_at(time);
     }
-    if let Some(info) = claims.info() {
+    if let Some(info) = info(&claims) {
         token = token.info(info);
     }
     Ok(token)
 }
 
-fn read(token: &str) -> Result<Claims, TokenError> {
-    let mut rules = Validation::new(Algorithm::HS256);
-    rules.required_spec_claims.clear();
-    rules.validate_aud = false;
-    rules.leeway = 0;
-    decode(token, &DecodingKey::from_secret(SECRET), &rules).map(|token| token.claims).map_err(|error| {
-        if *error.kind() == ErrorKind::ExpiredSignature { TokenError::Expired } else { TokenError::Invalid }
-    })
+fn info(claims: &Claims) -> Option<Message> {
+    claims.info.as_ref().and_then(|info| Message::json(info).ok())
+}
+
+fn read(token: &str) -> Result<(Claims, Option<SystemTime>), TokenError> {
+    let unchecked = UntrustedToken::new(token).map_err(|_| TokenError::Invalid)?;
+    let key = Hs256Key::new(SECRET);
+    let validator = Hs256.validator::<Claims>(&key);
+    let token: Token<Claims> = validator.validate(&unchecked).map_err(|_| TokenError::Invalid)?;
+    let claims = token.claims();
+    let since_1970 = |time| Duration::from_secs(u64::try_from(time).unwrap_or_default());
+    let expires_at = claims.expiration.map(|time| SystemTime::UNIX_EPOCH + since_1970(time.timestamp()));
+    Ok((claims.custom.clone(), expires_at))
 }

@@ -165,8 +165,8 @@ impl Centrifuge {
         self
     }
 
-    /// Puts the protocol on a hub. It takes the hooks `after_connect`, `before_disconnect`, `on_message`,
-    /// `after_room_join` and `after_room_leave`, and adds the subprotocol `centrifuge-protobuf`; everything else is yours.
+    /// Puts the protocol on a builder, with the subprotocol `centrifuge-protobuf`. Hooks that are set on the builder run
+    /// too, before those of the protocol if they were set before.
     pub fn install(self, builder: HubBuilder) -> HubBuilder {
         let timers = Timers::new(self.settings.clone());
         let shared = Arc::new(Shared { callbacks: self.callbacks, settings: self.settings });
