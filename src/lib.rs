@@ -165,6 +165,8 @@ pub mod trace;
 pub mod cluster;
 // What is sent, and its wire bytes.
 mod message;
+// What rooms remember: histories, positions, states. Plain data.
+pub mod history;
 // Each client's queue, and who writes it to the socket.
 mod outbox;
 // The socket itself.
@@ -202,6 +204,7 @@ pub mod internals;
 pub use client_id::ClientId;
 pub use config::{Config, DropPolicy, Limits};
 pub use error::{CloseError, ConfigError, DeadlineError, HandlerError, HandlerResult, RoomError, UserError};
+pub use history::RoomOptions;
 pub use http::{OriginPolicy, RequestHead, Response};
 pub use hub::{Admission, Client, Delivery, Hub, HubBuilder, Rejection, Target};
 pub use message::{Message, SendError};

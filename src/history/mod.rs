@@ -1,0 +1,33 @@
+//! Rooms that remember: histories, positions, recovery, state.
+//!
+//! A room has what the [`RoomOptions`] say that [`HubBuilder::rooms`](crate::HubBuilder::rooms) gives its name; most have
+//! nothing. See the [guide](crate::guide::history).
+//!
+//! Here stand the plain data structures: no socket, no lock of the hub, no clock. `hub` keeps them under the room's lock.
+
+mod formats;
+mod gap;
+mod ledger;
+mod options;
+mod page;
+mod patterns;
+mod position;
+mod publication;
+mod ring;
+mod state;
+
+pub use formats::{Plain, WithPosition};
+pub use gap::Gap;
+pub use options::{RoomOptions, WhenBehind};
+pub use page::{Joined, Page, Range, Recovery};
+pub use position::{Epoch, Position, PositionError};
+pub use publication::{Format, Publication, Publish};
+pub use state::StateError;
+
+pub(crate) use formats::{Change, PLAIN, STREAM, with_position};
+pub(crate) use patterns::Patterns;
+#[cfg(feature = "_internals")]
+pub(crate) use publication::encodings;
+pub(crate) use publication::{FormatRef, FrameKind, Sealed, Subject};
+pub(crate) use ring::{Recovered, Ring};
+pub(crate) use state::State;

@@ -1,0 +1,181 @@
+//! What rooms remember, and what happens to members that fall behind.
+
+use std::time::Duration;
+
+use crate::error::ConfigError;
+
+/// What happens when the queue of a member is full while a message is published to its room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum WhenBehind {
+    /// Nothing is dropped: the member reads on in the history as its socket drains. It holds a cursor instead of a full
+    /// queue. If the history no longer holds what comes next for it, it is told of the gap and goes on behind it. The
+    /// default.
+    #[default]
+    CatchUp,
+    /// The hub's [`DropPolicy`](crate::DropPolicy) applies, as in rooms without a history.
+    Drop,
+    /// The client is closed with 1013 and the reason `slow consumer`.
+    Close,
+}
+
+/// What a room remembers; see [`HubBuilder::rooms`](crate::HubBuilder::rooms).
+///
+/// The default remembers nothing. Durations count on a monotonic clock.
+///
+/// ```
+/// use std::time::Duration;
+/// use wshub::RoomOptions;
+/// let options = RoomOptions::history().messages(1000).age(Duration::from_secs(3600)).rewind(20);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "options do nothing until they are given to a hub's builder"]
+pub struct RoomOptions {
+    pub(crate) history: bool,
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+    pub(crate) age: Duration,
+    pub(crate) rewind: usize,
+    pub(crate) state: bool,
+    pub(crate) state_keys: usize,
+    pub(crate) state_bytes: usize,
+    pub(crate) at_most: u32,
+    pub(crate) linger: Duration,
+    pub(crate) when_behind: WhenBehind,
+}
+
+impl Default for RoomOptions {
+    fn default() -> Self {
+        Self {
+            history: false,
+            messages: 100,
+            bytes: 256 * 1024,
+            age: Duration::from_secs(300),
+            rewind: 0,
+            state: false,
+            state_keys: 256,
+            state_bytes: 256 * 1024,
+            at_most: 0,
+            linger: Duration::from_secs(300),
+            when_behind: WhenBehind::CatchUp,
+        }
+    }
+}
+
+impl RoomOptions {
+    /// Rooms with a history: their last 100 messages, of the last five minutes, in at most 256 KiB.
+    pub fn history() -> Self {
+        Self { history: true, ..Self::default() }
+    }
+
+    /// Rooms with a state: the last value of each of at most 256 keys, in at most 256 KiB.
+    pub fn state() -> Self {
+        Self { state: true, ..Self::default() }
+    }
+
+    /// Adds a history to what is remembered.
+    pub fn with_history(mut self) -> Self {
+        self.history = true;
+        self
+    }
+
+    /// Adds a state to what is remembered.
+    pub fn with_state(mut self) -> Self {
+        self.state = true;
+        self
+    }
+
+    /// How many messages the history holds; default 100. Not 0.
+    pub fn messages(mut self, messages: usize) -> Self {
+        self.messages = messages;
+        self
+    }
+
+    /// Bytes that the history holds: payloads, wire forms and bookkeeping; default 256 KiB. A larger single message is
+    /// sent, but not held. Not 0.
+    pub fn bytes(mut self, bytes: usize) -> Self {
+        self.bytes = bytes;
+        self
+    }
+
+    /// How long a message is held; default 5 min. Not 0.
+    pub fn age(mut self, age: Duration) -> Self {
+        self.age = age;
+        self
+    }
+
+    /// How many of the last messages a client gets that joins without a position; default 0 = none.
+    pub fn rewind(mut self, messages: usize) -> Self {
+        self.rewind = messages;
+        self
+    }
+
+    /// How many keys the state has; default 256. Not 0.
+    pub fn state_keys(mut self, keys: usize) -> Self {
+        self.state_keys = keys;
+        self
+    }
+
+    /// Bytes that the state holds: keys, values, wire forms and bookkeeping; default 256 KiB. Not 0.
+    pub fn state_bytes(mut self, bytes: usize) -> Self {
+        self.state_bytes = bytes;
+        self
+    }
+
+    /// Sends changes of the state this many times a second at most, the newest value of each key that has changed, all
+    /// of a tick in one batch. Default 0 = each change at once. At most 1,000.
+    pub fn at_most(mut self, per_second: u32) -> Self {
+        self.at_most = per_second;
+        self
+    }
+
+    /// How long a room without members is remembered after it was last used: left, published to, or read. Default
+    /// 5 min. 0 = it ends with its last member, as a room that remembers nothing.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
+        self
+    }
+
+    /// What happens to members whose queue is full; default [`WhenBehind::CatchUp`].
+    pub fn when_behind(mut self, when_behind: WhenBehind) -> Self {
+        self.when_behind = when_behind;
+        self
+    }
+
+    /// Whether rooms with these options outlive their members.
+    pub(crate) fn remembers(&self) -> bool {
+        self.history || self.state
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        let fail = |field, reason| Err(ConfigError::new(field, reason));
+        if self.messages == 0 {
+            return fail("messages", "must not be 0");
+        }
+        if self.bytes == 0 {
+            return fail("bytes", "must not be 0");
+        }
+        if self.age.is_zero() {
+            return fail("age", "must not be 0");
+        }
+        if self.rewind > self.messages {
+            return fail("rewind", "must not exceed messages");
+        }
+        if self.state_keys == 0 {
+            return fail("state_keys", "must not be 0");
+        }
+        if self.state_bytes == 0 {
+            return fail("state_bytes", "must not be 0");
+        }
+        if self.at_most > 1000 {
+            return fail("at_most", "must be at most 1000 a second");
+        }
+        if self.at_most > 0 && !self.state {
+            return fail("at_most", "needs a state");
+        }
+        if self.rewind > 0 && !self.history {
+            return fail("rewind", "needs a history");
+        }
+        Ok(())
+    }
+}

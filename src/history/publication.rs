@@ -1,0 +1,368 @@
+//! One message of a room that remembers: its place, its content, and its wire forms, each made once by a format.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use parking_lot::RwLock;
+
+use super::gap::Gap;
+use super::ledger::Ledger;
+use super::position::{Epoch, Position};
+use crate::client_id::ClientId;
+use crate::message::{Compressed, Encoded, Message, WireFormat};
+
+/// Bytes of bookkeeping that a publication counts with: itself, its entry, its list of wire forms.
+pub(crate) const OVERHEAD: usize = 256;
+
+/// What an application attaches to a publication, and the bytes that it counts with.
+pub(crate) type Attachment = (Arc<dyn Any + Send + Sync>, usize);
+
+/// What is to be published; see [`Hub::publish`](crate::Hub::publish). Whatever converts into a [`Message`] converts into it.
+#[must_use = "it does nothing until it is published"]
+pub struct Publish {
+    pub(crate) message: Message,
+    pub(crate) except: Vec<ClientId>,
+    pub(crate) attachment: Option<Attachment>,
+}
+
+impl Publish {
+    /// Publishes this message to every member.
+    pub fn new(message: impl Into<Message>) -> Self {
+        Self { message: message.into(), except: Vec::new(), attachment: None }
+    }
+
+    /// Leaves one connection out. The message is recorded: the connection gets it only if it joins anew, with a position
+    /// before it.
+    pub fn except(mut self, id: ClientId) -> Self {
+        self.except.push(id);
+        self
+    }
+
+    /// Attaches a value that formats and readers of the history find again by
+    /// [`Publication::attachment`]. It counts with `bytes` against the bounds of the history. It does not travel to
+    /// other nodes of a cluster.
+    pub fn attach<T: Any + Send + Sync>(mut self, value: T, bytes: usize) -> Self {
+        self.attachment = Some((Arc::new(value), bytes));
+        self
+    }
+}
+
+impl<M: Into<Message>> From<M> for Publish {
+    fn from(message: M) -> Self {
+        Self::new(message)
+    }
+}
+
+impl fmt::Debug for Publish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publish").field("message", &self.message).field("except", &self.except).finish_non_exhaustive()
+    }
+}
+
+/// What a publication is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// A message of the history; its offset is its place there.
+    Message,
+    /// The new value of a key of the state; its offset is the version.
+    Value(Arc<str>),
+    /// A key of the state has no value any more.
+    Removal(Arc<str>),
+}
+
+/// A message as it was published: cheap to clone, never changed.
+#[derive(Clone)]
+pub struct Publication(Arc<Inner>);
+
+struct Inner {
+    room: Arc<str>,
+    position: Position,
+    subject: Subject,
+    time: SystemTime,
+    message: Message,
+    except: Box<[ClientId]>,
+    attachment: Option<Attachment>,
+    /// A leaf lock. Encoding runs under it, which is this crate's pure code: so each form is made once.
+    frames: RwLock<Frames>,
+}
+
+#[derive(Default)]
+struct Frames {
+    /// `None` where the wire cannot carry the message, or the format does not show it.
+    made: Vec<(FrameKind, Option<Encoded>)>,
+    /// Held by the wire forms.
+    bytes: usize,
+    /// Where this publication is counted, while it is held.
+    ledger: Option<Arc<Ledger>>,
+}
+
+/// Keeps [`Format`] to this crate: what it makes is made while publishers of the room wait.
+pub trait Sealed {}
+
+/// How a client's publications, and what else rooms that remember have to say, look on the wire.
+///
+/// A client has one, from [`Admission::format`](crate::Admission::format) or
+/// [`HubBuilder::format`](crate::HubBuilder::format). Only this crate implements it.
+pub trait Format: Sealed + Send + Sync + 'static {
+    /// Names it: formats of one name make the same messages.
+    fn name(&self) -> &'static str;
+
+    /// A publication of the history, a value of the state, or its removal. `None`: the client is not told.
+    fn message(&self, publication: &Publication) -> Option<Message>;
+
+    /// Publications are missing. `None`: the client is not told.
+    fn gap(&self, gap: &Gap) -> Option<Message>;
+
+    /// The whole state, for who joins, in one message. `None`: each value comes as a message of its own.
+    fn snapshot(&self, room: &str, values: &[Publication]) -> Option<Message> {
+        let _ = (room, values);
+        None
+    }
+}
+
+/// A format, compared by its name.
+#[derive(Clone, Copy)]
+pub(crate) struct FormatRef {
+    name: &'static str,
+    format: &'static dyn Format,
+}
+
+impl FormatRef {
+    pub(crate) const fn named(name: &'static str, format: &'static dyn Format) -> Self {
+        Self { name, format }
+    }
+
+    pub(crate) fn new(format: &'static dyn Format) -> Self {
+        Self { name: format.name(), format }
+    }
+}
+
+impl std::ops::Deref for FormatRef {
+    type Target = dyn Format;
+
+    fn deref(&self) -> &(dyn Format + 'static) {
+        self.format
+    }
+}
+
+impl PartialEq for FormatRef {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.name, other.name) || self.name == other.name
+    }
+}
+
+impl Eq for FormatRef {}
+
+impl fmt::Debug for FormatRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Which wire form a member reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FrameKind {
+    pub(crate) wire: WireFormat,
+    pub(crate) format: FormatRef,
+}
+
+impl Publication {
+    pub(crate) fn new(room: &Arc<str>, position: Position, subject: Subject, publish: Publish) -> Self {
+        Self(Arc::new(Inner {
+            room: Arc::clone(room),
+            position,
+            subject,
+            time: SystemTime::now(),
+            message: publish.message,
+            except: publish.except.into(),
+            attachment: publish.attachment,
+            frames: RwLock::default(),
+        }))
+    }
+
+    /// The room that it was published to.
+    pub fn room(&self) -> &str {
+        &self.0.room
+    }
+
+    /// Its place in the history. For a value of a state: the state's epoch, and the version of the value.
+    pub fn position(&self) -> Position {
+        self.0.position
+    }
+
+    /// The epoch of its position.
+    pub fn epoch(&self) -> Epoch {
+        self.0.position.epoch()
+    }
+
+    /// The offset of its position.
+    pub fn offset(&self) -> u64 {
+        self.0.position.offset()
+    }
+
+    /// When it was published, by the system's clock.
+    pub fn time(&self) -> SystemTime {
+        self.0.time
+    }
+
+    /// The message.
+    pub fn message(&self) -> &Message {
+        &self.0.message
+    }
+
+    /// The key, of a value of the state; `None` for a message of the history.
+    pub fn key(&self) -> Option<&str> {
+        match &self.0.subject {
+            Subject::Message => None,
+            Subject::Value(key) | Subject::Removal(key) => Some(key),
+        }
+    }
+
+    /// Whether it says that the key has no value any more. Its message is empty then.
+    pub fn is_removal(&self) -> bool {
+        matches!(self.0.subject, Subject::Removal(_))
+    }
+
+    /// What was attached when it was published; `None` also when that is no `T`.
+    pub fn attachment<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.0.attachment.as_ref()?.0.downcast_ref()
+    }
+
+    pub(crate) fn room_name(&self) -> &Arc<str> {
+        &self.0.room
+    }
+
+    /// Whether this connection was left out when it was published.
+    pub(crate) fn skips(&self, id: ClientId) -> bool {
+        self.0.except.contains(&id)
+    }
+
+    pub(crate) fn excepts_anybody(&self) -> bool {
+        !self.0.except.is_empty()
+    }
+
+    /// The wire form of this kind, made if it is the first of its kind. `None` where there is nothing to send.
+    pub(crate) fn frame(&self, kind: FrameKind, compressed: Compressed) -> Option<Encoded> {
+        let found = |frames: &Frames| frames.made.iter().find(|(k, _)| *k == kind).map(|(_, frame)| frame.clone());
+        if let Some(frame) = found(&self.0.frames.read()) {
+            return frame;
+        }
+        let mut frames = self.0.frames.write();
+        if let Some(frame) = found(&frames) {
+            return frame;
+        }
+        let frame = kind.format.message(self).and_then(|message| Encoded::new(&message, kind.wire, compressed));
+        count_encoding();
+        let bytes = frame.as_ref().map_or(0, Encoded::held);
+        frames.bytes += bytes;
+        if let Some(ledger) = &frames.ledger {
+            ledger.add(bytes);
+        }
+        frames.made.push((kind, frame.clone()));
+        frame
+    }
+
+    /// Bytes that it holds, its wire forms among them.
+    pub(crate) fn held(&self) -> usize {
+        self.fixed() + self.0.frames.read().bytes
+    }
+
+    fn fixed(&self) -> usize {
+        let key = self.key().map_or(0, str::len);
+        let attachment = self.0.attachment.as_ref().map_or(0, |(_, bytes)| *bytes);
+        let except = self.0.except.len() * size_of::<ClientId>();
+        OVERHEAD + self.0.message.len() + key + except + attachment
+    }
+
+    /// From now on its bytes, those of wire forms to come too, are counted there.
+    pub(crate) fn enter(&self, ledger: &Arc<Ledger>) {
+        let mut frames = self.0.frames.write();
+        ledger.add(self.fixed() + frames.bytes);
+        frames.ledger = Some(Arc::clone(ledger));
+    }
+
+    /// It is no longer held: what it counted with is given back.
+    pub(crate) fn leave(&self) {
+        let mut frames = self.0.frames.write();
+        if let Some(ledger) = frames.ledger.take() {
+            ledger.sub(self.fixed() + frames.bytes);
+        }
+    }
+}
+
+/// How often wire forms of publications have been made in this process. Relaxed: a count.
+static ENCODINGS: AtomicUsize = AtomicUsize::new(0);
+
+fn count_encoding() {
+    ENCODINGS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Wire forms of publications that have been made in this process so far: for tests that sharing works.
+#[cfg(feature = "_internals")]
+pub(crate) fn encodings() -> usize {
+    ENCODINGS.load(Ordering::Relaxed)
+}
+
+impl fmt::Debug for Publication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publication")
+            .field("room", &self.0.room)
+            .field("position", &self.0.position)
+            .field("subject", &self.0.subject)
+            .field("message", &self.0.message)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::formats::{PLAIN as FORMAT, STREAM};
+
+    const PLAIN: FrameKind = FrameKind { wire: WireFormat::WebSocket, format: FORMAT };
+
+    fn publication(text: &str) -> Publication {
+        Publication::new(&"room".into(), Position::new(Epoch::random(), 7), Subject::Message, Publish::new(text))
+    }
+
+    #[test]
+    fn each_wire_form_is_made_once() {
+        let publication = publication("hello");
+        let stream = FrameKind { wire: WireFormat::EventStream, format: STREAM };
+        let frame = |kind| publication.frame(kind, Compressed::default()).expect("text");
+        assert_eq!(frame(PLAIN).wire().as_ptr(), frame(PLAIN).wire().as_ptr());
+        assert_eq!(frame(PLAIN).wire(), b"\x81\x05hello");
+        let id = publication.position();
+        assert_eq!(frame(stream).wire(), format!("id: {id}\ndata: hello\n\n").as_bytes());
+        assert_eq!(frame(stream).wire().as_ptr(), frame(stream).wire().as_ptr());
+    }
+
+    #[test]
+    fn bytes_are_counted_while_it_is_held() {
+        let hub = Arc::default();
+        let ledger = Ledger::new(Arc::clone(&hub));
+        let publication = publication("hello");
+        publication.frame(PLAIN, Compressed::default());
+        publication.enter(&ledger);
+        assert_eq!(ledger.bytes(), OVERHEAD + 5 + 7);
+        let stream = FrameKind { wire: WireFormat::EventStream, format: STREAM };
+        publication.frame(stream, Compressed::default());
+        assert!(ledger.bytes() > OVERHEAD + 5 + 7 + 12, "a later form counts too");
+        assert_eq!((ledger.bytes(), hub.load(Ordering::Relaxed)), (publication.held(), publication.held()));
+        publication.leave();
+        publication.frame(FrameKind { format: STREAM, ..PLAIN }, Compressed::default());
+        publication.leave();
+        assert_eq!((ledger.bytes(), hub.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn attachments_come_back_by_their_type() {
+        let publish = Publish::new("x").attach(17_u32, 4).except(ClientId::random());
+        let publication = Publication::new(&"r".into(), Position::new(Epoch::random(), 1), Subject::Message, publish);
+        assert_eq!((publication.attachment::<u32>(), publication.attachment::<u64>()), (Some(&17), None));
+        assert_eq!(publication.held(), OVERHEAD + 1 + 16 + 4);
+    }
+}

@@ -1,0 +1,164 @@
+//! The last messages of a room, bounded in count, bytes and age. No clock of its own: callers say what time it is.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+use super::ledger::Ledger;
+use super::options::RoomOptions;
+use super::page::{Page, Range, Recovery};
+use super::position::{Epoch, Position};
+use super::publication::Publication;
+
+/// The history of a room. Offsets in it are contiguous: what is dropped is always the oldest.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    epoch: Epoch,
+    /// The offset of the last message, held or not.
+    top: u64,
+    entries: VecDeque<(Instant, Publication)>,
+    ledger: Arc<Ledger>,
+    messages: usize,
+    bytes: usize,
+    age: Duration,
+}
+
+/// What a reader who comes with a position, or without one, gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Recovered {
+    pub(crate) recovery: Recovery,
+    /// The offset of the last message that the reader has: it goes on behind it.
+    pub(crate) cursor: u64,
+    /// Messages that are held behind the cursor.
+    pub(crate) replayed: usize,
+}
+
+impl Ring {
+    /// `hub` counts the bytes of all rooms.
+    pub(crate) fn new(options: &RoomOptions, hub: Arc<AtomicUsize>) -> Self {
+        Self {
+            epoch: Epoch::random(),
+            top: 0,
+            entries: VecDeque::new(),
+            ledger: Ledger::new(hub),
+            messages: options.messages,
+            bytes: options.bytes,
+            age: options.age,
+        }
+    }
+
+    /// The place behind the last message.
+    pub(crate) fn position(&self) -> Position {
+        Position::new(self.epoch, self.top)
+    }
+
+    /// The place that the next message gets.
+    pub(crate) fn next_position(&self) -> Position {
+        Position::new(self.epoch, self.top + 1)
+    }
+
+    /// The offset of the oldest message that is held; of the next one, if none is.
+    pub(crate) fn first_held(&self) -> u64 {
+        self.top + 1 - self.entries.len() as u64
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Bytes held, bookkeeping included.
+    pub(crate) fn bytes(&self) -> usize {
+        self.ledger.bytes()
+    }
+
+    /// Adds the message that was made for [`next_position`](Self::next_position). What falls out is the caller's to drop,
+    /// without a lock.
+    #[must_use = "payloads are dropped without a lock"]
+    pub(crate) fn append(&mut self, publication: Publication, now: Instant) -> Vec<Publication> {
+        debug_assert_eq!(publication.position(), self.next_position(), "publishers take turns");
+        self.top += 1;
+        publication.enter(&self.ledger);
+        self.entries.push_back((now, publication));
+        self.trim(now)
+    }
+
+    /// Drops what is too old or too much.
+    #[must_use = "payloads are dropped without a lock"]
+    pub(crate) fn trim(&mut self, now: Instant) -> Vec<Publication> {
+        let mut fallen = Vec::new();
+        while let Some((since, _)) = self.entries.front() {
+            let is_old = now.saturating_duration_since(*since) >= self.age;
+            if !is_old && self.entries.len() <= self.messages && self.ledger.bytes() <= self.bytes {
+                break;
+            }
+            fallen.extend(self.drop_oldest());
+        }
+        fallen
+    }
+
+    /// Drops the oldest message, whatever the bounds.
+    #[must_use = "payloads are dropped without a lock"]
+    pub(crate) fn drop_oldest(&mut self) -> Option<Publication> {
+        let (_, oldest) = self.entries.pop_front()?;
+        oldest.leave();
+        Some(oldest)
+    }
+
+    /// Forgets everything and begins a new epoch.
+    #[must_use = "payloads are dropped without a lock"]
+    pub(crate) fn reset(&mut self) -> Vec<Publication> {
+        let fallen = std::iter::from_fn(|| self.drop_oldest()).collect();
+        (self.epoch, self.top) = (Epoch::random(), 0);
+        fallen
+    }
+
+    /// The messages behind the offset, as far as they are held, in order.
+    pub(crate) fn after(&self, offset: u64) -> impl Iterator<Item = &Publication> {
+        let skipped = (offset + 1).saturating_sub(self.first_held());
+        let skipped = usize::try_from(skipped).unwrap_or(usize::MAX).min(self.entries.len());
+        self.entries.range(skipped..).map(|(_, publication)| publication)
+    }
+
+    /// Where a reader goes on, who has read up to `since`, or comes anew and gets the last `rewind` messages.
+    pub(crate) fn recover(&self, since: Option<Position>, rewind: usize) -> Recovered {
+        let first_held = self.first_held();
+        let (recovery, cursor) = match since {
+            None => (Recovery::None, (self.top.saturating_sub(rewind as u64)).max(first_held - 1)),
+            Some(p) if p.epoch() != self.epoch || p.offset() > self.top => (Recovery::OtherEpoch, first_held - 1),
+            Some(p) if p.offset() + 1 >= first_held => (Recovery::Complete, p.offset()),
+            Some(_) => (Recovery::Gap { first_held }, first_held - 1),
+        };
+        let replayed = usize::try_from(self.top - cursor).unwrap_or(usize::MAX);
+        Recovered { recovery, cursor, replayed }
+    }
+
+    /// A part of what is held.
+    pub(crate) fn page(&self, range: Range) -> Page {
+        let recovery = self.recover(range.since, 0).recovery;
+        let position = self.position();
+        let since = range.since.map(|p| p.offset());
+        let held = self.entries.iter().map(|(_, publication)| publication);
+        let publications = match recovery {
+            Recovery::OtherEpoch => Vec::new(),
+            _ if range.newest_first => {
+                let before = |p: &&Publication| since.is_none_or(|since| p.offset() < since);
+                held.rev().filter(before).take(range.limit).cloned().collect()
+            }
+            _ => self.after(since.unwrap_or(0)).take(range.limit).cloned().collect(),
+        };
+        let recovery = if range.newest_first && recovery != Recovery::OtherEpoch { Recovery::None } else { recovery };
+        Page { position, recovery, publications }
+    }
+}
+
+impl Drop for Ring {
+    /// What it held counts no longer; wire forms that queues still hold count there.
+    fn drop(&mut self) {
+        self.entries.iter().for_each(|(_, publication)| publication.leave());
+    }
+}
+
+#[cfg(test)]
+#[path = "ring_tests.rs"]
+mod tests;
