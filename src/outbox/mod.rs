@@ -20,6 +20,7 @@
 //! argument exhaustively, `tests/races.rs` runs it against real sockets.
 
 mod batch;
+mod catch_up;
 mod controls;
 mod cork;
 mod gate;
@@ -36,6 +37,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+pub(crate) use catch_up::{Pulled, Source};
 pub use cork::Cork;
 pub(crate) use send::{GaveUp, Sent};
 
@@ -43,6 +45,7 @@ use crate::config::Config;
 use crate::message::{Encoded, WireFormat};
 use crate::transport::Transport;
 use batch::Batch;
+use catch_up::CatchUp;
 use controls::Controls;
 use gate::Gate;
 use queue::Queue;
@@ -89,8 +92,8 @@ pub(crate) struct Outbox {
     /// `controls` holds something. Set after the slot is filled, cleared before it is emptied.
     urgent: AtomicBool,
     format: WireFormat,
-    /// `drops` is not 0. Set after it has been raised, cleared before it is; Relaxed: what depends on it is a count.
-    has_dropped: AtomicBool,
+    /// Bits of [`mark`].
+    marks: AtomicU8,
     /// The cork that has listed this client and not flushed it yet; 0 = none. Relaxed: a thread only compares it with what
     /// it wrote itself.
     corked_by: AtomicU32,
@@ -108,6 +111,7 @@ pub(crate) struct Outbox {
     gate: Gate,
     failure: OnceLock<WriteFailure>,
     dropped: Dropped,
+    catch_up: CatchUp,
 }
 
 /// What a client has lost since it connected. Written only where a drop happens, so it stands behind what sends read.
@@ -131,7 +135,7 @@ impl Outbox {
             phase: AtomicU8::new(phase::OPEN),
             urgent: AtomicBool::new(false),
             format,
-            has_dropped: AtomicBool::new(false),
+            marks: AtomicU8::new(0),
             corked_by: AtomicU32::new(0),
             transport,
             queue: Queue::new(),
@@ -143,6 +147,7 @@ impl Outbox {
             gate: Gate::default(),
             failure: OnceLock::new(),
             dropped: Dropped::default(),
+            catch_up: CatchUp::default(),
         })
     }
 
@@ -228,10 +233,10 @@ impl Outbox {
 
     /// Whether everything accepted so far has reached the socket.
     pub(crate) fn is_idle(self: &Arc<Self>) -> bool {
-        let is_idle = self.queue.is_empty() && self.socket.try_lock().is_some_and(|slot| slot.is_none());
+        let is_idle = self.queue.is_empty() && !self.is_behind() && self.socket.try_lock().is_some_and(|slot| slot.is_none());
         // Looking makes this thread a holder for a moment: a sender that has met it has left its message to us.
         fence(Ordering::SeqCst);
-        if self.has_work() {
+        if self.has_work() || self.wants_pull() {
             self.flush();
         }
         is_idle
@@ -247,7 +252,15 @@ impl Outbox {
         self.writer.is_running()
     }
 
-    /// Why writing failed, if it did.
+    /// What is rarely so of an outbox: one byte on the cache line that every send reads.
+mod mark {
+    /// `drops` is not 0. Set after it has been raised, cleared before it is; Relaxed: what depends on it is a count.
+    pub(super) const DROPPED: u8 = 1;
+    /// There is a source that may be pulled from. Changed under the lock of the sources; SeqCst, see `catch_up`.
+    pub(super) const BEHIND: u8 = 2;
+}
+
+/// Why writing failed, if it did.
     pub(crate) fn failure(&self) -> Option<WriteFailure> {
         self.failure.get().copied()
     }
@@ -255,7 +268,7 @@ impl Outbox {
     /// Counts a drop; returns how many there have been in a row.
     pub(crate) fn count_drop(&self) -> u32 {
         let drops = self.drops.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        self.has_dropped.store(true, Ordering::Relaxed);
+        self.marks.fetch_or(mark::DROPPED, Ordering::Relaxed);
         drops
     }
 

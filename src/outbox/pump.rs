@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use super::batch::{Batch, Progress};
+use super::catch_up::MAX_PULLS;
 use super::{Backlog, Outbox, WriteFailure, phase};
 use crate::message::Encoded;
 use crate::transport::{Transport, is_timeout};
@@ -22,8 +23,9 @@ enum Pumped {
 }
 
 impl Outbox {
-    /// Writes what is queued, or leaves that to whoever is at it.
+    /// Writes what is queued and what can be pulled, or leaves that to whoever is at it.
     pub(crate) fn flush(self: &Arc<Self>) {
+        let mut pulls = 0;
         loop {
             // (2) of the module's argument.
             fence(Ordering::SeqCst);
@@ -37,6 +39,9 @@ impl Outbox {
             fence(Ordering::SeqCst);
             match pumped {
                 Pumped::Idle if self.has_work() => {}
+                // A long way to catch up is the writer thread's.
+                Pumped::Idle if pulls == MAX_PULLS && self.wants_pull() => return self.call_writer(),
+                Pumped::Idle if self.pull() => pulls += 1,
                 Pumped::Idle => return,
                 Pumped::Blocked => return self.call_writer(),
                 Pumped::Failed(why) => return self.fail(why),
@@ -62,7 +67,7 @@ impl Outbox {
             self.reset_drops();
             // (5) and (6) of the module's argument.
             fence(Ordering::SeqCst);
-            if self.has_work() {
+            if self.has_work() || self.wants_pull() {
                 self.flush();
             }
             return true;
@@ -156,9 +161,11 @@ impl Outbox {
             }
             // (5) and (6) of the module's argument, then the pusher's (3).
             fence(Ordering::SeqCst);
-            if !self.has_work() {
+            if !self.has_work() && !self.pull() {
                 return;
             }
+            // What was pulled is in the queue by now: a pusher's (1) and (2).
+            fence(Ordering::SeqCst);
             match self.socket.try_lock() {
                 Some(again) => slot = again,
                 None => return,

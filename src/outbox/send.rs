@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Outbox, cork};
+use super::{Outbox, cork, mark};
 use crate::config::DropPolicy;
 use crate::message::Encoded;
 use crate::ws::close_code;
@@ -101,11 +101,11 @@ impl Outbox {
         sent
     }
 
-    fn flush_unless(self: &Arc<Self>, corked: bool) {
+    pub(crate) fn flush_unless(self: &Arc<Self>, corked: bool) {
         if corked { cork::touch(self) } else { self.flush() }
     }
 
-    fn try_push(&self, frame: &Encoded) -> bool {
+    pub(super) fn try_push(&self, frame: &Encoded) -> bool {
         self.queue.try_push(frame, self.settings.queue_messages, self.settings.queue_bytes)
     }
 
@@ -127,8 +127,8 @@ impl Outbox {
 
     #[inline]
     pub(super) fn reset_drops(&self) {
-        if self.has_dropped.load(Ordering::Relaxed) {
-            self.has_dropped.store(false, Ordering::Relaxed);
+        if self.marks.load(Ordering::Relaxed) & mark::DROPPED != 0 {
+            self.marks.fetch_and(!mark::DROPPED, Ordering::Relaxed);
             self.drops.store(0, Ordering::Relaxed);
         }
     }

@@ -1,0 +1,174 @@
+//! Reading on from where a client fell behind: its outbox pulls what it is owed as its socket drains.
+//!
+//! A [`Source`] is one thing that the client reads on in, with a cursor of its own. Whoever has drained the queue, and no
+//! longer holds the socket's mutex, takes a source, lets it push at most a batch into the queue, and puts it back; so a
+//! client that is behind costs its cursors and one batch. A pull holds no lock of the outbox: a source may take locks of
+//! its own.
+//!
+//! # Why the order is kept
+//!
+//! What is pulled goes to the end of the queue, as every message. While a source is listed, nobody but its pulls pushes
+//! what it yields: that is the promise of whoever lists it, and the source ends that promise itself, when it is done, by the
+//! lock under which others decide whether to push.
+//!
+//! # Why no wake-up is lost
+//!
+//! The mark `BEHIND` is set before the flush of whoever lists or releases a source, as `urgent` is by a post: the argument in the
+//! module's documentation holds for it as it stands, with "look for work" (6) meaning a look at this mark too. A thread that
+//! finds the source taken may leave: the one that has it puts it back and then looks again, at the queue and at the mark.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use super::{Outbox, mark, phase};
+use crate::message::Encoded;
+
+/// Most messages that one pull pushes.
+pub(crate) const BATCH_MESSAGES: usize = 32;
+/// A pull pushes no further message once it has pushed this many bytes.
+pub(crate) const BATCH_BYTES: usize = 64 * 1024;
+
+/// Pulls that a sender does for others before it leaves them to the writer thread.
+pub(super) const MAX_PULLS: usize = 16;
+
+/// What came of a [`Source::pull`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pulled {
+    /// The batch is over, or the queue is full; there is more.
+    More,
+    /// Nothing is owed any more: the source is not asked again.
+    Done,
+}
+
+/// Something that a client reads on in.
+pub(crate) trait Source: Send + Sync + fmt::Debug {
+    /// Names it among all sources of the process.
+    fn ticket(&self) -> u64;
+
+    /// Pushes what comes next, in order, until a push fails or the batch is over. What failed comes again. Called by one
+    /// thread at a time, without a lock of the outbox; must not block for long.
+    fn pull(&mut self, push: &mut dyn FnMut(&Encoded) -> bool) -> Pulled;
+}
+
+/// The sources of one client.
+#[derive(Debug, Default)]
+pub(super) struct CatchUp(
+    /// A leaf lock: sources are pulled from, and dropped, without it. The mark `BEHIND` is changed under it.
+    Mutex<Vec<Entry>>,
+);
+
+#[derive(Debug)]
+struct Entry {
+    ticket: u64,
+    /// It waits for [`Outbox::release`].
+    held: bool,
+    /// Missing while it is pulled from.
+    source: Option<Box<dyn Source>>,
+}
+
+impl Outbox {
+    /// Whether there is a source that may be pulled from. SeqCst, as the argument above needs.
+    #[inline]
+    pub(super) fn is_behind(&self) -> bool {
+        self.marks.load(Ordering::SeqCst) & mark::BEHIND != 0
+    }
+
+    /// Changes the list of sources, and the mark with it.
+    fn with_sources<T>(&self, change: impl FnOnce(&mut Vec<Entry>) -> T) -> T {
+        let mut sources = self.catch_up.0.lock();
+        let result = change(&mut sources);
+        match sources.iter().any(|entry| !entry.held) {
+            true => self.marks.fetch_or(mark::BEHIND, Ordering::SeqCst),
+            false => self.marks.fetch_and(!mark::BEHIND, Ordering::SeqCst),
+        };
+        result
+    }
+
+    /// The next source in turn; `None` if there is none, or another thread has one. One at a time: a thread that leaves
+    /// knows of another that will look again.
+    fn take_source(&self) -> Option<Box<dyn Source>> {
+        let mut sources = self.catch_up.0.lock();
+        if sources.iter().any(|entry| entry.source.is_none()) {
+            return None;
+        }
+        sources.iter_mut().find(|entry| !entry.held).and_then(|entry| entry.source.take())
+    }
+
+    /// Back to the end of the line. If it is done it is returned, to be dropped without a lock.
+    fn put_back(&self, source: Box<dyn Source>, pulled: Pulled) -> Option<Box<dyn Source>> {
+        self.with_sources(|sources| {
+            let at = sources.iter().position(|entry| entry.ticket == source.ticket());
+            match (at.map(|at| sources.remove(at)), pulled) {
+                (Some(entry), Pulled::More) => {
+                    sources.push(Entry { source: Some(source), ..entry });
+                    None
+                }
+                _ => Some(source),
+            }
+        })
+    }
+
+    /// From now on the client reads on in `source`. Does nothing else, so it may be called under a lock; the caller must
+    /// [`flush`](Self::flush) after it has released that lock. With `held`, nothing is read before
+    /// [`release`](Self::release).
+    pub(crate) fn fall_behind(&self, source: Box<dyn Source>, held: bool) {
+        self.with_sources(|sources| sources.push(Entry { ticket: source.ticket(), held, source: Some(source) }));
+    }
+
+    /// Begins to read in a source that was held.
+    pub(crate) fn release(self: &Arc<Self>, ticket: u64) {
+        self.with_sources(|sources| {
+            sources.iter_mut().filter(|entry| entry.ticket == ticket).for_each(|entry| entry.held = false);
+        });
+        self.flush();
+    }
+
+    /// Whether a whole batch waits already.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.queue.len() >= BATCH_MESSAGES || self.queue.bytes() >= BATCH_BYTES
+    }
+
+    /// Whether anything waits.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Queues one frame if it fits. No I/O: may be called under a lock. The caller must flush.
+    pub(crate) fn push_if_fits(&self, frame: &Encoded) -> bool {
+        self.is_open() && self.try_push(frame)
+    }
+
+    /// Whether there is something to pull. A client that closes is sent what is queued, and no more.
+    #[inline]
+    pub(super) fn wants_pull(&self) -> bool {
+        self.is_behind() && self.phase.load(Ordering::SeqCst) == phase::OPEN
+    }
+
+    /// Moves a batch into the queue. False if there is nothing to do for this thread.
+    pub(super) fn pull(&self) -> bool {
+        if !self.wants_pull() {
+            return false;
+        }
+        let Some(mut source) = self.take_source() else { return false };
+        let (mut messages, mut bytes) = (0, 0);
+        let pulled = source.pull(&mut |frame| {
+            let fits = messages < BATCH_MESSAGES && bytes < BATCH_BYTES && self.push_if_fits(frame);
+            if fits {
+                messages += 1;
+                bytes += frame.held();
+            }
+            fits
+        });
+        // What is left of it is dropped here, without a lock.
+        drop(self.put_back(source, pulled));
+        true
+    }
+
+    /// The connection is over: sources keep rooms in memory.
+    pub(super) fn forget_sources(&self) {
+        drop(self.with_sources(std::mem::take));
+    }
+}
