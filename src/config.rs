@@ -276,8 +276,8 @@ pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(token_byte)
 }
 
-/// Limits of a hub. 0 = unlimited, the default of each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Limits of a hub. 0 = unlimited, the default of each but `history_bytes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
     /// Connections at one time; one more is refused with 503.
@@ -294,6 +294,25 @@ pub struct Limits {
     pub max_message_rate: u32,
     /// What happens to messages over that rate; default [`RatePolicy::Drop`].
     pub rate_policy: RatePolicy,
+    /// Bytes that all rooms that remember hold together: histories and states; default 64 MiB. Over it, rooms without
+    /// members go, the one that was used least recently first; then the room that is published to forgets its oldest
+    /// messages.
+    pub history_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 0,
+            max_connections_per_user: 0,
+            max_connections_per_address: 0,
+            max_rooms_per_client: 0,
+            max_clients_per_room: 0,
+            max_message_rate: 0,
+            rate_policy: RatePolicy::Drop,
+            history_bytes: 64 * 1024 * 1024,
+        }
+    }
 }
 
 impl Limits {
@@ -312,6 +331,8 @@ impl Limits {
         max_message_rate: u32,
         /// Sets [`Limits::rate_policy`](#structfield.rate_policy).
         rate_policy: RatePolicy,
+        /// Sets [`Limits::history_bytes`](#structfield.history_bytes).
+        history_bytes: usize,
     }
 }
 

@@ -3,6 +3,9 @@
 #[doc = include_str!("guide/rooms.md")]
 pub mod rooms {}
 
+#[doc = include_str!("guide/history.md")]
+pub mod history {}
+
 #[doc = include_str!("guide/backpressure.md")]
 pub mod backpressure {}
 

@@ -206,7 +206,7 @@ pub use config::{Config, DropPolicy, Limits};
 pub use error::{CloseError, ConfigError, DeadlineError, HandlerError, HandlerResult, RoomError, UserError};
 pub use history::RoomOptions;
 pub use http::{OriginPolicy, RequestHead, Response};
-pub use hub::{Admission, Client, Delivery, Hub, HubBuilder, Rejection, Target};
+pub use hub::{Admission, Client, Delivery, Hub, HubBuilder, Published, Rejection, Target};
 pub use message::{Message, SendError};
 pub use outbox::Cork;
 pub use server::{Server, ServerHandle};

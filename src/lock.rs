@@ -16,9 +16,11 @@ use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWri
 pub(crate) mod rank {
     pub(crate) const CLIENTS: u8 = 1;
     pub(crate) const ROOMS: u8 = 2;
-    pub(crate) const ROOM: u8 = 3;
-    pub(crate) const CLIENT: u8 = 4;
-    pub(crate) const USERS: u8 = 5;
+    /// The order of the publications of one room.
+    pub(crate) const SEQUENCE: u8 = 3;
+    pub(crate) const ROOM: u8 = 4;
+    pub(crate) const CLIENT: u8 = 5;
+    pub(crate) const USERS: u8 = 6;
     /// The right to write to one client's socket.
     pub(crate) const SOCKET: u8 = 20;
     /// What the writing side needs under `SOCKET`: nothing but `LEAF` is taken under it.

@@ -188,7 +188,8 @@ fn register(
     };
     size_buffers(hub, &transport);
     let outbox = Outbox::new(transport, hub.shared_config(), format, response);
-    let client = Client::new(hub, outbox, head, subprotocol, admission.metadata);
+    let format = admission.format.unwrap_or(hub.format());
+    let client = Client::new(hub, outbox, head, subprotocol, format, admission.metadata);
     let (id, head, peer) = (client.id(), client.request(), Peer(client.remote_addr()));
     record!(Debug, "wshub::upgrade", "{id} is {peer} at {:?}", head.path());
     match hub.register(&client, admission.user, admission.rooms) {

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::gap::Gap;
+use super::position::Position;
 use super::publication::{Format, FormatRef, Publication, Sealed};
 use crate::message::Message;
 
@@ -138,6 +139,10 @@ impl Format for Stream {
     fn gap(&self, gap: &Gap) -> Option<Message> {
         Some(json(gap)?.with_event_name("gap").with_event_id(gap.position().to_string()))
     }
+
+    fn begin(&self, position: Position) -> Option<Message> {
+        Some(Message::event_id_only(position.to_string()))
+    }
 }
 
 fn json<T: Serialize + ?Sized>(value: &T) -> Option<Message> {
@@ -147,7 +152,7 @@ fn json<T: Serialize + ?Sized>(value: &T) -> Option<Message> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::position::{Epoch, Position};
+    use crate::history::position::Epoch;
     use crate::history::publication::{Publish, Subject};
 
     fn publication(subject: Subject, message: Message) -> Publication {

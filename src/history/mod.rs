@@ -21,6 +21,8 @@ pub use gap::Gap;
 pub use options::{RoomOptions, WhenBehind};
 pub use page::{Joined, Page, Range, Recovery};
 pub use position::{Epoch, Position, PositionError};
+#[doc(hidden)]
+pub use publication::Sealed;
 pub use publication::{Format, Publication, Publish};
 pub use state::StateError;
 
@@ -28,6 +30,6 @@ pub(crate) use formats::{Change, PLAIN, STREAM, with_position};
 pub(crate) use patterns::Patterns;
 #[cfg(feature = "_internals")]
 pub(crate) use publication::encodings;
-pub(crate) use publication::{FormatRef, FrameKind, Sealed, Subject};
-pub(crate) use ring::{Recovered, Ring};
+pub(crate) use publication::{FormatRef, FrameKind, Subject};
+pub(crate) use ring::Ring;
 pub(crate) use state::State;

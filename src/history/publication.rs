@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-use parking_lot::RwLock;
-
 use super::gap::Gap;
 use super::ledger::Ledger;
 use super::position::{Epoch, Position};
 use crate::client_id::ClientId;
+use crate::lock::Leaf;
 use crate::message::{Compressed, Encoded, Message, WireFormat};
 
 /// Bytes of bookkeeping that a publication counts with: itself, its entry, its list of wire forms.
@@ -85,8 +84,8 @@ struct Inner {
     message: Message,
     except: Box<[ClientId]>,
     attachment: Option<Attachment>,
-    /// A leaf lock. Encoding runs under it, which is this crate's pure code: so each form is made once.
-    frames: RwLock<Frames>,
+    /// Encoding runs under it, which is this crate's pure code: so each form is made once.
+    frames: Leaf<Frames>,
 }
 
 #[derive(Default)]
@@ -115,6 +114,13 @@ pub trait Format: Sealed + Send + Sync + 'static {
 
     /// Publications are missing. `None`: the client is not told.
     fn gap(&self, gap: &Gap) -> Option<Message>;
+
+    /// The place behind which the client begins to read, for a client that the server lets join by itself. `None`: the
+    /// client is not told.
+    fn begin(&self, position: Position) -> Option<Message> {
+        let _ = position;
+        None
+    }
 
     /// The whole state, for who joins, in one message. `None`: each value comes as a message of its own.
     fn snapshot(&self, room: &str, values: &[Publication]) -> Option<Message> {
@@ -179,7 +185,7 @@ impl Publication {
             message: publish.message,
             except: publish.except.into(),
             attachment: publish.attachment,
-            frames: RwLock::default(),
+            frames: Leaf::default(),
         }))
     }
 
@@ -231,10 +237,6 @@ impl Publication {
         self.0.attachment.as_ref()?.0.downcast_ref()
     }
 
-    pub(crate) fn room_name(&self) -> &Arc<str> {
-        &self.0.room
-    }
-
     /// Whether this connection was left out when it was published.
     pub(crate) fn skips(&self, id: ClientId) -> bool {
         self.0.except.contains(&id)
@@ -247,10 +249,7 @@ impl Publication {
     /// The wire form of this kind, made if it is the first of its kind. `None` where there is nothing to send.
     pub(crate) fn frame(&self, kind: FrameKind, compressed: Compressed) -> Option<Encoded> {
         let found = |frames: &Frames| frames.made.iter().find(|(k, _)| *k == kind).map(|(_, frame)| frame.clone());
-        if let Some(frame) = found(&self.0.frames.read()) {
-            return frame;
-        }
-        let mut frames = self.0.frames.write();
+        let mut frames = self.0.frames.lock();
         if let Some(frame) = found(&frames) {
             return frame;
         }
@@ -267,7 +266,7 @@ impl Publication {
 
     /// Bytes that it holds, its wire forms among them.
     pub(crate) fn held(&self) -> usize {
-        self.fixed() + self.0.frames.read().bytes
+        self.fixed() + self.0.frames.lock().bytes
     }
 
     fn fixed(&self) -> usize {
@@ -279,14 +278,14 @@ impl Publication {
 
     /// From now on its bytes, those of wire forms to come too, are counted there.
     pub(crate) fn enter(&self, ledger: &Arc<Ledger>) {
-        let mut frames = self.0.frames.write();
+        let mut frames = self.0.frames.lock();
         ledger.add(self.fixed() + frames.bytes);
         frames.ledger = Some(Arc::clone(ledger));
     }
 
     /// It is no longer held: what it counted with is given back.
     pub(crate) fn leave(&self) {
-        let mut frames = self.0.frames.write();
+        let mut frames = self.0.frames.lock();
         if let Some(ledger) = frames.ledger.take() {
             ledger.sub(self.fixed() + frames.bytes);
         }

@@ -105,12 +105,10 @@ impl Ring {
         Some(oldest)
     }
 
-    /// Forgets everything and begins a new epoch.
+    /// Drops all messages. The top and the epoch stay, so positions stay what they are.
     #[must_use = "payloads are dropped without a lock"]
-    pub(crate) fn reset(&mut self) -> Vec<Publication> {
-        let fallen = std::iter::from_fn(|| self.drop_oldest()).collect();
-        (self.epoch, self.top) = (Epoch::random(), 0);
-        fallen
+    pub(crate) fn clear(&mut self) -> Vec<Publication> {
+        std::iter::from_fn(|| self.drop_oldest()).collect()
     }
 
     /// The messages behind the offset, as far as they are held, in order.

@@ -58,8 +58,9 @@ fn positions_of_other_histories_are_told_apart() {
     assert_eq!(recovered(&ring, Position::new(epoch, u64::MAX)), Recovery::OtherEpoch);
     assert_eq!(recovered(&ring, Position::new(Epoch::random(), 1)), Recovery::OtherEpoch);
     assert_eq!(recovered(&ring, Position::new(epoch, 0)), Recovery::Complete, "before the first");
-    assert_eq!(offsets(&ring.reset()), [1]);
-    assert_eq!((recovered(&ring, old), ring.position().offset()), (Recovery::OtherEpoch, 0));
+    append(&mut ring, "b", now);
+    assert_eq!(offsets(&ring.clear()), [1, 2]);
+    assert_eq!((recovered(&ring, old), ring.position().offset()), (Recovery::Gap { first_held: 3 }, 2));
 }
 
 #[test]

@@ -204,10 +204,9 @@ impl State {
         version < self.forgotten
     }
 
-    /// What a reader is owed that knows the state up to this version. One that knows nothing is owed no removals.
+    /// What a reader is owed that knows the state up to this version.
     pub(crate) fn after(&self, version: u64) -> impl Iterator<Item = &Publication> {
-        let changes = self.changes.range(version + 1..).map(|(_, change)| &change.publication);
-        changes.filter(move |publication| version > 0 || !publication.is_removal())
+        self.changes.range(version + 1..).map(|(_, change)| &change.publication)
     }
 }
 

@@ -2,9 +2,11 @@
 //!
 //! The format is the WHATWG HTML standard's, section "Server-sent events".
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use super::chunked::encode_chunk;
+use super::head::RequestHead;
 use super::response::push_date;
 
 /// What an event has besides its data. Each is one line.
@@ -13,6 +15,15 @@ pub(crate) struct EventFields {
     pub(crate) name: Option<String>,
     pub(crate) id: Option<String>,
     pub(crate) retry: Option<Duration>,
+    /// Only these fields, no data: a browser notes the id and dispatches no event.
+    pub(crate) is_bare: bool,
+}
+
+/// The id of the last event that the client has: its header `Last-Event-ID`, else its query parameter `lastEventId`, by
+/// which a page can go on where another connection has ended.
+pub(crate) fn last_event_id(head: &RequestHead) -> Option<Cow<'_, str>> {
+    let id = head.header("last-event-id").map(Cow::Borrowed).filter(|id| !id.is_empty());
+    id.or_else(|| head.query_param("lastEventId").filter(|id| !id.is_empty()).map(Cow::Owned))
 }
 
 /// The response that opens a stream. `cors` are header lines for pages of other origins.
@@ -52,8 +63,8 @@ fn encode_event(text: &str, fields: Option<&EventFields>) -> Vec<u8> {
         push_field(&mut event, "id", fields.id.as_deref());
         push_field(&mut event, "retry", retry.as_deref());
     }
-    for line in lines(text) {
-        push_field(&mut event, "data", Some(line));
+    if !fields.is_some_and(|fields| fields.is_bare) {
+        lines(text).for_each(|line| push_field(&mut event, "data", Some(line)));
     }
     event.push(b'\n');
     event
@@ -105,10 +116,16 @@ mod tests {
 
     #[test]
     fn fields_come_before_the_data() {
-        let fields =
-            EventFields { name: Some("price".into()), id: Some("7".into()), retry: Some(Duration::from_millis(1500)) };
+        let fields = EventFields {
+            name: Some("price".into()),
+            id: Some("7".into()),
+            retry: Some(Duration::from_millis(1500)),
+            is_bare: false,
+        };
         let wire = encode_event("x", Some(&fields));
         assert_eq!(wire, b"event: price\nid: 7\nretry: 1500\ndata: x\n\n");
+        let bare = EventFields { id: Some("7".into()), is_bare: true, ..EventFields::default() };
+        assert_eq!(encode_event("", Some(&bare)), b"id: 7\n\n");
         assert_eq!(encode_event("x", Some(&EventFields::default())), b"data: x\n\n");
     }
 

@@ -11,7 +11,7 @@ mod response;
 
 pub(crate) use chunked::{ChunkError, ChunkedDecoder, LAST_CHUNK, encode_chunk};
 pub(crate) use cors::{Cors, is_preflight, preflight};
-pub(crate) use event_stream::{EventFields, encode_comment, encode_event_chunk, event_stream_head};
+pub(crate) use event_stream::{EventFields, encode_comment, encode_event_chunk, event_stream_head, last_event_id};
 pub(crate) use head::Framing;
 pub use head::{HeadError, MAX_HEAD, MAX_HEADERS, RequestHead};
 pub use origin::OriginPolicy;

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use crate::history::{Format, FormatRef};
 use crate::http::{RequestHead, Response};
 
 /// A named value that an application keeps on a client.
@@ -19,6 +20,7 @@ pub struct Admission {
     pub(crate) metadata: Vec<(String, Metadata)>,
     pub(crate) rooms: Vec<String>,
     pub(crate) subprotocol: Option<String>,
+    pub(crate) format: Option<FormatRef>,
 }
 
 impl Admission {
@@ -56,6 +58,14 @@ impl Admission {
         self.subprotocol = Some(name.into());
         self
     }
+
+    /// Sets how publications of rooms that remember look to this client; default: as
+    /// [`HubBuilder::format`](crate::HubBuilder::format) says. Event streams have a form of their own, see
+    /// [`sse`](crate::protocol::sse).
+    pub fn format(mut self, format: &'static dyn Format) -> Self {
+        self.format = Some(FormatRef::new(format));
+        self
+    }
 }
 
 impl Admission {
@@ -64,6 +74,7 @@ impl Admission {
     pub(super) fn merge(mut self, later: Self) -> Self {
         self.user = later.user.or(self.user);
         self.subprotocol = later.subprotocol.or(self.subprotocol);
+        self.format = later.format.or(self.format);
         self.metadata.extend(later.metadata);
         later.rooms.into_iter().fold(self, Self::room)
     }

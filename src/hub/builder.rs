@@ -12,6 +12,7 @@ use super::hooks::Hooks;
 use crate::cluster::Cluster;
 use crate::config::{Config, Limits};
 use crate::error::{ConfigError, HandlerError, HandlerResult};
+use crate::history::{Format, FormatRef, Gap, Patterns, RoomOptions};
 use crate::http::{OriginPolicy, RequestHead, Response};
 use crate::message::Message;
 use crate::metrics::{ErrorType, Metrics};
@@ -46,6 +47,8 @@ pub struct HubBuilder {
     pub(super) tracer: Option<Tracer>,
     pub(super) without_handler_latency: bool,
     pub(super) extensions: Extensions,
+    pub(super) patterns: Patterns,
+    pub(super) format: Option<FormatRef>,
     cluster: Option<Cluster>,
 }
 
@@ -106,6 +109,21 @@ impl HubBuilder {
     /// none, which costs nothing. See [`trace`](crate::trace).
     pub fn tracer(mut self, tracer: Tracer) -> Self {
         self.tracer = Some(tracer);
+        self
+    }
+
+    /// Sets what rooms remember: the pattern is a name, or a prefix that ends in `*`; `*` alone is all rooms. A room has
+    /// the options of the longest pattern that matches its name. Default: no room remembers anything, at no cost. See
+    /// the [guide](crate::guide::history).
+    pub fn rooms(mut self, pattern: &str, options: RoomOptions) -> Self {
+        self.patterns.add(pattern, options);
+        self
+    }
+
+    /// Sets how publications of rooms that remember look to clients; default
+    /// [`history::Plain`](crate::history::Plain): messages as they are.
+    pub fn format(mut self, format: &'static dyn Format) -> Self {
+        self.format = Some(FormatRef::new(format));
         self
     }
 
@@ -176,6 +194,10 @@ impl HubBuilder {
         on_user_online(&Hub, &str), observe::two;
         /// The last connection of a user has gone; as [`on_user_online`](HubBuilder::on_user_online).
         on_user_offline(&Hub, &str), observe::two;
+        /// A client of a room with a history will not get some of its publications: it fell so far behind that the history
+        /// no longer holds them. Counted as `history_gaps`. On a thread of the hub's own, in order for each client; it
+        /// may come a little before or after the client reaches the gap.
+        on_gap(&Client, &Gap), observe::two;
         /// The hub is being shut down: every connection has been told. Once, on the thread that asks for it. A panic in
         /// it is logged.
         on_shutdown(&Hub), observe::one;
@@ -191,6 +213,7 @@ impl HubBuilder {
         if let Some(fault) = self.origins.fault() {
             return Err(ConfigError::because("origins", fault.to_owned()));
         }
+        self.patterns.validate()?;
         let cluster = self.cluster.take();
         cluster.as_ref().map_or(Ok(()), Cluster::validate)?;
         let hub = Hub::from_builder(self, cluster);

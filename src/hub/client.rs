@@ -14,6 +14,7 @@ use crate::client_id::ClientId;
 use crate::config::deadline_after;
 use crate::error::{CloseError, HandlerError, HandlerResult, RoomError, UserError};
 use crate::guard::record;
+use crate::history::{FormatRef, FrameKind, STREAM};
 use crate::http::RequestHead;
 use crate::levels::Levels;
 use crate::lock::{Ranked, rank};
@@ -37,6 +38,7 @@ struct Inner {
     outbox: Arc<Outbox>,
     head: RequestHead,
     subprotocol: Option<String>,
+    format: FormatRef,
     connected_at: SystemTime,
     /// Set once, by the connection's thread, when the connection has ended.
     closed_at: OnceLock<SystemTime>,
@@ -77,6 +79,7 @@ impl Client {
         outbox: Arc<Outbox>,
         head: RequestHead,
         subprotocol: Option<String>,
+        format: FormatRef,
         metadata: Vec<(String, Metadata)>,
     ) -> Self {
         Self(Arc::new(Inner {
@@ -85,6 +88,7 @@ impl Client {
             outbox,
             head,
             subprotocol,
+            format,
             connected_at: SystemTime::now(),
             closed_at: OnceLock::new(),
             state: Ranked::new(State { metadata: metadata.into_iter().collect(), ..State::default() }),
@@ -357,6 +361,13 @@ impl Client {
     /// `None` if the client's connection cannot carry the message.
     fn encode(&self, message: &Message) -> Option<Encoded> {
         Encoded::new(message, self.outbox().format(), self.hub().compressed())
+    }
+
+    /// Which wire form of publications it reads.
+    pub(super) fn frame_kind(&self) -> FrameKind {
+        let wire = self.0.outbox.format();
+        let format = if wire == WireFormat::EventStream { STREAM } else { self.0.format };
+        FrameKind { wire, format }
     }
 
     pub(crate) fn outbox(&self) -> &Arc<Outbox> {

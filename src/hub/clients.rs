@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Hub;
 use super::client::Client;
+use super::join::Entry;
 use super::lifecycle::HubState;
 use super::roster::{Roster, Snapshot};
 use super::telling::Ticket;
@@ -140,9 +141,11 @@ impl Hub {
         let listed = self.inner().clients.write().insert(client, self);
         listed.inspect_err(|_| lifecycle.end_connection())?;
         let mut announcements = Announcements::default();
+        let entry = Entry::of_request(client);
         let joined = self.register_user(client, user, &mut announcements).and_then(|()| {
-            rooms.iter().try_for_each(|room| match self.join_untold(client, room) {
-                Ok(ticket) => {
+            rooms.iter().try_for_each(|room| match self.join_entering(client, room, entry) {
+                Ok((ticket, entered)) => {
+                    self.settle(entered);
                     announcements.rooms.extend(ticket);
                     Ok(())
                 }

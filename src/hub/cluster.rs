@@ -63,7 +63,7 @@ impl Hub {
 
     /// Queues the message for the other nodes; whether anything was queued. Clients that are connected here need no
     /// other node.
-    pub(super) fn publish(&self, target: &Target<'_>, message: Message) -> bool {
+    pub(super) fn publish_elsewhere(&self, target: &Target<'_>, message: Message) -> bool {
         let Some(link) = &self.inner().link else { return false };
         let to = self.remote_recipients(target);
         let except = target.except.iter().map(ToString::to_string).collect();

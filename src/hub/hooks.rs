@@ -18,6 +18,7 @@ use super::admission::{Admission, Rejection};
 use super::client::{Client, Handler, OfClient, OfError};
 use crate::error::{HandlerError, HandlerResult};
 use crate::guard::{self, record};
+use crate::history::Gap;
 use crate::http::{RequestHead, Response};
 use crate::lock::assert_no_lock_held;
 use crate::log_limit::LogLimit;
@@ -33,6 +34,7 @@ type AfterMessage = dyn Fn(&Client, &Message, &HandlerResult) + Send + Sync;
 type BeforeMessage = dyn Fn(&Client, Message) -> Result<Message, HandlerError> + Send + Sync;
 type BeforeRoomJoin = dyn Fn(&Client, &str) -> Result<(), HandlerError> + Send + Sync;
 type MapRefusal = dyn Fn(&RequestHead, ErrorType, &Response) -> Response + Send + Sync;
+type OfGap = dyn Fn(&Client, &Gap) + Send + Sync;
 type OfHub = dyn Fn(&Hub) + Send + Sync;
 type OfMessage = dyn Fn(&Client, &Message) + Send + Sync;
 type OfRoom = dyn Fn(&Client, &str) + Send + Sync;
@@ -60,6 +62,7 @@ pub(crate) struct Hooks {
     pub(crate) after_room_leave: Hook<OfRoom>,
     pub(crate) on_user_online: Hook<OfUser>,
     pub(crate) on_user_offline: Hook<OfUser>,
+    pub(crate) on_gap: Hook<OfGap>,
     pub(crate) on_shutdown: Hook<OfHub>,
 }
 

@@ -1,8 +1,10 @@
 //! What waits and what runs in a hub, computed when somebody asks: nothing is counted for it on the way of a message.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use super::{Hub, Inner};
+use crate::history::{Ring, State};
 
 /// What a hub holds at one moment; see [`Hub::load`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,6 +20,14 @@ pub struct HubLoad {
     pub waiting_clients: usize,
     /// Writer threads: of clients whose sockets have pushed back, or of all with `eager_writers`.
     pub writer_threads: usize,
+    /// Rooms that remember something, with members or without.
+    pub remembering_rooms: usize,
+    /// Messages in their histories.
+    pub history_messages: usize,
+    /// Values in their states.
+    pub state_values: usize,
+    /// Bytes that histories and states hold.
+    pub history_bytes: usize,
 }
 
 impl Hub {
@@ -33,7 +43,23 @@ impl Hub {
             load.waiting_clients += usize::from(messages > 0);
             load.writer_threads += usize::from(member.outbox.has_writer());
         }
+        self.add_memory(&mut load);
         load
+    }
+
+    fn add_memory(&self, load: &mut HubLoad) {
+        load.history_bytes = self.inner().held.load(Ordering::Relaxed);
+        if self.inner().patterns.is_empty() {
+            return;
+        }
+        let rooms: Vec<_> = self.inner().rooms.read().values().cloned().collect();
+        for room in rooms {
+            let state = room.state.read();
+            let Some(memory) = &state.memory else { continue };
+            load.remembering_rooms += 1;
+            load.history_messages += memory.history.as_ref().map_or(0, Ring::len);
+            load.state_values += memory.state.as_ref().map_or(0, State::len);
+        }
     }
 
     /// A handle that does not keep the hub alive.
@@ -47,6 +73,10 @@ impl Hub {
 pub(crate) struct WeakHub(Weak<Inner>);
 
 impl WeakHub {
+    pub(super) fn of(inner: &Weak<Inner>) -> Self {
+        Self(Weak::clone(inner))
+    }
+
     /// The hub, if it is still there.
     pub(crate) fn upgrade(&self) -> Option<Hub> {
         self.0.upgrade().map(Hub)

@@ -3,16 +3,23 @@
 //! It knows no socket: it ends at each client's outbox.
 
 mod admission;
+mod behind;
 mod builder;
 mod chain;
 mod client;
 mod clients;
 mod cluster;
 mod extensions;
+mod fan_out;
 mod hooks;
+mod idle;
+mod join;
+mod keeper;
 mod lifecycle;
 mod limits;
 mod load;
+mod memory;
+mod publish;
 mod reaper;
 mod recipients;
 mod room;
@@ -22,9 +29,11 @@ mod send;
 mod target;
 mod telling;
 mod users;
+mod values;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 pub use admission::{Admission, Rejection};
 pub use builder::HubBuilder;
@@ -32,6 +41,7 @@ pub use client::Client;
 pub use lifecycle::{Health, HubState};
 pub use limits::{RateLimiter, TokenBucket};
 pub use load::HubLoad;
+pub use publish::Published;
 pub use target::{Delivery, Target};
 
 pub(crate) use admission::Check;
@@ -40,6 +50,7 @@ pub(crate) use load::WeakHub;
 
 use crate::cluster::{Cluster, Link};
 use crate::config::{Config, Limits};
+use crate::history::{FormatRef, PLAIN, Patterns};
 use crate::http::OriginPolicy;
 use crate::lock::{self, Ranked, rank};
 use crate::message::Compressed;
@@ -49,6 +60,7 @@ use clients::Clients;
 use cluster::LinkedHub;
 use extensions::Extensions;
 use hooks::Hooks;
+use keeper::{Keeper, KeeperHandle};
 use lifecycle::Lifecycle;
 use reaper::Reaper;
 use rooms::Directory;
@@ -67,9 +79,10 @@ pub struct Hub(Arc<Inner>);
 /// | --- | --- | --- | --- |
 /// | `clients` | 1 | every connection, counts per address | connect, disconnect |
 /// | `rooms` | 2 | room names → rooms | first join, last leave |
-/// | a room's `state` | 3 | its members, whether it is closed | join, leave |
-/// | a client's `state` | 4 | its user, rooms, metadata, callbacks | join, leave, `set_user`, metadata |
-/// | `users` | 5 | user ids → connections | connect, disconnect, `set_user` |
+/// | a room's `sequence` | 3 | the order of its publications | who publishes to a room that remembers |
+/// | a room's `state` | 4 | its members, whether it is closed | join, leave |
+/// | a client's `state` | 5 | its user, rooms, metadata, callbacks | join, leave, `set_user`, metadata |
+/// | `users` | 6 | user ids → connections | connect, disconnect, `set_user` |
 ///
 /// Taken in rising rank only, at most one of a rank at a time; never held over user code, a socket or the cluster. All
 /// other locks of the crate are leaves.
@@ -87,6 +100,12 @@ struct Inner {
     tracer: Option<Tracer>,
     without_handler_latency: bool,
     extensions: Extensions,
+    /// Which rooms remember what; most hubs have none.
+    patterns: Patterns,
+    format: FormatRef,
+    /// Bytes that all rooms that remember hold.
+    held: Arc<AtomicUsize>,
+    keeper: KeeperHandle,
     node_id: Box<str>,
     /// The cluster, if the hub is in one. It knows the hub weakly.
     link: Option<Link>,
@@ -122,6 +141,10 @@ impl Hub {
             tracer: builder.tracer,
             without_handler_latency: builder.without_handler_latency,
             extensions: builder.extensions,
+            patterns: builder.patterns,
+            format: builder.format.unwrap_or(PLAIN),
+            held: Arc::default(),
+            keeper: KeeperHandle(Keeper::new(WeakHub::of(hub))),
         }))
     }
 
@@ -143,6 +166,11 @@ impl Hub {
 
     fn inner(&self) -> &Inner {
         &self.0
+    }
+
+    /// How publications look to clients that say nothing else.
+    pub(crate) fn format(&self) -> FormatRef {
+        self.0.format
     }
 
     pub(crate) fn shared_config(&self) -> Arc<Config> {

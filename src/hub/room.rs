@@ -1,32 +1,42 @@
-//! One room: its members, behind its own lock.
+//! One room: its members and what it remembers, behind its own lock.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
 
 use super::client::Client;
+use super::memory::Memory;
 use super::roster::{Roster, Snapshot};
 use super::telling::Ticket;
 use crate::config::{Limits, reached};
 use crate::error::RoomError;
+use crate::history::RoomOptions;
 use crate::lock::{Ranked, rank};
 
-/// A named group of clients. It exists while it has members.
+/// A named group of clients. It exists while it has members; one that remembers, a while longer.
 #[derive(Debug)]
 pub(super) struct Room {
     pub(super) name: Arc<str>,
-    state: Ranked<{ rank::ROOM }, State>,
+    /// Held by the thread that publishes, from choosing a place until the message stands there: so wire forms that name the
+    /// place are made without the room's lock.
+    pub(super) sequence: Ranked<{ rank::SEQUENCE }, ()>,
+    pub(super) state: Ranked<{ rank::ROOM }, RoomState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    roster: Roster,
-    /// The last member has left: the room is being taken out of the directory, and a join must look there again.
-    closed: bool,
+pub(super) struct RoomState {
+    pub(super) roster: Roster,
+    /// `None` for most rooms.
+    pub(super) memory: Option<Box<Memory>>,
+    /// The last member has left and nothing is remembered: the room is being taken out of the directory, and a join must
+    /// look there again.
+    pub(super) closed: bool,
 }
 
 /// What a [`Room::join`] came to.
-pub(super) enum Join {
+pub(super) enum Join<T> {
     /// The client is in; the ticket is missing when another thread has it.
-    Joined(Option<Ticket>),
+    Joined(Option<Ticket>, T),
     Refused(RoomError),
     /// The room is closed; it must be replaced in the directory.
     Closed,
@@ -34,20 +44,27 @@ pub(super) enum Join {
 
 impl Room {
     pub(super) fn new(name: &str) -> Self {
-        Self { name: name.into(), state: Ranked::new(State::default()) }
+        Self { name: name.into(), sequence: Ranked::default(), state: Ranked::default() }
     }
 
-    /// Adds the client, in the room's list and in its own, under both locks. A room that stays without members, because
-    /// its first join was refused, is closed.
-    pub(super) fn join(&self, client: &Client, limits: &Limits) -> Join {
+    /// A room that remembers. `hub` counts the bytes of all of them.
+    pub(super) fn remembering(name: &str, options: Arc<RoomOptions>, hub: &Arc<AtomicUsize>) -> Self {
+        let memory = Some(Box::new(Memory::new(options, hub, Instant::now())));
+        let state = RoomState { memory, ..RoomState::default() };
+        Self { state: Ranked::new(state), ..Self::new(name) }
+    }
+
+    /// Adds the client, in the room's list and in its own, under both locks; `enter` follows under the room's. A room that
+    /// stays without members, because its first join was refused, is closed.
+    pub(super) fn join<T>(&self, client: &Client, limits: &Limits, enter: impl FnOnce(&mut RoomState) -> T) -> Join<T> {
         let mut state = self.state.write();
         if state.closed {
             return Join::Closed;
         }
         let result = state.admit(&self.name, client, limits);
-        state.closed = state.roster.is_empty();
+        state.close_if_over();
         match result {
-            Ok(ticket) => Join::Joined(ticket),
+            Ok(ticket) => Join::Joined(ticket, enter(&mut state)),
             Err(error) => Join::Refused(error),
         }
     }
@@ -58,7 +75,10 @@ impl Room {
         if !state.roster.remove(client.id()) {
             return Err(RoomError::NotJoined);
         }
-        state.closed = state.roster.is_empty();
+        if let Some(memory) = &mut state.memory {
+            memory.member_left(client, Instant::now());
+        }
+        state.close_if_over();
         let mut own = client.state().write();
         own.rooms.remove(&self.name);
         let has_ticket = own.telling.changed(Arc::clone(&self.name), Some(()));
@@ -87,7 +107,7 @@ impl Room {
     }
 }
 
-impl State {
+impl RoomState {
     /// The checks in the contract's order, then the change.
     fn admit(&mut self, name: &Arc<str>, client: &Client, limits: &Limits) -> Result<Option<Ticket>, RoomError> {
         let mut own = client.state().write();
@@ -107,5 +127,10 @@ impl State {
         self.roster.insert(client);
         let has_ticket = own.telling.changed(Arc::clone(name), None);
         Ok(has_ticket.then(|| Ticket::of_room(client, name)))
+    }
+
+    fn close_if_over(&mut self) {
+        let lingers = self.memory.as_ref().is_some_and(|memory| !memory.options.linger.is_zero());
+        self.closed = self.roster.is_empty() && !lingers;
     }
 }

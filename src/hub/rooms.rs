@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Hub;
 use super::client::Client;
+use super::join::{Entered, Entry};
 use super::room::{Join, Room};
 use super::telling::Ticket;
 use crate::config::MAX_ROOM_NAME;
@@ -23,13 +24,13 @@ impl Hub {
     ///
     /// The [`RoomError`] of the check that failed; nothing has changed then.
     pub fn join(&self, client: &Client, room: &str) -> Result<(), RoomError> {
-        let ticket = self.join_untold(client, room)?;
-        self.tell(ticket);
+        self.join_from(client, room, None)?;
         Ok(())
     }
 
     /// Removes the client from the room: `before_room_leave`, the removal, `after_room_leave`, on the calling thread
-    /// with the exception that [`join`](Hub::join) names. A room without members ceases to exist.
+    /// with the exception that [`join`](Hub::join) names. A room without members ceases to exist,
+    /// unless it remembers something.
     ///
     /// # Errors
     ///
@@ -89,8 +90,13 @@ impl Hub {
         client.rooms().iter().filter_map(|name| self.find_room(name)).collect()
     }
 
-    /// Joins; the caller owes the hook if it gets a ticket.
-    pub(super) fn join_untold(&self, client: &Client, name: &str) -> Result<Option<Ticket>, RoomError> {
+    /// Joins; the caller owes the hook if it gets a ticket, and must [`settle`](Hub::settle) what was entered.
+    pub(super) fn join_entering(
+        &self,
+        client: &Client,
+        name: &str,
+        entry: Entry,
+    ) -> Result<(Option<Ticket>, Entered), RoomError> {
         if name.is_empty() {
             return Err(RoomError::EmptyName);
         }
@@ -108,8 +114,8 @@ impl Hub {
         }
         loop {
             let room = self.find_or_create(name);
-            match room.join(client, &self.inner().limits) {
-                Join::Joined(ticket) => return Ok(ticket),
+            match room.join(client, &self.inner().limits, |state| room.enter(state, client, entry)) {
+                Join::Joined(ticket, entered) => return Ok((ticket, entered)),
                 // The last member has just left: `remove_closed` or `find_or_create` replaces the room.
                 Join::Closed => {}
                 Join::Refused(error) => {
@@ -129,6 +135,7 @@ impl Hub {
             // Another thread may have removed the client already.
             let left = room.leave(client);
             self.remove_closed(&room);
+            self.watch_idle(&room);
             debug_assert!(!matches!(left, Ok(Some(_))), "the ticket is here");
         }
         self.tell(Some(ticket));
@@ -138,12 +145,13 @@ impl Hub {
         self.run_room_hook(&self.hooks().before_room_leave, "before_room_leave", client, &room.name);
         let left = room.leave(client);
         self.remove_closed(room);
+        self.watch_idle(room);
         self.tell(left?);
         Ok(())
     }
 
     /// The one place where rooms are made. A closed room that is still listed is replaced.
-    fn find_or_create(&self, name: &str) -> Arc<Room> {
+    pub(super) fn find_or_create(&self, name: &str) -> Arc<Room> {
         if let Some(room) = self.find_room(name).filter(|r| !r.is_closed()) {
             return room;
         }
@@ -152,7 +160,10 @@ impl Hub {
         if let Some(room) = listed.as_ref().filter(|r| !r.is_closed()) {
             return Arc::clone(room);
         }
-        let room = Arc::new(Room::new(name));
+        let room = Arc::new(match self.inner().patterns.find(name).filter(|options| options.remembers()) {
+            Some(options) => Room::remembering(name, Arc::clone(options), &self.inner().held),
+            None => Room::new(name),
+        });
         directory.insert(Arc::clone(&room.name), Arc::clone(&room));
         drop(directory);
         if listed.is_some() {
@@ -163,7 +174,7 @@ impl Hub {
     }
 
     /// The one place where rooms end. A join that finds the room closed in the meantime tries again, with a new one.
-    fn remove_closed(&self, room: &Arc<Room>) {
+    pub(super) fn remove_closed(&self, room: &Arc<Room>) {
         if !room.is_closed() {
             return;
         }

@@ -76,6 +76,10 @@ impl Roster {
         true
     }
 
+    pub(super) fn members(&self) -> &[Member] {
+        &self.members
+    }
+
     pub(super) fn clients(&self) -> Vec<Client> {
         self.members.iter().map(|m| m.client.clone()).collect()
     }

@@ -26,7 +26,9 @@ thread_local! {
 impl Hub {
     /// Sends a message to a target, by the drop policy. Never blocks on a peer.
     ///
-    /// The order of one thread's messages is kept for each recipient. In a cluster the message is queued for the other
+    /// The order of one thread's messages is kept for each recipient. A message to one room that has a history is recorded
+    /// there, as by [`publish`](Hub::publish); unions, users and clients have no single order, so what is sent to them is
+    /// recorded nowhere. In a cluster the message is queued for the other
     /// nodes as well, after it has been sent here.
     ///
     /// ```
@@ -44,10 +46,12 @@ impl Hub {
     pub fn send<'a>(&self, target: impl Into<Target<'a>>, message: impl Into<Message>) -> Result<Delivery, SendError> {
         let (target, message) = (target.into(), message.into());
         let span = trace::begin_send(|| target.to_string());
-        let recipients = self.recipients(&target, &message)?;
-        let mut delivery = self.deliver_now(&target, &recipients, &message);
+        let mut delivery = match self.send_recorded(&target, &message) {
+            Some(delivery) => delivery,
+            None => self.deliver_now(&target, &self.recipients(&target, &message)?, &message),
+        };
         if self.inner().link.is_some() {
-            delivery.published = self.publish(&target, message);
+            delivery.published = self.publish_elsewhere(&target, message);
         }
         span.sent(delivery.queued, delivery.dropped, delivery.refused, delivery.published);
         Ok(delivery)
@@ -55,7 +59,9 @@ impl Hub {
 
     /// Sends to this hub's clients only.
     pub(super) fn send_here(&self, target: &Target<'_>, message: &Message) {
-        self.deliver_now(target, &self.resolve(target), message);
+        if self.send_recorded(target, message).is_none() {
+            self.deliver_now(target, &self.resolve(target), message);
+        }
     }
 
     /// Sends a message to a target and waits, for at most `timeout` in all, until it fits into every recipient's
@@ -75,8 +81,14 @@ impl Hub {
         let deadline = deadline_after(timeout);
         let (target, message) = (target.into(), message.into());
         let span = trace::begin_send(|| target.to_string());
+        if let Some(delivery) = self.send_recorded(&target, &message) {
+            // Nobody need be waited for: who is behind reads on in the history.
+            let published = self.inner().link.is_some() && self.publish_elsewhere(&target, message);
+            span.sent(delivery.queued, delivery.dropped, delivery.refused, published);
+            return Ok(Delivery { published, ..delivery });
+        }
         let recipients = self.recipients(&target, &message)?;
-        let published = self.inner().link.is_some() && self.publish(&target, message.clone());
+        let published = self.inner().link.is_some() && self.publish_elsewhere(&target, message.clone());
         let delivery = self.deliver(&target, &recipients, &message, |member, frame, delivery| {
             match self.give_waiting(&member.client, frame, deadline) {
                 Ok(()) => delivery.queued += 1,
@@ -171,7 +183,7 @@ impl Hub {
     }
 
     #[cold]
-    fn after_drop(&self, client: &Client, frame: &Encoded, sent: &Sent) {
+    pub(super) fn after_drop(&self, client: &Client, frame: &Encoded, sent: &Sent) {
         match sent {
             Sent::Evicted(old) => old.iter().for_each(|f| self.report_drop(client, f)),
             _ => self.report_drop(client, frame),

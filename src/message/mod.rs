@@ -78,6 +78,14 @@ impl Message {
         self.with_event(|fields| fields.retry = Some(pause))
     }
 
+    /// Nothing but an id, for clients on an event stream: a browser notes it and dispatches no event.
+    pub(crate) fn event_id_only(id: impl Into<String>) -> Self {
+        Self::text("").with_event(|fields| {
+            fields.id = Some(one_line(&id.into()));
+            fields.is_bare = true;
+        })
+    }
+
     fn with_event(mut self, change: impl FnOnce(&mut EventFields)) -> Self {
         change(Arc::make_mut(self.event.get_or_insert_default()));
         self

@@ -145,6 +145,11 @@ pub trait Metrics: Send + Sync {
     fn increment_rooms(&self) {}
     /// A room has become empty and is gone.
     fn decrement_rooms(&self) {}
+    /// A client misses publications of a room with a history, and is told.
+    fn increment_history_gaps(&self) {}
+    /// A room without members was forgotten before its time, because of
+    /// [`Limits::history_bytes`](crate::Limits#structfield.history_bytes).
+    fn increment_history_evictions(&self) {}
     /// A message has been published to the other nodes of the cluster.
     fn increment_adapter_published(&self) {}
     /// A message has come from another node.

@@ -21,9 +21,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
-
 use super::{Outbox, mark, phase};
+use crate::lock::Leaf;
 use crate::message::Encoded;
 
 /// Most messages that one pull pushes.
@@ -55,9 +54,9 @@ pub(crate) trait Source: Send + Sync + fmt::Debug {
 
 /// The sources of one client.
 #[derive(Debug, Default)]
-pub(super) struct CatchUp(
-    /// A leaf lock: sources are pulled from, and dropped, without it. The mark `BEHIND` is changed under it.
-    Mutex<Vec<Entry>>,
+pub(super) struct Sources(
+    /// Sources are pulled from, and dropped, without it. The mark `BEHIND` is changed under it.
+    Leaf<Vec<Entry>>,
 );
 
 #[derive(Debug)]
@@ -78,7 +77,7 @@ impl Outbox {
 
     /// Changes the list of sources, and the mark with it.
     fn with_sources<T>(&self, change: impl FnOnce(&mut Vec<Entry>) -> T) -> T {
-        let mut sources = self.catch_up.0.lock();
+        let mut sources = self.sources.0.lock();
         let result = change(&mut sources);
         match sources.iter().any(|entry| !entry.held) {
             true => self.marks.fetch_or(mark::BEHIND, Ordering::SeqCst),
@@ -90,7 +89,7 @@ impl Outbox {
     /// The next source in turn; `None` if there is none, or another thread has one. One at a time: a thread that leaves
     /// knows of another that will look again.
     fn take_source(&self) -> Option<Box<dyn Source>> {
-        let mut sources = self.catch_up.0.lock();
+        let mut sources = self.sources.0.lock();
         if sources.iter().any(|entry| entry.source.is_none()) {
             return None;
         }

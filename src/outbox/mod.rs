@@ -37,15 +37,15 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-pub(crate) use catch_up::{Pulled, Source};
+pub(crate) use catch_up::{BATCH_BYTES, BATCH_MESSAGES, Pulled, Source};
 pub use cork::Cork;
-pub(crate) use send::{GaveUp, Sent};
+pub(crate) use send::{GaveUp, Sent, flush_all};
 
 use crate::config::Config;
 use crate::message::{Encoded, WireFormat};
 use crate::transport::Transport;
 use batch::Batch;
-use catch_up::CatchUp;
+use catch_up::Sources;
 use controls::Controls;
 use gate::Gate;
 use queue::Queue;
@@ -61,6 +61,14 @@ mod phase {
     pub(super) const CLOSE_SENT: u8 = 2;
     /// The socket is dead.
     pub(super) const DEAD: u8 = 3;
+}
+
+/// What is rarely so of an outbox: one byte on the cache line that every send reads.
+mod mark {
+    /// `drops` is not 0. Set after it has been raised, cleared before it is; Relaxed: what depends on it is a count.
+    pub(super) const DROPPED: u8 = 1;
+    /// There is a source that may be pulled from. Changed under the lock of the sources; SeqCst, see `catch_up`.
+    pub(super) const BEHIND: u8 = 2;
 }
 
 /// Why the writing side of a connection died.
@@ -111,7 +119,7 @@ pub(crate) struct Outbox {
     gate: Gate,
     failure: OnceLock<WriteFailure>,
     dropped: Dropped,
-    catch_up: CatchUp,
+    sources: Sources,
 }
 
 /// What a client has lost since it connected. Written only where a drop happens, so it stands behind what sends read.
@@ -147,7 +155,7 @@ impl Outbox {
             gate: Gate::default(),
             failure: OnceLock::new(),
             dropped: Dropped::default(),
-            catch_up: CatchUp::default(),
+            sources: Sources::default(),
         })
     }
 
@@ -220,6 +228,7 @@ impl Outbox {
     /// Ends the writer thread, if there is one, and waits for it. Call it once nothing more is to be written.
     pub(crate) fn stop_writer(&self) {
         self.writer.stop();
+        self.forget_sources();
     }
 
     pub(crate) fn transport(&self) -> &Transport {
@@ -233,7 +242,8 @@ impl Outbox {
 
     /// Whether everything accepted so far has reached the socket.
     pub(crate) fn is_idle(self: &Arc<Self>) -> bool {
-        let is_idle = self.queue.is_empty() && !self.is_behind() && self.socket.try_lock().is_some_and(|slot| slot.is_none());
+        let is_idle =
+            self.queue.is_empty() && !self.is_behind() && self.socket.try_lock().is_some_and(|slot| slot.is_none());
         // Looking makes this thread a holder for a moment: a sender that has met it has left its message to us.
         fence(Ordering::SeqCst);
         if self.has_work() || self.wants_pull() {
@@ -252,15 +262,7 @@ impl Outbox {
         self.writer.is_running()
     }
 
-    /// What is rarely so of an outbox: one byte on the cache line that every send reads.
-mod mark {
-    /// `drops` is not 0. Set after it has been raised, cleared before it is; Relaxed: what depends on it is a count.
-    pub(super) const DROPPED: u8 = 1;
-    /// There is a source that may be pulled from. Changed under the lock of the sources; SeqCst, see `catch_up`.
-    pub(super) const BEHIND: u8 = 2;
-}
-
-/// Why writing failed, if it did.
+    /// Why writing failed, if it did.
     pub(crate) fn failure(&self) -> Option<WriteFailure> {
         self.failure.get().copied()
     }

@@ -31,6 +31,12 @@ pub(crate) enum GaveUp {
     Closed,
 }
 
+/// Writes what has been pushed to each of them, at the end of this thread's cork if it is corked.
+pub(crate) fn flush_all<'a>(outboxes: impl Iterator<Item = &'a Arc<Outbox>>) {
+    let corked = cork::is_active();
+    outboxes.for_each(|outbox| outbox.flush_unless(corked));
+}
+
 impl Outbox {
     /// Sends one frame by the drop policy. Never blocks.
     #[inline]
@@ -101,7 +107,7 @@ impl Outbox {
         sent
     }
 
-    pub(crate) fn flush_unless(self: &Arc<Self>, corked: bool) {
+    fn flush_unless(self: &Arc<Self>, corked: bool) {
         if corked { cork::touch(self) } else { self.flush() }
     }
 

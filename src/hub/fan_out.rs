@@ -1,0 +1,153 @@
+//! Giving a publication to the members of its room: under the room's lock it is recorded and pushed to their queues;
+//! the sockets are written to afterwards, without it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Hub;
+use super::behind::Reader;
+use super::client::Client;
+use super::memory::{Memory, Stream};
+use super::room::{Room, RoomState};
+use super::roster::{Member, Snapshot};
+use crate::guard::dispose;
+use crate::history::{FrameKind, Publication, WhenBehind};
+use crate::lock::assert_no_lock_held;
+use crate::message::{Compressed, Encoded};
+use crate::outbox::{Outbox, Sent, flush_all};
+
+/// What has been pushed, and what is left to be done without the lock.
+#[derive(Debug, Default)]
+pub(super) struct FanOut {
+    pub(super) queued: usize,
+    pub(super) refused: usize,
+    /// Drops by the hub's policy, and clients to be closed.
+    dropped: Vec<(Client, Encoded, Sent)>,
+    /// Fell behind just now: flushed whether this thread is corked or not.
+    behind: Vec<Arc<Outbox>>,
+    members: Option<Snapshot>,
+    /// The keeper is to send the changes of the state then.
+    pub(super) tick: Option<Instant>,
+    /// What the room holds no longer.
+    pub(super) fallen: Vec<Publication>,
+}
+
+impl FanOut {
+    /// Nothing has been pushed: the keeper will, to so many members.
+    pub(super) fn later(members: usize, tick: Option<Instant>) -> Self {
+        Self { queued: members, tick, ..Self::default() }
+    }
+}
+
+/// Publications that follow each other, with their wire forms for all kinds of members.
+struct Batch<'a> {
+    stream: Stream,
+    publications: &'a [Publication],
+    kinds: Vec<FrameKind>,
+    /// For each kind, a frame for each publication; `None` where nothing is sent.
+    frames: Vec<Vec<Option<Encoded>>>,
+    is_excepting: bool,
+}
+
+impl<'a> Batch<'a> {
+    fn new(stream: Stream, publications: &'a [Publication], kinds: Vec<FrameKind>, compressed: Compressed) -> Self {
+        let of_kind = |kind| publications.iter().map(|publication| publication.frame(kind, compressed)).collect();
+        let frames = kinds.iter().map(|kind| of_kind(*kind)).collect();
+        let is_excepting = publications.iter().any(Publication::excepts_anybody);
+        Self { stream, publications, kinds, frames, is_excepting }
+    }
+
+    fn frames_of(&self, member: &Member) -> &[Option<Encoded>] {
+        if let [only] = &self.frames[..] {
+            return only;
+        }
+        let kind = member.client.frame_kind();
+        self.kinds.iter().position(|k| *k == kind).map_or(&[], |at| &self.frames[at])
+    }
+}
+
+impl Room {
+    /// Pushes publications that have just been recorded to all members that are not behind. Under the room's lock.
+    pub(super) fn fan_out(
+        self: &Arc<Self>,
+        state: &mut RoomState,
+        stream: Stream,
+        publications: &[Publication],
+        compressed: Compressed,
+    ) -> FanOut {
+        let mut done = FanOut { members: Some(state.roster.snapshot()), ..FanOut::default() };
+        let Some(memory) = &mut state.memory else { return done };
+        let batch = Batch::new(stream, publications, memory.kinds(), compressed);
+        for member in state.roster.members() {
+            if memory.is_behind(stream, &member.outbox) {
+                done.queued += publications.len();
+            } else {
+                self.push_to(member, memory, &batch, &mut done);
+            }
+        }
+        done
+    }
+
+    fn push_to(self: &Arc<Self>, member: &Member, memory: &mut Memory, batch: &Batch<'_>, done: &mut FanOut) {
+        let Member { outbox, client } = member;
+        if !outbox.is_open() {
+            return;
+        }
+        // A value that waits would be outdated when it is written: so one that would have to wait is read then.
+        let policy = if batch.stream == Stream::State { WhenBehind::CatchUp } else { memory.options.when_behind };
+        let must_wait = policy == WhenBehind::CatchUp
+            && if batch.stream == Stream::State { outbox.is_waiting() } else { outbox.is_crowded() };
+        for (publication, frame) in batch.publications.iter().zip(batch.frames_of(member)) {
+            if batch.is_excepting && publication.skips(client.id()) {
+                continue;
+            }
+            let Some(frame) = frame else {
+                done.refused += 1;
+                continue;
+            };
+            match policy {
+                WhenBehind::CatchUp if must_wait || !outbox.push_if_fits(frame) => {
+                    let ticket = memory.behind(batch.stream).add(outbox);
+                    let reader = Reader::new(ticket, self, batch.stream, client, publication.offset() - 1);
+                    outbox.fall_behind(Box::new(reader), false);
+                    done.behind.push(Arc::clone(outbox));
+                    done.queued += 1;
+                    return;
+                }
+                WhenBehind::Close if !outbox.push_if_fits(frame) => {
+                    done.dropped.push((client.clone(), frame.clone(), Sent::SlowConsumer));
+                    return;
+                }
+                WhenBehind::CatchUp | WhenBehind::Close => done.queued += 1,
+                WhenBehind::Drop => match outbox.push(frame) {
+                    Sent::Queued => done.queued += 1,
+                    Sent::Closed => {}
+                    sent => {
+                        done.queued += usize::from(matches!(sent, Sent::Evicted(_)));
+                        done.dropped.push((client.clone(), frame.clone(), sent));
+                    }
+                },
+            }
+        }
+    }
+}
+
+impl Hub {
+    /// Writes what has been pushed, and sees to what follows from drops. Without a lock. How many messages were dropped.
+    pub(super) fn finish_fan_out(&self, done: FanOut) -> usize {
+        let FanOut { dropped, behind, members, fallen, .. } = done;
+        assert_no_lock_held();
+        behind.iter().for_each(Outbox::flush);
+        flush_all(members.iter().flat_map(|members| members.iter()).map(|member| &member.outbox));
+        let mut count = 0;
+        for (client, frame, sent) in dropped {
+            count += if let Sent::Evicted(old) = &sent { old.len() } else { 1 };
+            if let Sent::SlowConsumer = sent {
+                client.outbox().close_slow();
+            }
+            self.after_drop(&client, &frame, &sent);
+        }
+        dispose(fallen);
+        count
+    }
+}

@@ -1,0 +1,104 @@
+//! Rooms that remember and have no members: how long they stay, and which go first when memory is short.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::Hub;
+use super::keeper::Job;
+use super::room::Room;
+use crate::guard::dispose;
+
+impl Hub {
+    /// After a room has been used: sees to its end if it has no members, and to the bound over all rooms.
+    pub(super) fn after_use(&self, room: &Arc<Room>) {
+        self.watch_idle(room);
+        let limit = self.limits().history_bytes;
+        if limit != 0 && self.inner().held.load(Ordering::Relaxed) > limit {
+            self.make_room(room, limit);
+        }
+    }
+
+    /// Has the keeper end the room in time, if it has no members.
+    pub(super) fn watch_idle(&self, room: &Arc<Room>) {
+        let at = {
+            let state = room.state.read();
+            let is_idle = state.roster.is_empty() && !state.closed;
+            let Some(memory) = state.memory.as_ref().filter(|memory| is_idle && !memory.is_lingering) else { return };
+            memory.used + memory.options.linger
+        };
+        if let Some(memory) = room.state.write().memory.as_mut().filter(|memory| !memory.is_lingering) {
+            memory.is_lingering = true;
+        } else {
+            return;
+        }
+        self.keeper().schedule(at, Job::Linger(Arc::downgrade(room)));
+    }
+
+    /// The keeper's: ends the room if its time without members is over.
+    pub(super) fn end_if_idle(&self, room: &Arc<Room>) {
+        let again = {
+            let mut state = room.state.write();
+            let is_empty = state.roster.is_empty();
+            let Some(memory) = &mut state.memory else { return };
+            let end = memory.used + memory.options.linger;
+            memory.is_lingering = is_empty && Instant::now() < end;
+            let again = memory.is_lingering.then_some(end);
+            state.closed = is_empty && again.is_none();
+            again
+        };
+        match again {
+            Some(at) => self.keeper().schedule(at, Job::Linger(Arc::downgrade(room))),
+            None => self.remove_closed(room),
+        }
+    }
+
+    /// All rooms hold too much: those without members go, the least recently used first, until an eighth is free, so that
+    /// the search is rare. If that does not suffice, the room at hand forgets its oldest messages.
+    #[cold]
+    fn make_room(&self, room: &Arc<Room>, limit: usize) {
+        let rooms: Vec<_> = self.inner().rooms.read().values().cloned().collect();
+        let mut idle: Vec<_> = rooms
+            .iter()
+            .filter(|other| !Arc::ptr_eq(other, room))
+            .filter_map(|other| {
+                let state = other.state.read();
+                let memory = state.memory.as_ref().filter(|_| state.roster.is_empty() && !state.closed)?;
+                Some((memory.used, other))
+            })
+            .collect();
+        idle.sort_by_key(|(used, _)| *used);
+        let target = limit - limit / 8;
+        let is_over = |limit: usize| self.inner().held.load(Ordering::Relaxed) > limit;
+        for (_, other) in idle {
+            if !is_over(target) {
+                break;
+            }
+            self.evict(other);
+        }
+        while is_over(limit) {
+            let oldest = {
+                let mut state = room.state.write();
+                state.memory.as_mut().and_then(|memory| memory.history.as_mut()?.drop_oldest())
+            };
+            if oldest.is_none() {
+                break;
+            }
+            dispose(oldest);
+        }
+    }
+
+    fn evict(&self, room: &Arc<Room>) {
+        let memory = {
+            let mut state = room.state.write();
+            if !state.roster.is_empty() || state.closed {
+                return;
+            }
+            state.closed = true;
+            state.memory.take()
+        };
+        dispose(memory);
+        self.remove_closed(room);
+        self.count(|m| m.increment_history_evictions());
+    }
+}

@@ -1,0 +1,227 @@
+//! Joining a room that remembers: from a position on, with a replay, and with the state first.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Hub;
+use super::behind::Reader;
+use super::client::Client;
+use super::memory::Stream;
+use super::room::{Room, RoomState};
+use crate::error::RoomError;
+use crate::guard::dispose;
+use crate::history::{Gap, Joined, Position, Publication, Recovery};
+use crate::http::last_event_id;
+use crate::outbox::Outbox;
+
+/// How a client comes into a room.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Entry {
+    /// It has everything up to here.
+    pub(super) since: Option<Position>,
+    /// It has a place, but no position of any history.
+    pub(super) is_foreign: bool,
+    /// Nothing is sent to it before the hold is released.
+    pub(super) is_held: bool,
+    /// What it has missed is returned instead of being replayed.
+    pub(super) is_collecting: bool,
+    /// It is told on the wire where it begins, or what it misses.
+    pub(super) is_introduced: bool,
+}
+
+impl Entry {
+    /// A client that is let in by its upgrade. An event stream says what it has by `Last-Event-ID`, and is told what it
+    /// misses: nobody else looks after it.
+    pub(super) fn of_request(client: &Client) -> Self {
+        if !client.is_event_stream() {
+            return Self::default();
+        }
+        let id = last_event_id(client.request());
+        let since = id.as_deref().and_then(|id| id.parse().ok());
+        Self { since, is_foreign: id.is_some() && since.is_none(), is_introduced: true, ..Self::default() }
+    }
+}
+
+/// What came of entering.
+#[derive(Debug)]
+pub(super) struct Entered {
+    pub(super) joined: Joined,
+    pub(super) collected: Vec<Publication>,
+    pub(super) hold: Hold,
+    has_source: bool,
+    fallen: Vec<Publication>,
+}
+
+/// Keeps a client's sources from being read until it is dropped.
+#[derive(Debug)]
+pub(super) struct Hold {
+    outbox: Arc<Outbox>,
+    tickets: Vec<u64>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.tickets.iter().for_each(|ticket| self.outbox.release(*ticket));
+    }
+}
+
+impl Entered {
+    fn nothing(client: &Client) -> Self {
+        Self {
+            joined: Joined { position: None, recovery: Recovery::None, replayed: 0 },
+            collected: Vec::new(),
+            hold: Hold { outbox: Arc::clone(client.outbox()), tickets: Vec::new() },
+            has_source: false,
+            fallen: Vec::new(),
+        }
+    }
+}
+
+impl Room {
+    /// Under the room's lock, together with the join: nothing is missed and nothing comes twice.
+    pub(super) fn enter(self: &Arc<Self>, state: &mut RoomState, client: &Client, entry: Entry) -> Entered {
+        let mut entered = Entered::nothing(client);
+        let Some(memory) = &mut state.memory else { return entered };
+        let now = Instant::now();
+        entered.fallen = memory.trim(now);
+        memory.member_joined(client, now);
+        let mut add = |reader: Reader, ticket| {
+            client.outbox().fall_behind(Box::new(reader), entry.is_held);
+            entered.hold.tickets.extend(entry.is_held.then_some(ticket));
+            entered.has_source = true;
+        };
+        if memory.state.as_ref().is_some_and(|values| values.position().offset() > 0 || entry.is_held) {
+            let ticket = memory.behind(Stream::State).add(client.outbox());
+            add(Reader::new(ticket, self, Stream::State, client, 0), ticket);
+        }
+        let Some(ring) = &memory.history else { return entered };
+        let mut recovered = ring.recover(entry.since, memory.options.rewind);
+        if entry.is_foreign {
+            recovered = ring.recover(Some(Position::new(ring.position().epoch(), u64::MAX)), 0);
+        }
+        let position = ring.position();
+        if entry.is_collecting {
+            entered.collected = ring.after(recovered.cursor).cloned().collect();
+            recovered.cursor = position.offset();
+        }
+        let intro = entry.is_introduced.then(|| {
+            let format = client.frame_kind().format;
+            match recovered.recovery {
+                Recovery::Complete | Recovery::None => format.begin(Position::new(position.epoch(), recovered.cursor)),
+                Recovery::Gap { .. } | Recovery::OtherEpoch => {
+                    let from = entry.since.filter(|_| recovered.recovery != Recovery::OtherEpoch);
+                    let from = from.map(|since| since.offset() + 1);
+                    format.gap(&Gap::new(Arc::clone(&self.name), position.epoch(), from, recovered.cursor))
+                }
+            }
+        });
+        let intro = intro.flatten();
+        if entry.is_held || intro.is_some() || recovered.cursor < position.offset() {
+            let ticket = memory.behind(Stream::History).add(client.outbox());
+            let reader = Reader::new(ticket, self, Stream::History, client, recovered.cursor).with_intro(intro);
+            add(reader, ticket);
+        }
+        let replayed = if entry.is_collecting { 0 } else { recovered.replayed };
+        entered.joined = Joined { position: Some(position), recovery: recovered.recovery, replayed };
+        entered
+    }
+}
+
+impl Hub {
+    /// Joins a room, reading on behind `since`; see [`Client::join_from`].
+    pub(super) fn join_from(&self, client: &Client, room: &str, since: Option<Position>) -> Result<Joined, RoomError> {
+        let (ticket, entered) = self.join_entering(client, room, Entry { since, ..Entry::default() })?;
+        let joined = self.settle(entered).joined;
+        self.tell(ticket);
+        Ok(joined)
+    }
+
+    /// Writes what a join has made readable, and drops what it has made superfluous.
+    pub(super) fn settle(&self, mut entered: Entered) -> Entered {
+        dispose(std::mem::take(&mut entered.fallen));
+        if entered.has_source {
+            entered.hold.outbox.flush();
+        }
+        if entered.joined.recovery.is_lossy() {
+            self.count(|m| m.increment_history_gaps());
+        }
+        entered
+    }
+
+    /// See [`Client::join_with`].
+    pub(super) fn join_with<T>(
+        &self,
+        client: &Client,
+        room: &str,
+        since: Option<Position>,
+        is_collecting: bool,
+        before: impl FnOnce(&Joined, Vec<Publication>) -> T,
+    ) -> Result<(Joined, T), RoomError> {
+        let entry = Entry { since, is_held: true, is_collecting, ..Entry::default() };
+        let (ticket, entered) = self.join_entering(client, room, entry)?;
+        let Entered { joined, collected, hold, .. } = self.settle(entered);
+        let result = before(&joined, collected);
+        drop(hold);
+        self.tell(ticket);
+        Ok((joined, result))
+    }
+}
+
+impl Client {
+    /// Joins a room and gets what it has missed since `since`: the messages behind it that the room's history holds, in
+    /// order, and then what is published from now on. Nothing is missed and nothing comes twice: joining and publishing
+    /// exclude each other. Without a position the last [`rewind`](crate::RoomOptions::rewind) messages are replayed. If the
+    /// room has a state, that comes first.
+    ///
+    /// What is replayed goes out as fast as the socket takes it, and does not count against the queue. The hooks are those of
+    /// [`Hub::join`]. In a room without a history this is a plain join. The client must not be in the room: leave it before.
+    ///
+    /// ```no_run
+    /// # use wshub::{Client, history::Recovery};
+    /// # fn handler(client: &Client, since: &str) -> Result<(), Box<dyn std::error::Error>> {
+    /// let joined = client.join_from("news", since.parse().ok())?;
+    /// if joined.recovery.is_lossy() {
+    ///     client.send("you have missed something")?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::join`].
+    pub fn join_from(&self, room: &str, since: Option<Position>) -> Result<Joined, RoomError> {
+        self.hub().join_from(self, room, since)
+    }
+
+    /// As [`join_from`](Client::join_from), but runs `before` first, on this thread and without a lock held: what it sends
+    /// to this client arrives before anything of the room does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::join`]; `before` has not run then.
+    pub fn join_with<T>(
+        &self,
+        room: &str,
+        since: Option<Position>,
+        before: impl FnOnce(&Joined) -> T,
+    ) -> Result<T, RoomError> {
+        let result = self.hub().join_with(self, room, since, false, |joined, _| before(joined))?;
+        Ok(result.1)
+    }
+
+    /// As [`join_with`](Client::join_with), but hands what the client has missed to `before` instead of replaying it: for
+    /// protocols whose answer contains it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::join`]; `before` has not run then.
+    pub fn join_collecting<T>(
+        &self,
+        room: &str,
+        since: Option<Position>,
+        before: impl FnOnce(&Joined, Vec<Publication>) -> T,
+    ) -> Result<T, RoomError> {
+        Ok(self.hub().join_with(self, room, since, true, before)?.1)
+    }
+}

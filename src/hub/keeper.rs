@@ -1,0 +1,173 @@
+//! The thread of rooms that remember: values that expire, changes that are sent so many times a second, rooms whose time
+//! without members is over, and the `on_gap` hook.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Instant;
+
+use super::Hub;
+use super::load::WeakHub;
+use super::room::Room;
+use crate::client_id::ClientId;
+use crate::guard::record;
+use crate::history::Gap;
+use crate::lock::{Condition, Leaf};
+
+/// Something to be done for a room at its time.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Ends the room if it has no members and has not been used for its `linger`.
+    Linger(Weak<Room>),
+    /// Removes values that have expired.
+    Expire(Weak<Room>),
+    /// Sends the changes of the state.
+    Tick(Weak<Room>),
+}
+
+/// One thread for a hub, which lives only while there is something to do.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    hub: WeakHub,
+    desk: Leaf<Desk>,
+    changed: Condition,
+}
+
+#[derive(Debug, Default)]
+struct Desk {
+    /// In the order of their times; the number tells those of one time apart.
+    jobs: BTreeMap<(Instant, u64), Job>,
+    next_number: u64,
+    /// Gaps to be told, one for each client and room: so they are bounded.
+    gaps: HashMap<(ClientId, Arc<str>), Gap>,
+    is_running: bool,
+    is_stopped: bool,
+}
+
+/// What the thread does next.
+enum Task {
+    Job(Job),
+    Gap(ClientId, Gap),
+}
+
+/// The hub's own handle: the thread ends with it.
+#[derive(Debug)]
+pub(super) struct KeeperHandle(pub(super) Arc<Keeper>);
+
+impl Drop for KeeperHandle {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+impl Keeper {
+    pub(super) fn new(hub: WeakHub) -> Arc<Self> {
+        Arc::new(Self { hub, desk: Leaf::default(), changed: Condition::default() })
+    }
+
+    /// Not under a lock.
+    pub(super) fn schedule(self: &Arc<Self>, at: Instant, job: Job) {
+        self.add(|desk| {
+            desk.next_number += 1;
+            desk.jobs.insert((at, desk.next_number), job);
+        });
+    }
+
+    /// Has the hook told that the client misses these publications. Not under a lock.
+    pub(super) fn tell_gap(self: &Arc<Self>, client: ClientId, gap: Gap) {
+        self.add(|desk| {
+            let key = (client, Arc::from(gap.room()));
+            desk.gaps.entry(key).and_modify(|told| told.extend(&gap)).or_insert(gap);
+        });
+    }
+
+    fn add(self: &Arc<Self>, change: impl FnOnce(&mut Desk)) {
+        let mut desk = self.desk.lock();
+        if desk.is_stopped {
+            return;
+        }
+        change(&mut desk);
+        self.changed.notify_one();
+        if desk.is_running {
+            return;
+        }
+        desk.is_running = true;
+        drop(desk);
+        let this = Arc::clone(self);
+        let builder = thread::Builder::new().name("wshub-rooms".into());
+        if let Err(error) = builder.spawn(move || this.run()) {
+            // The next one who has something to do tries again; what waits is kept until then.
+            self.desk.lock().is_running = false;
+            record!(Warn, "wshub::hub", "could not start the wshub-rooms thread: {error}");
+        }
+    }
+
+    /// Ends the thread; what waits is not done.
+    pub(super) fn stop(&self) {
+        let forgotten = {
+            let mut desk = self.desk.lock();
+            desk.is_stopped = true;
+            self.changed.notify_one();
+            (std::mem::take(&mut desk.jobs), std::mem::take(&mut desk.gaps))
+        };
+        drop(forgotten);
+    }
+
+    fn run(self: &Arc<Self>) {
+        while let Some(task) = self.next() {
+            let Some(hub) = self.hub.upgrade() else { return };
+            hub.keep(task);
+        }
+    }
+
+    /// Sleeps until something is due; `None` when nothing is left to do.
+    fn next(&self) -> Option<Task> {
+        let mut desk = self.desk.lock();
+        loop {
+            if desk.is_stopped {
+                return None;
+            }
+            if let Some(key) = desk.gaps.keys().next().cloned() {
+                return desk.gaps.remove(&key).map(|gap| Task::Gap(key.0, gap));
+            }
+            let Some((at, _)) = desk.jobs.first_key_value().map(|(key, _)| *key) else {
+                desk.is_running = false;
+                return None;
+            };
+            if Instant::now() >= at {
+                return desk.jobs.pop_first().map(|(_, job)| Task::Job(job));
+            }
+            self.changed.wait_until(&mut desk, at);
+        }
+    }
+}
+
+impl Hub {
+    pub(super) fn keeper(&self) -> Arc<Keeper> {
+        Arc::clone(&self.inner().keeper.0)
+    }
+
+    fn keep(&self, task: Task) {
+        match task {
+            Task::Gap(id, gap) => self.report_gap(id, &gap),
+            Task::Job(Job::Linger(room)) => self.with_room(&room, Self::end_if_idle),
+            Task::Job(Job::Expire(room)) => self.with_room(&room, Self::remove_expired),
+            Task::Job(Job::Tick(room)) => self.with_room(&room, Self::send_changes),
+        }
+    }
+
+    fn with_room(&self, room: &Weak<Room>, job: impl FnOnce(&Self, &Arc<Room>)) {
+        if let Some(room) = room.upgrade() {
+            job(self, &room);
+        }
+    }
+
+    /// Counts a gap and calls the hook.
+    fn report_gap(&self, id: ClientId, gap: &Gap) {
+        self.count(|m| m.increment_history_gaps());
+        let Some(hook) = &self.hooks().on_gap else { return };
+        if let Some(client) = self.client(id) {
+            self.guarded(Some(&client), "on_gap", || hook(&client, gap));
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The state of a room: setting values, removing them, and telling the members.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Hub;
+use super::fan_out::FanOut;
+use super::keeper::Job;
+use super::memory::{Memory, Stream};
+use super::room::Room;
+use super::target::Delivery;
+use crate::config::{MAX_ROOM_NAME, deadline_after};
+use crate::guard::dispose;
+use crate::history::{Publication, Publish, StateError, Subject};
+use crate::message::Message;
+
+/// What is to be done with a key.
+#[derive(Debug)]
+struct Change<'a> {
+    key: &'a str,
+    /// `None` removes the value.
+    value: Option<Publish>,
+    expires: Option<Instant>,
+}
+
+/// Why a change was not made.
+enum NotDone {
+    Error(StateError),
+    /// There is no value to remove, or it has been replaced.
+    Nothing,
+    /// The room has just ended.
+    Closed,
+}
+
+impl Hub {
+    /// Sets the value of a key in the room's state and sends it to the members. The empty key is the room's "last value".
+    /// Never blocks on a peer. Values are of this node: they do not travel in a cluster.
+    ///
+    /// A member whose queue is not empty gets each key that changes once, with the value that it has when it is written.
+    /// Who joins gets the whole state first.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`]; nothing has changed then.
+    pub fn set(&self, room: &str, key: &str, value: impl Into<Message>) -> Result<Delivery, StateError> {
+        self.set_value(room, key, value.into(), None)
+    }
+
+    /// As [`set`](Hub::set), for a value that is removed after `ttl`, unless it has been set again. Members are told of the
+    /// removal.
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Hub::set).
+    pub fn set_for(
+        &self,
+        room: &str,
+        key: &str,
+        value: impl Into<Message>,
+        ttl: Duration,
+    ) -> Result<Delivery, StateError> {
+        self.set_value(room, key, value.into(), Some(deadline_after(ttl)))
+    }
+
+    /// Removes a value and tells the members. False if there was none.
+    pub fn unset(&self, room: &str, key: &str) -> bool {
+        let Some(room) = self.find_room(room) else { return false };
+        self.change(&room, &mut Change { key, value: None, expires: None }, |_| true).is_ok()
+    }
+
+    /// All values of the room's state, the one that has not changed for longest first. Each has its
+    /// [`key`](Publication::key).
+    pub fn state_of(&self, room: &str) -> Vec<Publication> {
+        let Some(room) = self.find_room(room) else { return Vec::new() };
+        let mut state = room.state.write();
+        let Some(memory) = &mut state.memory else { return Vec::new() };
+        memory.used = Instant::now();
+        memory.state.as_ref().map_or_else(Vec::new, |values| values.values())
+    }
+
+    fn set_value(
+        &self,
+        name: &str,
+        key: &str,
+        value: Message,
+        expires: Option<Instant>,
+    ) -> Result<Delivery, StateError> {
+        if name.is_empty() || name.len() > MAX_ROOM_NAME {
+            return Err(StateError::InvalidRoom);
+        }
+        let len = value.len();
+        let mut change = Change { key, value: Some(Publish::new(value)), expires };
+        loop {
+            let room = self.room_with(name, |options| options.state).ok_or(StateError::NoState)?;
+            match self.change(&room, &mut change, |_| true) {
+                Ok(delivery) => {
+                    self.count_sent(delivery.queued, len);
+                    self.after_use(&room);
+                    return Ok(delivery);
+                }
+                Err(NotDone::Error(error)) => return Err(error),
+                Err(NotDone::Closed | NotDone::Nothing) => self.remove_closed(&room),
+            }
+        }
+    }
+
+    /// Makes a change, if `is_due` says so under the room's lock.
+    fn change(
+        &self,
+        room: &Arc<Room>,
+        change: &mut Change<'_>,
+        is_due: impl Fn(&Memory) -> bool,
+    ) -> Result<Delivery, NotDone> {
+        let turn = room.sequence.write();
+        let (position, kinds) = {
+            let state = room.state.read();
+            let memory = state.memory.as_ref().filter(|_| !state.closed).ok_or(NotDone::Closed)?;
+            let position = memory.next_position(Stream::State).ok_or(NotDone::Error(StateError::NoState))?;
+            let has_value = memory.state.as_ref().is_some_and(|values| values.has(change.key));
+            if change.value.is_none() && !has_value {
+                return Err(NotDone::Nothing);
+            }
+            (position, if memory.options.at_most == 0 { memory.kinds() } else { Vec::new() })
+        };
+        let key = Arc::from(change.key);
+        let subject = if change.value.is_some() { Subject::Value(key) } else { Subject::Removal(key) };
+        let publish = change.value.take().unwrap_or_else(|| Publish::new(""));
+        let publication = Publication::new(&room.name, position, subject, publish);
+        let compressed = self.compressed();
+        for kind in kinds {
+            publication.frame(kind, compressed);
+        }
+        let made = self.apply(room, &publication, change.expires, is_due);
+        drop(turn);
+        // Perhaps the last of its kind: dropped without a lock.
+        dispose(publication);
+        let done = made?;
+        self.watch_expiry(room, change.expires);
+        if let Some(at) = done.tick {
+            self.keeper().schedule(at, Job::Tick(Arc::downgrade(room)));
+        }
+        let (queued, refused) = (done.queued, done.refused);
+        let dropped = self.finish_fan_out(done);
+        Ok(Delivery { queued, dropped, refused, published: false })
+    }
+
+    /// Under the room's `sequence`.
+    fn apply(
+        &self,
+        room: &Arc<Room>,
+        publication: &Publication,
+        expires: Option<Instant>,
+        is_due: impl Fn(&Memory) -> bool,
+    ) -> Result<FanOut, NotDone> {
+        let limit = self.limits().history_bytes;
+        let state = &mut *room.state.write();
+        let members = state.roster.len();
+        let memory = state.memory.as_mut().ok_or(NotDone::Closed)?;
+        if !is_due(memory) {
+            return Err(NotDone::Nothing);
+        }
+        let values = memory.state.as_mut().ok_or(NotDone::Error(StateError::NoState))?;
+        if !publication.is_removal() {
+            if let Some(key) = publication.key() {
+                values.check(key, publication.held()).map_err(NotDone::Error)?;
+            }
+            if limit != 0 && publication.held() > limit {
+                return Err(NotDone::Error(StateError::TooLarge { limit }));
+            }
+        }
+        let before = values.position().offset();
+        let replaced = values.apply(publication, expires);
+        memory.used = Instant::now();
+        let at_most = memory.options.at_most;
+        let mut done = if at_most == 0 {
+            room.fan_out(state, Stream::State, std::slice::from_ref(publication), self.compressed())
+        } else {
+            let is_first = memory.ticking_from.replace(memory.ticking_from.unwrap_or(before)).is_none();
+            let tick = is_first.then(|| memory.next_tick(at_most));
+            FanOut::later(members, tick)
+        };
+        done.fallen.extend(replaced);
+        Ok(done)
+    }
+
+    /// Sees to it that the keeper looks at the room when the value expires.
+    fn watch_expiry(&self, room: &Arc<Room>, expires: Option<Instant>) {
+        let Some(at) = expires else { return };
+        {
+            let mut state = room.state.write();
+            let Some(memory) = &mut state.memory else { return };
+            if memory.expiry.is_some_and(|watched| watched <= at) {
+                return;
+            }
+            memory.expiry = Some(at);
+        }
+        self.keeper().schedule(at, Job::Expire(Arc::downgrade(room)));
+    }
+
+    /// The keeper's: removes what has expired.
+    pub(super) fn remove_expired(&self, room: &Arc<Room>) {
+        let now = Instant::now();
+        let expired = |memory: &Memory| memory.state.as_ref().and_then(|values| values.expired(now));
+        while let Some(key) = room.state.read().memory.as_ref().and_then(|memory| expired(memory)) {
+            let is_due = |memory: &Memory| expired(memory).as_deref() == Some(&*key);
+            // Nothing done: it has been set again meanwhile, or removed.
+            let _ = self.change(room, &mut Change { key: &key, value: None, expires: None }, is_due);
+        }
+        let next = {
+            let mut state = room.state.write();
+            let Some(memory) = &mut state.memory else { return };
+            memory.expiry = memory.state.as_ref().and_then(|values| values.next_expiry());
+            memory.expiry
+        };
+        if let Some(at) = next {
+            self.keeper().schedule(at, Job::Expire(Arc::downgrade(room)));
+        }
+    }
+
+    /// The keeper's: sends the newest value of each key that has changed since the last time.
+    pub(super) fn send_changes(&self, room: &Arc<Room>) {
+        let turn = room.sequence.write();
+        let (changes, kinds) = {
+            let mut state = room.state.write();
+            let Some(memory) = &mut state.memory else { return };
+            memory.ticked = Some(Instant::now());
+            let (Some(from), Some(values)) = (memory.ticking_from.take(), &memory.state) else { return };
+            let changes: Vec<Publication> = values.after(from).cloned().collect();
+            (changes, memory.kinds())
+        };
+        let compressed = self.compressed();
+        for kind in kinds {
+            changes.iter().for_each(|publication| drop(publication.frame(kind, compressed)));
+        }
+        let done = {
+            let mut state = room.state.write();
+            room.fan_out(&mut state, Stream::State, &changes, compressed)
+        };
+        drop(turn);
+        self.finish_fan_out(done);
+        dispose(changes);
+    }
+}
