@@ -21,7 +21,7 @@ use super::room::{Room, RoomState};
 use super::target::{Delivery, Part, Target};
 use crate::config::MAX_ROOM_NAME;
 use crate::guard::dispose;
-use crate::history::{Page, Position, Publication, Publish, Range, Subject};
+use crate::history::{Page, Position, Publication, Publish, Range, RoomOptions, Subject};
 use crate::message::Message;
 use crate::trace;
 
@@ -163,7 +163,7 @@ impl Hub {
     }
 
     /// The room, if its options are so, made if it does not exist.
-    pub(super) fn room_with(&self, name: &str, is_so: impl Fn(&crate::RoomOptions) -> bool) -> Option<Arc<Room>> {
+    pub(super) fn room_with(&self, name: &str, is_so: impl Fn(&RoomOptions) -> bool) -> Option<Arc<Room>> {
         if let Some(room) = self.find_room(name) {
             let is_one = room.state.read().memory.as_ref().is_some_and(|memory| is_so(&memory.options));
             return is_one.then_some(room);
