@@ -28,7 +28,7 @@ pub use state::StateError;
 
 pub(crate) use formats::{Change, PLAIN, STREAM, with_position};
 pub(crate) use patterns::Patterns;
-#[cfg(feature = "_internals")]
+#[cfg(wshub_internals)]
 pub(crate) use publication::encodings;
 pub(crate) use publication::{FormatRef, FrameKind, Subject};
 pub(crate) use ring::Ring;

@@ -300,7 +300,7 @@ fn count_encoding() {
 }
 
 /// Wire forms of publications that have been made in this process so far: for tests that sharing works.
-#[cfg(feature = "_internals")]
+#[cfg(wshub_internals)]
 pub(crate) fn encodings() -> usize {
     ENCODINGS.load(Ordering::Relaxed)
 }
@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn each_wire_form_is_made_once() {
         let publication = publication("hello");
-        let stream = FrameKind { wire: WireFormat::EventStream, format: STREAM };
+        let stream = FrameKind { wire: WireFormat::PlainEventStream, format: STREAM };
         let frame = |kind| publication.frame(kind, Compressed::default()).expect("text");
         assert_eq!(frame(PLAIN).wire().as_ptr(), frame(PLAIN).wire().as_ptr());
         assert_eq!(frame(PLAIN).wire(), b"\x81\x05hello");
@@ -347,7 +347,7 @@ mod tests {
         publication.frame(PLAIN, Compressed::default());
         publication.enter(&ledger);
         assert_eq!(ledger.bytes(), OVERHEAD + 5 + 7);
-        let stream = FrameKind { wire: WireFormat::EventStream, format: STREAM };
+        let stream = FrameKind { wire: WireFormat::PlainEventStream, format: STREAM };
         publication.frame(stream, Compressed::default());
         assert!(ledger.bytes() > OVERHEAD + 5 + 7 + 12, "a later form counts too");
         assert_eq!((ledger.bytes(), hub.load(Ordering::Relaxed)), (publication.held(), publication.held()));

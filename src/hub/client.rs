@@ -366,7 +366,7 @@ impl Client {
     /// Which wire form of publications it reads.
     pub(super) fn frame_kind(&self) -> FrameKind {
         let wire = self.0.outbox.format();
-        let format = if wire == WireFormat::EventStream { STREAM } else { self.0.format };
+        let format = if wire.is_event_stream() { STREAM } else { self.0.format };
         FrameKind { wire, format }
     }
 
