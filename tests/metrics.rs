@@ -15,7 +15,7 @@ use wshub::{
 };
 
 /// Names and types as they are published; dashboards and alerts depend on them.
-const SERIES: [(&str, &str); 18] = [
+const SERIES: [(&str, &str); 20] = [
     ("adapter_connects_total", "counter"),
     ("adapter_disconnects_total", "counter"),
     ("adapter_dropped_total", "counter"),
@@ -25,6 +25,8 @@ const SERIES: [(&str, &str); 18] = [
     ("connections_active", "gauge"),
     ("connections_total", "counter"),
     ("errors_total", "counter"),
+    ("history_evictions_total", "counter"),
+    ("history_gaps_total", "counter"),
     ("message_latency_seconds", "histogram"),
     ("message_received_bytes_total", "counter"),
     ("message_sent_bytes_total", "counter"),
@@ -35,11 +37,15 @@ const SERIES: [(&str, &str); 18] = [
     ("room_leaves_total", "counter"),
     ("rooms_active", "gauge"),
 ];
-const GAUGES: [(&str, &str); 5] = [
+const GAUGES: [(&str, &str); 9] = [
     ("handshakes_active", "gauge"),
+    ("history_bytes", "gauge"),
+    ("history_messages", "gauge"),
+    ("history_rooms", "gauge"),
     ("queue_bytes", "gauge"),
     ("queue_clients", "gauge"),
     ("queue_messages", "gauge"),
+    ("state_values", "gauge"),
     ("writer_threads", "gauge"),
 ];
 

@@ -22,6 +22,8 @@ pub struct DebugMetrics {
     dropped: AtomicU64,
     joins: AtomicU64,
     leaves: AtomicU64,
+    history_gaps: AtomicU64,
+    history_evictions: AtomicU64,
     adapter: AdapterCounts,
     latency: Times,
     broadcast: Times,
@@ -104,6 +106,10 @@ pub struct DebugStats {
     pub room_joins: u64,
     /// Leaves of rooms.
     pub room_leaves: u64,
+    /// Gaps in histories that clients were told of.
+    pub history_gaps: u64,
+    /// Rooms without members that were forgotten before their time.
+    pub history_evictions: u64,
     /// Rooms that exist now.
     pub active_rooms: i64,
     /// Messages published to other nodes.
@@ -150,6 +156,8 @@ impl DebugMetrics {
             dropped: AtomicU64::new(0),
             joins: AtomicU64::new(0),
             leaves: AtomicU64::new(0),
+            history_gaps: AtomicU64::new(0),
+            history_evictions: AtomicU64::new(0),
             adapter: AdapterCounts::default(),
             latency: Times::default(),
             broadcast: Times::default(),
@@ -171,6 +179,8 @@ impl DebugMetrics {
             messages_dropped: self.dropped.load(ORDER),
             room_joins: self.joins.load(ORDER),
             room_leaves: self.leaves.load(ORDER),
+            history_gaps: self.history_gaps.load(ORDER),
+            history_evictions: self.history_evictions.load(ORDER),
             active_rooms: self.active_rooms.load(ORDER),
             adapter_published: self.adapter.published.load(ORDER),
             adapter_received: self.adapter.received.load(ORDER),
@@ -194,6 +204,7 @@ impl DebugMetrics {
         let AdapterCounts { published, received, dropped, connects, disconnects } = &self.adapter;
         let counters = [&self.connections, &self.received, &self.received_bytes, &self.sent, &self.sent_bytes];
         let counters = counters.into_iter().chain([&self.dropped, &self.joins, &self.leaves]);
+        let counters = counters.chain([&self.history_gaps, &self.history_evictions]);
         for counter in counters.chain([published, received, dropped, connects, disconnects]) {
             counter.store(0, ORDER);
         }
@@ -250,6 +261,14 @@ impl Metrics for DebugMetrics {
         self.leaves.fetch_add(1, ORDER);
     }
 
+    fn increment_history_gaps(&self) {
+        self.history_gaps.fetch_add(1, ORDER);
+    }
+
+    fn increment_history_evictions(&self) {
+        self.history_evictions.fetch_add(1, ORDER);
+    }
+
     fn increment_rooms(&self) {
         self.active_rooms.fetch_add(1, ORDER);
     }
@@ -294,6 +313,9 @@ impl fmt::Display for DebugMetrics {
             "sent         {} messages, {} bytes, {} dropped",
             s.messages_sent, s.bytes_sent, s.messages_dropped
         )?;
+        if s.history_gaps + s.history_evictions > 0 {
+            writeln!(f, "histories    {} gaps, {} evictions", s.history_gaps, s.history_evictions)?;
+        }
         if s.adapter_connects + s.adapter_published + s.adapter_dropped > 0 {
             write!(f, "cluster      {} published, {} received", s.adapter_published, s.adapter_received)?;
             write!(f, ", {} dropped, ", s.adapter_dropped)?;

@@ -1,6 +1,9 @@
 //! What is measured only when somebody looks.
 
-use super::names::{HANDSHAKES, QUEUE_BYTES, QUEUE_CLIENTS, QUEUE_MESSAGES, Series, WRITER_THREADS};
+use super::names::{
+    HANDSHAKES, HISTORY_BYTES, HISTORY_MESSAGES, HISTORY_ROOMS, QUEUE_BYTES, QUEUE_CLIENTS, QUEUE_MESSAGES,
+    STATE_VALUES, Series, WRITER_THREADS,
+};
 use crate::hub::{Hub, HubLoad, WeakHub};
 use crate::server::{Server, ServerLoad};
 
@@ -33,7 +36,8 @@ impl Gauges {
         Self::default()
     }
 
-    /// With those of a hub: `queue_messages`, `queue_bytes`, `queue_clients`, `writer_threads`.
+    /// With those of a hub: `queue_messages`, `queue_bytes`, `queue_clients`, `writer_threads`, `history_rooms`,
+    /// `history_messages`, `history_bytes`, `state_values`.
     pub fn hub(mut self, hub: &Hub) -> Self {
         self.hubs.push(hub.downgrade());
         self
@@ -55,6 +59,10 @@ impl Gauges {
             shown.push((QUEUE_BYTES, sum(|load| load.queued_bytes)));
             shown.push((QUEUE_CLIENTS, sum(|load| load.waiting_clients)));
             shown.push((WRITER_THREADS, sum(|load| load.writer_threads)));
+            shown.push((HISTORY_ROOMS, sum(|load| load.remembering_rooms)));
+            shown.push((HISTORY_MESSAGES, sum(|load| load.history_messages)));
+            shown.push((HISTORY_BYTES, sum(|load| load.history_bytes)));
+            shown.push((STATE_VALUES, sum(|load| load.state_values)));
         }
         if !self.servers.is_empty() {
             shown.push((HANDSHAKES, self.servers.iter().map(ServerLoad::handshakes).sum()));

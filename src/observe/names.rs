@@ -30,6 +30,10 @@ pub(super) const BROADCAST: Series =
 pub(super) const ROOMS_ACTIVE: Series = series("rooms_active", "Rooms that exist now.");
 pub(super) const JOINS: Series = series("room_joins_total", "Joins of rooms.");
 pub(super) const LEAVES: Series = series("room_leaves_total", "Leaves of rooms.");
+pub(super) const HISTORY_GAPS: Series =
+    series("history_gaps_total", "Gaps in the histories of rooms that clients were told of.");
+pub(super) const HISTORY_EVICTIONS: Series =
+    series("history_evictions_total", "Rooms without members that were forgotten because memory was short.");
 pub(super) const ERRORS: Series = series("errors_total", "Errors by type.");
 pub(super) const ADAPTER_PUBLISHED: Series =
     series("adapter_published_total", "Messages published to other nodes of the cluster.");
@@ -45,6 +49,10 @@ pub(super) const QUEUE_MESSAGES: Series = series("queue_messages", "Messages wai
 pub(super) const QUEUE_BYTES: Series = series("queue_bytes", "Bytes waiting in the queues of all clients.");
 pub(super) const QUEUE_CLIENTS: Series = series("queue_clients", "Clients for which messages wait.");
 pub(super) const WRITER_THREADS: Series = series("writer_threads", "Writer threads of clients.");
+pub(super) const HISTORY_ROOMS: Series = series("history_rooms", "Rooms that remember something.");
+pub(super) const HISTORY_MESSAGES: Series = series("history_messages", "Messages in the histories of rooms.");
+pub(super) const STATE_VALUES: Series = series("state_values", "Values in the states of rooms.");
+pub(super) const HISTORY_BYTES: Series = series("history_bytes", "Bytes that histories and states of rooms hold.");
 pub(super) const HANDSHAKES: Series =
     series("handshakes_active", "Connections before their upgrade, or in a plain HTTP exchange.");
 

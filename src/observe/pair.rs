@@ -58,6 +58,8 @@ forward! {
     increment_room_leaves();
     increment_rooms();
     decrement_rooms();
+    increment_history_gaps();
+    increment_history_evictions();
     increment_adapter_published();
     increment_adapter_received();
     increment_adapter_dropped();

@@ -58,6 +58,8 @@ struct AllSeries {
     rooms_active: IntGauge,
     joins: IntCounter,
     leaves: IntCounter,
+    history_gaps: IntCounter,
+    history_evictions: IntCounter,
     published: IntCounter,
     adapter_received: IntCounter,
     adapter_dropped: IntCounter,
@@ -161,6 +163,8 @@ impl PrometheusBuilder {
             rooms_active: names.gauge(names::ROOMS_ACTIVE)?,
             joins: names.counter(names::JOINS)?,
             leaves: names.counter(names::LEAVES)?,
+            history_gaps: names.counter(names::HISTORY_GAPS)?,
+            history_evictions: names.counter(names::HISTORY_EVICTIONS)?,
             published: names.counter(names::ADAPTER_PUBLISHED)?,
             adapter_received: names.counter(names::ADAPTER_RECEIVED)?,
             adapter_dropped: names.counter(names::ADAPTER_DROPPED)?,
@@ -235,7 +239,7 @@ impl fmt::Debug for PrometheusMetrics {
 }
 
 impl AllSeries {
-    fn each(&self) -> [&dyn Collector; 18] {
+    fn each(&self) -> [&dyn Collector; 20] {
         [
             &self.connections_active,
             &self.connections,
@@ -249,6 +253,8 @@ impl AllSeries {
             &self.rooms_active,
             &self.joins,
             &self.leaves,
+            &self.history_gaps,
+            &self.history_evictions,
             &self.published,
             &self.adapter_received,
             &self.adapter_dropped,
@@ -347,6 +353,14 @@ impl Metrics for PrometheusMetrics {
 
     fn increment_room_leaves(&self) {
         self.series.leaves.inc();
+    }
+
+    fn increment_history_gaps(&self) {
+        self.series.history_gaps.inc();
+    }
+
+    fn increment_history_evictions(&self) {
+        self.series.history_evictions.inc();
     }
 
     fn increment_rooms(&self) {

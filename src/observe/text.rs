@@ -41,7 +41,7 @@ impl DebugMetrics {
     }
 }
 
-fn counters(stats: &DebugStats) -> [(Series, u64); 13] {
+fn counters(stats: &DebugStats) -> [(Series, u64); 15] {
     [
         (names::CONNECTIONS, stats.total_connections),
         (names::RECEIVED, stats.messages_received),
@@ -51,6 +51,8 @@ fn counters(stats: &DebugStats) -> [(Series, u64); 13] {
         (names::DROPPED, stats.messages_dropped),
         (names::JOINS, stats.room_joins),
         (names::LEAVES, stats.room_leaves),
+        (names::HISTORY_GAPS, stats.history_gaps),
+        (names::HISTORY_EVICTIONS, stats.history_evictions),
         (names::ADAPTER_PUBLISHED, stats.adapter_published),
         (names::ADAPTER_RECEIVED, stats.adapter_received),
         (names::ADAPTER_DROPPED, stats.adapter_dropped),

@@ -17,6 +17,11 @@ KINDS = {
     "wshub_connections_active": "gauge",
     "wshub_errors": "counter",
     "wshub_handshakes_active": "gauge",
+    "wshub_history_bytes": "gauge",
+    "wshub_history_evictions": "counter",
+    "wshub_history_gaps": "counter",
+    "wshub_history_messages": "gauge",
+    "wshub_history_rooms": "gauge",
     "wshub_message_latency_seconds": "histogram",
     "wshub_message_received_bytes": "counter",
     "wshub_message_sent_bytes": "counter",
@@ -29,6 +34,7 @@ KINDS = {
     "wshub_room_joins": "counter",
     "wshub_room_leaves": "counter",
     "wshub_rooms_active": "gauge",
+    "wshub_state_values": "gauge",
     "wshub_writer_threads": "gauge",
 }
 
