@@ -33,6 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .queue_messages(200)
         .queue_bytes(32 * 1024)
         .drop_policy(DropPolicy::DropOldest)
+        .lame_duck(Duration::ZERO)
         .drain_timeout(Duration::from_millis(500))
         .drain_spread(Duration::from_secs(1));
     let hub = Hub::builder()

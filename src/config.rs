@@ -113,8 +113,13 @@ pub struct Config {
     pub reader_stack: usize,
     /// Stack of writer threads in bytes; default 64 KiB. They run no user code.
     pub writer_stack: usize,
-    /// While draining, how long a client's queue must have been empty before it is closed with 1001; default 30 s.
-    /// 0 = idle clients are not closed.
+    /// How long a [drain](crate::Hub::drain) begins with failing readiness only, while new connections are still admitted,
+    /// so that load balancers send clients elsewhere before any is closed; default 10 s, which suits checks every two
+    /// seconds of which three must fail. 0 = new connections are refused at once.
+    pub lame_duck: Duration,
+    /// While draining, how long a client must have been idle before it is closed with 1001: no message came from it or is
+    /// being handled, and its socket took all output at once. Default 30 s. A client that is busy all the time is closed
+    /// after twice that time. 0 = no client is closed.
     pub drain_timeout: Duration,
     /// While draining, the window over which those closes are spread, so that clients do not return as one herd;
     /// default 5 s. 0 = all at once.
@@ -149,6 +154,7 @@ impl Default for Config {
             eager_writers: false,
             reader_stack: 512 * 1024,
             writer_stack: 64 * 1024,
+            lame_duck: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(30),
             drain_spread: Duration::from_secs(5),
             subprotocols: Vec::new(),
@@ -201,6 +207,8 @@ impl Config {
         reader_stack: usize,
         /// Sets [`Config::writer_stack`](#structfield.writer_stack), in bytes.
         writer_stack: usize,
+        /// Sets [`Config::lame_duck`](#structfield.lame_duck).
+        lame_duck: Duration,
         /// Sets [`Config::drain_timeout`](#structfield.drain_timeout).
         drain_timeout: Duration,
         /// Sets [`Config::drain_spread`](#structfield.drain_spread).

@@ -60,7 +60,10 @@ fn a_client_is_closed_with_code_and_reason() {
 
 #[test]
 fn a_drain_must_be_confirmed_and_begins_once() {
-    let server = serve(builder().map_config(|config: Config| config.drain_timeout(Duration::from_millis(100))));
+    let server = serve(
+        builder()
+            .map_config(|config: Config| config.lame_duck(Duration::ZERO).drain_timeout(Duration::from_millis(100))),
+    );
     let mut socket = server.connect();
     assert_eq!(act(&server, r#"{"action":"drain","seconds":60,"confirm":false}"#).0, 400);
     assert_eq!(act(&server, r#"{"action":"drain","seconds":60}"#).0, 400);

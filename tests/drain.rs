@@ -3,26 +3,28 @@
 
 mod common;
 
+use std::io::Read;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{BINARY, KEY, PATIENCE, TestServer, WsClient, deep_queue, eventually, stall};
+use common::{BINARY, KEY, Link, PATIENCE, TestServer, WsClient, accept, deep_queue, eventually, get, stall};
 use wshub::{
-    Config, DeadlineError, Hub, RequestHead,
+    Config, DeadlineError, Hub, Message, RequestHead, Target,
     health::HubState,
     metrics::{DebugMetrics, ErrorType},
 };
 
 /// Closes idle clients soon, all at once.
 fn brisk() -> Config {
-    Config::default().drain_timeout(Duration::from_millis(50)).drain_spread(Duration::ZERO)
+    patient().drain_timeout(Duration::from_millis(50)).drain_spread(Duration::ZERO)
 }
 
 /// Does not close idle clients.
 fn patient() -> Config {
-    Config::default().drain_timeout(Duration::ZERO)
+    Config::default().lame_duck(Duration::ZERO).drain_timeout(Duration::ZERO)
 }
 
 #[test]
@@ -199,4 +201,153 @@ fn a_connection_is_either_refused_or_waited_for() {
             assert_eq!(hub.client_count(), 0, "drained, and yet somebody is here");
         });
     }
+}
+
+#[test]
+fn a_lame_duck_fails_its_readiness_and_does_everything_else() {
+    let config = patient().lame_duck(3 * PATIENCE);
+    let server = TestServer::new(Hub::builder().config(config).on_message(|c, m| Ok(c.send(m)?)));
+    let mut old = server.connect();
+    thread::scope(|scope| {
+        let drain = scope.spawn(|| server.hub.drain(3 * PATIENCE));
+        eventually("the drain has begun", || server.hub.is_draining());
+        let (ready, _) = get(server.addr, "/readyz");
+        let (alive, health) = get(server.addr, "/healthz");
+        assert_eq!((ready, alive), (503, 200));
+        assert!(health.contains(r#""ready":false,"state":"draining""#), "{health}");
+        let mut new = server.connect();
+        for socket in [&mut old, &mut new] {
+            socket.send_text("hi");
+            assert_eq!(socket.text(), "hi");
+        }
+        assert!(server.hub.is_admitting() && !server.hub.ready());
+        let hasty = server.hub.drain(Duration::from_millis(20));
+        assert_eq!(hasty, Err(DeadlineError { remaining: 2 }), "a second call does not wait longer than it wants");
+        assert!(server.hub.is_admitting() && !drain.is_finished(), "nor does it end the time of the first");
+        scope.spawn(|| [old, new].map(|mut socket| assert_eq!(socket.expect_close().0, 1001)));
+        server.hub.shutdown(PATIENCE).unwrap();
+        assert_eq!(drain.join().unwrap(), Ok(()));
+    });
+}
+
+#[test]
+fn a_lame_duck_refuses_and_closes_when_its_time_is_over() {
+    let server = TestServer::new(Hub::builder().config(brisk().lame_duck(Duration::from_millis(400))));
+    let begun = Instant::now();
+    let mut socket = server.connect();
+    thread::scope(|scope| {
+        let drain = scope.spawn(|| server.hub.drain(PATIENCE));
+        assert_eq!(socket.expect_close(), (1001, "server draining".into()));
+        assert!(begun.elapsed() >= Duration::from_millis(400), "{:?}", begun.elapsed());
+        assert_eq!(drain.join().unwrap(), Ok(()));
+    });
+    assert!(!server.hub.is_admitting());
+    let (head, _) = WsClient::try_connect(server.addr, "/ws", "");
+    assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nRetry-After: "), "{head}");
+}
+
+#[test]
+fn a_drain_with_less_time_than_its_lame_duck_refuses_at_its_deadline() {
+    let server = TestServer::new(Hub::builder());
+    let _socket = server.connect();
+    assert_eq!(server.hub.drain(Duration::from_millis(50)), Err(DeadlineError { remaining: 1 }));
+    assert!(!server.hub.is_admitting());
+    // A later call goes on without another lame duck's time.
+    assert_eq!(server.hub.drain(Duration::from_millis(50)), Err(DeadlineError { remaining: 1 }));
+}
+
+/// Looks that are taken a few times in `drain_timeout` would close all of them in one moment.
+#[test]
+fn the_closes_are_spread_over_a_window_that_is_shorter_than_the_patience() {
+    let config = brisk().drain_timeout(Duration::from_secs(3)).drain_spread(Duration::from_millis(700));
+    let server = TestServer::new(Hub::builder().config(config));
+    let sockets: Vec<_> = (0..32).map(|_| server.connect()).collect();
+    let ends = Mutex::new(Vec::new());
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        for mut socket in sockets {
+            let ends = &ends;
+            scope.spawn(move || {
+                assert_eq!(socket.frame().close().0, 1001);
+                ends.lock().unwrap().push(begun.elapsed());
+            });
+        }
+        assert_eq!(server.hub.drain(PATIENCE), Ok(()));
+    });
+    let mut ends = ends.into_inner().unwrap();
+    ends.sort();
+    assert!(ends[0] >= Duration::from_secs(3), "{:?}", ends[0]);
+    assert!(ends[31] - ends[0] >= Duration::from_millis(150), "{ends:?}");
+}
+
+#[test]
+fn a_client_is_idle_when_its_last_message_was_long_ago() {
+    let patience = Duration::from_secs(2);
+    let handled = Arc::new(Mutex::new(None));
+    let sink = Arc::clone(&handled);
+    let builder = Hub::builder().config(brisk().drain_timeout(patience)).on_message(move |_, _| {
+        *sink.lock().unwrap() = Some(Instant::now());
+        Ok(())
+    });
+    let server = TestServer::new(builder);
+    let mut socket = server.connect();
+    thread::scope(|scope| {
+        let drain = scope.spawn(|| server.hub.drain(PATIENCE));
+        eventually("the drain has begun", || server.hub.is_draining());
+        socket.wait_quietly(patience / 2);
+        socket.send_text("still here");
+        assert_eq!(socket.frame().close().0, 1001);
+        let closed = Instant::now();
+        let handled = handled.lock().unwrap().expect("the message came before the close");
+        assert!(closed - handled >= patience, "closed {:?} after the last message", closed - handled);
+        drop(socket);
+        assert_eq!(drain.join().unwrap(), Ok(()));
+    });
+}
+
+#[test]
+fn a_client_is_idle_when_its_output_has_been_taken_long_ago() {
+    let patience = Duration::from_secs(2);
+    let config = deep_queue(brisk().drain_timeout(patience).write_timeout(3 * PATIENCE));
+    let hub = Hub::builder().config(config).build().unwrap();
+    let (mut socket, client) = accept(&hub, Link::TinyUnix, "/");
+    thread::scope(|scope| {
+        let drain = scope.spawn(|| hub.drain(PATIENCE));
+        eventually("the drain has begun", || hub.is_draining());
+        socket.wait_quietly(patience / 2);
+        // Between two looks: nothing waits when the client is due.
+        client.send(Message::binary(vec![0; 256 * 1024])).unwrap();
+        let sent = Instant::now();
+        assert_eq!(socket.frame().first, BINARY);
+        assert_eq!(socket.frame().close().0, 1001);
+        assert!(sent.elapsed() >= patience, "closed {:?} after that", sent.elapsed());
+        drop(socket);
+        assert_eq!(drain.join().unwrap(), Ok(()));
+    });
+}
+
+#[test]
+fn slow_readers_under_constant_broadcasts_are_closed_after_twice_the_patience() {
+    let config = brisk().drain_timeout(Duration::from_millis(300)).close_timeout(Duration::from_secs(1));
+    let hub = Hub::builder().config(config.queue_messages(16)).build().unwrap();
+    let (mut slow, client) = accept(&hub, Link::TinyUnix, "/");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::SeqCst) {
+                hub.send(Target::all(), Message::binary(vec![0; 64 * 1024])).unwrap();
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        // Reads all the time, and is always behind.
+        scope.spawn(move || {
+            let mut chunk = [0; 4096];
+            while slow.stream.read(&mut chunk).is_ok_and(|n| n > 0) {
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        eventually("it is behind", || client.dropped() > (8, 0));
+        assert_eq!(hub.drain(PATIENCE), Ok(()));
+        is_over.store(true, Ordering::SeqCst);
+    });
 }

@@ -35,6 +35,12 @@ fn refused(server: &TestServer, lines: &str) -> (u16, String) {
     (status(&answer), answer)
 }
 
+/// The milliseconds of the `retry` field.
+fn retry(text: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix("retry: "));
+    line.unwrap_or_else(|| panic!("no retry: {text:?}")).parse().unwrap()
+}
+
 #[test]
 fn the_response_is_a_stream_that_proxies_leave_alone() {
     let server = serve(Hub::builder());
@@ -130,7 +136,7 @@ fn rooms_users_hooks_and_metadata_are_those_of_any_client() {
 #[test]
 fn requests_that_no_stream_may_have() {
     let (metrics, builder) = counted(Hub::builder());
-    let config = Config::default().close_timeout(Duration::from_millis(100));
+    let config = Config::default().close_timeout(Duration::from_millis(100)).lame_duck(Duration::ZERO);
     let server = serve(builder.config(config).limits(Limits::default().max_connections(1)));
     for method in ["HEAD", "POST", "PUT", "DELETE", "OPTIONS"] {
         let (status, answer) = refused(&server, &format!("{method} /events HTTP/1.1\nHost: a"));
@@ -148,8 +154,12 @@ fn requests_that_no_stream_may_have() {
     assert_eq!(errors(&metrics, ErrorType::ConnectionLimit), 1);
     thread::scope(|scope| {
         let draining = scope.spawn(|| server.hub.drain(PATIENCE));
-        eventually("it drains", || server.hub.is_draining());
-        assert_eq!(refused(&server, "GET /events HTTP/1.1\nHost: a").0, 503);
+        eventually("it drains", || !server.hub.is_admitting());
+        // For any status but 200 a browser would give up for good.
+        let (status, answer) = refused(&server, "GET /events HTTP/1.1\nHost: a");
+        assert!(status == 200 && answer.contains("\r\nContent-Type: text/event-stream\r\n"), "{answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!((1000..=5000).contains(&retry(body)), "{body}");
         server.hub.shutdown(PATIENCE).unwrap();
         draining.join().unwrap().unwrap();
     });
@@ -304,7 +314,10 @@ fn a_peer_that_does_not_take_the_end_is_cut() {
 
 #[test]
 fn a_drain_and_a_shutdown_close_streams() {
-    let config = Config::default().drain_timeout(Duration::from_millis(1)).drain_spread(Duration::ZERO);
+    let config = Config::default()
+        .lame_duck(Duration::ZERO)
+        .drain_timeout(Duration::from_millis(1))
+        .drain_spread(Duration::ZERO);
     let server = serve(Hub::builder().config(config));
     let (mut stream, _) = listen(&server);
     thread::scope(|scope| {

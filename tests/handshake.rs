@@ -374,7 +374,8 @@ fn rooms_of_the_admission_can_refuse_it() {
 
 #[test]
 fn draining_and_stopped_hubs_answer_503() {
-    let (metrics, builder) = counted(Hub::builder().config(Config::default().drain_timeout(Duration::ZERO)));
+    let (metrics, builder) =
+        counted(Hub::builder().config(Config::default().lame_duck(Duration::ZERO).drain_timeout(Duration::ZERO)));
     let server = TestServer::new(builder);
     let mut client = server.connect();
     let hub = server.hub.clone();

@@ -37,7 +37,7 @@ fn flags(hub: &Hub) -> [bool; 4] {
 
 #[test]
 fn states_only_move_forward() {
-    let hub = Hub::new();
+    let hub = Hub::builder().config(Config::default().lame_duck(Duration::ZERO)).build().unwrap();
     assert_eq!((hub.state(), flags(&hub)), (HubState::Running, [true, false, true, true]));
     hub.drain(PATIENCE).unwrap();
     assert_eq!((hub.state(), flags(&hub)), (HubState::Draining, [false, true, true, false]));

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use common::{KEY, Link, PATIENCE, Random, TestServer, WsClient, accept, eventually};
 use wshub::{
@@ -346,7 +347,7 @@ fn connect_and_leave(hub: &Hub) -> bool {
 fn no_client_slips_in_behind_a_drain_or_shutdown() {
     for round in 0..3000 {
         let (is_over, is_late) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let builder = Hub::builder().config(Config::default().drain_timeout(std::time::Duration::ZERO));
+        let builder = Hub::builder().config(Config::default().lame_duck(Duration::ZERO).drain_timeout(Duration::ZERO));
         let look = |late: &Arc<AtomicBool>| {
             let (over, late) = (Arc::clone(&is_over), Arc::clone(late));
             move |_: &Client| late.store(late.load(Ordering::SeqCst) || over.load(Ordering::SeqCst), Ordering::SeqCst)

@@ -108,7 +108,9 @@ fn shutdown_cuts_stalled_clients_at_its_deadline() {
 
 #[test]
 fn a_drain_leaves_them_to_its_deadline_and_says_how_many() {
-    let hub = Hub::builder().config(config().drain_timeout(Duration::from_millis(1)).drain_spread(Duration::ZERO));
+    let hub = Hub::builder().config(
+        config().lame_duck(Duration::ZERO).drain_timeout(Duration::from_millis(1)).drain_spread(Duration::ZERO),
+    );
     let hub = hub.build().unwrap();
     let _stalled = stall(&hub, 2);
     let (mut healthy, _) = accept(&hub, Link::Unix, "/");

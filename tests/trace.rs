@@ -197,7 +197,7 @@ fn upgrades_pings_and_closes_have_no_trace() {
     client.send("pushed").unwrap();
     assert_eq!(socket.text(), "pushed");
     socket.close();
-    server.hub.drain(PATIENCE).unwrap();
+    server.hub.shutdown(PATIENCE).unwrap();
     assert_eq!(heard.try_iter().count(), 0);
 }
 

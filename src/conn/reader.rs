@@ -186,6 +186,7 @@ impl<'a> Reader<'a> {
             self.refuse_rate(message);
             return;
         }
+        let _handling = client.handling();
         let started = hub.counts_handler().then(Instant::now);
         self.dispatch(message);
         if let Some(started) = started {

@@ -6,7 +6,9 @@ use std::time::SystemTime;
 
 use crate::error::RoomError;
 use crate::guard::record;
-use crate::http::{Cors, Framing, RequestHead, Response, event_stream_head, is_preflight, preflight};
+use crate::http::{
+    Cors, Framing, RequestHead, Response, come_back_later, event_stream_head, is_preflight, preflight, return_time,
+};
 use crate::hub::{Admission, Announcements, Check, Client, Hub, Refused, Rejection};
 use crate::log_limit::LogLimit;
 #[cfg(feature = "deflate")]
@@ -46,12 +48,29 @@ struct Refusal {
 
 impl Refusal {
     fn new(status: u16, reason: &str, error: ErrorType) -> Self {
-        Self { response: Response::text(status, format!("{reason}\n")), error }
+        let response = Response::text(status, format!("{reason}\n"));
+        // Who comes too early or too often is told when to return, and not all are told the same.
+        let is_for_now = matches!(status, 429 | 503);
+        let response = if is_for_now { response.header("Retry-After", retry_after()) } else { response };
+        Self { response, error }
+    }
+
+    /// The hub drains or is stopped. An event stream ends at once instead: for any status but 200 a browser would never
+    /// come back.
+    fn not_admitting(format: WireFormat) -> Self {
+        if format.is_websocket() {
+            return Self::new(503, "not accepting connections", ErrorType::ConnectionRejectedDraining);
+        }
+        Self { response: come_back_later(), error: ErrorType::ConnectionRejectedDraining }
     }
 
     fn bad(reason: &str) -> Self {
         Self::new(400, reason, ErrorType::UpgradeFailed)
     }
+}
+
+fn retry_after() -> String {
+    return_time().as_secs().to_string()
 }
 
 /// Checks the request, asks the application, takes the limits into account and registers the client. The head has the
@@ -108,8 +127,8 @@ fn decide(hub: &Hub, opening: &mut Opening<'_>, verdict: Option<bool>) -> Result
 
 /// The request's own faults, cheapest first.
 fn check(hub: &Hub, head: &RequestHead, is_early: bool, format: WireFormat) -> Result<(), Refusal> {
-    if !hub.is_running() {
-        return Err(Refusal::new(503, "not accepting connections", ErrorType::ConnectionRejectedDraining));
+    if !hub.is_admitting() {
+        return Err(Refusal::not_admitting(format));
     }
     if head.method() != "GET" {
         let mut refusal = Refusal::new(405, "method not allowed", ErrorType::UpgradeFailed);
@@ -194,7 +213,9 @@ fn register(
     record!(Debug, "wshub::upgrade", "{id} is {peer} at {:?}", head.path());
     match hub.register(&client, admission.user, admission.rooms) {
         Ok(announcements) => Ok(Upgraded { client, announcements }),
-        Err(refused) => Err(refuse(hub, client.request(), client.outbox().transport(), &refusal_of(&refused), cors)),
+        Err(refused) => {
+            Err(refuse(hub, client.request(), client.outbox().transport(), &refusal_of(&refused, format), cors))
+        }
     }
 }
 
@@ -209,9 +230,9 @@ fn size_buffers(hub: &Hub, transport: &Transport) {
     }
 }
 
-fn refusal_of(refused: &Refused) -> Refusal {
+fn refusal_of(refused: &Refused, format: WireFormat) -> Refusal {
     match refused {
-        Refused::NotRunning => Refusal::new(503, "not accepting connections", ErrorType::ConnectionRejectedDraining),
+        Refused::NotRunning => Refusal::not_admitting(format),
         Refused::TooManyConnections => Refusal::new(503, "too many connections", ErrorType::ConnectionLimit),
         Refused::TooManyOfAddress => {
             Refusal::new(429, "too many connections from this address", ErrorType::ConnectionLimit)
@@ -264,6 +285,9 @@ impl fmt::Display for OriginAndHost<'_> {
 
 /// The refusal as the application wants it to look.
 fn rewritten(hub: &Hub, head: &RequestHead, refusal: &Refusal) -> Response {
+    if refusal.response.status() < 300 {
+        return refusal.response.clone();
+    }
     let hook = hub.hooks().map_refusal.as_ref();
     let mapped = hook.and_then(|hook| {
         let map = || hook(head, refusal.error, &refusal.response);

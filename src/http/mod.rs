@@ -8,6 +8,7 @@ mod fields;
 mod head;
 mod origin;
 mod response;
+mod return_time;
 
 pub(crate) use chunked::{ChunkError, ChunkedDecoder, LAST_CHUNK, encode_chunk};
 pub(crate) use cors::{Cors, is_preflight, preflight};
@@ -17,3 +18,4 @@ pub use head::{HeadError, MAX_HEAD, MAX_HEADERS, RequestHead};
 pub use origin::OriginPolicy;
 pub use response::Response;
 pub(crate) use response::overloaded;
+pub(crate) use return_time::{come_back_later, encode_retry, return_time};

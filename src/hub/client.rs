@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -42,6 +43,8 @@ struct Inner {
     connected_at: SystemTime,
     /// Set once, by the connection's thread, when the connection has ended.
     closed_at: OnceLock<SystemTime>,
+    /// Nanoseconds since the hub was built, see `activity.rs`. Written by the connection's thread, read by a drain.
+    last_message: AtomicU64,
     state: Ranked<{ rank::CLIENT }, State>,
 }
 
@@ -91,6 +94,7 @@ impl Client {
             format,
             connected_at: SystemTime::now(),
             closed_at: OnceLock::new(),
+            last_message: AtomicU64::new(0),
             state: Ranked::new(State { metadata: metadata.into_iter().collect(), ..State::default() }),
         }))
     }
@@ -372,6 +376,10 @@ impl Client {
 
     pub(crate) fn outbox(&self) -> &Arc<Outbox> {
         &self.0.outbox
+    }
+
+    pub(super) fn last_message(&self) -> &AtomicU64 {
+        &self.0.last_message
     }
 
     pub(super) fn state(&self) -> &Ranked<{ rank::CLIENT }, State> {

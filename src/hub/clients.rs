@@ -7,7 +7,6 @@ use std::sync::Arc;
 use super::Hub;
 use super::client::Client;
 use super::join::Entry;
-use super::lifecycle::HubState;
 use super::roster::{Roster, Snapshot};
 use super::telling::Ticket;
 use super::users::Users;
@@ -47,7 +46,7 @@ impl Clients {
     fn insert(&mut self, client: &Client, hub: &Hub) -> Result<(), Refused> {
         let limits = hub.limits();
         // Under this lock, so that no client slips in behind a drain or shutdown that has taken its list.
-        if hub.state() != HubState::Running {
+        if !hub.is_admitting() {
             return Err(Refused::NotRunning);
         }
         if reached(limits.max_connections, self.roster.len()) {
@@ -185,6 +184,8 @@ impl Hub {
         for ticket in announcements.rooms {
             self.tell(Some(ticket));
         }
+        // It has just come, so a drain does not find it idle since the beginning.
+        drop(client.handling());
     }
 
     /// Everything between the end of a connection and the end of its socket: `before_disconnect`, the user index,

@@ -1,34 +1,31 @@
-//! Running, draining, stopped: how a hub ends, and what probes are told.
+//! The states of a hub, and what probes are told of them.
 //!
-//! | state | new connections | left by |
-//! | --- | --- | --- |
-//! | running | admitted | `drain` → draining, `shutdown` → stopped |
-//! | draining | 503 | `shutdown` → stopped |
-//! | stopped | 503 | – |
+//! | phase | public state | `/readyz` | new connections | left by |
+//! | --- | --- | --- | --- | --- |
+//! | running | running | 200 | admitted | `drain`, `shutdown` |
+//! | lame duck | draining | 503 | admitted | time, `shutdown` |
+//! | draining | draining | 503 | 503 | `shutdown` |
+//! | stopped | stopped | 503 | 503 | – |
 
-use std::collections::HashMap;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::Hub;
-use super::client::Client;
-use crate::client_id::ClientId;
 use crate::cluster::AdapterState;
-use crate::config::deadline_after;
-use crate::error::DeadlineError;
-use crate::guard::record;
 use crate::lock::{Condition, Leaf};
-use crate::ws::close_code;
 
 /// Where a hub is in its life; it only moves forward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum HubState {
-    /// New connections are admitted.
+    /// The hub is ready for new connections.
     Running,
-    /// New connections are refused with 503; those that exist finish.
+    /// The hub lets its clients finish. It is not ready, and after
+    /// [`lame_duck`](crate::Config#structfield.lame_duck) it refuses new connections with 503.
     Draining,
     /// Shut down.
     Stopped,
@@ -40,7 +37,7 @@ pub enum HubState {
 pub struct Health {
     /// The hub is not stopped.
     pub alive: bool,
-    /// New connections are admitted.
+    /// The hub is running: load balancers may send new connections.
     pub ready: bool,
     /// The state behind the two.
     pub state: HubState,
@@ -48,56 +45,78 @@ pub struct Health {
     pub uptime_ns: u64,
     /// Connected clients.
     pub clients: usize,
-    /// How the hub stands with its message bus; absent without one. It makes the hub neither dead nor unready: the
-    /// clients that it has are served.
+    /// The state of the hub's connection to its message bus; absent without one. It makes the hub neither dead nor
+    /// unready: the clients that it has are served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterState>,
 }
 
-/// How long after the deadline of a shutdown the cut connections may take to run their last hooks.
-const GRACE: Duration = Duration::from_secs(1);
+/// See the table above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Running,
+    LameDuck,
+    Draining,
+    Stopped,
+}
+
+/// The times of the hub's drain, set by the first call.
+#[derive(Debug, Clone, Copy)]
+struct DrainTimes {
+    begun: Instant,
+    lame_until: Instant,
+}
 
 #[derive(Debug)]
 pub(super) struct Lifecycle {
-    /// A [`HubState`]. Stored before the client list is looked at, and read by a connect under that list's lock: so a
-    /// connect is either in the list or sees the new state. SeqCst: it is rarely written.
-    state: AtomicU8,
+    /// A [`Phase`]. Stored before the client list is looked at, and read by a connect under that list's lock: so a
+    /// connect is either in the list or sees the new phase. SeqCst: it is rarely written.
+    phase: AtomicU8,
     built: Instant,
+    drain: OnceLock<DrainTimes>,
     /// Connections that have not run their last hook, and threads that tell hooks.
     live: Leaf<usize>,
-    /// `live` has become 0, or the state has changed.
+    /// `live` has become 0, or the phase has changed.
     changed: Condition,
-    /// Since when each client has been idle, for the one drain that looks after them.
-    idle: parking_lot::Mutex<HashMap<ClientId, Instant>>,
 }
 
 impl Default for Lifecycle {
     fn default() -> Self {
         Self {
-            state: AtomicU8::new(HubState::Running as u8),
+            phase: AtomicU8::new(Phase::Running as u8),
             built: Instant::now(),
+            drain: OnceLock::new(),
             live: Leaf::new(0),
             changed: Condition::new(),
-            idle: parking_lot::Mutex::default(),
         }
     }
 }
 
 impl Lifecycle {
-    fn state(&self) -> HubState {
-        match self.state.load(Ordering::SeqCst) {
-            0 => HubState::Running,
-            1 => HubState::Draining,
-            _ => HubState::Stopped,
+    fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::SeqCst) {
+            0 => Phase::Running,
+            1 => Phase::LameDuck,
+            2 => Phase::Draining,
+            _ => Phase::Stopped,
         }
     }
 
-    /// Whether this call has moved the state.
-    fn advance(&self, to: HubState) -> bool {
-        let before = self.state.fetch_max(to as u8, Ordering::SeqCst);
+    /// Whether this call has moved the phase.
+    pub(super) fn advance(&self, to: Phase) -> bool {
+        let before = self.phase.fetch_max(to as u8, Ordering::SeqCst);
         drop(self.live.lock());
         self.changed.notify_all();
         before < to as u8
+    }
+
+    /// When the drain has begun, and until when the hub is a lame duck: by the first call.
+    pub(super) fn begin_drain(&self, lame_duck: Duration) -> (Instant, Instant) {
+        let times = self.drain.get_or_init(|| {
+            let begun = Instant::now();
+            DrainTimes { begun, lame_until: begun.checked_add(lame_duck).unwrap_or(begun) }
+        });
+        (times.begun, times.lame_until)
     }
 
     pub(super) fn begin_connection(&self) {
@@ -112,11 +131,22 @@ impl Lifecycle {
         }
     }
 
+    /// Connections, and threads that tell hooks.
+    pub(super) fn live(&self) -> usize {
+        *self.live.lock()
+    }
+
     /// Sleeps until no connection is left, `until` says so or the deadline comes; how many are left.
-    fn wait_empty(&self, deadline: Instant, until: impl Fn() -> bool) -> usize {
+    pub(super) fn wait_empty(&self, deadline: Instant, until: impl Fn() -> bool) -> usize {
         let mut live = self.live.lock();
         while *live > 0 && !until() && !self.changed.wait_until(&mut live, deadline) {}
         *live
+    }
+
+    /// Sleeps until the deadline, or until `until` says so.
+    pub(super) fn sleep_until(&self, deadline: Instant, until: impl Fn() -> bool) {
+        let mut live = self.live.lock();
+        while Instant::now() < deadline && !until() && !self.changed.wait_until(&mut live, deadline) {}
     }
 }
 
@@ -140,10 +170,14 @@ impl Drop for Live {
 impl Hub {
     /// The state of the hub.
     pub fn state(&self) -> HubState {
-        self.inner().lifecycle.state()
+        match self.inner().lifecycle.phase() {
+            Phase::Running => HubState::Running,
+            Phase::LameDuck | Phase::Draining => HubState::Draining,
+            Phase::Stopped => HubState::Stopped,
+        }
     }
 
-    /// Whether new connections are admitted.
+    /// Whether the hub neither drains nor is stopped.
     pub fn is_running(&self) -> bool {
         self.state() == HubState::Running
     }
@@ -153,14 +187,24 @@ impl Hub {
         self.state() == HubState::Draining
     }
 
+    /// Whether new connections are admitted: while the hub is running, and in the first part of a drain, while load
+    /// balancers have yet to learn of it.
+    pub fn is_admitting(&self) -> bool {
+        matches!(self.inner().lifecycle.phase(), Phase::Running | Phase::LameDuck)
+    }
+
     /// Whether the hub is not stopped.
     pub fn alive(&self) -> bool {
         self.state() != HubState::Stopped
     }
 
-    /// Whether the hub is ready for new connections.
+    /// Whether load balancers may send new connections: what `/readyz` tells.
     pub fn ready(&self) -> bool {
         self.is_running()
+    }
+
+    pub(super) fn built(&self) -> Instant {
+        self.inner().lifecycle.built
     }
 
     /// Time since the hub was built.
@@ -179,104 +223,5 @@ impl Hub {
             clients: self.client_count(),
             adapter: self.adapter_state(),
         }
-    }
-
-    /// Refuses new connections from now on and waits until those that exist are gone, for at most `timeout`. Clients
-    /// whose queue has been empty for `drain_timeout` are closed with 1001 `server draining`, spread over
-    /// `drain_spread`. Blocks; a second call waits for the same end; after a shutdown it returns at once.
-    ///
-    /// Do not call it from a handler or hook: it would wait for its own connection until the deadline.
-    ///
-    /// # Errors
-    ///
-    /// How many connections were left at the deadline.
-    pub fn drain(&self, timeout: Duration) -> Result<(), DeadlineError> {
-        let deadline = deadline_after(timeout);
-        let lifecycle = &self.inner().lifecycle;
-        lifecycle.advance(HubState::Draining);
-        record!(Info, "wshub::hub", "draining {} clients", self.client_count());
-        let tick = (self.config().drain_timeout / 4).max(Duration::from_millis(100));
-        loop {
-            self.close_idle();
-            let stopped = || self.state() == HubState::Stopped;
-            let remaining = lifecycle.wait_empty(deadline.min(deadline_after(tick)), stopped);
-            if remaining == 0 || stopped() {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                return Err(DeadlineError { remaining });
-            }
-        }
-    }
-
-    /// Closes every connection with 1001 `server shutting down` and waits until they are gone, for at most `timeout`;
-    /// then cuts the rest and gives their last hooks one more second. In a cluster, what waits is published and the other
-    /// nodes are told, for at most two seconds more. Ends a drain that waits. Blocks.
-    ///
-    /// Do not call it from a handler or hook: it would wait for its own connection until the deadline.
-    ///
-    /// # Errors
-    ///
-    /// How many connections are left even so, because user code does not return.
-    pub fn shutdown(&self, timeout: Duration) -> Result<(), DeadlineError> {
-        self.begin_shutdown();
-        let lifecycle = &self.inner().lifecycle;
-        let mut remaining = lifecycle.wait_empty(deadline_after(timeout), || false);
-        if remaining > 0 {
-            record!(Warn, "wshub::hub", "cutting {remaining} connections at the deadline");
-            self.everyone().iter().for_each(|member| member.outbox.kill());
-            remaining = lifecycle.wait_empty(Instant::now() + GRACE, || false);
-        }
-        // After the last connection: what their hooks have sent is published, and then the farewell.
-        self.stop_link();
-        if remaining > 0 {
-            return Err(DeadlineError { remaining });
-        }
-        self.join_reaper();
-        Ok(())
-    }
-
-    /// The part of a shutdown that does not wait.
-    pub(crate) fn begin_shutdown(&self) {
-        let is_first = self.inner().lifecycle.advance(HubState::Stopped);
-        record!(Info, "wshub::hub", "shutting down with {} clients", self.client_count());
-        for member in self.everyone().iter() {
-            member.client.close_checked(close_code::GOING_AWAY, "server shutting down");
-        }
-        if let Some(hook) = self.hooks().on_shutdown.as_ref().filter(|_| is_first) {
-            self.guarded(None, "on_shutdown", || hook(self));
-        }
-    }
-
-    /// One look at who is idle for how long; only one drain at a time does it.
-    fn close_idle(&self) {
-        let patience = self.config().drain_timeout;
-        let Some(mut idle) = self.inner().lifecycle.idle.try_lock() else { return };
-        if patience.is_zero() {
-            return;
-        }
-        let now = Instant::now();
-        let clients = self.everyone();
-        let is_idle = |client: &Client| client.outbox().is_idle();
-        let still: HashMap<ClientId, Instant> = clients
-            .iter()
-            .filter(|m| is_idle(&m.client))
-            .map(|m| (m.client.id(), idle.get(&m.client.id()).copied().unwrap_or(now)))
-            .collect();
-        *idle = still;
-        for member in clients.iter() {
-            let Some(since) = idle.get(&member.client.id()) else { continue };
-            let due = patience.saturating_add(self.drain_offset(member.client.id()));
-            if now.saturating_duration_since(*since) >= due {
-                member.client.close_checked(close_code::GOING_AWAY, "server draining");
-            }
-        }
-    }
-
-    /// A client's place in the window over which drain closes are spread: random, because its id is.
-    fn drain_offset(&self, id: ClientId) -> Duration {
-        let share = id.as_uuid().as_u128() & 0xffff_ffff;
-        let nanos = (self.config().drain_spread.as_nanos() * share) >> 32;
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }

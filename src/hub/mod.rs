@@ -2,6 +2,7 @@
 //!
 //! It knows no socket: it ends at each client's outbox.
 
+mod activity;
 mod admission;
 mod behind;
 mod builder;
@@ -9,6 +10,8 @@ mod chain;
 mod client;
 mod clients;
 mod cluster;
+mod drain;
+mod drain_clock;
 mod extensions;
 mod fan_out;
 mod hooks;

@@ -2,7 +2,7 @@
 
 use crate::http;
 use crate::message::WireFormat;
-use crate::ws::{self, Control};
+use crate::ws::{self, Control, close_code};
 
 /// Control frames wait here, not in the queue: a full queue neither delays nor drops them.
 #[derive(Debug, Default)]
@@ -35,10 +35,13 @@ fn ping(format: WireFormat) -> Vec<u8> {
 pub(super) fn close(format: WireFormat, why: Option<(u16, &str)>) -> Vec<u8> {
     let (code, reason) = why.unwrap_or_default();
     if format.is_event_stream() {
+        // A server that goes tells when to come back.
+        let retry = (code == close_code::GOING_AWAY).then(|| http::encode_retry(http::return_time()));
         let comment = http::encode_comment(&format!("closed {code} {reason}"));
+        let last = [retry.unwrap_or_default().into_bytes(), comment].concat();
         return match format {
-            WireFormat::EventStream => [&http::encode_chunk(&comment), http::LAST_CHUNK].concat(),
-            _ => comment,
+            WireFormat::EventStream => [&http::encode_chunk(&last), http::LAST_CHUNK].concat(),
+            _ => last,
         };
     }
     let payload = why.map(|_| [&code.to_be_bytes(), reason.as_bytes()].concat());
@@ -65,8 +68,12 @@ mod tests {
     fn a_close_says_why() {
         assert_eq!(close(WireFormat::WebSocket, None), b"\x88\x00");
         assert_eq!(close(WireFormat::WebSocket, Some((1001, "bye"))), b"\x88\x05\x03\xe9bye");
-        assert_eq!(close(WireFormat::PlainEventStream, Some((1001, "bye\nx"))), b": closed 1001 bye x\n\n");
-        let chunked = close(WireFormat::EventStream, Some((1001, "bye")));
-        assert_eq!(chunked, b"13\r\n: closed 1001 bye\n\n\r\n0\r\n\r\n", "the last chunk is the end");
+        assert_eq!(close(WireFormat::PlainEventStream, Some((1011, "bye\nx"))), b": closed 1011 bye x\n\n");
+        let chunked = close(WireFormat::EventStream, Some((1011, "bye")));
+        assert_eq!(chunked, b"13\r\n: closed 1011 bye\n\n\r\n0\r\n\r\n", "the last chunk is the end");
+        let gone = String::from_utf8(close(WireFormat::PlainEventStream, Some((1001, "bye")))).unwrap();
+        let (retry, comment) = gone.split_once('\n').unwrap();
+        let pause: u64 = retry.strip_prefix("retry: ").and_then(|pause| pause.parse().ok()).unwrap();
+        assert_eq!(((1000..=5000).contains(&pause), comment), (true, ": closed 1001 bye\n\n"));
     }
 }

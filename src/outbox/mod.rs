@@ -31,9 +31,9 @@ mod writer;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
-use std::time::Instant;
+use std::sync::{LazyLock, OnceLock};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -82,6 +82,9 @@ pub(crate) enum WriteFailure {
     NoThread,
 }
 
+/// What `unblocked` counts from.
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 /// Frames that are past the queue because the socket pushed back. Guarded by the socket's mutex.
 #[derive(Debug)]
 struct Backlog {
@@ -118,6 +121,9 @@ pub(crate) struct Outbox {
     /// Where threads sleep until there is room in the queue or the phase moves.
     gate: Gate,
     failure: OnceLock<WriteFailure>,
+    /// When the writer thread last came to an end of its work, in nanoseconds since [`EPOCH`]; 0 = never. Relaxed: it stands
+    /// for itself.
+    unblocked: AtomicU64,
     dropped: Dropped,
     sources: Sources,
 }
@@ -154,6 +160,7 @@ impl Outbox {
             writer: Writer::default(),
             gate: Gate::default(),
             failure: OnceLock::new(),
+            unblocked: AtomicU64::new(0),
             dropped: Dropped::default(),
             sources: Sources::default(),
         })
@@ -250,6 +257,17 @@ impl Outbox {
             self.flush();
         }
         is_idle
+    }
+
+    /// When the socket last took everything after it had pushed back.
+    pub(crate) fn unblocked_at(&self) -> Option<Instant> {
+        let nanos = self.unblocked.load(Ordering::Relaxed);
+        (nanos != 0).then(|| *EPOCH + Duration::from_nanos(nanos))
+    }
+
+    fn note_unblocked(&self) {
+        let nanos = u64::try_from(EPOCH.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.unblocked.store(nanos.max(1), Ordering::Relaxed);
     }
 
     /// Messages that wait in the queue, and the bytes that they hold.

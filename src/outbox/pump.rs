@@ -162,6 +162,7 @@ impl Outbox {
             // (5) and (6) of the module's argument, then the pusher's (3).
             fence(Ordering::SeqCst);
             if !self.has_work() && !self.pull() {
+                self.note_unblocked();
                 return;
             }
             // What was pulled is in the queue by now: a pusher's (1) and (2).

@@ -1,0 +1,40 @@
+//! When a client that is turned away or closed is to come back: not at once, and not all at the same time.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::Response;
+
+/// Random, 1 to 5 seconds.
+pub(crate) fn return_time() -> Duration {
+    let [a, b, ..] = *Uuid::new_v4().as_bytes();
+    Duration::from_millis(1000 + u64::from(u16::from_be_bytes([a, b])) % 4001)
+}
+
+/// The field that tells an `EventSource` when to reconnect. It takes effect without an event.
+pub(crate) fn encode_retry(time: Duration) -> String {
+    format!("retry: {}\n", time.as_millis())
+}
+
+/// An event stream that ends at once. `EventSource` reconnects after it, and gives up for good after any status but 200.
+pub(crate) fn come_back_later() -> Response {
+    Response::new(200)
+        .header("Content-Type", "text/event-stream")
+        .header("Cache-Control", "no-store")
+        .body(encode_retry(return_time()) + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_spread_over_four_seconds() {
+        let times: Vec<Duration> = (0..1000).map(|_| return_time()).collect();
+        let seconds = |n| Duration::from_secs(n);
+        assert!(times.iter().all(|time| (seconds(1)..=seconds(5)).contains(time)));
+        assert!(times.iter().any(|time| *time < seconds(2)) && times.iter().any(|time| *time > seconds(4)));
+        assert_eq!(encode_retry(seconds(2)), "retry: 2000\n");
+    }
+}
