@@ -214,7 +214,7 @@ fn register(
     match hub.register(&client, admission.user, admission.rooms) {
         Ok(announcements) => Ok(Upgraded { client, announcements }),
         Err(refused) => {
-            Err(refuse(hub, client.request(), client.outbox().transport(), &refusal_of(&refused, format), cors))
+            Err(refuse(hub, client.request(), client.outbox().transport(), &refusal_of(&refused, opening.format), cors))
         }
     }
 }
