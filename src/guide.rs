@@ -24,6 +24,9 @@ pub mod embedding {}
 #[doc = include_str!("guide/security.md")]
 pub mod security {}
 
+#[doc = include_str!("guide/proxies.md")]
+pub mod proxies {}
+
 #[doc = include_str!("guide/performance.md")]
 ///
 /// # Plots

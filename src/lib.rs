@@ -40,6 +40,7 @@
 //! | What does the operator's page show? | dashboard (feature `dashboard`) |
 //! | How many threads, stacks and bytes does the hub need inside my program? | [embedding] |
 //! | What does a message cost, and how far does one process go? | [performance] |
+//! | What do nginx, HAProxy and Caddy need to be told, and what the hub? | [proxies] |
 //! | What can an attacker do, and what is left to me? | [security] |
 //!
 //! [rooms]: guide::rooms
@@ -49,6 +50,7 @@
 //! [observability]: guide::observability
 //! [embedding]: guide::embedding
 //! [performance]: guide::performance
+//! [proxies]: guide::proxies
 //! [security]: guide::security
 //!
 //! Message handlers can be composed with [`middleware`] and dispatched by a [`router`]; [`protocol`] has complete wire
@@ -71,7 +73,8 @@
 //!
 //! # Logging
 //!
-//! Through the `log` crate. Queries, headers and message contents are never logged at `info` or above. Refused upgrades,
+//! Through the `log` crate. Queries, headers and message contents are never logged at `info` or above, except
+//! `Origin` and `Host` of a refused origin. Refused upgrades,
 //! bad requests and failures to accept write at most ten records a second each, and then how many were left out. At `debug`
 //! every record of a connection's life bears its id: see [observability](guide::observability#logs).
 //!

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{BINARY, Link, PATIENCE, PING, PONG, WsClient, accept, eventually};
+use common::{BINARY, Link, PATIENCE, PING, PONG, TestServer, WsClient, accept, eventually};
 use wshub::{Client, Config, DropPolicy, Hub, HubBuilder, Message, SendError, Target, metrics::DebugMetrics};
 
 /// Messages that the queue of most tests holds.
@@ -363,4 +363,27 @@ fn a_pong_passes_a_full_queue() {
     assert_eq!((frame.first, frame.payload.as_slice()), (PONG, &b"second"[..]));
     setup.expect_numbers(0..QUEUE);
     assert_eq!(setup.metrics.stats().messages_dropped, 1);
+}
+
+#[test]
+fn small_kernel_buffers_keep_old_messages_where_they_can_be_dropped() {
+    let config = Config::default()
+        .queue_messages(8)
+        .drop_policy(DropPolicy::DropOldest)
+        .send_buffer(16 * 1024)
+        .unsent_low_water(16 * 1024)
+        .write_timeout(PATIENCE);
+    let server = TestServer::new(Hub::builder().config(config));
+    let (mut socket, client) = server.pair();
+    // Nobody reads. With the system's buffers all of this would be on its way, and be read first.
+    const READINGS: usize = 3000;
+    for n in 0..READINGS {
+        client.send(format!("{n:01024}")).unwrap();
+    }
+    let mut heard = 0;
+    while socket.text().trim_start_matches('0') != (READINGS - 1).to_string() {
+        heard += 1;
+    }
+    assert!(heard < READINGS / 4, "{heard} old readings");
+    assert!(client.dropped().0 as usize > READINGS / 2, "what is not sent is dropped, and counted");
 }

@@ -245,6 +245,7 @@ fn http_1_0_gets_its_events_without_chunks() {
     let stopping = thread::spawn(move || hub.shutdown(PATIENCE));
     assert_eq!(old.expect_close(), new.expect_close());
     assert!(new.is_whole(), "the end is the last chunk");
+    assert_eq!(new.stream().read(&mut [0]).unwrap(), 0, "and the connection ends with it");
     drop((old, new));
     stopping.join().unwrap().unwrap();
 }

@@ -4,9 +4,11 @@
 mod common;
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::channel;
 use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
 
 use common::{KEY, TestServer, WsClient, counted, errors, eventually, exchange, status, upgrade_request};
 use wshub::{
@@ -404,6 +406,29 @@ fn handshakes_over_the_limit_get_503_and_upgraded_connections_do_not_count() {
     drop(idle);
     eventually("the place is free", || open(&server, "/ws", "").0 == 101);
     client.close();
+}
+
+#[test]
+fn one_address_has_only_its_share_of_the_handshakes() {
+    let server = TestServer::with(Hub::builder(), |s| s.max_handshakes(8).max_handshakes_per_address(3));
+    // An address of the loopback of its own, which over TLS the bridge does not have.
+    let from = |last: u8| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into()).unwrap();
+        socket.connect(&server.handle.local_addr().unwrap().into()).unwrap();
+        WsClient::on(socket.into())
+    };
+    let silent: Vec<_> = (0..3).map(|_| from(2)).collect();
+    eventually("they have their places", || server.handle.load().handshakes() == 3);
+    assert_eq!(status(&from(2).read_head()), 503);
+    let mut other = from(3);
+    other.stream.write_all(upgrade_request(GET, &[]).as_bytes()).unwrap();
+    assert_eq!(status(&other.read_head()), 101, "another address is served");
+    drop(silent);
+    eventually("the places are free", || server.handle.load().handshakes() == 0);
+    let mut again = from(2);
+    again.stream.write_all(upgrade_request(GET, &[]).as_bytes()).unwrap();
+    assert_eq!(status(&again.read_head()), 101);
 }
 
 #[test]

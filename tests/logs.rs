@@ -54,6 +54,16 @@ fn sink() -> (&'static Sink, MutexGuard<'static, ()>) {
     (sink, turn)
 }
 
+#[test]
+fn a_refused_origin_is_told_with_the_host_that_it_was_compared_with() {
+    let (sink, _turn) = sink();
+    let server = TestServer::new(Hub::builder());
+    let request = common::upgrade_request("GET /ws HTTP/1.1", &["Host: hub.lan", "Origin: http://hub.lan:8443"]);
+    assert_eq!(status(&exchange(server.addr, request.as_bytes())), 403);
+    let told = sink.of("origin_rejected");
+    assert!(told[0].contains(r#", origin "http://hub.lan:8443", host "hub.lan""#), "{told:?}");
+}
+
 fn builder() -> HubBuilder {
     Hub::builder()
         .on_upgrade(|head| match head.query_param("token").as_deref() {

@@ -65,11 +65,18 @@ impl<'a> Acceptor<'a> {
 
     /// Gives the connection a thread, or 503.
     fn admit(&mut self, arrival: Arrival) {
-        let Some(slot) = self.shared.handshakes.take(self.shared.max_handshakes) else {
+        let Some(mut slot) = self.shared.handshakes.take(self.shared.max_handshakes) else {
             self.shared.count_error(ErrorType::ConnectionLimit);
-            warn("too many handshakes at once");
+            warn("too many handshakes at once: max_handshakes");
             return self.refuse(arrival.transport);
         };
+        // A proxy's connections are on their clients' accounts, once these are known.
+        let is_of_proxy = arrival.has_proxy_header || self.shared.proxies.trusts(arrival.peer);
+        if !is_of_proxy && !slot.assign(arrival.peer, self.shared.max_handshakes_per_address) {
+            self.shared.count_error(ErrorType::ConnectionLimit);
+            warn("too many handshakes at once from one address: max_handshakes_per_address");
+            return self.refuse(arrival.transport);
+        }
         if let Err((transport, error)) = start(self.shared, arrival, slot) {
             self.shared.count_error(ErrorType::ConnectionLimit);
             warn(&format!("no thread for a connection: {error}"));

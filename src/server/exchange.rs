@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Shared;
-use super::incoming::{Broken, Incoming};
+use super::incoming::{Broken, Clock, Incoming};
 use super::listener::Arrival;
+use super::proxy_protocol::Source;
 use super::routes::{Door, Request, Route, probe};
 use super::slots::Slot;
 use crate::conn::{self, Opening, Upgraded};
 use crate::guard::{self, record};
-use crate::http::{RequestHead, Response};
+use crate::http::{RequestHead, Response, overloaded};
 use crate::log_limit::LogLimit;
 use crate::metrics::ErrorType;
 use crate::transport::{Peer, Transport};
@@ -24,20 +25,49 @@ static PANICS: LogLimit = LogLimit::new();
 /// Not inlined, and the client is run by the caller: what the handshake had on the stack is gone by then.
 #[inline(never)]
 pub(super) fn serve(shared: &Arc<Shared>, arrival: Arrival, slot: Slot) -> Option<Upgraded> {
-    let _slot = slot;
-    let Arrival { transport, peer } = arrival;
-    record!(Debug, "wshub::server", "{} accepted", Peer(peer));
-    let incoming = Incoming { shared, transport: &transport, peer };
-    match incoming.head() {
-        Ok((mut head, rest)) => {
-            head.set_remote_addr(peer);
-            respond(shared, transport, head, rest)
-        }
-        Err(broken) => {
-            give_up(shared, &transport, peer, broken);
+    let mut slot = slot;
+    record!(Debug, "wshub::server", "{} accepted", Peer(arrival.peer));
+    match read_head(shared, &arrival, &mut slot) {
+        Ok((head, rest)) => respond(shared, arrival.transport, head, rest),
+        Err((peer, broken)) => {
+            give_up(shared, &arrival.transport, peer, broken);
             None
         }
     }
+}
+
+/// The head, with the address of whoever has sent it, and what came behind it. An error names whom to blame.
+fn read_head(
+    shared: &Shared,
+    arrival: &Arrival,
+    slot: &mut Slot,
+) -> Result<(RequestHead, Vec<u8>), (Option<SocketAddr>, Broken)> {
+    let mut incoming = Incoming { shared, transport: &arrival.transport, peer: arrival.peer };
+    let clock = Clock::of_head(shared.handshake_timeout);
+    if arrival.has_proxy_header {
+        match incoming.proxy_header(&clock).map_err(|broken| (arrival.peer, broken))? {
+            Source::Client(addr) => incoming.peer = Some(addr),
+            Source::Unix => incoming.peer = None,
+            Source::Peer => {}
+        }
+        assign(shared, slot, incoming.peer)?;
+    }
+    let (mut head, rest) = incoming.head(&clock).map_err(|broken| (incoming.peer, broken))?;
+    let client = shared.proxies.client_addr(&head, incoming.peer);
+    if client != incoming.peer {
+        assign(shared, slot, client)?;
+    }
+    head.set_remote_addr(client);
+    Ok((head, rest))
+}
+
+/// Puts the place among the handshakes on the client's account.
+fn assign(shared: &Shared, slot: &mut Slot, client: Option<SocketAddr>) -> Result<(), (Option<SocketAddr>, Broken)> {
+    if slot.assign(client, shared.max_handshakes_per_address) {
+        return Ok(());
+    }
+    shared.count_error(ErrorType::ConnectionLimit);
+    Err((client, Broken::Answer(overloaded())))
 }
 
 /// Answers a request that has not come or is none.
@@ -45,16 +75,21 @@ pub(super) fn serve(shared: &Arc<Shared>, arrival: Arrival, slot: Slot) -> Optio
 #[inline(never)]
 fn give_up(shared: &Shared, transport: &Transport, peer: Option<SocketAddr>, broken: Broken) {
     let peer = Peer(peer);
-    let Broken::Answer(response) = broken else {
-        return record!(Debug, "wshub::server", "{peer} gone without a request");
+    let (reason, answer) = match broken {
+        Broken::Gone => return record!(Debug, "wshub::server", "{peer} gone without a request"),
+        Broken::Nonsense(reason) => (reason.to_owned(), None),
+        Broken::Answer(response) => {
+            let response = response.encode(false);
+            (response.status.to_string(), Some(response.bytes))
+        }
     };
     shared.count_error(ErrorType::UpgradeFailed);
-    let response = response.encode(false);
     if let Some(suppressed) = FAILURES.pass() {
-        let status = response.status;
-        record!(Info, "wshub::server", "bad request of {peer}: {status} ({suppressed} more not logged)");
+        record!(Info, "wshub::server", "bad request of {peer}: {reason} ({suppressed} more not logged)");
     }
-    transport.answer(&response.bytes);
+    if let Some(bytes) = answer {
+        transport.answer(&bytes);
+    }
 }
 
 fn respond(shared: &Shared, transport: Transport, head: RequestHead, rest: Vec<u8>) -> Option<Upgraded> {
@@ -101,7 +136,7 @@ fn plain(shared: &Shared, transport: &Transport, route: &Route, head: RequestHea
     let body = match incoming.body(&head, rest) {
         Ok(body) => body,
         Err(Broken::Answer(response)) => return response,
-        Err(Broken::Gone) => return Response::new(400),
+        Err(Broken::Gone | Broken::Nonsense(_)) => return Response::new(400),
     };
     let request = Request::new(head, body);
     guard::catch(|| handler(&request)).unwrap_or_else(|| {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Shared;
+use super::proxy_protocol::{self, Header, Source};
 use crate::config::deadline_after;
 use crate::guard::record;
 use crate::http::{ChunkError, ChunkedDecoder, Framing, HeadError, RequestHead, Response};
@@ -27,6 +28,8 @@ static FAILURES: LogLimit = LogLimit::new();
 pub(super) enum Broken {
     /// The peer is gone: nobody to answer to.
     Gone,
+    /// Not HTTP at all: an answer would be no good. Why.
+    Nonsense(&'static str),
     /// The answer that says why.
     Answer(Response),
 }
@@ -61,9 +64,12 @@ pub(super) struct Incoming<'a> {
     pub(super) peer: Option<SocketAddr>,
 }
 
+/// Where bytes are read from: what is encrypted, or what stands in front of it.
+type Read = fn(&Transport, &mut [u8]) -> io::Result<usize>;
+
 /// When a wait is over: two bounds, of which one moves with the bytes that arrive.
 #[derive(Debug, Clone, Copy)]
-struct Clock {
+pub(super) struct Clock {
     /// How long the peer may pause.
     pause: Duration,
     /// When the pause that is running now is over.
@@ -74,7 +80,7 @@ struct Clock {
 
 impl Clock {
     /// For a head: it must be whole by then.
-    fn of_head(timeout: Duration) -> Self {
+    pub(super) fn of_head(timeout: Duration) -> Self {
         let ends = deadline_after(timeout);
         Self { pause: timeout, pause_ends: ends, ends }
     }
@@ -97,12 +103,23 @@ impl Clock {
 }
 
 impl Incoming<'_> {
+    /// Whose connection it is, by the PROXY protocol.
+    pub(super) fn proxy_header(&self, clock: &Clock) -> Result<Source, Broken> {
+        let mut bytes = Vec::new();
+        loop {
+            match proxy_protocol::parse(&bytes).map_err(Broken::Nonsense)? {
+                Header::Whole(source) => return Ok(source),
+                // Not a byte more than the header has: TLS or HTTP comes next.
+                Header::More(n) => self.read(&mut bytes, n, clock, Transport::read_before_tls)?,
+            };
+        }
+    }
+
     /// The head, and what came behind it.
-    pub(super) fn head(&self) -> Result<(RequestHead, Vec<u8>), Broken> {
-        let clock = Clock::of_head(self.shared.handshake_timeout);
+    pub(super) fn head(&self, clock: &Clock) -> Result<(RequestHead, Vec<u8>), Broken> {
         let mut bytes = Vec::with_capacity(CHUNK);
         loop {
-            self.read(&mut bytes, CHUNK, &clock)?;
+            self.read(&mut bytes, CHUNK, clock, Transport::read)?;
             if let Some((head, length)) = RequestHead::parse(&bytes)? {
                 return Ok((head, bytes.split_off(length)));
             }
@@ -131,7 +148,7 @@ impl Incoming<'_> {
         while bytes.len() < length {
             // Memory follows what arrives.
             let step = (length - bytes.len()).min(8 * CHUNK);
-            let n = self.read(&mut bytes, step, &clock)?;
+            let n = self.read(&mut bytes, step, &clock, Transport::read)?;
             clock.arrived(n);
         }
         bytes.truncate(length);
@@ -146,7 +163,7 @@ impl Incoming<'_> {
             let mut clock = Clock::of_body(self.shared.handshake_timeout);
             loop {
                 bytes.clear();
-                let n = self.read(&mut bytes, 8 * CHUNK, &clock)?;
+                let n = self.read(&mut bytes, 8 * CHUNK, &clock, Transport::read)?;
                 clock.arrived(n);
                 if decoder.push(&bytes)? {
                     break;
@@ -164,15 +181,15 @@ impl Incoming<'_> {
     }
 
     /// Appends at least one byte and at most `most`; gives how many.
-    fn read(&self, bytes: &mut Vec<u8>, most: usize, clock: &Clock) -> Result<usize, Broken> {
+    fn read(&self, bytes: &mut Vec<u8>, most: usize, clock: &Clock, source: Read) -> Result<usize, Broken> {
         let start = bytes.len();
         bytes.resize(start + most, 0);
-        let n = self.read_some(&mut bytes[start..], clock);
+        let n = self.read_some(&mut bytes[start..], clock, source);
         bytes.truncate(start + n.as_ref().unwrap_or(&0));
         n
     }
 
-    fn read_some(&self, buffer: &mut [u8], clock: &Clock) -> Result<usize, Broken> {
+    fn read_some(&self, buffer: &mut [u8], clock: &Clock, source: Read) -> Result<usize, Broken> {
         loop {
             let left = clock.left();
             if left.is_zero() {
@@ -182,7 +199,7 @@ impl Incoming<'_> {
                 return Err(Broken::answer(503, "shutting down"));
             }
             let timed = self.transport.set_read_timeout(Some(left.min(SLICE)));
-            match timed.and_then(|()| self.transport.read(buffer)) {
+            match timed.and_then(|()| source(self.transport, buffer)) {
                 Ok(0) => return Err(Broken::Gone),
                 Ok(n) => return Ok(n),
                 Err(e) if is_timeout(&e) => {}

@@ -3,13 +3,13 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 #[cfg(feature = "tls")]
 use crate::transport::Tls;
@@ -26,6 +26,8 @@ pub struct Listener {
     is_tcp: bool,
     /// The socket file that we have made and must remove, once: afterwards the path may be somebody else's.
     path: Mutex<Option<PathBuf>>,
+    /// Each connection begins with a header of the PROXY protocol.
+    has_proxy_header: bool,
     #[cfg(feature = "tls")]
     tls: Option<Tls>,
 }
@@ -50,20 +52,47 @@ impl Listener {
     /// Listens on a Unix socket. A socket file that nobody listens on any more is replaced; ours is removed when the
     /// server ends.
     ///
+    /// Connecting takes the right to write the file. Its mode is what the umask leaves, commonly 0755: then only this
+    /// user may connect. Use [`unix_with_mode`](Listener::unix_with_mode) for a proxy that runs as another one.
+    ///
     /// # Errors
     ///
     /// What binding reports, such as a path in use.
     pub fn unix(path: impl AsRef<Path>) -> io::Result<Self> {
-        let path = path.as_ref();
-        let listener = match UnixListener::bind(path) {
+        Self::unix_file(path.as_ref(), None)
+    }
+
+    /// As [`unix`](Listener::unix), with the mode of the socket file, such as `0o660`: set before anybody can connect,
+    /// whatever the umask.
+    ///
+    /// # Errors
+    ///
+    /// What binding or setting the mode reports; a mode above `0o777` (`InvalidInput`).
+    pub fn unix_with_mode(path: impl AsRef<Path>, mode: u32) -> io::Result<Self> {
+        if mode > 0o777 {
+            let error = format!("mode {mode:o} of a Unix socket exceeds 777");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+        }
+        Self::unix_file(path.as_ref(), Some(mode))
+    }
+
+    fn unix_file(path: &Path, mode: Option<u32>) -> io::Result<Self> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        let addr = SockAddr::unix(path)?;
+        match socket.bind(&addr) {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
                 fs::remove_file(path)?;
-                UnixListener::bind(path)?
+                socket.bind(&addr)?;
             }
             result => result?,
-        };
-        let listener = Self::new(listener.into(), false);
+        }
+        // From here on, the file goes with the listener.
+        let listener = Self::new(socket, false);
         *listener.path.lock() = Some(path.to_owned());
+        if let Some(mode) = mode {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        }
+        listener.socket.listen(BACKLOG)?;
         Ok(listener)
     }
 
@@ -72,6 +101,7 @@ impl Listener {
             socket,
             is_tcp,
             path: Mutex::default(),
+            has_proxy_header: false,
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -93,6 +123,16 @@ impl Listener {
         self
     }
 
+    /// Expects a header of the PROXY protocol, version 1 or 2, in front of each connection's first byte, also in front of
+    /// TLS: it tells the client's address, which [`RequestHead::remote_addr`](crate::RequestHead::remote_addr) then is.
+    /// A connection without one is closed without an answer.
+    ///
+    /// Whoever reaches such a listener can claim any address: bind it where only the proxy comes.
+    pub fn proxy_protocol(mut self) -> Self {
+        self.has_proxy_header = true;
+        self
+    }
+
     /// The bound address; `None` for Unix sockets.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.socket.local_addr().ok()?.as_socket()
@@ -111,7 +151,7 @@ impl Listener {
         let transport = if self.is_tcp { Transport::tcp(socket) } else { Transport::unix(socket) };
         #[cfg(feature = "tls")]
         let transport = if let Some(tls) = &self.tls { transport.tls(tls)? } else { transport };
-        Ok(Arrival { transport, peer: addr.as_socket() })
+        Ok(Arrival { transport, peer: addr.as_socket(), has_proxy_header: self.has_proxy_header })
     }
 
     /// As [`accept`](Self::accept), but does not block when nobody is waiting (`WouldBlock`).
@@ -159,6 +199,8 @@ pub(super) struct Arrival {
     pub(super) transport: Transport,
     /// What accept gave: the system forgets the address of a peer that is gone. `None` for Unix sockets.
     pub(super) peer: Option<SocketAddr>,
+    /// It begins with a header of the PROXY protocol.
+    pub(super) has_proxy_header: bool,
 }
 
 impl Drop for Listener {

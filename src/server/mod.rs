@@ -9,6 +9,7 @@ mod exchange;
 mod incoming;
 mod listener;
 mod load;
+mod proxy_protocol;
 mod routes;
 mod slots;
 
@@ -32,7 +33,8 @@ pub use routes::Request;
 
 use crate::config::{MIN_STACK, deadline_after};
 use crate::error::DeadlineError;
-use crate::http::Response;
+pub use crate::http::ForwardedHeader;
+use crate::http::{Response, TrustedProxies};
 use crate::hub::Hub;
 use crate::message::WireFormat;
 use crate::metrics::{ErrorType, Metrics, guarded};
@@ -65,8 +67,10 @@ pub struct Server {
     told: Arc<OnceLock<Vec<EndpointInfo>>>,
     handshake_timeout: Duration,
     max_handshakes: usize,
+    max_handshakes_per_address: usize,
     max_body: usize,
     stack: usize,
+    proxies: TrustedProxies,
     metrics: Option<Arc<dyn Metrics>>,
     load: ServerLoad,
     /// The first mistake of the builder calls, reported by `spawn`.
@@ -101,8 +105,10 @@ impl Server {
             told: Arc::default(),
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 1024,
+            max_handshakes_per_address: 512,
             max_body: 512 * 1024,
             stack: 512 * 1024,
+            proxies: TrustedProxies::default(),
             metrics: None,
             load: ServerLoad { handshakes: Slots::default(), threads: Slots::default() },
             mistake: None,
@@ -180,6 +186,41 @@ impl Server {
         self
     }
 
+    /// How many of these one address may have; default 512. One more is refused with 503. 0 = unlimited.
+    ///
+    /// An IPv6 network of 64 bits counts as one address. Connections of [trusted proxies](Server::trusted_proxies), and
+    /// those that begin with the [PROXY protocol](Listener::proxy_protocol), count for the clients that are named;
+    /// connections over Unix sockets do not count.
+    pub fn max_handshakes_per_address(mut self, count: usize) -> Self {
+        self.max_handshakes_per_address = count;
+        self
+    }
+
+    /// Trusts these proxies to say whose requests they pass on: addresses, prefixes such as `10.0.0.0/8`, or `unix` for
+    /// whoever comes over a Unix socket. Default none.
+    ///
+    /// For their requests [`RequestHead::remote_addr`](crate::RequestHead::remote_addr), the client's and the request's,
+    /// is the last address in `X-Forwarded-For` (all of its lines) that is no trusted proxy, with port 0 where none is
+    /// told; the limits per address count it. See [behind a proxy](crate::guide::proxies).
+    ///
+    /// What is no address makes [`spawn`](Server::spawn) fail.
+    pub fn trusted_proxies<S: AsRef<str>>(mut self, proxies: impl IntoIterator<Item = S>) -> Self {
+        for proxy in proxies {
+            let proxy = proxy.as_ref();
+            if !self.proxies.add(proxy) {
+                self.mistake.get_or_insert(format!("trusted_proxies: {proxy:?} is no address, prefix or \"unix\""));
+            }
+        }
+        self
+    }
+
+    /// The header in which trusted proxies say whose requests they pass on; default
+    /// [`XForwardedFor`](ForwardedHeader::XForwardedFor). Only this one is read: another is a client's own.
+    pub fn forwarded_header(mut self, header: ForwardedHeader) -> Self {
+        self.proxies.header = header;
+        self
+    }
+
     /// Largest body of a plain HTTP request in bytes; default 512 KiB. A larger one is refused with 413.
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.max_body = bytes;
@@ -234,6 +275,8 @@ impl Server {
             routes: self.routes,
             handshake_timeout: self.handshake_timeout,
             max_handshakes: self.max_handshakes,
+            max_handshakes_per_address: self.max_handshakes_per_address,
+            proxies: self.proxies,
             max_body: self.max_body,
             stack: self.stack,
             metrics: self.metrics,
@@ -306,6 +349,8 @@ struct Shared {
     hubs: Vec<Hub>,
     handshake_timeout: Duration,
     max_handshakes: usize,
+    max_handshakes_per_address: usize,
+    proxies: TrustedProxies,
     max_body: usize,
     stack: usize,
     metrics: Option<Arc<dyn Metrics>>,

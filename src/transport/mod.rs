@@ -128,6 +128,11 @@ impl Transport {
         retry(|| (&self.socket).read(buffer))
     }
 
+    /// As [`read`](Self::read), in front of TLS: what a proxy says before the client's first byte.
+    pub(crate) fn read_before_tls(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        retry(|| (&self.socket).read(buffer))
+    }
+
     /// `None` = wait for ever.
     pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         // A zero timeout would mean "for ever" to the kernel.

@@ -8,6 +8,7 @@ pub(crate) mod limits;
 mod link;
 pub(crate) mod operator;
 pub(crate) mod over_tls;
+pub(crate) mod proxy;
 pub(crate) mod skip;
 pub(crate) mod stream;
 #[cfg(feature = "tls")]

@@ -56,8 +56,10 @@ impl Read for Body {
             self.is_whole = self.left == 0;
             if self.is_whole {
                 assert_eq!(self.line()?.as_deref(), Some(""), "no trailers");
-                assert_eq!(self.source.read(&mut [0])?, 0, "nothing behind the last chunk");
             }
+        }
+        if self.is_whole {
+            return Ok(0);
         }
         let most = self.left.min(buffer.len());
         let n = self.source.read(&mut buffer[..most])?;
@@ -85,7 +87,7 @@ impl SseClient {
             assert!(source.read_line(&mut head).unwrap() > 0, "closed: {head}");
         }
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-        let is_chunked = head.contains("\r\nTransfer-Encoding: chunked\r\n");
+        let is_chunked = head.to_ascii_lowercase().contains("\r\ntransfer-encoding: chunked\r\n");
         Self { head, reader: BufReader::new(Body { source, is_chunked, left: 0, is_whole: false }) }
     }
 
