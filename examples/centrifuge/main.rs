@@ -11,9 +11,11 @@
 mod common;
 mod tokens;
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use wshub::protocol::centrifuge::{Access, Api, Centrifuge, ChannelOptions, CommandError};
-use wshub::{Hub, Message, Server};
+use wshub::{Hub, Message, RoomOptions, Server};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
@@ -27,7 +29,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .rpc("echo", |_, data| Ok(data.clone()))
         .rpc("sum", |_, data| sum(data))
         .rpc("fail", |_, _| Err(CommandError::new(400, "refused")));
-    let hub = protocol.install(Hub::builder()).build()?;
+    let hub = Hub::builder()
+        .rooms("*", RoomOptions::history().messages(100).age(Duration::from_secs(300)))
+        .rooms("smallhistory:*", RoomOptions::history().messages(2))
+        .rooms("nohistory:*", RoomOptions::default());
+    let hub = protocol.install(hub).build()?;
     let server = Server::on(common::listener("127.0.0.1:8080")?).websocket("/connection/websocket", &hub).probes(&hub);
     common::serve(Api::new(&hub).key(common::option("api-key", "test-api-key")).mount(server, "/api"))
 }

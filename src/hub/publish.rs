@@ -72,6 +72,11 @@ impl Hub {
         self.find_room(room)?.state.read().memory.as_ref()?.position(Stream::History)
     }
 
+    /// Whether rooms of this name have a history, remembered or not yet begun.
+    pub fn has_history(&self, room: &str) -> bool {
+        self.inner().patterns.find(room).is_some_and(|options| options.history)
+    }
+
     /// A part of the room's history. `None` if the room has no history, or nothing is remembered of it.
     pub fn history(&self, room: &str, range: Range) -> Option<Page> {
         let room = self.find_room(room)?;

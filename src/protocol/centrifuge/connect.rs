@@ -1,29 +1,39 @@
 //! The connect command, and the refresh of its token.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::error::{CommandError, Disconnect, Refusal};
-use super::outgoing::Start;
 use super::session::{Phase, Session};
-use super::settings::{Callbacks, Connecting, Settings};
-use super::subscribe::{begin, server_side};
+use super::settings::{Callbacks, Connecting};
+use super::subscribe::{begin, server_side, subscribe_by_server};
 use super::tokens::{ConnectionToken, has_passed, seconds_until};
 use super::wire::command::{Connect, Subscribe};
 use super::wire::reply::{Connected, Refreshed};
 use super::{VERSION, message_of};
 use crate::{Client, UserError};
 
-/// Identifies the client and begins its server-side subscriptions.
-pub(super) fn connect(client: &Client, session: &Session, wish: &Connect) -> Result<(Connected, Vec<Start>), Refusal> {
+/// Server-side subscriptions that are in the reply; more are told by pushes behind it. They are begun one inside the other.
+const MAX_IN_REPLY: usize = 32;
+
+/// Identifies the client and begins its server-side subscriptions; `tell` sends the reply.
+pub(super) fn connect(
+    client: &Client,
+    session: &Session,
+    wish: &Connect,
+    tell: &mut dyn FnMut(Connected),
+) -> Result<(), Refusal> {
     if session.state.lock().phase != Phase::New {
         return Err(Disconnect::BAD_REQUEST.into());
     }
-    let (callbacks, settings) = (session.callbacks(), session.settings());
+    let callbacks = session.callbacks();
     let token = if wish.token.is_empty() { None } else { Some(read_token(callbacks, &wish.token)?) };
     let has_token = token.is_some();
-    if let Some(token) = &token {
-        client.set_user(&token.user).map_err(|error| match error {
+    if let Some(user) = token.as_ref().map(|token| &token.user) {
+        let user = if user.is_empty() { client.clear_user() } else { client.set_user(user) };
+        user.map_err(|error| match error {
             UserError::TooManyConnections => Disconnect::CONNECTION_LIMIT,
             _ => Disconnect::SERVER_ERROR,
         })?;
@@ -37,28 +47,28 @@ pub(super) fn connect(client: &Client, session: &Session, wish: &Connect) -> Res
         None => None,
     };
     let token = token.unwrap_or_default();
-    begin_session(settings, session, &token);
-    let mut reply = Connected {
+    begin_session(session, &token);
+    let reply = Connected {
         client: client.id().to_string(),
         version: VERSION.to_owned(),
         expires: token.expires_at.is_some(),
         ttl: seconds_until(token.expires_at).unwrap_or_default(),
         data: data.map(|data| data.payload().clone()).unwrap_or_default(),
-        ping: u32::try_from(settings.ping.as_secs()).unwrap_or(u32::MAX),
+        ping: u32::try_from(session.settings().ping.as_secs()).unwrap_or(u32::MAX),
         pong: true,
         ..Connected::default()
     };
-    let starts = subscribe_all(client, session, wish, token.channels, &mut reply);
-    Ok((reply, starts))
+    subscribe_all(client, session, wish, token.channels, reply, tell);
+    Ok(())
 }
 
-fn begin_session(settings: &Settings, session: &Session, token: &ConnectionToken) {
+fn begin_session(session: &Session, token: &ConnectionToken) {
     let mut state = session.state.lock();
     state.phase = state.phase.max(Phase::Connected);
     state.info = token.info.as_ref().map(|info| info.payload().clone()).unwrap_or_default();
     state.expires_at = token.expires_at;
     state.is_rescheduled = true;
-    state.due = Instant::now() + settings.ping;
+    state.due = Instant::now() + session.settings().ping;
 }
 
 /// The rooms of the admission and the channels of the token become server-side subscriptions.
@@ -66,27 +76,60 @@ fn subscribe_all(
     client: &Client,
     session: &Session,
     wish: &Connect,
-    mut channels: Vec<String>,
-    reply: &mut Connected,
-) -> Vec<Start> {
+    channels: Vec<String>,
+    reply: Connected,
+    tell: &mut dyn FnMut(Connected),
+) {
     let rooms = client.rooms();
     for room in &rooms {
         // They are joined again behind the reply: what is pushed before it is lost on the client.
         let _ = client.leave(room);
     }
-    channels.extend(rooms.iter().map(|room: &Arc<str>| room.to_string()));
-    let mut starts = Vec::new();
-    for channel in channels {
-        let Some(options) = session.callbacks().options(&channel) else { continue };
-        let place = wish.subs.get(&channel).cloned().unwrap_or_default();
-        let wish = Subscribe { channel: channel.clone(), flag: 0, ..place };
-        let begun = begin(client, session, &wish, server_side(options, bytes::Bytes::new()), None);
-        if let Ok((subscribed, start)) = begun {
-            reply.subs.insert(channel, subscribed);
-            starts.push(start);
+    let mut names = BTreeSet::from_iter(channels);
+    names.extend(rooms.iter().map(ToString::to_string));
+    let mut wishes: Vec<Subscribe> = names
+        .into_iter()
+        .map(|channel| {
+            let place = wish.subs.get(&channel).cloned().unwrap_or_default();
+            Subscribe { channel, flag: 0, ..place }
+        })
+        .collect();
+    let later = wishes.split_off(wishes.len().min(MAX_IN_REPLY));
+    let mut reply = reply;
+    Nested { client, session, tell }.begin(&wishes, &mut reply);
+    for wish in later {
+        // What a limit or a hook refuses is not told, as in the reply.
+        let _ = subscribe_by_server(client, session, &wish, None, Bytes::new());
+    }
+}
+
+/// Subscriptions that begin together, with one reply: each is held until all are known and the reply is sent.
+struct Nested<'a> {
+    client: &'a Client,
+    session: &'a Session,
+    tell: &'a mut dyn FnMut(Connected),
+}
+
+impl Nested<'_> {
+    fn begin(&mut self, wishes: &[Subscribe], reply: &mut Connected) {
+        let Some((wish, rest)) = wishes.split_first() else {
+            (self.tell)(std::mem::take(reply));
+            return;
+        };
+        let mut is_begun = false;
+        if let Some(options) = self.session.callbacks().options(&wish.channel) {
+            let (client, session) = (self.client, self.session);
+            // What a limit or a hook refuses is left out.
+            let _ = begin(client, session, wish, server_side(options, Bytes::new()), None, |subscribed| {
+                is_begun = true;
+                reply.subs.insert(wish.channel.clone(), subscribed);
+                self.begin(rest, reply);
+            });
+        }
+        if !is_begun {
+            self.begin(rest, reply);
         }
     }
-    starts
 }
 
 fn read_token(callbacks: &Callbacks, token: &str) -> Result<ConnectionToken, Refusal> {

@@ -3,10 +3,11 @@
 use super::codec::Violation;
 use super::connect;
 use super::error::{CommandError, Disconnect, Refusal};
+use super::formats::Attached;
 use super::members;
 use super::message_of;
-use super::outgoing::{Outgoing, Start};
-use super::recover::{self, Publishing};
+use super::outgoing::Outgoing;
+use super::recover;
 use super::session::{Phase, Session};
 use super::settings::{Access, ChannelOptions};
 use super::subscribe;
@@ -15,23 +16,6 @@ use super::wire::command::{self, Command, Data, Empty};
 use super::wire::reply::{Expiry, Presence, Reply};
 use crate::metrics::ErrorType;
 use crate::{Client, HandlerError, HandlerResult, Message};
-
-/// What one command comes to.
-struct Answer {
-    /// `None` for commands without a reply.
-    reply: Option<Reply>,
-    starts: Vec<Start>,
-}
-
-impl Answer {
-    const NONE: Self = Self { reply: None, starts: Vec::new() };
-}
-
-impl From<Reply> for Answer {
-    fn from(reply: Reply) -> Self {
-        Self { reply: Some(reply), starts: Vec::new() }
-    }
-}
 
 /// Handles the commands of a client, one after the other.
 pub(super) struct Dispatch<'a> {
@@ -46,40 +30,32 @@ impl Dispatch<'_> {
         let mut out = Outgoing::new(self.client, self.session.codec);
         for command in commands {
             let id = command.id;
-            match self.command(command) {
-                Ok(Answer { reply: Some(reply), starts }) => out.add(Reply { id, ..reply }, starts),
-                Ok(Answer { reply: None, .. }) => {}
+            match self.command(command, &mut out) {
+                Ok(Some(reply)) => out.add(Reply { id, ..reply }),
+                Ok(None) => {}
                 Err(Refusal::Error(error)) => {
-                    out.add(Reply { id, error: Some(error.reply()), ..Reply::default() }, None);
+                    out.add(Reply { id, error: Some(error.reply()), ..Reply::default() });
                     if self.phase() == Phase::New {
                         // What follows was meant for a connection that has not come about.
                         break;
                     }
                 }
                 Err(Refusal::Close(disconnect)) => {
-                    self.flush(&mut out);
+                    out.flush();
                     return Err(closed(&disconnect));
                 }
             }
-            if out.is_full() {
-                self.flush(&mut out);
-            }
         }
-        self.flush(&mut out);
+        out.flush();
         Ok(())
-    }
-
-    fn flush(&self, out: &mut Outgoing<'_>) {
-        for start in out.flush() {
-            subscribe::go_live(self.client, self.session, &start);
-        }
     }
 
     fn phase(&self) -> Phase {
         self.session.state.lock().phase
     }
 
-    fn command(&self, command: Command) -> Result<Answer, Refusal> {
+    /// The reply to a command; `None` if it has none, or has been sent.
+    fn command(&self, command: Command, out: &mut Outgoing<'_>) -> Result<Option<Reply>, Refusal> {
         let Command {
             id,
             connect,
@@ -96,56 +72,61 @@ impl Dispatch<'_> {
             sub_refresh,
         } = command;
         if let Some(wish) = connect {
-            let (connect, starts) = connect::connect(self.client, self.session, &wish)?;
-            return Ok(Answer { reply: Some(Reply { connect: Some(connect), ..Reply::default() }), starts });
+            connect::connect(self.client, self.session, &wish, &mut |connect| {
+                out.add(Reply { id, connect: Some(connect), ..Reply::default() });
+                out.flush();
+            })?;
+            return Ok(None);
         }
         if self.phase() == Phase::New {
             return Err(Disconnect::BAD_REQUEST.into());
         }
         if let Some(wish) = subscribe {
-            let (subscribe, start) = subscribe::subscribe(self.client, self.session, &wish)?;
-            let reply = Reply { subscribe: Some(subscribe), ..Reply::default() };
-            return Ok(Answer { reply: Some(reply), starts: vec![start] });
+            subscribe::subscribe(self.client, self.session, &wish, |subscribe| {
+                out.add(Reply { id, subscribe: Some(subscribe), ..Reply::default() });
+                out.flush();
+            })?;
+            return Ok(None);
         }
         let reply = Reply::default();
-        Ok(if let Some(wish) = unsubscribe {
+        Ok(Some(if let Some(wish) = unsubscribe {
             subscribe::unsubscribe(self.client, self.session, &wish.channel);
-            Reply { unsubscribe: Some(Empty {}), ..reply }.into()
+            Reply { unsubscribe: Some(Empty {}), ..reply }
         } else if let Some(wish) = publish {
             self.publish(&wish)?;
-            Reply { publish: Some(Empty {}), ..reply }.into()
+            Reply { publish: Some(Empty {}), ..reply }
         } else if let Some(wish) = presence {
             self.allow(&wish.channel, |options| options.presence)?;
             let presence = members::presence(self.client.hub(), &wish.channel);
-            Reply { presence: Some(Presence { presence }), ..reply }.into()
+            Reply { presence: Some(Presence { presence }), ..reply }
         } else if let Some(wish) = presence_stats {
             self.allow(&wish.channel, |options| options.presence)?;
             let stats = members::presence_stats(self.client.hub(), &wish.channel);
-            Reply { presence_stats: Some(stats), ..reply }.into()
+            Reply { presence_stats: Some(stats), ..reply }
         } else if let Some(wish) = history {
             self.allow(&wish.channel, |options| options.history)?;
             let page = recover::page(self.client.hub(), &wish, self.session.settings().max_history)?;
-            Reply { history: Some(page), ..reply }.into()
+            Reply { history: Some(page), ..reply }
         } else if ping.is_some() {
-            Reply { ping: Some(Empty {}), ..reply }.into()
+            Reply { ping: Some(Empty {}), ..reply }
         } else if let Some(Data { data }) = send {
             if let Some(callback) = &self.session.callbacks().on_send {
                 callback(self.client, &message_of(&data));
             }
-            Answer::NONE
+            return Ok(None);
         } else if let Some(wish) = rpc {
-            Reply { rpc: Some(self.rpc(&wish)?), ..reply }.into()
+            Reply { rpc: Some(self.rpc(&wish)?), ..reply }
         } else if let Some(wish) = refresh {
             let refresh = connect::refresh(self.client, self.session, &wish.token)?;
-            Reply { refresh: Some(refresh), ..reply }.into()
+            Reply { refresh: Some(refresh), ..reply }
         } else if let Some(wish) = sub_refresh {
-            Reply { sub_refresh: Some(self.sub_refresh(&wish)?), ..reply }.into()
+            Reply { sub_refresh: Some(self.sub_refresh(&wish)?), ..reply }
         } else if id != 0 {
             return Err(CommandError::METHOD_NOT_FOUND.into());
         } else {
             self.session.state.lock().pong_due = None;
-            Answer::NONE
-        })
+            return Ok(None);
+        }))
     }
 
     /// Whether the client may do something in a channel.
@@ -172,8 +153,8 @@ impl Dispatch<'_> {
         }
         let chan_info = self.session.subscription(&wish.channel).map(|s| s.info).unwrap_or_default();
         let info = self.session.client_info(self.client, chan_info);
-        let publishing = Publishing { info: Some(info), ..Publishing::default() };
-        recover::publish(self.client.hub(), &wish.channel, &data, publishing);
+        let attached = Attached { info: Some(info), ..Attached::default() };
+        recover::publish(self.client.hub(), &wish.channel, data, attached, true);
         Ok(())
     }
 

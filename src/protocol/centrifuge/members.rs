@@ -42,7 +42,7 @@ pub(super) fn tell_leave(client: &Client, session: &Session, channel: &str, subs
 }
 
 fn tell(hub: &Hub, push: &Push) {
-    broadcast(hub, &push.channel, push, |_, session| {
+    broadcast(hub, push, |session| {
         session.subscription(&push.channel).is_some_and(|subscription| subscription.wants_joins)
     });
 }

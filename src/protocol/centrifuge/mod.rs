@@ -7,6 +7,7 @@ mod codec;
 mod connect;
 mod dispatch;
 mod error;
+mod formats;
 mod members;
 mod outgoing;
 mod recover;
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::{Client, HubBuilder, Message};
+use crate::{Admission, Client, HubBuilder, Message};
 
 pub use api::Api;
 pub use error::{CommandError, Disconnect, Refusal};
@@ -176,6 +177,12 @@ impl Centrifuge {
             .map_config(|mut config| {
                 config.subprotocols.push(PROTOBUF.to_owned());
                 config
+            })
+            .format(&formats::JSON)
+            .on_upgrade(|head| {
+                let is_protobuf = head.tokens("sec-websocket-protocol").any(|name| name == PROTOBUF);
+                let admission = Admission::anonymous();
+                Ok(if is_protobuf { admission.subprotocol(PROTOBUF).format(&formats::PROTOBUF) } else { admission })
             })
             .after_connect(move |client| begin.begin(client))
             .before_disconnect(move |client| end.end(client))

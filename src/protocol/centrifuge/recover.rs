@@ -1,15 +1,13 @@
-//! Histories as this protocol sees them: positions, recovery, pages, and publishing.
-
-use std::collections::BTreeMap;
-
-use bytes::Bytes;
+//! Histories as this protocol sees them: positions, pages, and publishing.
 
 use super::codec::Codec;
 use super::error::CommandError;
+use super::formats::{Attached, shown};
 use super::session::Session;
 use super::wire::command;
-use super::wire::reply::{ClientInfo, Publication, Publications, Push, Reply};
-use crate::{Client, ClientId, Hub, Message, RoomError, Target};
+use super::wire::reply::{Publication, Publications, Push, Reply};
+use crate::history::{Epoch, Position, Publish, Range, Recovery};
+use crate::{Client, Hub, Message};
 
 /// A position as clients know it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,72 +16,76 @@ pub(super) struct Place {
     pub(super) offset: u64,
 }
 
-/// What a client that subscribes is told of the history.
-#[derive(Debug, Default)]
-pub(super) struct Recovery {
-    /// The top; `None` if the room has no history.
-    pub(super) top: Option<Place>,
-    pub(super) recovered: bool,
-    pub(super) publications: Vec<Publication>,
-}
-
-/// What comes after a position.
-pub(super) fn recover(_hub: &Hub, _channel: &str, _wanted: Option<&Place>) -> Recovery {
-    Recovery::default()
-}
-
-/// Joins the room so that what is pushed begins after the position; false if that is no longer held.
-pub(super) fn join(client: &Client, channel: &str, _from: Option<&Place>) -> Result<bool, RoomError> {
-    client.join(channel).map(|()| true)
-}
-
-/// A page of the history.
-pub(super) fn page(_hub: &Hub, _wanted: &command::History, _max: usize) -> Result<Publications, CommandError> {
-    Err(CommandError::NOT_AVAILABLE)
-}
-
-/// What goes with the data of a publication.
-#[derive(Debug)]
-pub(super) struct Publishing {
-    /// The client that publishes; none for the program.
-    pub(super) info: Option<ClientInfo>,
-    pub(super) tags: BTreeMap<String, String>,
-    /// It enters the history.
-    pub(super) is_recorded: bool,
-}
-
-impl Default for Publishing {
-    fn default() -> Self {
-        Self { info: None, tags: BTreeMap::new(), is_recorded: true }
+impl From<Position> for Place {
+    fn from(position: Position) -> Self {
+        Self { epoch: position.epoch().to_string(), offset: position.offset() }
     }
 }
 
-/// Forgets what has been published; the position stays.
-pub(super) fn remove(_hub: &Hub, _channel: &str) -> Result<(), CommandError> {
-    Err(CommandError::NOT_AVAILABLE)
+/// The position that a client names: an empty epoch is that of the history. `None` if no history can have it.
+pub(super) fn position(hub: &Hub, channel: &str, epoch: &str, offset: u64) -> Option<Position> {
+    let epoch = match epoch {
+        "" => hub.position(channel)?.epoch(),
+        epoch => epoch.parse::<Epoch>().ok()?,
+    };
+    Some(Position::new(epoch, offset))
 }
 
-/// Publishes to a channel; where in the history it is.
-pub(super) fn publish(hub: &Hub, channel: &str, data: &Message, publishing: Publishing) -> Option<Place> {
-    let Publishing { info, tags, is_recorded: _ } = publishing;
-    let publication = Publication { data: Bytes::clone(data.payload()), info, tags, ..Publication::default() };
-    let push = Push { channel: channel.to_owned(), publication: Some(publication), ..Push::default() };
-    broadcast(hub, channel, &push, |_, _| true);
+/// A page of the history.
+pub(super) fn page(hub: &Hub, wanted: &command::History, max: usize) -> Result<Publications, CommandError> {
+    if !hub.has_history(&wanted.channel) {
+        return Err(CommandError::NOT_AVAILABLE);
+    }
+    let limit = usize::try_from(wanted.limit).unwrap_or(usize::MAX).min(max);
+    let mut range = if wanted.reverse { Range::newest_first() } else { Range::oldest_first() }.limit(limit);
+    if let Some(since) = &wanted.since {
+        match position(hub, &wanted.channel, &since.epoch, since.offset) {
+            Some(since) => range = range.since(since),
+            None if since.epoch.is_empty() => {}
+            None => return Err(CommandError::UNRECOVERABLE_POSITION),
+        }
+    }
+    // A history of which nothing is remembered is empty, and gets its epoch with its first message.
+    let Some(page) = hub.history(&wanted.channel, range) else { return Ok(Publications::default()) };
+    if page.recovery == Recovery::OtherEpoch {
+        return Err(CommandError::UNRECOVERABLE_POSITION);
+    }
+    let Place { epoch, offset } = page.position.into();
+    Ok(Publications { publications: page.publications.iter().map(shown).collect(), epoch, offset })
+}
+
+/// Forgets what has been published; the position stays.
+pub(super) fn remove(hub: &Hub, channel: &str) -> Result<(), CommandError> {
+    if !hub.has_history(channel) {
+        return Err(CommandError::NOT_AVAILABLE);
+    }
+    hub.clear_history(channel);
+    Ok(())
+}
+
+/// Publishes to a channel; where in the history it is. What is not recorded has no place.
+pub(super) fn publish(hub: &Hub, channel: &str, data: Message, attached: Attached, is_recorded: bool) -> Option<Place> {
+    if is_recorded && hub.has_history(channel) {
+        let bytes = attached.bytes();
+        return hub.publish(channel, Publish::new(data).attach(attached, bytes)).position.map(Place::from);
+    }
+    let Attached { info, tags } = attached;
+    let publication = Publication { data: data.payload().clone(), info, tags, ..Publication::default() };
+    broadcast(hub, &Push { channel: channel.to_owned(), publication: Some(publication), ..Push::default() }, |_| true);
     None
 }
 
-/// Sends a push to the subscribers of a channel that `chosen` names, encoded once for each codec.
-pub(super) fn broadcast(hub: &Hub, channel: &str, push: &Push, chosen: impl Fn(&Client, &Session) -> bool) {
-    let subscribers = hub.room_clients(channel);
-    for codec in [Codec::Json, Codec::Protobuf] {
-        let is_chosen = |client: &&Client| {
-            Session::of(client).is_some_and(|session| session.codec == codec && chosen(client, &session))
-        };
-        let ids: Vec<ClientId> = subscribers.iter().filter(is_chosen).map(Client::id).collect();
-        if !ids.is_empty() {
-            let frame = codec.encode(&[Reply { push: Some(push.clone()), ..Reply::default() }]);
-            // The only error is a single client that has gone.
-            let _ = hub.send(Target::clients(ids), frame);
+/// Sends a push to the subscribers of its channel that are `chosen`, encoded once for each codec.
+pub(super) fn broadcast(hub: &Hub, push: &Push, chosen: impl Fn(&Session) -> bool) {
+    let replies = [Reply { push: Some(push.clone()), ..Reply::default() }];
+    let mut frames = [Codec::Json, Codec::Protobuf].map(|codec| (codec, None::<Message>));
+    let _cork = hub.cork();
+    for client in hub.room_clients(&push.channel) {
+        let Some(session) = Session::of(&client).filter(|session| chosen(session)) else { continue };
+        let frame = frames.iter_mut().find(|(codec, _)| *codec == session.codec);
+        if let Some((codec, frame)) = frame {
+            // Dropped for who is behind, by the hub's policy.
+            let _ = Client::send(&client, &*frame.get_or_insert_with(|| codec.encode(&replies)));
         }
     }
 }

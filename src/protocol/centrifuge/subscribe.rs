@@ -1,17 +1,19 @@
 //! Subscribing and unsubscribing, asked for by the client or by the program.
 
-use std::sync::Arc;
+use bytes::Bytes;
 
 use super::error::{CommandError, Disconnect, Refusal};
+use super::formats::shown;
 use super::members::{tell_join, tell_leave};
 use super::message_of;
-use super::outgoing::{Start, push};
-use super::recover::{self, Place, Recovery};
+use super::outgoing::push;
+use super::recover::{Place, position};
 use super::session::{Phase, Session, Subscription};
 use super::settings::{Callbacks, ChannelOptions, Subscribing};
 use super::tokens::{SubscriptionToken, has_passed, seconds_until};
 use super::wire::command::Subscribe;
 use super::wire::reply::{Push, SubscribePush, Subscribed, Unsubscribe};
+use crate::history::{Joined, Publication, Recovery};
 use crate::limit::MAX_ROOM_NAME;
 use crate::{Client, Message, RoomError};
 
@@ -20,15 +22,23 @@ const REJECT_UNRECOVERED: i64 = 2;
 
 /// Codes of unsubscribe pushes. From 2500 on the SDK subscribes again.
 pub(super) const BY_SERVER: u32 = 2000;
-const INSUFFICIENT_STATE: u32 = 2500;
 const EXPIRED: u32 = 2501;
 
-/// Checks a subscribe command and reserves the subscription; the reply, and what begins once it is sent.
-pub(super) fn subscribe(client: &Client, session: &Session, wish: &Subscribe) -> Result<(Subscribed, Start), Refusal> {
+/// Checks a subscribe command and begins the subscription; `tell` sends the reply.
+pub(super) fn subscribe(
+    client: &Client,
+    session: &Session,
+    wish: &Subscribe,
+    tell: impl FnOnce(Subscribed),
+) -> Result<(), Refusal> {
     let options = channel_options(session.callbacks(), &wish.channel)?;
     let token = check_token(session.callbacks(), client, wish, options)?;
     if session.is_subscribed(&wish.channel) {
-        return Err(CommandError::ALREADY_SUBSCRIBED.into());
+        if !wish.recover {
+            return Err(CommandError::ALREADY_SUBSCRIBED.into());
+        }
+        // It has been told of a gap, or has lost the push that ended the subscription.
+        unsubscribe(client, session, &wish.channel);
     }
     let data = match &session.callbacks().on_subscribe {
         Some(callback) => {
@@ -45,41 +55,80 @@ pub(super) fn subscribe(client: &Client, session: &Session, wish: &Subscribe) ->
         tells_joins: options.join_leave,
         is_live: false,
     };
-    begin(client, session, wish, subscription, data)
+    Ok(begin(client, session, wish, subscription, data, tell)?)
 }
 
-/// Reserves the subscription and looks at the history.
+/// Reserves the subscription and joins the room. `tell` sends the reply: nothing is pushed before it.
 pub(super) fn begin(
     client: &Client,
     session: &Session,
     wish: &Subscribe,
     subscription: Subscription,
     data: Option<Message>,
-) -> Result<(Subscribed, Start), Refusal> {
+    tell: impl FnOnce(Subscribed),
+) -> Result<(), CommandError> {
     let expires_at = subscription.expires_at;
-    let channel = reserve(client, session, &wish.channel, subscription)?;
-    let wanted = wish.recover.then(|| Place { epoch: wish.epoch.clone(), offset: wish.offset });
-    let Recovery { top, recovered, publications } = recover::recover(client.hub(), &channel, wanted.as_ref());
-    if wish.recover && !recovered && wish.flag & REJECT_UNRECOVERED != 0 {
-        session.remove(&channel);
-        return Err(CommandError::UNRECOVERABLE_POSITION.into());
+    reserve(client, session, &wish.channel, subscription)?;
+    let since = wish.recover.then(|| position(client.hub(), &wish.channel, &wish.epoch, wish.offset)).flatten();
+    let is_told = client.join_collecting(&wish.channel, since, |joined, missed| {
+        let mut reply = answer(wish, joined, &missed);
+        if wish.flag & REJECT_UNRECOVERED != 0 && reply.was_recovering && !reply.recovered {
+            return false;
+        }
+        reply.expires = expires_at.is_some();
+        reply.ttl = seconds_until(expires_at).unwrap_or_default();
+        reply.data = data.map(|data| data.payload().clone()).unwrap_or_default();
+        session.change(&wish.channel, |subscription| subscription.is_live = true);
+        tell(reply);
+        true
+    });
+    match is_told {
+        Ok(true) => {
+            if let Some(subscription) = session.subscription(&wish.channel) {
+                tell_join(client, session, &wish.channel, &subscription);
+            }
+            Ok(())
+        }
+        Ok(false) => {
+            unsubscribe(client, session, &wish.channel);
+            Err(CommandError::UNRECOVERABLE_POSITION)
+        }
+        Err(error) => {
+            session.remove(&wish.channel);
+            Err(refused(&error))
+        }
     }
-    let from = top.clone().map(|top| Place { offset: publications.last().map_or(top.offset, |p| p.offset), ..top });
-    let told = wanted.filter(|_| recovered).map(|wanted| wanted.offset);
-    let (epoch, offset) = top.map(|top| (top.epoch, top.offset)).unzip();
-    let reply = Subscribed {
-        expires: expires_at.is_some(),
-        ttl: seconds_until(expires_at).unwrap_or_default(),
-        recoverable: epoch.is_some(),
-        positioned: epoch.is_some(),
-        epoch: epoch.unwrap_or_default(),
-        offset: told.or(offset).unwrap_or_default(),
-        publications,
-        recovered,
-        data: data.map(|data| data.payload().clone()).unwrap_or_default(),
-        was_recovering: wish.recover,
+}
+
+/// What the client is told of the history. After a recovery the offset is that which it came with, and the publications
+/// follow it; after one that has failed it is the top.
+fn answer(wish: &Subscribe, joined: &Joined, missed: &[Publication]) -> Subscribed {
+    let Some(top) = joined.position.map(Place::from) else {
+        return Subscribed { was_recovering: wish.recover, ..Subscribed::default() };
     };
-    Ok((reply, Start { channel, from }))
+    let recovered = wish.recover && joined.recovery == Recovery::Complete;
+    // What is held behind a gap is not for clients: they begin anew. Without a position it is a rewind.
+    let is_shown = recovered || !wish.recover;
+    Subscribed {
+        recoverable: true,
+        positioned: true,
+        epoch: top.epoch,
+        offset: if recovered { wish.offset } else { top.offset },
+        publications: missed.iter().filter(|_| is_shown).map(shown).collect(),
+        recovered,
+        was_recovering: wish.recover,
+        ..Subscribed::default()
+    }
+}
+
+fn refused(error: &RoomError) -> CommandError {
+    match error {
+        RoomError::Refused(_) => CommandError::PERMISSION_DENIED,
+        RoomError::Full | RoomError::TooManyRooms => CommandError::LIMIT_EXCEEDED,
+        RoomError::EmptyName | RoomError::NameTooLong => CommandError::BAD_REQUEST,
+        RoomError::AlreadyJoined => CommandError::ALREADY_SUBSCRIBED,
+        _ => CommandError::INTERNAL,
+    }
 }
 
 pub(super) fn channel_options(callbacks: &Callbacks, channel: &str) -> Result<ChannelOptions, CommandError> {
@@ -116,46 +165,20 @@ pub(super) fn read_token(
     if has_passed(token.expires_at) { Err(CommandError::TOKEN_EXPIRED.into()) } else { Ok(token) }
 }
 
-fn reserve(
-    client: &Client,
-    session: &Session,
-    channel: &str,
-    subscription: Subscription,
-) -> Result<Arc<str>, CommandError> {
-    let limits = client.hub().limits();
+fn reserve(client: &Client, session: &Session, channel: &str, new: Subscription) -> Result<(), CommandError> {
+    let of_hub = client.hub().limits().max_rooms_per_client;
     let is_reached = |limit: usize, count: usize| limit != 0 && count >= limit;
-    let of_room = client.hub().room_count(channel);
     let mut state = session.state.lock();
     let count = state.subscriptions.len();
-    if is_reached(session.settings().max_subscriptions, count)
-        || is_reached(limits.max_rooms_per_client, count)
-        || is_reached(limits.max_clients_per_room, of_room)
-    {
-        return Err(CommandError::LIMIT_EXCEEDED);
-    }
-    let channel: Arc<str> = channel.into();
-    state.is_rescheduled |= subscription.expires_at.is_some();
-    if state.subscriptions.contains_key(&channel) {
+    if state.subscriptions.contains_key(channel) {
         return Err(CommandError::ALREADY_SUBSCRIBED);
     }
-    state.subscriptions.insert(Arc::clone(&channel), subscription);
-    Ok(channel)
-}
-
-/// Joins the room of a subscription whose reply is sent.
-pub(super) fn go_live(client: &Client, session: &Session, start: &Start) {
-    let channel = &*start.channel;
-    match recover::join(client, channel, start.from.as_ref()) {
-        Ok(true) | Err(RoomError::AlreadyJoined) => {
-            session.change(channel, |subscription| subscription.is_live = true);
-            if let Some(subscription) = session.subscription(channel) {
-                tell_join(client, session, channel, &subscription);
-            }
-        }
-        // Between the reply and now more has been published than the history holds.
-        Ok(false) => end(client, session, channel, INSUFFICIENT_STATE, "insufficient state"),
-        Err(_) => end(client, session, channel, BY_SERVER, "joining was refused"),
+    if is_reached(session.settings().max_subscriptions, count) || is_reached(of_hub, count) {
+        return Err(CommandError::LIMIT_EXCEEDED);
     }
+    state.is_rescheduled |= new.expires_at.is_some();
+    state.subscriptions.insert(channel.into(), new);
+    Ok(())
 }
 
 /// Ends a subscription as the client wants it.
@@ -179,49 +202,34 @@ pub(super) fn end_expired(client: &Client, session: &Session, channel: &str) {
     end(client, session, channel, EXPIRED, "expired");
 }
 
-/// Publications are missing for this client: it is to subscribe again, which recovers or tells the application.
-pub(super) fn end_behind(client: &Client, session: &Session, channel: &str) {
-    end(client, session, channel, INSUFFICIENT_STATE, "insufficient state");
-}
-
 fn push_unsubscribe(client: &Client, session: &Session, channel: &str, code: u32, reason: &str) {
     let unsubscribe = Some(Unsubscribe { code, reason: reason.to_owned() });
     push(client, session.codec, Push { channel: channel.to_owned(), unsubscribe, ..Push::default() });
 }
 
-/// Subscribes a connected client because the program wants it; told by a push.
+/// Subscribes a connected client because the program wants it; told by a push, and behind it what is recovered.
 pub(super) fn subscribe_by_server(
     client: &Client,
     session: &Session,
     wish: &Subscribe,
     data: Option<Message>,
-    info: bytes::Bytes,
+    info: Bytes,
 ) -> Result<(), CommandError> {
     let options = channel_options(session.callbacks(), &wish.channel)?;
-    let subscription = server_side(options, info);
-    let (told, mut start) = match begin(client, session, wish, subscription, data) {
-        Ok(begun) => begun,
-        Err(Refusal::Error(error)) => return Err(error),
-        Err(Refusal::Close(_)) => return Err(CommandError::INTERNAL),
-    };
-    // The push has no room for publications: they are pushed behind it.
-    if let Some(from) = start.from.as_mut().filter(|_| told.recovered) {
-        from.offset = told.offset;
-    }
-    let subscribe = SubscribePush {
-        recoverable: told.recoverable,
-        epoch: told.epoch,
-        offset: told.offset,
-        positioned: told.positioned,
-        data: told.data,
-    };
-    push(client, session.codec, Push { channel: wish.channel.clone(), subscribe: Some(subscribe), ..Push::default() });
-    go_live(client, session, &start);
-    Ok(())
+    begin(client, session, wish, server_side(options, info), data, |told| {
+        let Subscribed { recoverable, epoch, offset, positioned, data, publications, .. } = told;
+        let channel = || wish.channel.clone();
+        let subscribe = Some(SubscribePush { recoverable, epoch, offset, positioned, data });
+        push(client, session.codec, Push { channel: channel(), subscribe, ..Push::default() });
+        for publication in publications {
+            let publication = Some(publication);
+            push(client, session.codec, Push { channel: channel(), publication, ..Push::default() });
+        }
+    })
 }
 
 /// A subscription that the program has made.
-pub(super) fn server_side(options: ChannelOptions, info: bytes::Bytes) -> Subscription {
+pub(super) fn server_side(options: ChannelOptions, info: Bytes) -> Subscription {
     Subscription { info, wants_joins: options.join_leave, tells_joins: options.join_leave, ..Subscription::default() }
 }
 
@@ -233,7 +241,7 @@ pub(super) fn joined_by_program(client: &Client, session: &Session, channel: &st
     // What is published before the push of the subscription would be lost on the client: it joins again behind it.
     let _ = client.leave(channel);
     let wish = Subscribe { channel: channel.to_owned(), ..Subscribe::default() };
-    let _ = subscribe_by_server(client, session, &wish, None, bytes::Bytes::new());
+    let _ = subscribe_by_server(client, session, &wish, None, Bytes::new());
 }
 
 /// The client has left a room, by whatever way. One that this protocol has begun is no longer listed.

@@ -7,9 +7,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::super::error::{CommandError, Disconnect};
+use super::super::formats::Attached;
 use super::super::members;
 use super::super::message_of;
-use super::super::recover::{self, Place, Publishing};
+use super::super::recover::{self, Place};
 use super::super::session::Session;
 use super::super::subscribe;
 use super::super::wire::command::{History, Subscribe};
@@ -76,8 +77,8 @@ impl Call<'_> {
     fn publish_to(&self, channel: &str, data: &Bytes, request: &Publish) -> Result<Published, CommandError> {
         let channel = checked(channel)?;
         let publish = || -> Option<Place> {
-            let publishing = Publishing { info: None, tags: request.tags.clone(), is_recorded: !request.skip_history };
-            recover::publish(self.hub, channel, &message_of(data), publishing)
+            let attached = Attached { info: None, tags: request.tags.clone() };
+            recover::publish(self.hub, channel, message_of(data), attached, !request.skip_history)
         };
         let place = match request.idempotency_key.as_str() {
             "" => publish(),

@@ -1,0 +1,79 @@
+//! How publications of rooms look to clients, once for each codec.
+
+use std::collections::BTreeMap;
+
+use super::codec::Codec;
+use super::wire::reply::{ClientInfo, Publication, Push, Reply, Unsubscribe};
+use crate::Message;
+use crate::history::{self, Format, Gap, Sealed};
+
+/// The code of an unsubscribe push after which the SDK subscribes again, and recovers or tells the application.
+pub(super) const INSUFFICIENT_STATE: u32 = 2500;
+
+/// What this protocol attaches to a publication.
+#[derive(Debug, Default)]
+pub(super) struct Attached {
+    /// The client that has published; none for the program.
+    pub(super) info: Option<ClientInfo>,
+    pub(super) tags: BTreeMap<String, String>,
+}
+
+impl Attached {
+    /// About what it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        let of_info = |info: &ClientInfo| {
+            size_of::<ClientInfo>() + info.user.len() + info.client.len() + info.conn_info.len() + info.chan_info.len()
+        };
+        let tags: usize = self.tags.iter().map(|(key, value)| 2 * size_of::<String>() + key.len() + value.len()).sum();
+        self.info.as_ref().map_or(0, of_info) + tags
+    }
+}
+
+/// A publication as clients see it. A value of a state has a key instead of an offset.
+pub(super) fn shown(publication: &history::Publication) -> Publication {
+    let attached = publication.attachment::<Attached>();
+    Publication {
+        data: publication.message().payload().clone(),
+        info: attached.and_then(|attached| attached.info.clone()),
+        offset: if publication.key().is_none() { publication.offset() } else { 0 },
+        tags: attached.map(|attached| attached.tags.clone()).unwrap_or_default(),
+        key: publication.key().unwrap_or_default().to_owned(),
+        removed: publication.is_removal(),
+        ..Publication::default()
+    }
+}
+
+/// The format of a codec's clients.
+#[derive(Debug)]
+pub(super) struct Pushes(Codec);
+
+pub(super) static JSON: Pushes = Pushes(Codec::Json);
+pub(super) static PROTOBUF: Pushes = Pushes(Codec::Protobuf);
+
+impl Pushes {
+    fn push(&self, push: Push) -> Message {
+        self.0.encode(&[Reply { push: Some(push), ..Reply::default() }])
+    }
+}
+
+impl Sealed for Pushes {}
+
+impl Format for Pushes {
+    fn name(&self) -> &'static str {
+        match self.0 {
+            Codec::Json => "centrifuge",
+            Codec::Protobuf => super::PROTOBUF,
+        }
+    }
+
+    fn message(&self, publication: &history::Publication) -> Option<Message> {
+        let channel = publication.room().to_owned();
+        Some(self.push(Push { channel, publication: Some(shown(publication)), ..Push::default() }))
+    }
+
+    /// The SDK subscribes again, which tells it that it cannot recover. What is pushed until then it ignores.
+    fn gap(&self, gap: &Gap) -> Option<Message> {
+        let unsubscribe = Unsubscribe { code: INSUFFICIENT_STATE, reason: "insufficient state".to_owned() };
+        Some(self.push(Push { channel: gap.room().to_owned(), unsubscribe: Some(unsubscribe), ..Push::default() }))
+    }
+}
