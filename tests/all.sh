@@ -71,6 +71,12 @@ peers() {
     timeout 400 tests/peers.sh
 }
 
+sdk() {
+    need python3 python3 python3-venv && need node nodejs npm && need npm npm || return
+    python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
+    timeout 600 tests/sdk.sh
+}
+
 # The brokers of the cluster tests. Debian keeps one of them where an ordinary user does not look.
 PATH=$PATH:/usr/sbin
 need redis-server redis-server || true
@@ -100,6 +106,7 @@ for page in chat feed; do
 done
 run "the dashboard of the chat example in a browser" browser chat dashboard
 run "the examples of the protocols with clients in Python and Node.js" peers
+run "the example centrifuge with official Centrifuge SDKs" sdk
 if [ -x tests/autobahn.sh ]; then
     run "the Autobahn conformance suite" timeout 300 tests/autobahn.sh
     if [ "${1:-}" = --compression ]; then
