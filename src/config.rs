@@ -54,23 +54,26 @@ pub enum RatePolicy {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// Bytes of the read buffer of an idle connection; default 4096, at least 256. It grows while a larger message is
-    /// being read and shrinks again.
+    /// Bytes of one read; default 4096, at least 256. Up to 4096 they are on the stack of the connection's thread; a
+    /// larger setting takes a buffer while that much comes at a time. Large messages are read to their place, in steps
+    /// that follow what has arrived. A connection that waits has no buffer.
     pub read_buffer: usize,
     /// Largest inbound message in bytes, after reassembly; default 512 KiB. A larger one closes with 1009 before it is
     /// stored. 0 = only empty messages.
     pub max_message_size: usize,
     /// How long a write may make no progress before the connection counts as dead; default 10 s. Not 0.
     pub write_timeout: Duration,
-    /// How long a peer may send nothing before a ping is sent; default 54 s. Must be below `pong_timeout`.
+    /// How long a peer may send nothing before a ping is sent; default 25 s, so that proxies, which cut what is idle for
+    /// 50 or 60 s, hear from both sides. Must be below `pong_timeout`.
     pub ping_period: Duration,
-    /// How long a peer may send nothing before the connection counts as dead; default 60 s. 0 = for ever, no pings. On
-    /// event streams, whose peers never send: how long it may leave bytes unacknowledged (TCP on Linux only).
+    /// How long a peer may send nothing before the connection counts as dead; default 60 s, 35 s more than
+    /// `ping_period`: a peer that reads slowly has other output to read before the ping. A peer that takes more output from
+    /// a socket that was full is alive and is pinged again. 0 = for ever, no pings. On event streams, whose peers never send: how long it may leave bytes unacknowledged (TCP on Linux only).
     pub pong_timeout: Duration,
     /// The pause between the comments that keep an event stream from looking dead to proxies; default 15 s. 0 = none.
     pub heartbeat: Duration,
-    /// How long a close may take: flushing the queue, sending the close frame, waiting for the peer's; default 5 s.
-    /// Not 0.
+    /// How long a close may take: flushing the queue, sending the close frame, waiting for the peer's; default 5 s. What
+    /// is left of it when the hooks have run is how long the peer's end is waited for then. Not 0.
     pub close_timeout: Duration,
     /// Messages that may wait in one client's queue; default 256. Not 0.
     pub queue_messages: usize,
@@ -134,7 +137,7 @@ impl Default for Config {
             read_buffer: 4096,
             max_message_size: 512 * 1024,
             write_timeout: Duration::from_secs(10),
-            ping_period: Duration::from_secs(54),
+            ping_period: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(60),
             heartbeat: Duration::from_secs(15),
             close_timeout: Duration::from_secs(5),

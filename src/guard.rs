@@ -9,7 +9,6 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::lock::assert_no_lock_held;
-use crate::log_limit::LogLimit;
 
 /// A panic's payload is a value of the application: its destructor may panic as well, with another payload. After this
 /// many the last one is leaked.
@@ -26,7 +25,20 @@ macro_rules! record {
     };
 }
 
-pub(crate) use record;
+/// As [`record!`], at most ten times a second at this place; then with the number of records left out. For whatever a peer
+/// can cause.
+macro_rules! record_limited {
+    ($level:ident, $target:literal, $($message:tt)+) => {{
+        static LIMIT: $crate::log_limit::LogLimit = $crate::log_limit::LogLimit::new();
+        if let Some(suppressed) = LIMIT.pass() {
+            $crate::guard::record!(
+                $level, $target, "{} ({suppressed} more not logged)", format_args!($($message)+)
+            );
+        }
+    }};
+}
+
+pub(crate) use {record, record_limited};
 
 /// Runs `code`; `None` if it panicked.
 #[inline]
@@ -63,10 +75,7 @@ pub(crate) fn dispose<T>(value: T) {
 
 #[cold]
 fn report_destructor() {
-    static PANICS: LogLimit = LogLimit::new();
-    if let Some(suppressed) = PANICS.pass() {
-        record!(Error, "wshub::hub", "a destructor of the application panicked ({suppressed} more not logged)");
-    }
+    record_limited!(Error, "wshub::hub", "a destructor of the application panicked");
 }
 
 #[cold]

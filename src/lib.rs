@@ -74,8 +74,8 @@
 //! # Logging
 //!
 //! Through the `log` crate. Queries, headers and message contents are never logged at `info` or above, except
-//! `Origin` and `Host` of a refused origin. Refused upgrades,
-//! bad requests and failures to accept write at most ten records a second each, and then how many were left out. At `debug`
+//! `Origin` and `Host` of a refused origin. What peers can cause at `info` or above is written at most ten times a
+//! second for each kind, and then with the number of records left out. At `debug`
 //! every record of a connection's life bears its id: see [observability](guide::observability#logs).
 //!
 //! | target | error | warn | info | debug |

@@ -43,6 +43,11 @@ impl<const RANK: u8, T> Ranked<RANK, T> {
         Guard { inner: self.0.read(), held }
     }
 
+    /// Without locking: nobody else has it.
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut()
+    }
+
     pub(crate) fn write(&self) -> Guard<RwLockWriteGuard<'_, T>> {
         let held = Held::take(RANK);
         Guard { inner: self.0.write(), held }

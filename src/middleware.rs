@@ -34,10 +34,10 @@ use std::time::Instant;
 pub use crate::error::HandlerPanic;
 
 use crate::error::HandlerResult;
-use crate::guard::{self, record};
+use crate::guard::{self, record, record_limited};
 use crate::hub::Client;
 use crate::message::Message;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, guarded};
 use crate::trace::{self, SpanKind};
 
 type Handler = Box<dyn Fn(&Client, &Message) -> HandlerResult + Send + Sync>;
@@ -195,7 +195,7 @@ impl Middleware for Recovery {
     fn handle(&self, client: &Client, message: &Message, next: Next<'_>) -> HandlerResult {
         guard::catch_text(|| next.run(client, message)).unwrap_or_else(|text| {
             let panic = HandlerPanic::new(text);
-            record!(Error, "wshub::middleware", "{} {panic}", client.id());
+            record_limited!(Error, "wshub::middleware", "{} {panic}", client.id());
             Err(panic.into())
         })
     }
@@ -219,9 +219,9 @@ impl Middleware for RecordMetrics {
     fn handle(&self, client: &Client, message: &Message, next: Next<'_>) -> HandlerResult {
         let started = Instant::now();
         let result = next.run(client, message);
-        self.0.record_latency(started.elapsed());
+        guarded(|| self.0.record_latency(started.elapsed()));
         if let Err(error) = &result {
-            self.0.increment_errors(error.error_type());
+            guarded(|| self.0.increment_errors(error.error_type()));
         }
         result
     }

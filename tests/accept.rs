@@ -4,7 +4,7 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, channel};
@@ -146,6 +146,8 @@ fn early_bytes_are_the_first_frames() {
             client.write_all(upgrade_request("GET / HTTP/1.1", &[]).as_bytes()).unwrap();
             let (head, _) = read_request(&mut server);
             client.write_all(&frames[cut..]).unwrap();
+            // Or the server would wait for its end.
+            client.shutdown(Shutdown::Write).unwrap();
             run(hub.accept(server, head, &frames[..cut])).unwrap();
             let mut answer = Vec::new();
             client.read_to_end(&mut answer).unwrap();

@@ -37,6 +37,7 @@ fn spoil(mut client: WsClient) {
 
 #[test]
 fn announced_lengths_take_no_memory() {
+    headers_alone_take_no_memory();
     let server = TestServer::new(Hub::builder().config(Config::default().max_message_size(1 << 40)));
     // The first connections make the process's threads, stacks and allocator arenas.
     (0..8).map(|_| server.connect()).collect::<Vec<_>>().into_iter().for_each(spoil_after_a_little);
@@ -57,6 +58,24 @@ fn announced_lengths_take_no_memory() {
     spoil(client);
     let grown = peaks().1 - space;
     assert!(grown < 64 * 1024, "{grown} MiB more of address space");
+}
+
+/// Fourteen bytes are a header. A buffer for each of what they announce would be 50 MiB, at 256 KiB.
+fn headers_alone_take_no_memory() {
+    const MANY: usize = 200;
+    let server = TestServer::new(Hub::builder().config(Config::default().max_message_size(1 << 40)));
+    // Idle ones first: what they take is not counted.
+    let mut clients: Vec<WsClient> = (0..MANY).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(WsClient::sync);
+    let (resident, _) = peaks();
+    for client in &mut clients {
+        let header = [&[TEXT, 0xff], (256 * 1024_u64).to_be_bytes().as_slice(), &[0; 4]].concat();
+        assert_eq!(header.len(), 14);
+        client.stream.write_all(&header).unwrap();
+    }
+    clients.into_iter().for_each(spoil);
+    let grown = peaks().0 - resident;
+    assert!(grown < 6, "{grown} MiB more are resident for {MANY} headers");
 }
 
 fn spoil_after_a_little(mut client: WsClient) {

@@ -321,7 +321,7 @@ fn a_broken_connection_is_told_to_on_error() {
     assert_eq!(all[1..], ["own protocol_error", "gone"]);
     let _silent = server.connect();
     log.wait("gone");
-    let silent = ["read_deadline_error: nothing heard for the pong timeout", "own read_deadline_error", "gone"];
+    let silent = ["read_deadline_error: no data received within `pong_timeout`", "own read_deadline_error", "gone"];
     assert_eq!(log.take(), silent);
     drop(server.connect());
     log.wait("gone");

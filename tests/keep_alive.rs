@@ -5,10 +5,12 @@
 mod common;
 
 use std::io::{ErrorKind, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Frame, PATIENCE, PING, PONG, TEXT, TestServer, client_frame, counted, errors, eventually};
-use wshub::{Config, Hub, metrics::ErrorType};
+use wshub::{Config, Hub, Message, metrics::ErrorType};
 
 /// Ping period and pong timeout, in milliseconds.
 fn timing(period: u64, timeout: u64) -> Config {
@@ -83,6 +85,51 @@ fn a_large_frame_that_comes_slowly_but_steadily_is_read() {
     }
     assert_eq!(client.text(), (400 * 1024).to_string());
     client.close();
+}
+
+#[test]
+fn a_healthy_slow_reader_is_not_silent() {
+    // A feed of much more than the client reads: the ping waits behind megabytes in the kernel's buffers, for longer than
+    // the pong timeout.
+    let config = timing(1000, 4000).write_timeout(PATIENCE).queue_bytes(256 * 1024);
+    let (metrics, builder) = counted(Hub::builder().config(config));
+    let server = TestServer::new(builder);
+    let (mut client, handle) = server.pair();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&is_over);
+    let feeding = std::thread::spawn(move || {
+        let message = Message::binary(vec![7; 16 * 1024]);
+        while !stop.load(Ordering::Relaxed) {
+            let _ = handle.send_timeout(&message, Duration::from_millis(20));
+        }
+    });
+    let (started, mut pings) = (Instant::now(), 0);
+    // For several pong timeouts.
+    while started.elapsed() < Duration::from_secs(10) {
+        let frame = client.next_frame().expect("it is not cut");
+        if frame.first == PING {
+            client.send_frame(PONG, b"");
+            pings += 1;
+        }
+        // Its pace: 16 KiB in 20 ms.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    is_over.store(true, Ordering::Relaxed);
+    feeding.join().unwrap();
+    assert_eq!(errors(&metrics, ErrorType::ReadDeadlineError), 0, "after {pings} pings");
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_silent_however_much_it_is_sent() {
+    let config = timing(100, 400).write_timeout(PATIENCE * 3);
+    let (metrics, builder) = counted(Hub::builder().config(config));
+    let server = TestServer::new(builder);
+    let (_client, handle) = server.pair();
+    eventually("it is cut", || {
+        let _ = handle.send_timeout(vec![7; 64 * 1024], Duration::from_millis(10));
+        handle.closed_at().is_some()
+    });
+    assert_eq!(errors(&metrics, ErrorType::ReadDeadlineError), 1);
 }
 
 #[test]

@@ -255,7 +255,7 @@ fn settings_may_be_for_ever() {
     assert_eq!(socket.text(), "hi");
     assert_eq!(server.hub.drain(SHORT), Err(DeadlineError { remaining: 1 }));
     thread::scope(|scope| {
-        scope.spawn(|| assert_eq!(socket.expect_close().0, 1001));
+        scope.spawn(move || assert_eq!(socket.expect_close().0, 1001));
         server.handle.shutdown(Duration::MAX).unwrap();
     });
     eventually("all is over", || server.hub.client_count() == 0);

@@ -129,7 +129,7 @@ fn ends_say_why() {
         assert!(story.iter().any(|line| line.contains(why)), "no {why:?} in {story:#?}");
     };
     ending(|socket| socket.send_frame(0x80, b"x"), "the peer broke the protocol");
-    ending(|_| (), "nothing heard for the pong timeout");
+    ending(|_| (), "no data received within `pong_timeout`");
     ending(|socket| socket.stream.shutdown(std::net::Shutdown::Both).unwrap(), "ended: Eof");
     ending(|socket| (0..3).for_each(|_| socket.send_text("x")), "over the message rate");
 }

@@ -33,7 +33,7 @@ fn a_busy_server() {
     let mut half = TcpStream::connect(server.addr).unwrap();
     half.write_all(b"GET /").unwrap();
     assert_eq!(get(server.addr, "/healthz").0, 200);
-    for name in ["wshub-accept", "wshub-conn", "wshub-writer", "wshub-reaper"] {
+    for name in ["wshub-accept", "wshub-conn", "wshub-writer", "wshub-closes"] {
         eventually(name, || has(name));
     }
     std::thread::scope(|scope| {
@@ -97,7 +97,7 @@ fn a_hub_of_its_own() {
         })
         .collect();
     hub.clients()[0].close(1000, "").unwrap();
-    eventually("threads of its own", || has("wshub-conn") && has("wshub-reaper"));
+    eventually("threads of its own", || has("wshub-conn") && has("wshub-closes"));
     drop(hub);
     drop(peers);
     nobody_left("no thread once the peers are gone");

@@ -13,7 +13,7 @@ use super::presence::{Counts, Heard, Table};
 use super::queue::Queue;
 use super::settings::Cluster;
 use super::state::{Half, Halves};
-use crate::guard::{self, record};
+use crate::guard::{self, record, record_limited};
 use crate::lock::{Condition, Leaf};
 use crate::log_limit::LogLimit;
 use crate::message::Message;
@@ -101,7 +101,7 @@ impl Shared {
     /// Calls the adapter. A panic in it is an error like others.
     pub(super) fn call<T>(&self, code: impl FnOnce() -> Result<T, AdapterError>) -> Result<T, AdapterError> {
         guard::catch(code).unwrap_or_else(|| {
-            record!(Error, "wshub::cluster", "the adapter panicked");
+            record_limited!(Error, "wshub::cluster", "the adapter panicked");
             self.count_error(ErrorType::Panic);
             Err(AdapterError::unavailable("the adapter panicked"))
         })
@@ -281,7 +281,7 @@ impl Receiver for Shared {
             }
         });
         if result.is_none() {
-            record!(Error, "wshub::cluster", "a bug: delivering an envelope panicked");
+            record_limited!(Error, "wshub::cluster", "a bug: delivering an envelope panicked");
             self.count_error(ErrorType::Panic);
         }
     }

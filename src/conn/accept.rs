@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread;
 
 use super::{Opening, Upgraded, run, upgrade};
@@ -101,7 +102,7 @@ impl Accept {
     ///
     /// [`AcceptError::Refused`].
     pub fn serve(self) -> Result<(), AcceptError> {
-        let (_, early, upgraded) = self.upgrade()?;
+        let (early, upgraded) = self.upgrade()?;
         run(upgraded, &early);
         Ok(())
     }
@@ -113,9 +114,10 @@ impl Accept {
     ///
     /// Any [`AcceptError`].
     pub fn detach(self) -> Result<Client, AcceptError> {
-        let (hub, early, upgraded) = self.upgrade()?;
-        let builder = thread::Builder::new().name("wshub-conn".into()).stack_size(hub.config().reader_stack);
+        let (early, upgraded) = self.upgrade()?;
         let client = upgraded.client.clone();
+        let stack = client.hub().config().reader_stack;
+        let builder = thread::Builder::new().name("wshub-conn".into()).stack_size(stack);
         // The announcements stay here until the thread exists: if it cannot, the client has never been connected.
         let (give, take) = crossbeam_channel::bounded::<Upgraded>(1);
         let spawned = builder.spawn(move || {
@@ -130,19 +132,20 @@ impl Accept {
                 Ok(client)
             }
             Err(error) => {
-                hub.withdraw(&client, upgraded.announcements);
-                // The 101 waits in the outbox: the peer has got nothing yet.
-                client.outbox().transport().answer(&overloaded().encode(false).bytes);
+                let outbox = Arc::clone(&upgraded.outbox);
+                // Withdraws it. The 101 was held back: the peer has got nothing yet.
+                drop(upgraded);
+                outbox.transport().answer(&overloaded().encode(false).bytes, || true);
                 Err(AcceptError::Thread(error))
             }
         }
     }
 
-    fn upgrade(self) -> Result<(Hub, Vec<u8>, Upgraded), AcceptError> {
+    fn upgrade(self) -> Result<(Vec<u8>, Upgraded), AcceptError> {
         let Self { hub, transport, mut head, early, remote, format, admission } = self;
         head.set_remote_addr(remote);
         let opening = Opening { head, format, is_early: false, checks: &[], admission };
         let upgraded = upgrade(&hub, transport, opening).map_err(AcceptError::Refused)?;
-        Ok((hub, early, upgraded))
+        Ok((early, upgraded))
     }
 }

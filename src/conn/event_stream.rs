@@ -1,10 +1,12 @@
 //! The reading side of an event stream: nothing is expected but the end.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::End;
 use crate::config::deadline_after;
 use crate::hub::Client;
+use crate::outbox::Outbox;
 use crate::transport::is_timeout;
 use crate::ws::Violation;
 
@@ -12,16 +14,16 @@ use crate::ws::Violation;
 const TOLERATED: usize = 64 * 1024;
 
 /// Waits for the peer to go, and keeps the stream alive by a comment each heartbeat.
-pub(super) fn watch(client: &Client) -> End {
-    let outbox = client.outbox();
+pub(super) fn watch(client: &Client, outbox: &Arc<Outbox>) -> End {
     let (pause, pong_timeout) = (client.hub().config().heartbeat, client.hub().config().pong_timeout);
     // A stream has no pongs: that the heartbeats are acknowledged shows that the peer is there.
     outbox.transport().set_user_timeout((!pong_timeout.is_zero()).then_some(pong_timeout));
     let mut close_by = None;
     let mut unasked = 0;
     loop {
-        // A close that a handler of this thread has begun; the hub's reaper watches the others.
-        if client.is_closed() && close_by.is_none() {
+        // A close that a handler of this thread has begun; the hub's close watch sees to the others. When the end is
+        // written, the peer's end is waited for here.
+        if !outbox.is_open() && close_by.is_none() {
             close_by = Some(deadline_after(client.hub().config().close_timeout));
         }
         let patience = match close_by {

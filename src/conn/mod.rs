@@ -6,15 +6,17 @@
 //! | open | `Outbox::open` | messages → handlers | messages, pongs, pings | a close from either side, an error, a timeout |
 //! | closing (we began) | `Client::close`, drain, shutdown, slow consumer | discarded until the peer's close frame | queue, then the close frame | peer's close frame, close timeout |
 //! | closing (peer began) | the peer's close frame | – | queue, then the answer | answer written, close timeout |
-//! | failed | a protocol violation | discarded | queue, then the close frame, FIN | peer's FIN, close timeout |
-//! | dead | EOF, read or write error, a missed deadline | – | – | at once |
-//! | ended | all of these | – | – | hooks, socket closed, thread gone |
+//! | failed | a protocol violation | – | queue, then the close frame | close frame written, close timeout |
+//! | dead | EOF, read or write error, a missed deadline | – | – | at once, to ended |
+//! | finished | the last close frame is written | – | TLS' own end, FIN | `unregister`, the last hooks |
+//! | lingering | after the last hooks of a finished connection | discarded | – | peer's FIN, what is left of the close timeout |
+//! | ended | lingering or dead | – | – | socket closed, thread gone |
 //!
-//! An event stream is open from its `200` on. It reads nothing and has no close frame: FIN follows what is queued, and then
-//! it is dead.
+//! An event stream is open from its `200` on and has no close frame: TLS' own end and FIN follow what is queued, and it
+//! lingers where it reads.
 //!
-//! The close timeout is watched by this thread when it began the close itself, and by the hub's reaper when somebody
-//! else did, because then this thread is blocked in a read.
+//! The close timeout is watched by the connection's thread if the close began on it, else by the hub's close watch, because
+//! the connection's thread may be blocked in a read.
 
 mod accept;
 mod event_stream;
@@ -23,17 +25,20 @@ mod upgrade;
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 pub use accept::{Accept, AcceptError};
 pub(crate) use upgrade::{Opening, Upgraded, upgrade};
 
 use crate::config::deadline_after;
 use crate::error::HandlerError;
-use crate::guard::{self, record};
-use crate::hub::{Client, Hub};
+use crate::guard::{self, record, record_limited};
+use crate::hub::{Announcements, Client, ConnectionThread, Hub};
 use crate::message::WireFormat;
 use crate::metrics::ErrorType;
-use crate::outbox::WriteFailure;
+use crate::outbox::{Outbox, WriteFailure};
+use crate::transport::is_gone;
 use crate::ws::{CloseFrame, Violation};
 use reader::Reader;
 
@@ -58,52 +63,96 @@ enum End {
 
 /// Runs an upgraded connection until it has ended. `early` is what was read behind the request.
 pub(crate) fn run(upgraded: Upgraded, early: &[u8]) {
-    let Upgraded { client, announcements } = upgraded;
-    let hub = client.hub().clone();
-    let _own = Hub::own_thread(&client);
-    client.outbox().open();
-    record!(Debug, "wshub::conn", "{} connected as {}", client.id(), Who(&client));
-    hub.announce(&client, announcements);
-    let read = || match client.outbox().format() {
-        WireFormat::EventStream | WireFormat::PlainEventStream => event_stream::watch(&client),
-        WireFormat::WebSocket | WireFormat::Deflate(_) => Reader::new(&client, early).run(),
-    };
-    let end = guard::catch(read).unwrap_or(End::Internal);
-    finish(&hub, &client, &end);
+    let mut connection = Connection::begin(upgraded);
+    // Whatever goes wrong in here, dropping the connection ends it.
+    connection.end = guard::catch(|| connection.live(early)).unwrap_or(End::Internal);
 }
 
-/// From the end of reading to the end of everything. Not inlined, so that its stack is touched only then.
-#[inline(never)]
-fn finish(hub: &Hub, client: &Client, end: &End) {
-    let outbox = client.outbox();
-    let deadline = deadline_after(hub.config().close_timeout);
-    let is_orderly = match end {
-        End::PeerClosed(frame) => {
-            outbox.begin_close(frame.code.map(|code| (code, "")));
-            outbox.wait_close_sent(deadline)
+/// A connection that is being run. Dropping it takes every step of its end, each caught: the close handshake,
+/// `unregister`, the outbox, the writer thread, the last hooks, the socket. So a panic in one step, of the application's
+/// code or of ours, leaves nothing behind.
+struct Connection {
+    client: Client,
+    outbox: Arc<Outbox>,
+    announcements: Option<Announcements>,
+    end: End,
+    _thread: ConnectionThread,
+}
+
+impl Connection {
+    fn begin(upgraded: Upgraded) -> Self {
+        let (client, outbox, announcements) = upgraded.into_parts();
+        let thread = Hub::run_on_this_thread(client.id());
+        Self { client, outbox, announcements: Some(announcements), end: End::Internal, _thread: thread }
+    }
+
+    fn live(&mut self, early: &[u8]) -> End {
+        self.outbox.open();
+        record!(Debug, "wshub::conn", "{} connected as {}", self.client.id(), Who(&self.client));
+        if let Some(announcements) = self.announcements.take() {
+            self.client.hub().announce(&self.client, announcements);
         }
-        End::Violation(violation) => {
-            outbox.begin_close(Some((violation.code, violation.reason)));
-            outbox.wait_close_sent(deadline)
+        match self.outbox.format() {
+            WireFormat::EventStream | WireFormat::PlainEventStream => event_stream::watch(&self.client, &self.outbox),
+            WireFormat::WebSocket | WireFormat::Deflate(_) => Reader::new(&self.client, &self.outbox).run(early),
         }
-        End::Eof | End::ReadError(_) | End::Silent | End::PingFailed | End::CloseTimeout | End::Internal => false,
-    };
-    if is_orderly {
-        // The peer learns of the end before the hooks run, however slow they are.
-        outbox.transport().finish();
-    } else {
+    }
+
+    /// Sends what is left to be sent, if there is anybody to get it, and FIN. For how long the peer's end may be waited for;
+    /// `None` when the connection is cut.
+    fn close(&self) -> Option<Duration> {
+        let deadline = deadline_after(self.client.hub().config().close_timeout);
+        let is_orderly = match &self.end {
+            End::PeerClosed(frame) => {
+                self.outbox.begin_close(frame.code.map(|code| (code, "")));
+                self.outbox.wait_close_sent(deadline)
+            }
+            End::Violation(violation) => {
+                self.outbox.begin_close(Some((violation.code, violation.reason)));
+                self.outbox.wait_close_sent(deadline)
+            }
+            // TLS has sent an alert, which must arrive.
+            End::ReadError(io::ErrorKind::InvalidData) => true,
+            End::Eof => {
+                // A peer that has said goodbye in TLS gets the same (RFC 8446 §6.1); there is nothing to wait for.
+                let _ = self.outbox.transport().try_finish();
+                false
+            }
+            End::ReadError(_) | End::Silent | End::PingFailed | End::CloseTimeout | End::Internal => false,
+        };
+        if is_orderly && !self.outbox.is_dead() {
+            // The peer learns of the end before the hooks run, however slow they are.
+            let _ = self.outbox.transport().finish();
+            Some(deadline.saturating_duration_since(Instant::now()))
+        } else {
+            self.outbox.kill();
+            None
+        }
+    }
+}
+
+impl Drop for Connection {
+    /// Not inlined, so that its stack is touched only at the end.
+    #[inline(never)]
+    fn drop(&mut self) {
+        let (hub, client, outbox) = (self.client.hub(), &self.client, &self.outbox);
+        let linger = guard::catch(|| self.close()).flatten();
+        guard::catch(|| record(client, outbox, &self.end));
+        hub.unregister(client);
+        outbox.end();
+        outbox.stop_writer();
+        hub.retire(client, outbox.lost());
+        if let Some(time) = linger {
+            // Counted from here, whatever the hooks took: unread input would turn the close into a reset, which destroys
+            // what is still on its way to the peer.
+            hub.begin_linger(client.id(), outbox);
+            outbox.transport().linger(time, || true);
+        }
         outbox.kill();
+        let lasted = client.connected_at().elapsed().unwrap_or_default();
+        record!(Debug, "wshub::conn", "{} gone after {lasted:?}", client.id());
+        hub.connection_is_over(client);
     }
-    record(hub, client, end);
-    hub.unregister(client);
-    if is_orderly && matches!(end, End::Violation(_)) {
-        outbox.transport().linger(deadline);
-    }
-    outbox.kill();
-    outbox.stop_writer();
-    hub.retire(client);
-    let lasted = client.connected_at().elapsed().unwrap_or_default();
-    record!(Debug, "wshub::conn", "{} gone after {lasted:?}", client.id());
 }
 
 /// A client's user, for log records.
@@ -119,16 +168,16 @@ impl fmt::Display for Who<'_> {
 }
 
 /// Counts, logs and tells the end.
-fn record(hub: &Hub, client: &Client, end: &End) {
-    let id = client.id();
+fn record(client: &Client, outbox: &Outbox, end: &End) {
+    let (hub, id) = (client.hub(), client.id());
     match end {
         End::PeerClosed(frame) => {
             record!(Debug, "wshub::conn", "{id} ended: closed with {:?} {:?}", frame.code, frame.reason);
         }
-        End::Internal => record!(Error, "wshub::conn", "{id} ended by a bug in wshub"),
+        End::Internal => record_limited!(Error, "wshub::conn", "{id} ended by a bug in wshub"),
         end => record!(Debug, "wshub::conn", "{id} ended: {end:?}"),
     }
-    for (error, what) in [reading_failed(end), writing_failed(client, end)].into_iter().flatten() {
+    for (error, what) in [reading_failed(end), writing_failed(outbox, end)].into_iter().flatten() {
         hub.count_error(error);
         record!(Debug, "wshub::conn", "{id}: {what}");
         hub.report_error(client, &HandlerError::from(what).counted_as(error));
@@ -143,18 +192,22 @@ fn reading_failed(end: &End) -> Option<Failure> {
             Some((ErrorType::ProtocolError, format!("the peer broke the protocol: {}", violation.reason)))
         }
         End::ReadError(kind) => Some((ErrorType::ReadError, format!("reading failed: {kind}"))),
-        End::Silent => Some((ErrorType::ReadDeadlineError, "nothing heard for the pong timeout".into())),
+        End::Silent => Some((ErrorType::ReadDeadlineError, "no data received within `pong_timeout`".into())),
         End::Internal => Some((ErrorType::Panic, "a bug in wshub".into())),
         End::PeerClosed(_) | End::Eof | End::PingFailed | End::CloseTimeout => None,
     }
 }
 
-fn writing_failed(client: &Client, end: &End) -> Option<Failure> {
+fn writing_failed(outbox: &Outbox, end: &End) -> Option<Failure> {
     let is_ping = matches!(end, End::PingFailed);
     let error = if is_ping { ErrorType::PingError } else { ErrorType::WriteError };
-    match client.outbox().failure()? {
-        WriteFailure::Timeout => Some((ErrorType::WriteDeadlineError, "a write made no progress in time".into())),
+    match outbox.failure()? {
+        WriteFailure::Timeout => {
+            Some((ErrorType::WriteDeadlineError, "no write progress within `write_timeout`".into()))
+        }
+        // An ordinary departure that writing has met before reading.
+        WriteFailure::Error(kind) if is_gone(kind) => None,
         WriteFailure::Error(kind) => Some((error, format!("writing failed: {kind}"))),
-        WriteFailure::NoThread => Some((error, "there is no thread for writing".into())),
+        WriteFailure::NoThread => Some((error, "could not start the writer thread".into())),
     }
 }

@@ -1,19 +1,24 @@
 //! The read loop: bytes → events → handlers.
 
+use std::convert::Infallible;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::End;
 use crate::config::{RatePolicy, deadline_after};
-use crate::error::HandlerResult;
-use crate::guard::record;
+use crate::error::{HandlerError, HandlerResult};
+use crate::guard::{self, record};
 use crate::hub::{Client, TokenBucket};
 use crate::message::Message;
 use crate::metrics::ErrorType;
-use crate::outbox::Cork;
+use crate::outbox::{Cork, Outbox};
 use crate::trace;
-use crate::transport::is_timeout;
+use crate::transport::{is_gone, is_timeout};
 use crate::ws::{Decoder, Event, close_code};
+
+/// Bytes of one read on the stack.
+const CHUNK: usize = 4096;
 
 /// What the read timeout of the socket stands for now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,46 +35,72 @@ enum Waiting {
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
     client: &'a Client,
+    outbox: &'a Arc<Outbox>,
     decoder: Decoder,
     bucket: Option<TokenBucket>,
     waiting: Waiting,
     /// Since when an unfinished frame has made no progress.
     stuck_since: Option<Instant>,
+    /// [`Outbox::acknowledged`] when the last ping was sent.
+    acknowledged: u32,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(client: &'a Client, early: &[u8]) -> Self {
-        let config = client.hub().config();
-        let is_deflate = client.outbox().format().is_deflate();
-        let mut decoder = Decoder::new(config.read_buffer.max(early.len()), config.max_message_size, is_deflate);
-        decoder.space()[..early.len()].copy_from_slice(early);
-        decoder.filled(early.len());
+    pub(super) fn new(client: &'a Client, outbox: &'a Arc<Outbox>) -> Self {
+        let decoder = Decoder::new(client.hub().config().max_message_size, outbox.format().is_deflate());
         let rate = client.hub().limits().max_message_rate;
         let bucket = (rate > 0).then(|| TokenBucket::new(rate));
-        Self { client, decoder, bucket, waiting: Waiting::Quiet, stuck_since: None }
+        Self { client, outbox, decoder, bucket, waiting: Waiting::Quiet, stuck_since: None, acknowledged: 0 }
     }
 
-    pub(super) fn run(&mut self) -> End {
-        if let Err(end) = self.apply_timeout() {
-            return end;
+    /// Reads until the connection ends; `early` is what has been read already.
+    pub(super) fn run(&mut self, early: &[u8]) -> End {
+        let started = self.apply_timeout().and_then(|()| self.take(&mut early.to_vec()));
+        match started.and_then(|()| self.read_all()) {
+            Ok(never) => match never {},
+            Err(end) => end,
         }
+    }
+
+    /// What comes is read into this thread's stack, where the handshake has been, and decoded there: a connection that waits
+    /// has no buffer of its own.
+    fn read_all(&mut self) -> Result<Infallible, End> {
+        let mut chunk = [0; CHUNK];
+        let most = self.client.hub().config().read_buffer;
+        // Only for settings beyond the chunk, and while that much comes at a time.
+        let mut large = Vec::new();
         loop {
+            self.watch_own_close()?;
             let before = self.decoder.progress();
-            let step = self.handle_buffered().and_then(|()| self.watch_progress(before)).and_then(|()| self.read());
-            if let Err(end) = step {
-                return end;
+            if let Some(space) = self.decoder.space() {
+                let read = self.outbox.transport().read(space);
+                let filled = self.decoder.filled(*read.as_ref().unwrap_or(&0));
+                self.note_read(read)?;
+                filled.map_err(End::Violation)?;
+                self.take(&mut [])?;
+            } else {
+                let buffer = if large.is_empty() { &mut chunk[..most.min(CHUNK)] } else { &mut large[..] };
+                let read = self.outbox.transport().read(buffer);
+                let n = self.note_read(read)?;
+                self.take(&mut buffer[..n])?;
+                if n == CHUNK && most > CHUNK {
+                    large.resize(most, 0);
+                } else if n < CHUNK && !large.is_empty() {
+                    large = Vec::new();
+                }
             }
+            self.watch_progress(before)?;
         }
     }
 
     /// Handles every event that is whole. Several messages of one read are handled under one cork, so that each
     /// recipient is written to once; a message that comes alone takes the direct way.
-    fn handle_buffered(&mut self) -> Result<(), End> {
+    fn take(&mut self, mut input: &mut [u8]) -> Result<(), End> {
         let mut cork = None;
         let mut held: Option<Message> = None;
         loop {
             // One event ahead, to know whether a message comes alone. Messages before a violation are still handled.
-            let event = self.decoder.next();
+            let event = self.decoder.next(&mut input);
             if let Ok(Some(Event::Message(kind, payload))) = event {
                 if let Some(message) = held.replace(Message::received(kind, payload)) {
                     cork.get_or_insert_with(Cork::new);
@@ -82,7 +113,7 @@ impl<'a> Reader<'a> {
             }
             match event {
                 Ok(None) => return Ok(()),
-                Ok(Some(Event::Ping(payload))) => self.client.outbox().pong(payload),
+                Ok(Some(Event::Ping(payload))) => self.outbox.pong(payload),
                 Ok(Some(Event::Pong | Event::Message(..))) => {}
                 Ok(Some(Event::Close(frame))) => return Err(End::PeerClosed(frame)),
                 Err(violation) => return Err(End::Violation(violation)),
@@ -90,19 +121,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn read(&mut self) -> Result<(), End> {
-        self.watch_own_close()?;
-        match self.client.outbox().transport().read(self.decoder.space()) {
+    /// What follows from a read; how many bytes have come, none when its time was up.
+    fn note_read(&mut self, read: io::Result<usize>) -> Result<usize, End> {
+        match read {
             Ok(0) => Err(End::Eof),
             Ok(n) => {
-                self.decoder.filled(n);
-                if self.waiting != Waiting::ForPong {
-                    return Ok(());
+                if self.waiting == Waiting::ForPong {
+                    self.waiting = Waiting::Quiet;
+                    self.apply_timeout()?;
                 }
-                self.waiting = Waiting::Quiet;
-                self.apply_timeout()
+                Ok(n)
             }
-            Err(e) if is_timeout(&e) => self.timed_out(),
+            Err(e) if is_timeout(&e) => self.timed_out().map(|()| 0),
             Err(e) => Err(read_error(&e)),
         }
     }
@@ -124,9 +154,9 @@ impl<'a> Reader<'a> {
     }
 
     /// Once this side has begun to close, the peer has the close timeout to answer. Covers closes that were begun on
-    /// this thread, by handlers; the hub's reaper covers the others.
+    /// this thread, by handlers; the hub's close watch covers the others.
     fn watch_own_close(&mut self) -> Result<(), End> {
-        if !self.client.is_closed() {
+        if self.outbox.is_open() {
             return Ok(());
         }
         if !matches!(self.waiting, Waiting::ForClose(_)) {
@@ -137,17 +167,22 @@ impl<'a> Reader<'a> {
 
     fn timed_out(&mut self) -> Result<(), End> {
         match self.waiting {
-            Waiting::Quiet => {
-                self.client.outbox().ping();
-                if self.client.outbox().failure().is_some() {
-                    return Err(End::PingFailed);
-                }
-                self.waiting = Waiting::ForPong;
-                self.apply_timeout()
-            }
+            Waiting::Quiet => self.ping(),
+            // The ping is behind output that the peer takes bit by bit: it is alive, and asked again.
+            Waiting::ForPong if self.outbox.acknowledged() != self.acknowledged => self.ping(),
             Waiting::ForPong => Err(End::Silent),
             Waiting::ForClose(_) => Err(End::CloseTimeout),
         }
+    }
+
+    fn ping(&mut self) -> Result<(), End> {
+        self.acknowledged = self.outbox.acknowledged();
+        self.outbox.ping();
+        if self.outbox.failure().is_some() {
+            return Err(End::PingFailed);
+        }
+        self.waiting = Waiting::ForPong;
+        self.apply_timeout()
     }
 
     fn apply_timeout(&self) -> Result<(), End> {
@@ -165,13 +200,13 @@ impl<'a> Reader<'a> {
             Waiting::ForPong => Some(config.pong_timeout.saturating_sub(config.ping_period)),
         };
         let timeout = timeout.map(|t| t.max(Duration::from_millis(1)));
-        self.client.outbox().transport().set_read_timeout(timeout).map_err(|e| read_error(&e))
+        self.outbox.transport().set_read_timeout(timeout).map_err(|e| read_error(&e))
     }
 
     /// One message through the rate limit, the hooks and the handlers.
     fn handle(&mut self, message: &Message) {
         // After a close has begun, what still comes is discarded (RFC 6455 §1.4).
-        if self.client.is_closed() {
+        if !self.outbox.is_open() {
             return;
         }
         let hub = self.client.hub();
@@ -201,7 +236,11 @@ impl<'a> Reader<'a> {
         };
         let verdict = hub.guarded(Some(self.client), "before_message", || hook(self.client, message.clone()));
         match verdict.unwrap_or_else(|| Err("before_message panicked".into())) {
-            Ok(new) => self.conclude(&new, self.call_handlers(&new)),
+            Ok(new) => {
+                self.conclude(&new, self.call_handlers(&new));
+                // Its payload may be the application's memory.
+                guard::dispose(new);
+            }
             Err(error) => self.conclude(message, self.counted(Err(error))),
         }
     }
@@ -214,9 +253,10 @@ impl<'a> Reader<'a> {
         }
         if let Err(error) = result {
             record!(Debug, "wshub::conn", "{} handler error: {error}", self.client.id());
-            trace::note_error(error.error_type(), || error.to_string());
+            trace::note_error(error.error_type(), || text_of(&error));
             hub.report_error(self.client, &error);
             self.client.close_as_asked(&error);
+            guard::dispose(error);
         }
     }
 
@@ -231,8 +271,10 @@ impl<'a> Reader<'a> {
     fn call_handlers(&self, message: &Message) -> HandlerResult {
         let hub = self.client.hub();
         let panicked = || Err("the handler panicked".into());
-        if let Some(own) = self.client.callbacks().on_message {
+        if let Some(own) = self.client.callback(|c| &c.on_message) {
             let result = hub.guarded(Some(self.client), "the client's on_message", || own(self.client, message));
+            // It may have been replaced meanwhile.
+            guard::dispose(own);
             self.counted(result.unwrap_or_else(panicked))?;
         }
         let Some(handler) = &hub.hooks().on_message else { return Ok(()) };
@@ -255,6 +297,16 @@ impl<'a> Reader<'a> {
 }
 
 pub(super) fn read_error(error: &io::Error) -> End {
-    // A peer that resets is gone, as one that closes.
-    if error.kind() == io::ErrorKind::ConnectionReset { End::Eof } else { End::ReadError(error.kind()) }
+    match error.kind() {
+        // A peer that resets is gone, as one that closes.
+        kind if is_gone(kind) => End::Eof,
+        // The system has given up on a peer that acknowledges nothing.
+        io::ErrorKind::TimedOut => End::Silent,
+        kind => End::ReadError(kind),
+    }
+}
+
+/// An error's text is made by its own code.
+fn text_of(error: &HandlerError) -> String {
+    guard::catch(|| error.to_string()).unwrap_or_else(|| "its text panicked".into())
 }

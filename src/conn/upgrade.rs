@@ -2,6 +2,7 @@
 //! (RFC 6455 §4.2).
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::error::RoomError;
@@ -33,11 +34,29 @@ pub(crate) struct Opening<'a> {
     pub(crate) admission: Option<Admission>,
 }
 
-/// A client that is registered and has not been told yet.
+/// A client that is registered and has not been told yet. Dropping it undoes the registration.
 #[derive(Debug)]
 pub(crate) struct Upgraded {
     pub(crate) client: Client,
-    pub(crate) announcements: Announcements,
+    pub(crate) outbox: Arc<Outbox>,
+    /// `None` when the client has been taken out.
+    announcements: Option<Announcements>,
+}
+
+impl Upgraded {
+    /// From here on the caller ends the connection.
+    pub(crate) fn into_parts(mut self) -> (Client, Arc<Outbox>, Announcements) {
+        let announcements = self.announcements.take().unwrap_or_default();
+        (self.client.clone(), Arc::clone(&self.outbox), announcements)
+    }
+}
+
+impl Drop for Upgraded {
+    fn drop(&mut self) {
+        if let Some(announcements) = self.announcements.take() {
+            self.client.hub().withdraw(&self.client, announcements);
+        }
+    }
 }
 
 /// A response instead of an upgrade, and what it counts as.
@@ -109,7 +128,7 @@ fn is_allowed(hub: &Hub, head: &RequestHead) -> bool {
 fn answer_preflight(head: &RequestHead, transport: &Transport, cors: &Cors) -> u16 {
     let response = preflight(head, cors).encode(false);
     record!(Debug, "wshub::upgrade", "{head:?} of {} answered with {}", Peer(head.remote_addr()), response.status);
-    transport.answer(&response.bytes);
+    transport.answer(&response.bytes, || true);
     response.status
 }
 
@@ -208,13 +227,13 @@ fn register(
     size_buffers(hub, &transport);
     let outbox = Outbox::new(transport, hub.shared_config(), format, response);
     let format = admission.format.unwrap_or(hub.format());
-    let client = Client::new(hub, outbox, head, subprotocol, format, admission.metadata);
+    let client = Client::new(hub, &outbox, head, subprotocol, format, admission.metadata);
     let (id, head, peer) = (client.id(), client.request(), Peer(client.remote_addr()));
     record!(Debug, "wshub::upgrade", "{id} is {peer} at {:?}", head.path());
     match hub.register(&client, admission.user, admission.rooms) {
-        Ok(announcements) => Ok(Upgraded { client, announcements }),
+        Ok(announcements) => Ok(Upgraded { client, outbox, announcements: Some(announcements) }),
         Err(refused) => {
-            Err(refuse(hub, client.request(), client.outbox().transport(), &refusal_of(&refused, opening.format), cors))
+            Err(refuse(hub, client.request(), outbox.transport(), &refusal_of(&refused, opening.format), cors))
         }
     }
 }
@@ -264,7 +283,7 @@ fn refuse(hub: &Hub, head: &RequestHead, transport: &Transport, refusal: &Refusa
             "{head:?} of {peer} refused with {status}: {error}{names} ({suppressed} more not logged)"
         );
     }
-    transport.answer(&response.bytes);
+    transport.answer(&response.bytes, || hub.alive());
     status
 }
 

@@ -34,7 +34,8 @@ impl Client {
             NEVER => None,
             nanos => self.hub().built().checked_add(Duration::from_nanos(nanos)),
         };
-        let output = if self.outbox().is_idle() { self.outbox().unblocked_at() } else { return None };
+        let outbox = self.outbox()?;
+        let output = if outbox.is_idle() { outbox.unblocked_at() } else { return None };
         Some([message, output].into_iter().flatten().fold(begun, Instant::max))
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use super::client::Client;
 use super::keeper::Keeper;
-use super::memory::{Stream, place};
+use super::memory::Stream;
 use super::room::Room;
 use crate::client_id::ClientId;
 use crate::guard::dispose;
@@ -71,7 +71,7 @@ impl Reader {
             ticket,
             room: Arc::downgrade(room),
             stream,
-            place: place(client.outbox()),
+            place: client.place(),
             client: client.id(),
             kind: client.frame_kind(),
             compressed: client.hub().compressed(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime};
 
 use super::Hub;
@@ -14,20 +14,21 @@ use super::target::Target;
 use crate::client_id::ClientId;
 use crate::config::deadline_after;
 use crate::error::{CloseError, HandlerError, HandlerResult, RoomError, UserError};
-use crate::guard::record;
+use crate::guard::{self, record};
 use crate::history::{FormatRef, FrameKind, STREAM};
 use crate::http::RequestHead;
 use crate::levels::Levels;
 use crate::lock::{Ranked, rank};
-use crate::message::{Encoded, Message, SendError};
+use crate::message::{Encoded, Message, SendError, WireFormat};
 use crate::outbox::{GaveUp, Outbox, Sent};
 use crate::trace;
 use crate::ws::{check_close, close_code};
 
 /// One connection to the hub: a cheap handle that stays valid after the connection has ended.
 ///
-/// A handle keeps the connection's memory and its socket's descriptor until it is dropped: to remember a client beyond
-/// its connection, keep its [`id`](Client::id).
+/// After the last hook of a connection, its descriptor is closed and its queue, metadata and callbacks are dropped,
+/// whoever still holds a handle. A handle then keeps the request head and a few hundred bytes: to remember a client
+/// beyond its connection, keep its [`id`](Client::id).
 ///
 /// All methods may be called from any thread; none blocks but [`send_timeout`](Client::send_timeout).
 #[derive(Clone)]
@@ -36,16 +37,25 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     id: ClientId,
     hub: Hub,
-    outbox: Arc<Outbox>,
+    /// Owned by the connection's thread and by the hub's lists, so that the socket is closed when the connection ends.
+    outbox: Weak<Outbox>,
+    wire: WireFormat,
     head: RequestHead,
     subprotocol: Option<String>,
     format: FormatRef,
     connected_at: SystemTime,
     /// Set once, by the connection's thread, when the connection has ended.
-    closed_at: OnceLock<SystemTime>,
+    closed: OnceLock<Closed>,
     /// Nanoseconds since the hub was built, see `activity.rs`. Written by the connection's thread, read by a drain.
     last_message: AtomicU64,
     state: Ranked<{ rank::CLIENT }, State>,
+}
+
+/// What is left of an outbox when its connection has ended.
+struct Closed {
+    at: SystemTime,
+    /// Messages that were dropped, and their bytes on the wire.
+    dropped: (u64, u64),
 }
 
 /// Guarded by the client's own lock. Ordered maps: empty they are small, and their making asks for no random numbers.
@@ -58,6 +68,10 @@ pub(super) struct State {
     pub(super) telling: Levels<Arc<str>>,
     /// The connection is ending: nothing may be joined or indexed any more.
     pub(super) gone: bool,
+    /// `on_close` has been taken: callbacks are kept no longer.
+    is_closed: bool,
+    /// The last hook has run: metadata are kept no longer.
+    is_released: bool,
     metadata: BTreeMap<String, Metadata>,
     callbacks: Callbacks,
 }
@@ -67,7 +81,7 @@ pub(super) type OfClient = dyn Fn(&Client) + Send + Sync;
 pub(super) type OfError = dyn Fn(&Client, &HandlerError) + Send + Sync;
 
 /// A client's own callbacks; they may be set at any time.
-#[derive(Clone, Default)]
+#[derive(Default)]
 #[allow(clippy::struct_field_names, reason = "named as the methods that set them")]
 pub(crate) struct Callbacks {
     pub(crate) on_message: Option<Arc<Handler>>,
@@ -79,7 +93,7 @@ impl Client {
     /// A client that is not registered yet. Its outbox holds everything back until it is opened.
     pub(crate) fn new(
         hub: &Hub,
-        outbox: Arc<Outbox>,
+        outbox: &Arc<Outbox>,
         head: RequestHead,
         subprotocol: Option<String>,
         format: FormatRef,
@@ -88,12 +102,13 @@ impl Client {
         Self(Arc::new(Inner {
             id: ClientId::random(),
             hub: hub.clone(),
-            outbox,
+            outbox: Arc::downgrade(outbox),
+            wire: outbox.format(),
             head,
             subprotocol,
             format,
             connected_at: SystemTime::now(),
-            closed_at: OnceLock::new(),
+            closed: OnceLock::new(),
             last_message: AtomicU64::new(0),
             state: Ranked::new(State { metadata: metadata.into_iter().collect(), ..State::default() }),
         }))
@@ -121,12 +136,12 @@ impl Client {
 
     /// Whether this client reads Server-Sent Events rather than speaking WebSocket: it gets text only and sends nothing.
     pub fn is_event_stream(&self) -> bool {
-        self.0.outbox.format().is_event_stream()
+        self.0.wire.is_event_stream()
     }
 
     /// Whether permessage-deflate has been agreed on.
     pub fn is_compressed(&self) -> bool {
-        self.0.outbox.format().is_deflate()
+        self.0.wire.is_deflate()
     }
 
     /// The subprotocol that was agreed on.
@@ -141,24 +156,26 @@ impl Client {
 
     /// When the connection ended; `None` while it lasts.
     pub fn closed_at(&self) -> Option<SystemTime> {
-        self.0.closed_at.get().copied()
+        self.0.closed.get().map(|closed| closed.at)
     }
 
     /// Whether the connection is closing or closed: it accepts no more messages.
     pub fn is_closed(&self) -> bool {
-        !self.0.outbox.is_open()
+        !self.outbox().is_some_and(|outbox| outbox.is_open())
     }
 
     /// Messages waiting in this client's queue, and the bytes that count against
     /// [`Config::queue_bytes`](crate::Config#structfield.queue_bytes).
     pub fn queue_depth(&self) -> (usize, usize) {
-        self.0.outbox.depth()
+        self.outbox().map_or((0, 0), |outbox| outbox.depth())
     }
 
     /// Messages that were dropped for this client since it connected, because its queue was full or a `send_timeout` gave
     /// up, and their bytes on the wire.
     pub fn dropped(&self) -> (u64, u64) {
-        self.0.outbox.lost()
+        // The outbox first: when it is gone, what is left of it has been written down.
+        let lost = self.outbox().map(|outbox| outbox.lost());
+        lost.or_else(|| self.0.closed.get().map(|closed| closed.dropped)).unwrap_or_default()
     }
 
     /// Sends to this client alone, by the hub's drop policy. Does not block.
@@ -171,10 +188,11 @@ impl Client {
     pub fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
         let message = message.into();
         let Some(frame) = self.encode(&message) else { return Err(SendError::Binary(message)) };
+        let Some(outbox) = self.outbox() else { return Err(SendError::Closed(message)) };
         let span = trace::begin_send(|| Target::client(self.id()).to_string());
-        match self.hub().give(self.outbox(), self, &frame) {
+        match self.hub().give(&outbox, self, &frame) {
             sent @ (Sent::Queued | Sent::Evicted(_)) => {
-                span.sent(1, if let Sent::Evicted(old) = sent { old.len() } else { 0 }, 0, false);
+                span.sent(1, dispose_evicted(sent), 0, false);
                 self.hub().count_sent(1, message.len());
                 Ok(())
             }
@@ -206,8 +224,9 @@ impl Client {
         let message = message.into();
         let deadline = deadline_after(timeout);
         let Some(frame) = self.encode(&message) else { return Err(SendError::Binary(message)) };
+        let Some(outbox) = self.outbox() else { return Err(SendError::Closed(message)) };
         let span = trace::begin_send(|| Target::client(self.id()).to_string());
-        match self.hub().give_waiting(self, &frame, deadline) {
+        match self.hub().give_waiting(&outbox, self, &frame, deadline) {
             Ok(()) => {
                 span.sent(1, 0, 0, false);
                 self.hub().count_sent(1, message.len());
@@ -236,10 +255,12 @@ impl Client {
     }
 
     pub(crate) fn close_checked(&self, code: u16, reason: &str) {
-        if self.0.outbox.begin_close(Some((code, reason))) {
+        let Some(outbox) = self.outbox() else { return };
+        if outbox.begin_close(Some((code, reason))) {
+            // First: nothing that follows, a logger least of all, may keep the close from ending in time.
+            self.hub().watch_close(self.id(), &outbox);
             record!(Debug, "wshub::conn", "{} closing with {code} {reason:?}", self.id());
             trace::note_close(self.id(), code, reason);
-            self.hub().watch_close(self);
         }
     }
 
@@ -313,14 +334,18 @@ impl Client {
         self.0.state.read().rooms.contains(room)
     }
 
-    /// Keeps a value on this client under a name, replacing the one before.
+    /// Keeps a value on this client under a name, replacing the one before. After the last hook of the connection
+    /// nothing is kept: the value is dropped at once.
     pub fn set_metadata<T: Any + Send + Sync>(&self, key: impl Into<String>, value: T) {
-        let old = self.0.state.write().metadata.insert(key.into(), Arc::new(value));
-        // Dropped here, without the lock: it is the application's type.
-        drop(old);
+        // Outside of the lock, as both drops: these are the application's types.
+        let (key, value): (String, Metadata) = (key.into(), Arc::new(value));
+        let mut state = self.0.state.write();
+        let unwanted = if state.is_released { Some(value) } else { state.metadata.insert(key, value) };
+        drop(state);
+        guard::dispose(unwanted);
     }
 
-    /// The value kept under the name; `None` also when it is not a `T`.
+    /// The value kept under the name; `None` also when it is not a `T`, and after the last hook of the connection.
     pub fn metadata<T: Any + Send + Sync>(&self, key: &str) -> Option<Arc<T>> {
         let value = self.0.state.read().metadata.get(key).cloned()?;
         value.downcast().ok()
@@ -334,48 +359,78 @@ impl Client {
 
     /// Sets this client's own message handler; it runs before the hub's, on the connection's thread.
     pub fn on_message(&self, handler: impl Fn(&Client, &Message) -> HandlerResult + Send + Sync + 'static) {
-        self.set_callbacks(|c| c.on_message = Some(Arc::new(handler)));
+        let handler: Arc<Handler> = Arc::new(handler);
+        guard::dispose(self.set_callback(|c| &mut c.on_message, handler));
     }
 
-    /// Sets what runs when this connection has ended, before the `after_disconnect` hook, on the connection's thread.
+    /// Sets what runs when this connection has ended, before the `after_disconnect` hook, on the connection's thread. It
+    /// runs once, also for a client that a hook has seen and whose upgrade is refused after all. If the connection has
+    /// ended already, it runs at once, on the calling thread.
     pub fn on_close(&self, callback: impl Fn(&Client) + Send + Sync + 'static) {
-        self.set_callbacks(|c| c.on_close = Some(Arc::new(callback)));
+        let callback: Arc<OfClient> = Arc::new(callback);
+        if let Err(late) = self.set_callback(|c| &mut c.on_close, callback) {
+            self.run_on_close(late);
+        }
     }
 
     /// Sets what runs after the `on_error` hook for errors of this client.
     pub fn on_error(&self, callback: impl Fn(&Client, &HandlerError) + Send + Sync + 'static) {
-        self.set_callbacks(|c| c.on_error = Some(Arc::new(callback)));
+        let callback: Arc<OfError> = Arc::new(callback);
+        guard::dispose(self.set_callback(|c| &mut c.on_error, callback));
     }
 
-    pub(crate) fn callbacks(&self) -> Callbacks {
-        self.0.state.read().callbacks.clone()
+    /// One of the callbacks, to be called without the lock.
+    pub(crate) fn callback<C: ?Sized>(&self, choose: impl FnOnce(&Callbacks) -> &Option<Arc<C>>) -> Option<Arc<C>> {
+        choose(&self.0.state.read().callbacks).clone()
     }
 
-    fn set_callbacks(&self, change: impl FnOnce(&mut Callbacks)) {
-        let old = {
-            let mut state = self.0.state.write();
-            let old = state.callbacks.clone();
-            change(&mut state.callbacks);
-            old
-        };
-        // Dropped here, without the lock: closures hold the application's types.
-        drop(old);
+    /// Puts a callback in the place of the one before; gives it back if the connection has ended.
+    fn set_callback<C: ?Sized>(
+        &self,
+        choose: impl FnOnce(&mut Callbacks) -> &mut Option<Arc<C>>,
+        callback: Arc<C>,
+    ) -> Result<(), Arc<C>> {
+        let mut state = self.0.state.write();
+        if state.is_closed {
+            return Err(callback);
+        }
+        let old = choose(&mut state.callbacks).replace(callback);
+        drop(state);
+        // Without the lock: closures hold the application's types.
+        guard::dispose(old);
+        Ok(())
+    }
+
+    fn run_on_close(&self, callback: Arc<OfClient>) {
+        self.hub().guarded(None, "the client's on_close", || callback(self));
+        guard::dispose(callback);
     }
 
     /// `None` if the client's connection cannot carry the message.
     fn encode(&self, message: &Message) -> Option<Encoded> {
-        Encoded::new(message, self.outbox().format(), self.hub().compressed())
+        Encoded::new(message, self.0.wire, self.hub().compressed())
     }
 
     /// Which wire form of publications it reads.
     pub(super) fn frame_kind(&self) -> FrameKind {
-        let wire = self.0.outbox.format();
+        let wire = self.0.wire;
         let format = if wire.is_event_stream() { STREAM } else { self.0.format };
         FrameKind { wire, format }
     }
 
-    pub(crate) fn outbox(&self) -> &Arc<Outbox> {
-        &self.0.outbox
+    /// The way to the client's socket; `None` when the connection has ended.
+    pub(crate) fn outbox(&self) -> Option<Arc<Outbox>> {
+        self.0.outbox.upgrade()
+    }
+
+    /// The address of the client's outbox, which no other has while there is a handle to the client.
+    pub(super) fn place(&self) -> usize {
+        self.0.outbox.as_ptr().addr()
+    }
+
+    /// Whether this is the client's outbox. Compares addresses, so that the outbox' own memory is not touched.
+    pub(super) fn has_outbox(&self, outbox: &Arc<Outbox>) -> bool {
+        std::ptr::eq(self.0.outbox.as_ptr(), Arc::as_ptr(outbox))
     }
 
     pub(super) fn last_message(&self) -> &AtomicU64 {
@@ -386,14 +441,54 @@ impl Client {
         &self.0.state
     }
 
-    pub(crate) fn mark_closed(&self) {
-        // Only the connection's own thread comes here, once.
-        let _ = self.0.closed_at.set(SystemTime::now());
-        // Callbacks may hold clients: without this they could keep each other alive.
-        let callbacks = std::mem::take(&mut self.0.state.write().callbacks);
-        // They hold the application's types, whose destructors are its code.
-        self.hub().guarded(None, "a destructor of the client's callbacks", || drop(callbacks));
+    /// Notes that the connection has ended, with what its outbox has dropped, and runs `on_close`. Callbacks that are set
+    /// later are not kept.
+    pub(super) fn mark_closed(&self, dropped: (u64, u64)) {
+        // Only the thread that ends the connection comes here, once.
+        let _ = self.0.closed.set(Closed { at: SystemTime::now(), dropped });
+        let callbacks = {
+            let mut state = self.0.state.write();
+            state.is_closed = true;
+            std::mem::take(&mut state.callbacks)
+        };
+        let Callbacks { on_message, on_close, on_error } = callbacks;
+        guard::dispose(on_message);
+        guard::dispose(on_error);
+        if let Some(on_close) = on_close {
+            self.run_on_close(on_close);
+        }
     }
+
+    /// Drops the metadata, after the last hook. They may hold this client: without this it would keep itself alive.
+    pub(super) fn release(&self) {
+        let metadata = {
+            let mut state = self.0.state.write();
+            state.is_released = true;
+            std::mem::take(&mut state.metadata)
+        };
+        // One by one: a second panic during a drop would end the process.
+        metadata.into_values().for_each(guard::dispose);
+    }
+}
+
+impl Drop for Inner {
+    /// For clients that were never registered: the others hold nothing of the application any more.
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        let Callbacks { on_message, on_close, on_error } = std::mem::take(&mut state.callbacks);
+        on_message.into_iter().for_each(guard::dispose);
+        on_close.into_iter().for_each(guard::dispose);
+        on_error.into_iter().for_each(guard::dispose);
+        std::mem::take(&mut state.metadata).into_values().for_each(guard::dispose);
+    }
+}
+
+/// How many messages were dropped to make room. Their payloads may be the application's memory.
+pub(super) fn dispose_evicted(sent: Sent) -> usize {
+    let Sent::Evicted(old) = sent else { return 0 };
+    let count = old.len();
+    old.into_iter().for_each(guard::dispose);
+    count
 }
 
 impl PartialEq for Client {

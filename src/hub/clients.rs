@@ -13,7 +13,7 @@ use super::users::Users;
 use crate::client_id::ClientId;
 use crate::config::reached;
 use crate::error::{RoomError, UserError};
-use crate::guard::record;
+use crate::guard::{self, record};
 use crate::transport::canonical_ip;
 
 /// Every connection of the hub; the outermost of its locks guards it.
@@ -160,20 +160,24 @@ impl Hub {
         Ok(announcements)
     }
 
-    /// Undoes a registration whose client has never been connected.
+    /// Undoes a registration whose client has never been connected. Its socket stays, for the answer that says why; its
+    /// handle, which a hook may have kept, is that of a connection that has ended.
     pub(crate) fn withdraw(&self, client: &Client, announcements: Announcements) {
         let Announcements { user, rooms } = announcements;
         let gone = self.remove_from_user(client);
         // What was never told of is gone by now, so nothing is told; what other threads have caused and told is undone.
-        self.tell(user);
-        self.tell(gone);
-        rooms.into_iter().for_each(|ticket| self.leave_untold(client, ticket));
-        self.leave_all(client);
+        guard::catch(|| self.tell(user));
+        guard::catch(|| self.tell(gone));
+        rooms.into_iter().for_each(|ticket| _ = guard::catch(|| self.leave_untold(client, ticket)));
+        guard::catch(|| self.leave_all(client));
         self.inner().clients.write().remove(client);
-        // A hook or a shutdown may have closed it already: nobody need watch that close any more.
-        client.mark_closed();
-        self.close_is_over();
-        self.inner().lifecycle.end_connection();
+        let dropped = client.outbox().map(|outbox| {
+            outbox.end();
+            outbox.lost()
+        });
+        guard::catch(|| client.mark_closed(dropped.unwrap_or_default()));
+        client.release();
+        self.connection_is_over(client);
     }
 
     /// Runs the hooks of a client that has become connected.
@@ -190,24 +194,27 @@ impl Hub {
 
     /// Everything between the end of a connection and the end of its socket: `before_disconnect`, the user index,
     /// rooms with their hooks, the client list.
+    ///
+    /// Each step is caught, so that none keeps the others from being done.
     pub(crate) fn unregister(&self, client: &Client) {
-        self.run_client_hook(&self.hooks().before_disconnect, "before_disconnect", client);
+        guard::catch(|| self.run_client_hook(&self.hooks().before_disconnect, "before_disconnect", client));
         let ticket = self.remove_from_user(client);
-        self.tell(ticket);
-        self.leave_all(client);
+        guard::catch(|| self.tell(ticket));
+        guard::catch(|| self.leave_all(client));
         self.inner().clients.write().remove(client);
-        self.count(|m| m.decrement_connections());
+        guard::catch(|| self.count(|m| m.decrement_connections()));
     }
 
-    /// After the socket is closed: the last hooks.
-    pub(crate) fn retire(&self, client: &Client) {
-        let on_close = client.callbacks().on_close;
-        client.mark_closed();
-        self.close_is_over();
-        if let Some(on_close) = on_close {
-            self.guarded(Some(client), "the client's on_close", || on_close(client));
-        }
-        self.run_client_hook(&self.hooks().after_disconnect, "after_disconnect", client);
+    /// After the outbox has ended: the last hooks. Then nothing of the application is kept any more.
+    pub(crate) fn retire(&self, client: &Client, dropped: (u64, u64)) {
+        guard::catch(|| client.mark_closed(dropped));
+        guard::catch(|| self.run_client_hook(&self.hooks().after_disconnect, "after_disconnect", client));
+        client.release();
+    }
+
+    /// After the socket is closed: nobody waits for this connection any more.
+    pub(crate) fn connection_is_over(&self, client: &Client) {
+        self.unwatch(client.id());
         self.inner().lifecycle.end_connection();
     }
 

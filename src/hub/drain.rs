@@ -86,6 +86,7 @@ impl Hub {
         if remaining > 0 {
             record!(Warn, "wshub::hub", "cutting {remaining} connections at the deadline");
             self.everyone().iter().for_each(|member| member.outbox.kill());
+            self.cut_closing();
             remaining = lifecycle.wait_empty(Instant::now() + GRACE, || false);
         }
         // After the last connection: what their hooks have sent is published, and then the farewell.
@@ -93,7 +94,7 @@ impl Hub {
         if remaining > 0 {
             return Err(DeadlineError { remaining });
         }
-        self.join_reaper();
+        self.join_close_watch();
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::Hub;
 use super::behind::Reader;
-use super::client::Client;
+use super::client::dispose_evicted;
 use super::memory::{Memory, Stream};
 use super::room::{Room, RoomState};
 use super::roster::{Member, Snapshot};
@@ -22,7 +22,7 @@ pub(super) struct FanOut {
     pub(super) queued: usize,
     pub(super) refused: usize,
     /// Drops by the hub's policy, and clients to be closed.
-    dropped: Vec<(Client, Encoded, Sent)>,
+    dropped: Vec<(Member, Encoded, Sent)>,
     /// Fell behind just now: flushed whether this thread is corked or not.
     behind: Vec<Arc<Outbox>>,
     members: Option<Snapshot>,
@@ -115,7 +115,7 @@ impl Room {
                     return;
                 }
                 WhenBehind::Close if !outbox.push_if_fits(frame) => {
-                    done.dropped.push((client.clone(), frame.clone(), Sent::SlowConsumer));
+                    done.dropped.push((member.clone(), frame.clone(), Sent::SlowConsumer));
                     return;
                 }
                 WhenBehind::CatchUp | WhenBehind::Close => done.queued += 1,
@@ -124,7 +124,7 @@ impl Room {
                     Sent::Closed => {}
                     sent => {
                         done.queued += usize::from(matches!(sent, Sent::Evicted(_)));
-                        done.dropped.push((client.clone(), frame.clone(), sent));
+                        done.dropped.push((member.clone(), frame.clone(), sent));
                     }
                 },
             }
@@ -140,12 +140,13 @@ impl Hub {
         behind.iter().for_each(Outbox::flush);
         flush_all(members.iter().flat_map(|members| members.iter()).map(|member| &member.outbox));
         let mut count = 0;
-        for (client, frame, sent) in dropped {
+        for (Member { outbox, client }, frame, sent) in dropped {
             count += if let Sent::Evicted(old) = &sent { old.len() } else { 1 };
             if let Sent::SlowConsumer = sent {
-                client.outbox().close_slow();
+                outbox.close_slow();
             }
-            self.after_drop(&client, &frame, &sent);
+            self.after_drop(&outbox, &client, &frame, &sent);
+            dispose_evicted(sent);
         }
         dispose(fallen);
         count

@@ -2,7 +2,7 @@
 //!
 //! Order for a connection: `on_upgrade` → `before_room_join` (rooms of the admission) → the client learns that it is
 //! connected → `on_user_online` → `after_connect` → `after_room_join` → messages → `before_disconnect` →
-//! `on_user_offline` → `before_room_leave`/`after_room_leave` for each room → the socket is closed → the client's
+//! `on_user_offline` → `before_room_leave`/`after_room_leave` for each room → no more is written → the client's
 //! `on_close` → `after_disconnect`.
 //!
 //! `on_user_online`, `on_user_offline`, `after_room_join` and `after_room_leave` follow levels: see `telling.rs`. All
@@ -17,11 +17,10 @@ use super::Hub;
 use super::admission::{Admission, Rejection};
 use super::client::{Client, Handler, OfClient, OfError};
 use crate::error::{HandlerError, HandlerResult};
-use crate::guard::{self, record};
+use crate::guard::{self, record_limited};
 use crate::history::Gap;
 use crate::http::{RequestHead, Response};
 use crate::lock::assert_no_lock_held;
-use crate::log_limit::LogLimit;
 use crate::message::Message;
 use crate::metrics::ErrorType;
 use crate::trace::{self, SpanKind};
@@ -100,11 +99,8 @@ impl Hub {
 
     #[cold]
     fn note_panic(&self, client: Option<&Client>, what: &'static str) {
-        static PANICS: LogLimit = LogLimit::new();
-        if let Some(suppressed) = PANICS.pass() {
-            let of = client.map(|c| format!(" for {}", c.id())).unwrap_or_default();
-            record!(Error, "wshub::hub", "{what} panicked{of} ({suppressed} more not logged)");
-        }
+        let of = client.map(|c| format!(" for {}", c.id())).unwrap_or_default();
+        record_limited!(Error, "wshub::hub", "{what} panicked{of}");
         self.count_error(ErrorType::Panic);
         if let Some(client) = client {
             trace::note_panic(client.id(), what);
@@ -144,8 +140,9 @@ impl Hub {
         if let Some(hook) = &self.hooks().on_error {
             self.guarded(Some(client), "on_error", || hook(client, error));
         }
-        if let Some(callback) = client.callbacks().on_error {
+        if let Some(callback) = client.callback(|c| &c.on_error) {
             self.guarded(Some(client), "the client's on_error", || callback(client, error));
+            guard::dispose(callback);
         }
     }
 }

@@ -55,13 +55,15 @@ pub(super) struct Entered {
 /// Keeps a client's sources from being read until it is dropped.
 #[derive(Debug)]
 pub(super) struct Hold {
-    outbox: Arc<Outbox>,
+    /// `None` when the connection has ended.
+    outbox: Option<Arc<Outbox>>,
     tickets: Vec<u64>,
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.tickets.iter().for_each(|ticket| self.outbox.release(*ticket));
+        let Some(outbox) = &self.outbox else { return };
+        self.tickets.iter().for_each(|ticket| outbox.release(*ticket));
     }
 }
 
@@ -70,7 +72,7 @@ impl Entered {
         Self {
             joined: Joined { position: None, recovery: Recovery::None, replayed: 0 },
             collected: Vec::new(),
-            hold: Hold { outbox: Arc::clone(client.outbox()), tickets: Vec::new() },
+            hold: Hold { outbox: client.outbox(), tickets: Vec::new() },
             has_source: false,
             fallen: Vec::new(),
         }
@@ -81,17 +83,17 @@ impl Room {
     /// Under the room's lock, together with the join: nothing is missed and nothing comes twice.
     pub(super) fn enter(self: &Arc<Self>, state: &mut RoomState, client: &Client, entry: Entry) -> Entered {
         let mut entered = Entered::nothing(client);
-        let Some(memory) = &mut state.memory else { return entered };
+        let (Some(memory), Some(outbox)) = (&mut state.memory, client.outbox()) else { return entered };
         let now = Instant::now();
         entered.fallen = memory.trim(now);
         memory.member_joined(client, now);
         let mut add = |reader: Reader, ticket| {
-            client.outbox().fall_behind(Box::new(reader), entry.is_held);
+            outbox.fall_behind(Box::new(reader), entry.is_held);
             entered.hold.tickets.extend(entry.is_held.then_some(ticket));
             entered.has_source = true;
         };
         if memory.state.as_ref().is_some_and(|values| values.position().offset() > 0 || entry.is_held) {
-            let ticket = memory.behind(Stream::State).add(client.outbox());
+            let ticket = memory.behind(Stream::State).add(&outbox);
             add(Reader::new(ticket, self, Stream::State, client, 0), ticket);
         }
         let Some(ring) = &memory.history else { return entered };
@@ -117,7 +119,7 @@ impl Room {
         });
         let intro = intro.flatten();
         if entry.is_held || intro.is_some() || recovered.cursor < position.offset() {
-            let ticket = memory.behind(Stream::History).add(client.outbox());
+            let ticket = memory.behind(Stream::History).add(&outbox);
             let reader = Reader::new(ticket, self, Stream::History, client, recovered.cursor).with_intro(intro);
             add(reader, ticket);
         }
@@ -140,7 +142,7 @@ impl Hub {
     pub(super) fn settle(&self, mut entered: Entered) -> Entered {
         dispose(std::mem::take(&mut entered.fallen));
         if entered.has_source {
-            entered.hold.outbox.flush();
+            entered.hold.outbox.iter().for_each(Outbox::flush);
         }
         if entered.joined.recovery.is_lossy() {
             self.count(|m| m.increment_history_gaps());

@@ -110,7 +110,7 @@ impl Memory {
     pub(super) fn member_left(&mut self, client: &Client, now: Instant) {
         self.used = now;
         self.kinds.remove(client.frame_kind());
-        let place = place(client.outbox());
+        let place = client.place();
         self.behind_in_history.0.remove(&place);
         self.behind_in_state.0.remove(&place);
     }

@@ -9,6 +9,7 @@ mod builder;
 mod chain;
 mod client;
 mod clients;
+mod close_watch;
 mod cluster;
 mod drain;
 mod drain_clock;
@@ -23,7 +24,6 @@ mod limits;
 mod load;
 mod memory;
 mod publish;
-mod reaper;
 mod recipients;
 mod room;
 mod rooms;
@@ -49,6 +49,7 @@ pub use target::{Delivery, Target};
 
 pub(crate) use admission::Check;
 pub(crate) use clients::{Announcements, Refused};
+pub(crate) use close_watch::ConnectionThread;
 pub(crate) use load::WeakHub;
 
 use crate::cluster::{Cluster, Link};
@@ -60,12 +61,12 @@ use crate::message::Compressed;
 use crate::metrics::{ErrorType, Metrics, guarded};
 use crate::trace::Tracer;
 use clients::Clients;
+use close_watch::CloseWatch;
 use cluster::LinkedHub;
 use extensions::Extensions;
 use hooks::Hooks;
 use keeper::{Keeper, KeeperHandle};
 use lifecycle::Lifecycle;
-use reaper::Reaper;
 use rooms::Directory;
 use users::Users;
 use uuid::Uuid;
@@ -94,7 +95,7 @@ struct Inner {
     rooms: Ranked<{ rank::ROOMS }, Directory>,
     users: Ranked<{ rank::USERS }, Users>,
     lifecycle: Lifecycle,
-    reaper: Arc<Reaper>,
+    close_watch: Arc<CloseWatch>,
     config: Arc<Config>,
     limits: Limits,
     origins: OriginPolicy,
@@ -135,7 +136,7 @@ impl Hub {
             rooms: Ranked::default(),
             users: Ranked::default(),
             lifecycle: Lifecycle::default(),
-            reaper: Arc::default(),
+            close_watch: Arc::default(),
             config: Arc::new(builder.config),
             limits: builder.limits,
             origins: builder.origins,

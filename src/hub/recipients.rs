@@ -106,7 +106,7 @@ impl Hub {
             Part::All => Recipients::Shared(self.everyone()),
             Part::Room(name) => self.find_room(name).map_or(Recipients::None, |r| Recipients::Shared(r.snapshot())),
             Part::User(id) => self.user_snapshot(id).map_or(Recipients::None, Recipients::Shared),
-            Part::Client(id) => self.client(*id).map_or(Recipients::None, |c| Recipients::One(Member::from(&c))),
+            Part::Client(id) => self.client(*id).and_then(|c| Member::of(&c)).map_or(Recipients::None, Recipients::One),
         }
     }
 

@@ -14,9 +14,10 @@ pub(super) struct Member {
     pub(super) client: Client,
 }
 
-impl From<&Client> for Member {
-    fn from(client: &Client) -> Self {
-        Self { outbox: Arc::clone(client.outbox()), client: client.clone() }
+impl Member {
+    /// `None` when the client's connection has ended.
+    pub(super) fn of(client: &Client) -> Option<Self> {
+        Some(Self { outbox: client.outbox()?, client: client.clone() })
     }
 }
 
@@ -53,13 +54,14 @@ impl Roster {
         self.places.contains_key(&id)
     }
 
-    /// False if the client was a member already.
+    /// False if the client was a member already, or if its connection has ended.
     pub(super) fn insert(&mut self, client: &Client) -> bool {
         if self.contains(client.id()) {
             return false;
         }
+        let Some(member) = Member::of(client) else { return false };
         self.places.insert(client.id(), self.members.len());
-        self.members.push(Member::from(client));
+        self.members.push(member);
         self.snapshot = None;
         true
     }

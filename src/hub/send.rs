@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Hub;
-use super::client::Client;
+use super::client::{Client, dispose_evicted};
 use super::recipients::Recipients;
 use super::roster::Member;
 use super::target::{Delivery, Part, Target};
 use crate::config::deadline_after;
-use crate::guard::record;
+use crate::guard::record_limited;
 use crate::lock::assert_no_lock_held;
-use crate::log_limit::LogLimit;
 use crate::message::{Encoded, Encodings, Message, SendError};
 use crate::outbox::{Cork, GaveUp, Outbox, Sent};
 use crate::trace;
@@ -90,7 +89,7 @@ impl Hub {
         let recipients = self.recipients(&target, &message)?;
         let published = self.inner().link.is_some() && self.publish_elsewhere(&target, message.clone());
         let delivery = self.deliver(&target, &recipients, &message, |member, frame, delivery| {
-            match self.give_waiting(&member.client, frame, deadline) {
+            match self.give_waiting(&member.outbox, &member.client, frame, deadline) {
                 Ok(()) => delivery.queued += 1,
                 Err(GaveUp::Timeout) => delivery.dropped += 1,
                 Err(GaveUp::Closed) => {}
@@ -119,9 +118,9 @@ impl Hub {
         self.deliver(target, recipients, message, |member, frame, delivery| {
             match self.give(&member.outbox, &member.client, frame) {
                 Sent::Queued => delivery.queued += 1,
-                Sent::Evicted(old) => {
+                sent @ Sent::Evicted(_) => {
                     delivery.queued += 1;
-                    delivery.dropped += old.len();
+                    delivery.dropped += dispose_evicted(sent);
                 }
                 Sent::Full | Sent::SlowConsumer => delivery.dropped += 1,
                 Sent::Closed => {}
@@ -143,7 +142,7 @@ impl Hub {
         let excluded: Vec<Client> = target.except.iter().filter_map(|id| self.client(*id)).collect();
         let mut delivery = Delivery::default();
         // Pointers are compared, so that a recipient's own memory is not touched for it.
-        let is_excluded = |member: &Member| excluded.iter().any(|c| Arc::ptr_eq(c.outbox(), &member.outbox));
+        let is_excluded = |member: &Member| excluded.iter().any(|c| c.has_outbox(&member.outbox));
         recipients.for_each(|member| {
             if is_excluded(member) {
                 return;
@@ -165,16 +164,22 @@ impl Hub {
     pub(super) fn give(&self, outbox: &Arc<Outbox>, client: &Client, frame: &Encoded) -> Sent {
         let sent = outbox.send(frame);
         if !matches!(sent, Sent::Queued | Sent::Closed) {
-            self.after_drop(client, frame, &sent);
+            self.after_drop(outbox, client, frame, &sent);
         }
         sent
     }
 
-    pub(super) fn give_waiting(&self, client: &Client, frame: &Encoded, deadline: Instant) -> Result<(), GaveUp> {
+    pub(super) fn give_waiting(
+        &self,
+        outbox: &Arc<Outbox>,
+        client: &Client,
+        frame: &Encoded,
+        deadline: Instant,
+    ) -> Result<(), GaveUp> {
         assert_no_lock_held();
-        let result = client.outbox().send_waiting(frame, deadline);
+        let result = outbox.send_waiting(frame, deadline);
         if result == Err(GaveUp::Timeout) {
-            client.outbox().count_lost(frame);
+            outbox.count_lost(frame);
             self.count(|m| m.increment_messages_dropped());
             let hook = &self.hooks().on_send_timeout;
             self.run_message_hook(hook, "on_send_timeout", client, &frame.message());
@@ -183,17 +188,20 @@ impl Hub {
     }
 
     #[cold]
-    pub(super) fn after_drop(&self, client: &Client, frame: &Encoded, sent: &Sent) {
+    pub(super) fn after_drop(&self, outbox: &Arc<Outbox>, client: &Client, frame: &Encoded, sent: &Sent) {
+        if let Sent::SlowConsumer = sent {
+            // First: the hook may take its time, and the close has begun.
+            self.watch_close(client.id(), outbox);
+        }
         match sent {
-            Sent::Evicted(old) => old.iter().for_each(|f| self.report_drop(client, f)),
-            _ => self.report_drop(client, frame),
+            Sent::Evicted(old) => old.iter().for_each(|f| self.report_drop(outbox, client, f)),
+            _ => self.report_drop(outbox, client, frame),
         }
         if let Sent::SlowConsumer = sent {
             warn_slow(client, "its queue is full");
-            self.watch_close(client);
             return;
         }
-        let in_a_row = client.outbox().count_drop();
+        let in_a_row = outbox.count_drop();
         let limit = self.config().max_consecutive_drops;
         if limit != 0 && in_a_row >= limit {
             warn_slow(client, "too many drops in a row");
@@ -201,8 +209,8 @@ impl Hub {
         }
     }
 
-    fn report_drop(&self, client: &Client, frame: &Encoded) {
-        client.outbox().count_lost(frame);
+    fn report_drop(&self, outbox: &Outbox, client: &Client, frame: &Encoded) {
+        outbox.count_lost(frame);
         self.count(|m| m.increment_messages_dropped());
         let hook = &self.hooks().on_send_dropped;
         if hook.is_none() || IN_DROP_HOOK.replace(true) {
@@ -225,8 +233,5 @@ impl Hub {
 
 /// Limited, because a peer that stalls and returns could repeat it.
 fn warn_slow(client: &Client, why: &str) {
-    static SLOW: LogLimit = LogLimit::new();
-    if let Some(suppressed) = SLOW.pass() {
-        record!(Warn, "wshub::conn", "{} closed: {why} ({suppressed} more not logged)", client.id());
-    }
+    record_limited!(Warn, "wshub::conn", "{} closed: {why}", client.id());
 }

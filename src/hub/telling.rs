@@ -12,7 +12,7 @@ use std::thread;
 use super::Hub;
 use super::client::Client;
 use super::lifecycle::Live;
-use crate::guard::record;
+use crate::guard::{record, record_limited};
 use crate::levels::{Edge, Levels};
 
 /// The duty to tell the hooks of one level.
@@ -51,7 +51,11 @@ impl Hub {
             hub.tell_all(&ticket);
         });
         if let Err(error) = spawned {
-            record!(Warn, "wshub::hub", "could not start a wshub-hooks thread: {error}; its caller runs the hooks");
+            record_limited!(
+                Warn,
+                "wshub::hub",
+                "could not start a wshub-hooks thread: {error}; its caller runs the hooks"
+            );
             self.tell_all(ticket);
         }
     }

@@ -27,12 +27,15 @@ impl From<ws::Event> for Event {
 
 /// The receiving half of a connection, driven as the reader of a connection drives it.
 #[derive(Debug)]
-pub struct Decoder(ws::Decoder);
+pub struct Decoder {
+    decoder: ws::Decoder,
+    chunk: Vec<u8>,
+}
 
 impl Decoder {
-    /// The sizes are those of the buffer while nothing large comes in and of the largest message, in bytes.
-    pub fn new(idle_buffer: usize, max_message: usize, is_deflate: bool) -> Self {
-        Self(ws::Decoder::new(idle_buffer, max_message, is_deflate))
+    /// The sizes are those of one read while nothing large comes in and of the largest message, in bytes.
+    pub fn new(chunk: usize, max_message: usize, is_deflate: bool) -> Self {
+        Self { decoder: ws::Decoder::new(max_message, is_deflate), chunk: vec![0; chunk] }
     }
 
     /// Takes bytes as they come from a socket, and appends what they say.
@@ -41,14 +44,22 @@ impl Decoder {
     ///
     /// The close code for a peer that broke the protocol. The decoder must not be used again.
     pub fn feed(&mut self, mut bytes: &[u8], events: &mut Vec<Event>) -> Result<(), u16> {
+        let Self { decoder, chunk } = self;
         while !bytes.is_empty() {
-            let space = self.0.space();
-            assert!(!space.is_empty(), "no space for the next read");
-            let n = space.len().min(bytes.len());
-            space[..n].copy_from_slice(&bytes[..n]);
-            self.0.filled(n);
-            bytes = &bytes[n..];
-            while let Some(event) = self.0.next().map_err(|violation| violation.code)? {
+            let mut input = &mut [][..];
+            if let Some(space) = decoder.space() {
+                assert!(!space.is_empty(), "no space for the next read");
+                let n = space.len().min(bytes.len());
+                space[..n].copy_from_slice(&bytes[..n]);
+                decoder.filled(n).map_err(|violation| violation.code)?;
+                bytes = &bytes[n..];
+            } else {
+                let n = chunk.len().min(bytes.len());
+                chunk[..n].copy_from_slice(&bytes[..n]);
+                bytes = &bytes[n..];
+                input = &mut chunk[..n];
+            }
+            while let Some(event) = decoder.next(&mut input).map_err(|violation| violation.code)? {
                 events.push(event.into());
                 // Nothing is read after a close frame.
                 if matches!(events.last(), Some(Event::Close(..))) {
@@ -61,7 +72,7 @@ impl Decoder {
 
     /// Whether a frame or message has begun and not ended.
     pub fn is_mid_message(&self) -> bool {
-        self.0.is_mid_message()
+        self.decoder.is_mid_message()
     }
 }
 

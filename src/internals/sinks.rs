@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::conn::{Opening, Upgraded, upgrade};
+use crate::conn::{Opening, upgrade};
 use crate::http::RequestHead;
 use crate::hub::{Admission, Client, Hub};
 use crate::message::{Compressed, Encoded, Message, WireFormat};
@@ -92,7 +92,7 @@ impl Drop for Outlet {
 
 /// A client of a hub over a sink, without a thread; it disconnects when dropped.
 #[derive(Debug)]
-pub struct SinkClient(Client);
+pub struct SinkClient(Client, Arc<Outbox>);
 
 impl SinkClient {
     /// Takes the whole way of a connect: checks, limits, user, rooms, the answer to the handshake, hooks.
@@ -103,10 +103,10 @@ impl SinkClient {
     pub fn connect(hub: &Hub, head: RequestHead, admission: Admission) -> Result<Self, u16> {
         let admission = Some(admission);
         let opening = Opening { head, format: WireFormat::WebSocket, is_early: false, checks: &[], admission };
-        let Upgraded { client, announcements } = upgrade(hub, Transport::sink(), opening)?;
-        client.outbox().open();
+        let (client, outbox, announcements) = upgrade(hub, Transport::sink(), opening)?.into_parts();
+        outbox.open();
         hub.announce(&client, announcements);
-        Ok(Self(client))
+        Ok(Self(client, outbox))
     }
 
     /// The hub's handle.
@@ -116,7 +116,7 @@ impl SinkClient {
 
     /// Bytes written, the answer to the handshake among them, modulo 2^32.
     pub fn written(&self) -> u32 {
-        self.0.outbox().transport().taken()
+        self.1.transport().taken()
     }
 }
 
@@ -124,9 +124,11 @@ impl Drop for SinkClient {
     /// As when a peer is gone.
     fn drop(&mut self) {
         let hub = self.0.hub().clone();
-        self.0.outbox().kill();
+        self.1.kill();
         hub.unregister(&self.0);
-        self.0.outbox().stop_writer();
-        hub.retire(&self.0);
+        self.1.end();
+        self.1.stop_writer();
+        hub.retire(&self.0, self.1.lost());
+        hub.connection_is_over(&self.0);
     }
 }

@@ -21,8 +21,7 @@ pub use crate::observe::{PrometheusBuilder, PrometheusMetrics};
 #[cfg(feature = "prometheus")]
 pub use prometheus;
 
-use crate::guard::{self, record};
-use crate::log_limit::LogLimit;
+use crate::guard::{self, record_limited};
 
 /// What went wrong, in [`Metrics::increment_errors`]; [`as_str`](ErrorType::as_str) gives the label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -182,8 +181,5 @@ pub(crate) fn guarded(count: impl FnOnce()) {
 
 #[cold]
 fn panicked() {
-    static PANICS: LogLimit = LogLimit::new();
-    if let Some(suppressed) = PANICS.pass() {
-        record!(Error, "wshub::hub", "the metrics panicked ({suppressed} more not logged)");
-    }
+    record_limited!(Error, "wshub::hub", "the metrics panicked");
 }

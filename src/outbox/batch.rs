@@ -4,7 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
-use crate::message::Encoded;
+use crate::guard;
+use crate::message::{Encoded, Message};
 use crate::ws;
 
 /// Most frames in one system call, and most frames that a batch takes from the queue.
@@ -36,6 +37,25 @@ impl Chunk {
             Self::Message(frame) => frame.held(),
             Self::Bytes(bytes) => bytes.len(),
         }
+    }
+
+    fn release(self, done: &mut Done) {
+        if let Self::Message(frame) = self {
+            done.0.extend(frame.release());
+        }
+    }
+}
+
+/// Messages that are written and whose payloads may be the application's memory, whose destructor is its code: collected
+/// under the socket's mutex, dropped without it.
+#[derive(Debug, Default)]
+pub(super) struct Done(Vec<Message>);
+
+impl Done {
+    /// Drops them. Call it without a lock.
+    #[inline]
+    pub(super) fn dispose(self) {
+        self.0.into_iter().for_each(guard::dispose);
     }
 }
 
@@ -117,8 +137,13 @@ impl Batch {
         self.push(Chunk::Bytes(bytes));
     }
 
+    /// Gives up what is left.
+    pub(super) fn abandon(self, done: &mut Done) {
+        self.chunks.into_iter().for_each(|chunk| chunk.release(done));
+    }
+
     /// Fills up from `pop`. With `join`, neighbouring texts become one text frame.
-    pub(super) fn refill(&mut self, join: bool, mut pop: impl FnMut() -> Option<Encoded>) {
+    pub(super) fn refill(&mut self, join: bool, done: &mut Done, mut pop: impl FnMut() -> Option<Encoded>) {
         let mut texts: Vec<Encoded> = Vec::new();
         let mut joined = 0;
         while self.chunks.len() + texts.len() < MAX_FRAMES && self.bytes + joined < MAX_BYTES {
@@ -127,16 +152,20 @@ impl Batch {
                 joined += frame.held();
                 texts.push(frame);
             } else {
-                self.push_joined(&mut texts);
+                self.push_joined(&mut texts, done);
                 joined = 0;
                 self.push(Chunk::Message(frame));
             }
         }
-        self.push_joined(&mut texts);
+        self.push_joined(&mut texts, done);
     }
 
     /// Writes until nothing is left or `send` would block.
-    pub(super) fn write(&mut self, mut send: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<Progress> {
+    pub(super) fn write(
+        &mut self,
+        done: &mut Done,
+        mut send: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<Progress> {
         while let Some(first) = self.chunks.front() {
             let result = match self.chunks.len() {
                 1 => send(&[IoSlice::new(&first.bytes()[self.offset..])]),
@@ -144,7 +173,7 @@ impl Batch {
                 _ => self.write_many(&mut send),
             };
             match result {
-                Ok(n) => self.advance(n),
+                Ok(n) => self.advance(n, done),
                 Err(e) if crate::transport::is_timeout(&e) => return Ok(Progress::Blocked),
                 Err(e) => return Err(e),
             }
@@ -178,18 +207,18 @@ impl Batch {
         self.chunks.push_back(chunk);
     }
 
-    fn push_joined(&mut self, texts: &mut Vec<Encoded>) {
+    fn push_joined(&mut self, texts: &mut Vec<Encoded>, done: &mut Done) {
         match texts.len() {
             0 => {}
             1 => texts.drain(..).for_each(|text| self.push(Chunk::Message(text))),
             _ => {
                 self.push(Chunk::Bytes(ws::encode_joined_text(texts.iter().map(Encoded::payload))));
-                texts.clear();
+                texts.drain(..).for_each(|text| done.0.extend(text.release()));
             }
         }
     }
 
-    fn advance(&mut self, mut n: usize) {
+    fn advance(&mut self, mut n: usize, done: &mut Done) {
         while let Some(first) = self.chunks.front() {
             let len = first.bytes().len();
             let left = len - self.offset;
@@ -200,7 +229,9 @@ impl Batch {
             n -= left;
             self.offset = 0;
             self.bytes -= first.held();
-            self.chunks.pop_front();
+            if let Some(chunk) = self.chunks.pop_front() {
+                chunk.release(done);
+            }
         }
     }
 }
@@ -227,14 +258,14 @@ mod tests {
             out.extend_from_slice(&all[..n]);
             if n == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
         };
-        batch.write(send).expect("no hard error")
+        batch.write(&mut Done::default(), send).expect("no hard error")
     }
 
     #[test]
     fn partial_writes_keep_every_byte_in_order() {
         for step in 1..12 {
             let mut batch = Batch::default();
-            batch.refill(false, frames(&["one", "two", "three"]));
+            batch.refill(false, &mut Done::default(), frames(&["one", "two", "three"]));
             let mut out = Vec::new();
             assert_eq!(write(&mut batch, &mut out, step, 7), Progress::Blocked);
             batch.push_urgent(b"\x8a\x00".to_vec());
@@ -247,7 +278,7 @@ mod tests {
     #[test]
     fn urgent_frames_go_first_between_frames() {
         let mut batch = Batch::default();
-        batch.refill(false, frames(&["a"]));
+        batch.refill(false, &mut Done::default(), frames(&["a"]));
         batch.push_urgent(b"!".to_vec());
         let mut out = Vec::new();
         assert_eq!(write(&mut batch, &mut out, 100, 100), Progress::Written);
@@ -262,7 +293,7 @@ mod tests {
                 .map(frame)
                 .collect();
         let mut batch = Batch::default();
-        batch.refill(true, || list.pop_front());
+        batch.refill(true, &mut Done::default(), || list.pop_front());
         let mut out = Vec::new();
         write(&mut batch, &mut out, 100, 100);
         assert_eq!(out, b"\x81\x03a\nb\x82\x01\x01\x81\x01c");
@@ -272,11 +303,11 @@ mod tests {
     fn a_batch_is_bounded_in_frames_and_bytes() {
         let mut endless = || Some(frame(&Message::text("x")));
         let mut batch = Batch::default();
-        batch.refill(false, &mut endless);
+        batch.refill(false, &mut Done::default(), &mut endless);
         assert_eq!(batch.chunks.len(), MAX_FRAMES);
         let mut large = || Some(frame(&Message::binary(vec![0; 40_000])));
         let mut batch = Batch::default();
-        batch.refill(false, &mut large);
+        batch.refill(false, &mut Done::default(), &mut large);
         assert_eq!(batch.chunks.len(), 2);
     }
 }

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Outbox, mark, phase};
+use crate::guard;
 use crate::lock::Leaf;
 use crate::message::Encoded;
 
@@ -168,6 +169,6 @@ impl Outbox {
 
     /// The connection is over: sources keep rooms in memory.
     pub(super) fn forget_sources(&self) {
-        drop(self.with_sources(std::mem::take));
+        guard::dispose(self.with_sources(std::mem::take));
     }
 }

@@ -42,9 +42,10 @@ pub use cork::Cork;
 pub(crate) use send::{GaveUp, Sent, flush_all};
 
 use crate::config::Config;
+use crate::guard;
 use crate::message::{Encoded, WireFormat};
 use crate::transport::Transport;
-use batch::Batch;
+use batch::{Batch, Done};
 use catch_up::Sources;
 use controls::Controls;
 use gate::Gate;
@@ -124,6 +125,8 @@ pub(crate) struct Outbox {
     /// When the writer thread last came to an end of its work, in nanoseconds since [`EPOCH`]; 0 = never. Relaxed: it stands
     /// for itself.
     unblocked: AtomicU64,
+    /// How often a full socket has taken more. Relaxed: a count that nothing else depends on.
+    acknowledged: AtomicU32,
     dropped: Dropped,
     sources: Sources,
 }
@@ -161,6 +164,7 @@ impl Outbox {
             gate: Gate::default(),
             failure: OnceLock::new(),
             unblocked: AtomicU64::new(0),
+            acknowledged: AtomicU32::new(0),
             dropped: Dropped::default(),
             sources: Sources::default(),
         })
@@ -169,7 +173,7 @@ impl Outbox {
     /// Lets messages flow, the first bytes before them.
     pub(crate) fn open(self: &Arc<Self>) {
         // Refused only by a socket that is dead already.
-        let _ = self.transport.set_write_timeout(self.settings.write_timeout);
+        let _ = self.transport.set_write_timeout(self.settings.write_timeout.min(pump::WAKE));
         if let Some(backlog) = self.socket.lock().as_mut() {
             backlog.handed_over = false;
         }
@@ -226,6 +230,34 @@ impl Outbox {
         self.gate.wake();
     }
 
+    /// The connection is over: nothing is accepted or written any more, what waits is dropped, and everything blocked on it
+    /// returns. The socket stays as it is, for who still has to answer or to linger.
+    pub(crate) fn end(&self) {
+        self.advance(phase::DEAD);
+        self.gate.wake();
+        self.forget_sources();
+        self.discard();
+    }
+
+    /// Drops everything that waits, on this thread and under no lock: payloads may be the application's memory.
+    ///
+    /// Nothing is left behind by a push that overlaps. Pusher: push, fence, look at the phase. Ender: phase, fence, pop.
+    /// Both fences are sequentially consistent. So either the ender pops what was pushed, or the pusher sees the phase and
+    /// comes here as well.
+    pub(super) fn discard(&self) {
+        fence(Ordering::SeqCst);
+        while let Some(frame) = self.queue.pop() {
+            guard::dispose(frame);
+        }
+        // A holder that is in the middle of a write drops its batch by itself, when it sees the phase.
+        let backlog = self.socket.try_lock().and_then(|mut slot| slot.take());
+        if let Some(backlog) = backlog {
+            let mut done = Done::default();
+            backlog.batch.abandon(&mut done);
+            done.dispose();
+        }
+    }
+
     /// Waits until the close frame is in the socket or the socket is dead. False if the deadline came first.
     pub(crate) fn wait_close_sent(&self, deadline: Instant) -> bool {
         let over = || (self.phase.load(Ordering::SeqCst) >= phase::CLOSE_SENT).then_some(());
@@ -245,6 +277,11 @@ impl Outbox {
     /// Whether messages are accepted.
     pub(crate) fn is_open(&self) -> bool {
         self.phase.load(Ordering::SeqCst) == phase::OPEN
+    }
+
+    /// Whether the socket is dead.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.phase.load(Ordering::SeqCst) == phase::DEAD
     }
 
     /// Whether everything accepted so far has reached the socket.
@@ -278,6 +315,12 @@ impl Outbox {
     /// Whether this connection has a writer thread.
     pub(crate) fn has_writer(&self) -> bool {
         self.writer.is_running()
+    }
+
+    /// A number that changes when the peer has acknowledged output that filled the socket: it is alive, however long it
+    /// takes to read what is under way.
+    pub(crate) fn acknowledged(&self) -> u32 {
+        self.acknowledged.load(Ordering::Relaxed)
     }
 
     /// Why writing failed, if it did.
@@ -335,20 +378,22 @@ impl Outbox {
             let _ = self.failure.set(why);
         }
         self.kill();
-        while self.queue.pop().is_some() {}
+        self.discard();
     }
 
     fn close_sent(&self) {
         self.advance(phase::CLOSE_SENT);
-        if self.format.is_event_stream() {
-            // What ends a stream is the end of the connection: the kernel delivers what it has and then FIN. No answer is
-            // due, so the thread that reads need not wait for one.
-            self.transport.kill();
-        }
         self.gate.wake();
     }
 
     fn advance(&self, to: u8) {
         self.phase.fetch_max(to, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Outbox {
+    /// What is left, if a push overlapped the end, is dropped as all else is.
+    fn drop(&mut self) {
+        self.discard();
     }
 }

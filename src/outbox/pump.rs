@@ -3,22 +3,29 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
+use std::time::{Duration, Instant};
 
-use super::batch::{Batch, Progress};
+use super::batch::{Batch, Done, Progress};
 use super::catch_up::MAX_PULLS;
 use super::{Backlog, Outbox, WriteFailure, phase};
+use crate::config::deadline_after;
 use crate::message::Encoded;
 use crate::transport::{Transport, is_timeout};
 
 /// Batches that a sender writes for others before it hands the socket to the writer thread.
 const MAX_BATCHES: usize = 16;
 
+/// How long a write blocks at a time.
+pub(super) const WAKE: Duration = Duration::from_secs(1);
+
 /// What a [`Outbox::pump`] came to.
 #[derive(Debug)]
 enum Pumped {
     Idle,
-    /// The socket is handed over.
+    /// The socket takes no more and is handed over.
     Blocked,
+    /// Enough has been written at a time; the socket is handed over.
+    More,
     Failed(WriteFailure),
 }
 
@@ -29,12 +36,17 @@ impl Outbox {
         loop {
             // (2) of the module's argument.
             fence(Ordering::SeqCst);
+            if self.phase.load(Ordering::Relaxed) == phase::DEAD {
+                return self.discard();
+            }
             let Some(mut slot) = self.socket.try_lock() else { return };
             if slot.as_ref().is_some_and(|b| b.handed_over) {
                 return;
             }
-            let pumped = self.pump(&mut slot, MAX_BATCHES, Transport::try_send_all);
+            let mut done = Done::default();
+            let pumped = self.pump(&mut slot, &mut done, Transport::try_send_all, Transport::try_finish);
             drop(slot);
+            done.dispose();
             // (5) of the module's argument; (6) is the look at the work.
             fence(Ordering::SeqCst);
             match pumped {
@@ -43,7 +55,7 @@ impl Outbox {
                 Pumped::Idle if pulls == MAX_PULLS && self.wants_pull() => return self.call_writer(),
                 Pumped::Idle if self.pull() => pulls += 1,
                 Pumped::Idle => return,
-                Pumped::Blocked => return self.call_writer(),
+                Pumped::Blocked | Pumped::More => return self.call_writer(),
                 Pumped::Failed(why) => return self.fail(why),
             }
         }
@@ -89,25 +101,36 @@ impl Outbox {
         true
     }
 
-    /// Writes batch after batch. The caller holds the socket's mutex.
+    /// Writes batch after batch, at most [`MAX_BATCHES`], so that what is written is dropped before long. The caller holds
+    /// the socket's mutex.
     fn pump(
         &self,
         slot: &mut Option<Box<Backlog>>,
-        max_batches: usize,
+        done: &mut Done,
         send: impl Fn(&Transport, &[io::IoSlice<'_>]) -> io::Result<usize>,
+        finish: impl Fn(&Transport) -> io::Result<()>,
     ) -> Pumped {
         let mut batch = slot.take().map_or_else(Batch::scratch, |backlog| backlog.batch);
-        for _ in 0..max_batches {
+        for _ in 0..MAX_BATCHES {
             if self.phase.load(Ordering::SeqCst) >= phase::CLOSE_SENT {
+                batch.abandon(done);
                 return Pumped::Idle;
             }
-            self.refill(&mut batch);
-            if batch.is_empty() {
+            self.refill(&mut batch, done);
+            if batch.is_empty() && !batch.closes() {
                 batch.into_scratch();
                 return Pumped::Idle;
             }
-            match batch.write(|buffers| send(&self.transport, buffers)) {
+            match batch.write(done, |buffers| send(&self.transport, buffers)) {
                 Ok(Progress::Blocked) => {
+                    *slot = Some(Box::new(Backlog { batch, handed_over: true }));
+                    return Pumped::Blocked;
+                }
+                // The end of a stream is that of its connection: no answer is due.
+                Ok(Progress::Closed)
+                    if self.format.is_event_stream()
+                        && finish(&self.transport).is_err_and(|error| is_timeout(&error)) =>
+                {
                     *slot = Some(Box::new(Backlog { batch, handed_over: true }));
                     return Pumped::Blocked;
                 }
@@ -119,15 +142,18 @@ impl Outbox {
                     return Pumped::Idle;
                 }
                 Ok(Progress::Written) => {}
-                Err(e) => return Pumped::Failed(WriteFailure::Error(e.kind())),
+                Err(e) => {
+                    batch.abandon(done);
+                    return Pumped::Failed(WriteFailure::Error(e.kind()));
+                }
             }
         }
         *slot = Some(Box::new(Backlog { batch, handed_over: true }));
-        Pumped::Blocked
+        Pumped::More
     }
 
     /// Control frames first, then the queue, and the close frame when nothing else is left.
-    fn refill(&self, batch: &mut Batch) {
+    fn refill(&self, batch: &mut Batch, done: &mut Done) {
         if batch.closes() {
             return;
         }
@@ -138,7 +164,7 @@ impl Outbox {
         // Looked at before the queue is emptied: what was sent before the close began is in the queue by then.
         let is_closing = self.phase.load(Ordering::SeqCst) == phase::CLOSING;
         let join = self.settings.coalesce_writes && self.format.is_websocket();
-        batch.refill(join, || self.queue.pop());
+        batch.refill(join, done, || self.queue.pop());
         if batch.is_empty()
             && is_closing
             && let Some(close) = self.controls.lock().close.take()
@@ -152,10 +178,18 @@ impl Outbox {
     pub(super) fn write_blocking(self: &Arc<Self>) {
         let mut slot = self.socket.lock();
         loop {
-            let pumped = self.pump(&mut slot, usize::MAX, Transport::send_all);
+            let mut done = Done::default();
+            let finish = |transport: &Transport| self.retry(|| transport.finish());
+            let pumped = self.pump(&mut slot, &mut done, |_, buffers| self.send_blocking(buffers), finish);
             drop(slot);
+            done.dispose();
             match pumped {
                 Pumped::Idle => {}
+                // Handed over, it is nobody else's meanwhile.
+                Pumped::More => {
+                    slot = self.socket.lock();
+                    continue;
+                }
                 Pumped::Blocked => return self.fail(WriteFailure::Timeout),
                 Pumped::Failed(why) => return self.fail(why),
             }
@@ -170,6 +204,31 @@ impl Outbox {
             match self.socket.try_lock() {
                 Some(again) => slot = again,
                 None => return,
+            }
+        }
+    }
+
+    /// Blocks until the socket takes something, for at most `write_timeout`. A socket that was full takes more only when the
+    /// peer has acknowledged what it got before: that is noted as a sign of life.
+    fn send_blocking(&self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        match self.transport.try_send_all(buffers) {
+            Err(error) if is_timeout(&error) => {}
+            done => return done,
+        }
+        let sent = self.retry(|| self.transport.send_all(buffers))?;
+        self.acknowledged.fetch_add(1, Ordering::Relaxed);
+        Ok(sent)
+    }
+
+    /// Repeats a write that blocks for at most [`WAKE`] until it succeeds or `write_timeout` has passed. The kernel wakes
+    /// a blocked writer only when a third of the socket's buffer is free, which is over a megabyte; a writer that comes
+    /// back by itself finds the first byte that is.
+    fn retry<T>(&self, mut write: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        let deadline = deadline_after(self.settings.write_timeout);
+        loop {
+            match write() {
+                Err(error) if is_timeout(&error) && Instant::now() < deadline => {}
+                done => return done,
             }
         }
     }

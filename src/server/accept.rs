@@ -12,7 +12,7 @@ use super::exchange;
 use super::listener::{Arrival, Listener};
 use super::{Shared, slots::Slot};
 use crate::conn;
-use crate::guard::record;
+use crate::guard::{self, record};
 use crate::http::overloaded;
 use crate::log_limit::LogLimit;
 use crate::metrics::ErrorType;
@@ -46,21 +46,26 @@ impl<'a> Acceptor<'a> {
             if self.shared.is_stopping() {
                 return;
             }
-            match accepted {
-                Ok(arrival) => {
-                    self.pause = PAUSES.0;
-                    if self.spare.is_none() {
-                        // The spare descriptor could not be reopened after the last `EMFILE`: try again.
-                        self.spare = spare();
-                    }
-                    self.admit(arrival);
-                }
-                // Waiting ends now and then while refused connections are kept: see `refuse`.
-                Err(error) if is_timeout(&error) && !self.refused.is_empty() => {}
-                Err(error) => self.recover(&error),
-            }
-            self.let_go();
+            // A panic, in the program's metrics or by a fault of ours, costs this connection and not the listener.
+            guard::catch(|| self.handle(accepted));
         }
+    }
+
+    fn handle(&mut self, accepted: io::Result<Arrival>) {
+        match accepted {
+            Ok(arrival) => {
+                self.pause = PAUSES.0;
+                if self.spare.is_none() {
+                    // The spare descriptor could not be reopened after the last `EMFILE`: try again.
+                    self.spare = spare();
+                }
+                self.admit(arrival);
+            }
+            // Waiting ends now and then while refused connections are kept: see `refuse`.
+            Err(error) if is_timeout(&error) && !self.refused.is_empty() => {}
+            Err(error) => self.recover(&error),
+        }
+        self.let_go();
     }
 
     /// Gives the connection a thread, or 503.
@@ -98,7 +103,9 @@ impl<'a> Acceptor<'a> {
             self.listener.set_patience(None);
             self.spare = None;
             // The kernel looks for a descriptor before it looks for a connection: perhaps nobody is waiting.
-            if let Ok(transport) = self.listener.accept_waiting() {
+            if let Ok(transport) = self.listener.accept_waiting()
+                && !self.listener.is_secure()
+            {
                 answer(&transport);
                 // The request is probably there: read, it cannot turn the close into a reset.
                 let _ = transport.set_read_timeout(Some(Duration::from_millis(20)));
@@ -165,7 +172,7 @@ fn start(shared: &Arc<Shared>, arrival: Arrival, slot: Slot) -> Result<(), (Tran
 /// A refusal that cannot block: the socket's buffer is empty.
 fn answer(transport: &Transport) {
     let _ = transport.try_send(&overloaded().encode(false).bytes);
-    transport.finish();
+    let _ = transport.try_finish();
 }
 
 fn spare() -> Option<File> {

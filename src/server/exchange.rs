@@ -10,14 +10,13 @@ use super::proxy_protocol::Source;
 use super::routes::{Door, Request, Route, probe};
 use super::slots::Slot;
 use crate::conn::{self, Opening, Upgraded};
-use crate::guard::{self, record};
+use crate::guard::{self, record, record_limited};
 use crate::http::{RequestHead, Response, overloaded};
 use crate::log_limit::LogLimit;
 use crate::metrics::ErrorType;
 use crate::transport::{Peer, Transport};
 
 static FAILURES: LogLimit = LogLimit::new();
-static PANICS: LogLimit = LogLimit::new();
 
 /// Sees to a connection's first request, whose route gives an answer or makes it a client. `slot` is its place among the
 /// handshakes.
@@ -88,7 +87,7 @@ fn give_up(shared: &Shared, transport: &Transport, peer: Option<SocketAddr>, bro
         record!(Info, "wshub::server", "bad request of {peer}: {reason} ({suppressed} more not logged)");
     }
     if let Some(bytes) = answer {
-        transport.answer(&bytes);
+        transport.answer(&bytes, || !shared.is_stopping());
     }
 }
 
@@ -116,7 +115,7 @@ fn answer(shared: &Shared, transport: &Transport, route: Option<&Route>, head: R
     };
     let response = response.encode(is_head);
     record!(Debug, "wshub::server", "{what} of {peer} answered with {}", response.status);
-    transport.answer(&response.bytes);
+    transport.answer(&response.bytes, || !shared.is_stopping());
 }
 
 fn upgrade(door: &Door, transport: Transport, head: RequestHead, rest: &[u8]) -> Option<Upgraded> {
@@ -141,10 +140,7 @@ fn plain(shared: &Shared, transport: &Transport, route: &Route, head: RequestHea
     let request = Request::new(head, body);
     guard::catch(|| handler(&request)).unwrap_or_else(|| {
         shared.count_error(ErrorType::Panic);
-        if let Some(suppressed) = PANICS.pass() {
-            let head = request.head();
-            record!(Error, "wshub::server", "the handler of {head:?} panicked ({suppressed} more not logged)");
-        }
+        record_limited!(Error, "wshub::server", "the handler of {:?} panicked", request.head());
         Response::text(500, "internal error\n")
     })
 }

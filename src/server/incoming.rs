@@ -15,6 +15,8 @@ use crate::transport::{Peer, Transport, is_timeout};
 
 /// A read wakes up this often to see whether the server stops.
 const SLICE: Duration = Duration::from_millis(250);
+/// How long the end of a failed TLS handshake waits for the peer to close.
+const LINGER: Duration = Duration::from_secs(1);
 /// Bytes of one read. Above what glibc's allocator keeps for each thread, so that it is shared after the handshake.
 const CHUNK: usize = 2048;
 /// A body may take this many times as long as it may pause, and a second more for each [`BYTES_A_SECOND`].
@@ -206,6 +208,8 @@ impl Incoming<'_> {
                 Err(e) => {
                     if e.kind() == io::ErrorKind::InvalidData {
                         self.report_tls(&e);
+                        // The alert must arrive, whatever the peer still sends.
+                        self.transport.linger(LINGER, || !self.shared.is_stopping());
                     }
                     return Err(Broken::Gone);
                 }

@@ -133,6 +133,14 @@ impl Listener {
         self
     }
 
+    /// Whether its connections speak TLS, so that nothing may be sent to them in plaintext.
+    pub(super) fn is_secure(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
     /// The bound address; `None` for Unix sockets.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.socket.local_addr().ok()?.as_socket()
@@ -162,7 +170,7 @@ impl Listener {
         let (socket, _) = accepted?;
         // Some systems hand the mode down.
         socket.set_nonblocking(false)?;
-        // Only to be refused: the family's options do not matter.
+        // Only to be refused: neither the family's options nor TLS matter.
         Ok(Transport::unix(socket))
     }
 

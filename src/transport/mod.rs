@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
+use crate::config::deadline_after;
+
 #[cfg(wshub_internals)]
 use sink::Line;
 #[cfg(feature = "tls")]
@@ -35,8 +37,10 @@ const ANSWER_TIME: Duration = Duration::from_secs(10);
 const ANSWER_BUFFER: usize = 128 * 1024;
 /// Bytes of an answer that are handed over to the kernel, or to TLS, at once.
 const ANSWER_STEP: usize = 64 * 1024;
-/// How long the end of an HTTP exchange waits for the peer to close.
-const LINGER_TIME: Duration = Duration::from_secs(1);
+/// How long the end of an HTTP exchange waits for the peer to close. Peers close when they have read the answer.
+const LINGER_TIME: Duration = Duration::from_secs(5);
+/// A lingering connection looks this often whether it may still wait.
+const SLICE: Duration = Duration::from_millis(250);
 
 /// The peer's address as it stands in log records.
 #[derive(Debug)]
@@ -174,10 +178,10 @@ impl Transport {
         send_blocking(&self.socket, buffers)
     }
 
-    /// Writes a whole HTTP answer and closes so that it arrives. Gives up once the peer has taken nothing for
-    /// [`ANSWER_TIME`].
+    /// Writes a whole HTTP answer and closes so that it arrives; see [`linger`](Self::linger). Gives up once the peer has
+    /// taken nothing for [`ANSWER_TIME`].
     #[inline(never)]
-    pub(crate) fn answer(&self, mut bytes: &[u8]) {
+    pub(crate) fn answer(&self, mut bytes: &[u8], may_wait: impl Fn() -> bool) {
         let _ = self.set_write_timeout(ANSWER_TIME);
         if bytes.len() > ANSWER_BUFFER {
             // The kernel tells of progress only once a third of its buffer is free again: with one of the size that it
@@ -190,7 +194,8 @@ impl Transport {
                 Err(_) => return,
             }
         }
-        self.linger(Instant::now() + LINGER_TIME);
+        let _ = self.finish();
+        self.linger(LINGER_TIME, may_wait);
     }
 
     /// Asks the kernel to keep at most about this many bytes that the peer has not acknowledged.
@@ -209,11 +214,32 @@ impl Transport {
         let _ = bytes;
     }
 
-    /// Ends the writing direction: the peer reads what is under way and then the end.
-    pub(crate) fn finish(&self) {
-        self.say_goodbye();
-        // Fails only when the socket is not connected any more.
-        let _ = self.socket.shutdown(Shutdown::Write);
+    /// Ends the writing direction, after the end that TLS has of its own (RFC 8446 §6.1): the peer reads what is under way
+    /// and then the end. Blocks until the socket takes the end of TLS, for at most the write timeout.
+    ///
+    /// # Errors
+    ///
+    /// What kept the end of TLS from being sent. After `WouldBlock` the writing direction is not ended.
+    pub(crate) fn finish(&self) -> io::Result<()> {
+        self.end_writing(self.say_goodbye(true))
+    }
+
+    /// As [`finish`](Self::finish), without blocking.
+    ///
+    /// # Errors
+    ///
+    /// As [`finish`](Self::finish); `WouldBlock` when the socket does not take the end of TLS now.
+    pub(crate) fn try_finish(&self) -> io::Result<()> {
+        self.end_writing(self.say_goodbye(false))
+    }
+
+    /// Unless TLS has still to say something.
+    fn end_writing(&self, said: io::Result<()>) -> io::Result<()> {
+        if !said.as_ref().is_err_and(is_timeout) {
+            // Fails only when the socket is not connected any more.
+            let _ = self.socket.shutdown(Shutdown::Write);
+        }
+        said
     }
 
     /// Ends both directions: every blocked read or write on this socket returns.
@@ -222,36 +248,46 @@ impl Transport {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    /// Sends FIN and swallows what the peer still sends until it closes too, the time is up or it has sent 16 MiB, so
-    /// that unread input does not turn into a reset that destroys our last bytes on their way.
+    /// Ends the writing direction and discards what the peer still sends until it closes too, `time` has passed, `may_wait`
+    /// says no or the peer has sent 16 MiB, so that unread input does not turn into a reset that destroys our last bytes on
+    /// their way.
     ///
     /// Not inlined: its kilobyte of stack would become resident in every connection.
     #[inline(never)]
-    pub(crate) fn linger(&self, deadline: Instant) {
-        self.say_goodbye();
+    pub(crate) fn linger(&self, time: Duration, may_wait: impl Fn() -> bool) {
+        // What cannot be said is not waited for.
+        let _ = self.say_goodbye(false);
         if self.socket.shutdown(Shutdown::Write).is_err() {
             return;
         }
+        let deadline = deadline_after(time);
         let mut sink = [0u8; 1024];
         for _ in 0..16 * 1024 {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.set_read_timeout(Some(left)).is_err() {
+            if left.is_zero() || self.set_read_timeout(Some(left.min(SLICE))).is_err() {
                 return;
             }
             // Whatever it is, encrypted or not.
-            if !matches!(retry(|| (&self.socket).read(&mut sink)), Ok(1..)) {
-                return;
+            match retry(|| (&self.socket).read(&mut sink)) {
+                Ok(1..) => {}
+                Err(error) if is_timeout(&error) && may_wait() => {}
+                Ok(_) | Err(_) => return,
             }
         }
     }
 
-    /// TLS has an end of its own, so that a cut connection is not taken for it.
-    #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self, reason = "without TLS there is nothing to say"))]
-    fn say_goodbye(&self) {
+    /// Sends the end that TLS has of its own, so that a cut connection is not taken for it.
+    #[cfg_attr(
+        not(feature = "tls"),
+        allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "without TLS there is nothing to say")
+    )]
+    fn say_goodbye(&self, may_block: bool) -> io::Result<()> {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            tls.finish(&self.socket);
+            return if may_block { tls.finish(&self.socket) } else { tls.try_finish(&self.socket) };
         }
+        let _ = may_block;
+        Ok(())
     }
 }
 
@@ -279,9 +315,17 @@ fn retry(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     }
 }
 
-/// Whether a read or write ended because its time was up.
+/// Whether a read or write ended because its time was up. A connection that has broken because its peer acknowledges
+/// nothing any more (`ETIMEDOUT`) has not: it is dead.
 pub(crate) fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+    error.kind() == io::ErrorKind::WouldBlock
+        || (error.kind() == io::ErrorKind::TimedOut && error.raw_os_error() != Some(libc::ETIMEDOUT))
+}
+
+/// Whether a read or write failed because the peer is gone: an ordinary departure, whichever direction meets it first.
+pub(crate) fn is_gone(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+    matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
 }
 
 #[cfg(all(test, not(wshub_internals)))]

@@ -100,6 +100,8 @@ struct State {
     sent: usize,
     /// A byte of plaintext is encrypted though it has been reported as not written.
     owes: bool,
+    /// A thread has taken `pending` out and blocks on it: nothing else may go into the socket meanwhile.
+    is_lent: bool,
 }
 
 /// Ciphertext that has come and is not decrypted yet.
@@ -115,7 +117,7 @@ impl Session {
         let mut tls = ServerConnection::new(Arc::clone(&tls.0)).map_err(invalid)?;
         // What waits is bounded here, by `STEP`.
         tls.set_buffer_limit(None);
-        let state = State { tls, pending: Vec::new(), sent: 0, owes: false };
+        let state = State { tls, pending: Vec::new(), sent: 0, owes: false, is_lent: false };
         Ok(Self { state: Mutex::new(state), inbound: Mutex::default() })
     }
 
@@ -161,15 +163,22 @@ impl Session {
             let mut rest = &inbound.buffer[inbound.start..inbound.end];
             inbound.start += state.tls.read_tls(&mut rest)?;
             let result = state.tls.process_new_packets();
-            drop(state);
-            // Nobody else writes before the handshake is done. Later, what TLS itself has to say goes with the next write.
+            let result = result.map(drop).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e));
             if was_handshaking {
-                // Also what is wrong with it is told; then the peer may be gone.
+                drop(state);
+                // Nobody else writes before the handshake is done. An alert is sent too; then the peer may be gone.
                 let told = self.settle(socket);
-                result.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+                result?;
                 told?;
             } else {
-                result.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+                // An alert, or the answer to a new key. What the socket does not take now goes with the next write.
+                let told = state.speak(socket);
+                result?;
+                if let Err(error) = told
+                    && !is_timeout(&error)
+                {
+                    return Err(error);
+                }
             }
         }
     }
@@ -209,20 +218,31 @@ impl Session {
                     Err(e) if is_timeout(&e) => {}
                     result => return result,
                 }
+                state.is_lent = true;
                 (std::mem::take(&mut state.pending), state.sent)
             };
             let result = send_blocking(socket, &[IoSlice::new(&pending[sent..])]);
             let mut state = self.state.lock();
+            state.is_lent = false;
             state.pending = pending;
             state.sent = sent + result?;
         }
     }
 
-    /// Says that nothing more comes, as far as that is possible without blocking.
-    pub(super) fn finish(&self, socket: &Line) {
+    /// Sends `close_notify`, after which nothing more is encrypted; `WouldBlock` when the socket does not take it now.
+    pub(super) fn try_finish(&self, socket: &Line) -> io::Result<()> {
         let mut state = self.state.lock();
+        // Only once, and not behind a fatal alert: rustls sees to both.
         state.tls.send_close_notify();
-        let _ = state.collect().and_then(|()| state.flush(socket));
+        state.speak(socket)
+    }
+
+    /// As [`try_finish`](Self::try_finish); blocks for at most the write timeout. Only for the one thread that may write.
+    pub(super) fn finish(&self, socket: &Line) -> io::Result<()> {
+        match self.try_finish(socket) {
+            Err(error) if is_timeout(&error) => self.settle(socket),
+            result => result,
+        }
     }
 }
 
@@ -242,6 +262,15 @@ impl State {
             }
             Err(e) => Err(e),
         }
+    }
+
+    /// Sends what TLS itself has to say, without blocking; `WouldBlock` when the socket or another thread is in the way.
+    fn speak(&mut self, socket: &Line) -> io::Result<()> {
+        if self.is_lent {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.collect()?;
+        self.flush(socket)
     }
 
     /// Takes the records that TLS has made.

@@ -9,8 +9,13 @@ use super::deflate::Inflater;
 use super::utf8::Utf8Checker;
 use super::{CloseFrame, MessageKind, Violation};
 
-/// The read buffer grows to at most this while a larger message is being read.
-const MAX_BUFFER: usize = 256 * 1024;
+/// Most bytes of a frame's header: two, a length of eight, a mask of four (RFC 6455 §5.2).
+const MAX_HEADER: usize = 14;
+/// Payload bytes that must be missing for a frame's payload to be read to its place.
+const DIRECT: u64 = 4096;
+/// Least and most bytes of one read to its place. Between them, as many as have arrived already.
+const MIN_STEP: usize = 4096;
+const MAX_STEP: usize = 256 * 1024;
 /// Payload bytes that count as progress of an unfinished frame.
 const PROGRESS: u64 = 16 * 1024;
 
@@ -32,6 +37,21 @@ struct Partial {
     mask_at: usize,
     /// Payload of a control frame; data goes to the message under assembly.
     control: Vec<u8>,
+}
+
+impl Partial {
+    fn is_data(&self) -> bool {
+        matches!(self.header.opcode, OpCode::Data(_))
+    }
+
+    /// Takes the mask off the next payload bytes; gives the large steps that they complete.
+    fn unmask(&mut self, bytes: &mut [u8]) -> u64 {
+        unmask(bytes, self.header.mask.unwrap_or_default(), self.mask_at);
+        self.mask_at = (self.mask_at + bytes.len()) % 4;
+        let before = self.left / PROGRESS;
+        self.left -= bytes.len() as u64;
+        before - self.left / PROGRESS
+    }
 }
 
 /// A data message under assembly, perhaps over several frames.
@@ -75,56 +95,30 @@ impl Assembly {
     }
 }
 
-/// The receiving half of a connection. Give it bytes through [`space`](Self::space) and [`filled`](Self::filled), take
-/// events from [`next`](Self::next); after an error it must not be used again.
+/// The receiving half of a connection. Give it what has come through [`next`](Self::next) until that asks for more. While
+/// a large message is on its way, read into [`space`](Self::space) instead. After an error it must not be used again.
+///
+/// It keeps only what is unfinished: the beginning of a header, a control frame, a message.
 #[derive(Debug)]
 pub(crate) struct Decoder {
-    buffer: Vec<u8>,
-    /// Unread bytes stand at `start..end`.
-    start: usize,
-    end: usize,
-    idle_buffer: usize,
     max_message: usize,
     /// Compressed messages are agreed on.
     deflate: bool,
+    /// The first bytes of a header that is not whole yet.
+    head: [u8; MAX_HEADER],
+    head_len: usize,
     frame: Option<Partial>,
     message: Option<Assembly>,
+    /// The message's payload before [`space`](Self::space) has made it longer.
+    filled: Option<usize>,
     /// Counts finished frames and large steps of unfinished ones.
     progress: u64,
 }
 
 impl Decoder {
-    pub(crate) fn new(idle_buffer: usize, max_message: usize, deflate: bool) -> Self {
-        Self {
-            buffer: vec![0; idle_buffer],
-            start: 0,
-            end: 0,
-            idle_buffer,
-            max_message,
-            deflate,
-            frame: None,
-            message: None,
-            progress: 0,
-        }
-    }
-
-    /// Where the next read goes; never empty.
-    pub(crate) fn space(&mut self) -> &mut [u8] {
-        self.buffer.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        let wanted = self.wanted_buffer();
-        if wanted > self.buffer.len() {
-            self.buffer.resize(wanted, 0);
-        } else if wanted == self.idle_buffer && self.end < wanted && self.buffer.len() > wanted {
-            self.buffer.truncate(wanted);
-            self.buffer.shrink_to_fit();
-        }
-        &mut self.buffer[self.end..]
-    }
-
-    pub(crate) fn filled(&mut self, n: usize) {
-        self.end += n;
+    pub(crate) fn new(max_message: usize, deflate: bool) -> Self {
+        let head = [0; MAX_HEADER];
+        Self { max_message, deflate, head, head_len: 0, frame: None, message: None, filled: None, progress: 0 }
     }
 
     /// A number that changes whenever the peer gets on: a frame ends, or 16 KiB more of a frame have come.
@@ -134,19 +128,42 @@ impl Decoder {
 
     /// Whether a frame or message has begun and not ended.
     pub(crate) fn is_mid_message(&self) -> bool {
-        self.frame.is_some() || self.message.is_some() || self.start < self.end
+        self.head_len > 0 || self.frame.is_some() || self.message.is_some()
     }
 
-    /// The next event that is whole, or `None` when more bytes are needed.
-    pub(crate) fn next(&mut self) -> Result<Option<Event>, Violation> {
+    /// Where the next read goes while a large frame is on its way, so that its payload is read to its place and not copied;
+    /// `None` when the next read goes anywhere and then to [`next`](Self::next). It is never empty. Its length follows what
+    /// has arrived, not what the header announces.
+    pub(crate) fn space(&mut self) -> Option<&mut [u8]> {
+        let frame = self.frame.as_ref().filter(|frame| frame.left >= DIRECT && frame.is_data())?;
+        let message = self.message.as_mut().filter(|message| message.inflater.is_none())?;
+        let arrived = message.payload.len();
+        let step = arrived.clamp(MIN_STEP, MAX_STEP).min(usize::try_from(frame.left).unwrap_or(MAX_STEP));
+        self.filled = Some(arrived);
+        message.payload.resize(arrived + step, 0);
+        Some(&mut message.payload[arrived..])
+    }
+
+    /// So many bytes have been read into [`space`](Self::space), perhaps none. Must follow each use of it.
+    pub(crate) fn filled(&mut self, n: usize) -> Result<(), Violation> {
+        let (Some(from), Some(frame), Some(message)) = (self.filled.take(), &mut self.frame, &mut self.message) else {
+            return Ok(());
+        };
+        message.payload.truncate(from + n);
+        self.progress += frame.unmask(&mut message.payload[from..]);
+        message.check(from)
+    }
+
+    /// The next event, from the front of `input`; `None` when all of that is used up and more is needed.
+    pub(crate) fn next(&mut self, input: &mut &mut [u8]) -> Result<Option<Event>, Violation> {
         loop {
             if self.frame.is_none() {
-                match self.parse_header()? {
+                match self.parse_header(input)? {
                     Some(frame) => self.frame = Some(frame),
                     None => return Ok(None),
                 }
             }
-            self.take_payload()?;
+            self.take_payload(input)?;
             match self.frame.take() {
                 Some(frame) if frame.left > 0 => {
                     self.frame = Some(frame);
@@ -163,22 +180,28 @@ impl Decoder {
         }
     }
 
-    /// The idle size, or more while the payload in progress needs it.
-    fn wanted_buffer(&self) -> usize {
-        let left = self.frame.as_ref().map_or(0, |f| f.left);
-        let left = usize::try_from(left).unwrap_or(MAX_BUFFER).min(MAX_BUFFER);
-        left.max(self.idle_buffer)
-    }
-
-    fn parse_header(&mut self) -> Result<Option<Partial>, Violation> {
-        let unread = &self.buffer[self.start..self.end];
-        let mut cursor = Cursor::new(unread);
-        let parsed = FrameHeader::parse(&mut cursor).map_err(|_| Violation::protocol("reserved opcode"))?;
-        let Some((header, len)) = parsed else { return Ok(None) };
-        let used = usize::try_from(cursor.position()).unwrap_or(unread.len());
+    fn parse_header(&mut self, input: &mut &mut [u8]) -> Result<Option<Partial>, Violation> {
+        let before = self.head_len;
+        let parsed = if before == 0 {
+            parse(input)?
+        } else {
+            let more = input.len().min(MAX_HEADER - before);
+            self.head[before..before + more].copy_from_slice(&input[..more]);
+            parse(&self.head[..before + more])?
+        };
+        let Some((header, len, used)) = parsed else {
+            // Less than a header: all of it is kept.
+            let rest = take(input, input.len());
+            if before == 0 {
+                self.head[..rest.len()].copy_from_slice(rest);
+            }
+            self.head_len = before + rest.len();
+            return Ok(None);
+        };
         self.check_header(&header, len)?;
-        self.start += used;
-        self.begin(&header, len);
+        self.head_len = 0;
+        take(input, used - before);
+        self.begin(&header, len, input.len());
         Ok(Some(Partial { header, left: len, mask_at: 0, control: Vec::new() }))
     }
 
@@ -219,9 +242,9 @@ impl Decoder {
         if announced.saturating_add(len) > limit { Err(Violation::too_big()) } else { Ok(()) }
     }
 
-    /// Opens the message that a first data frame starts, or goes on with it. Memory is reserved for what has arrived, not for what the
-    /// header announces: a whole small message gets exactly its size.
-    fn begin(&mut self, header: &FrameHeader, len: u64) {
+    /// Opens the message that a first data frame starts, or goes on with it. Memory is reserved for what has arrived, not for
+    /// what the header announces: a whole small message gets exactly its size.
+    fn begin(&mut self, header: &FrameHeader, len: u64, arrived: usize) {
         let kind = match header.opcode {
             OpCode::Data(Data::Text) => MessageKind::Text,
             OpCode::Data(Data::Binary) => MessageKind::Binary,
@@ -233,7 +256,7 @@ impl Decoder {
             }
             OpCode::Control(_) => return,
         };
-        let arrived = usize::try_from(len).unwrap_or(usize::MAX).min(self.end - self.start);
+        let arrived = usize::try_from(len).unwrap_or(usize::MAX).min(arrived);
         let inflater = Inflater::for_message(header.rsv1);
         let capacity = if inflater.is_some() { 0 } else { arrived };
         let (payload, utf8) = (Vec::with_capacity(capacity), Utf8Checker::default());
@@ -241,22 +264,16 @@ impl Decoder {
     }
 
     /// Moves what has arrived of the frame's payload to its place, unmasked and checked.
-    fn take_payload(&mut self) -> Result<(), Violation> {
+    fn take_payload(&mut self, input: &mut &mut [u8]) -> Result<(), Violation> {
         let Some(frame) = self.frame.as_mut() else { return Ok(()) };
-        let unread = &mut self.buffer[self.start..self.end];
-        let n = usize::try_from(frame.left).unwrap_or(usize::MAX).min(unread.len());
+        let n = usize::try_from(frame.left).unwrap_or(usize::MAX).min(input.len());
         if n == 0 {
             return Ok(());
         }
-        let bytes = &mut unread[..n];
-        unmask(bytes, frame.header.mask.unwrap_or_default(), frame.mask_at);
-        frame.mask_at = (frame.mask_at + n) % 4;
-        let before = frame.left / PROGRESS;
-        frame.left -= n as u64;
-        self.progress += before - frame.left / PROGRESS;
-        self.start += n;
+        let bytes = take(input, n);
+        self.progress += frame.unmask(bytes);
         match self.message.as_mut() {
-            Some(message) if matches!(frame.header.opcode, OpCode::Data(_)) => message.push(bytes, self.max_message),
+            Some(message) if frame.is_data() => message.push(bytes, self.max_message),
             _ => {
                 frame.control.extend_from_slice(bytes);
                 Ok(())
@@ -278,6 +295,21 @@ impl Decoder {
         let Some(message) = self.message.take() else { return Ok(None) };
         message.finish().map(Some)
     }
+}
+
+/// A header, the length of its payload and its own length; `None` when more bytes are needed.
+fn parse(bytes: &[u8]) -> Result<Option<(FrameHeader, u64, usize)>, Violation> {
+    let mut cursor = Cursor::new(bytes);
+    let parsed = FrameHeader::parse(&mut cursor).map_err(|_| Violation::protocol("reserved opcode"))?;
+    let used = usize::try_from(cursor.position()).unwrap_or(bytes.len());
+    Ok(parsed.map(|(header, len)| (header, len, used)))
+}
+
+/// Takes the first bytes off.
+fn take<'a>(input: &mut &'a mut [u8], n: usize) -> &'a mut [u8] {
+    let (first, rest) = std::mem::take(input).split_at_mut(n);
+    *input = rest;
+    first
 }
 
 /// RFC 6455 §5.3, eight bytes at a time; `at` is where in the mask the first byte stands.

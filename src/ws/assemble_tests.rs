@@ -23,21 +23,34 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Feeds `bytes` in steps of `step` and collects the events, or the first violation's code.
-fn decode(bytes: &[u8], step: usize, max: usize) -> Result<Vec<Event>, u16> {
-    let mut decoder = Decoder::new(256, max, false);
-    let mut events = Vec::new();
+/// Feeds `bytes` in steps of `step`, as a reader does, and collects the events.
+fn feed(decoder: &mut Decoder, bytes: &[u8], step: usize, events: &mut Vec<Event>) -> Result<(), u16> {
     let mut rest = bytes;
     while !rest.is_empty() {
-        let space = decoder.space();
-        let n = step.min(rest.len()).min(space.len());
-        space[..n].copy_from_slice(&rest[..n]);
-        decoder.filled(n);
-        rest = &rest[n..];
-        while let Some(event) = decoder.next().map_err(|v| v.code)? {
+        let mut chunk = Vec::new();
+        if let Some(space) = decoder.space() {
+            let n = step.min(rest.len()).min(space.len());
+            space[..n].copy_from_slice(&rest[..n]);
+            decoder.filled(n).map_err(|v| v.code)?;
+            rest = &rest[n..];
+        } else {
+            let n = step.min(rest.len());
+            chunk.extend_from_slice(&rest[..n]);
+            rest = &rest[n..];
+        }
+        let mut input = chunk.as_mut_slice();
+        while let Some(event) = decoder.next(&mut input).map_err(|v| v.code)? {
             events.push(event);
         }
+        assert!(input.is_empty(), "all is used up");
     }
+    Ok(())
+}
+
+/// The events of `bytes`, or the first violation's code.
+fn decode(bytes: &[u8], step: usize, max: usize) -> Result<Vec<Event>, u16> {
+    let mut events = Vec::new();
+    feed(&mut Decoder::new(max, false), bytes, step, &mut events)?;
     Ok(events)
 }
 
@@ -107,35 +120,50 @@ fn bad_text_fails_before_its_frame_ends() {
 }
 
 #[test]
-fn the_buffer_grows_for_a_large_message_and_shrinks_again() {
-    let mut decoder = Decoder::new(4096, 1 << 20, false);
-    let bytes = frame(0x82, &vec![5; 600_000]);
-    let mut rest = bytes.as_slice();
-    let mut largest = 0;
-    let mut got = None;
-    while !rest.is_empty() {
-        let space = decoder.space();
-        largest = largest.max(space.len());
-        let n = space.len().min(rest.len());
-        space[..n].copy_from_slice(&rest[..n]);
-        decoder.filled(n);
-        rest = &rest[n..];
-        got = decoder.next().expect("valid");
+fn large_messages_are_read_to_their_place_in_every_step() {
+    let (first, second) = (vec![5; 600_000], "é".repeat(40_000));
+    let stream = [frame(0x82, &first), frame(0x01, second.as_bytes()), frame(0x89, b"?"), frame(0x80, b"x")].concat();
+    let expected = [
+        Event::Message(MessageKind::Binary, first),
+        Event::Ping(b"?".to_vec()),
+        Event::Message(MessageKind::Text, format!("{second}x").into_bytes()),
+    ];
+    for step in [3, 4096, 5000, 65_537, stream.len()] {
+        assert_eq!(decode(&stream, step, 1 << 20).as_deref(), Ok(&expected[..]), "step {step}");
     }
-    assert_eq!(got, Some(Event::Message(MessageKind::Binary, vec![5; 600_000])));
-    assert_eq!(largest, MAX_BUFFER);
-    assert_eq!(decoder.space().len(), 4096);
-    assert_eq!(decoder.buffer.capacity(), 4096);
+    let mut bad = second.into_bytes();
+    bad[70_001] = b'a';
+    assert_eq!(decode(&frame(0x81, &bad), 4096, 1 << 20), Err(1007));
 }
 
 #[test]
 fn memory_follows_what_has_arrived() {
-    let mut decoder = Decoder::new(4096, 1 << 30, false);
-    let head = [vec![0x82, 0x80 | 127], (1_u64 << 30).to_be_bytes().to_vec(), MASK.to_vec(), vec![1; 10]].concat();
-    decoder.space()[..head.len()].copy_from_slice(&head);
-    decoder.filled(head.len());
-    assert_eq!(decoder.next(), Ok(None));
-    assert!(decoder.message.as_ref().is_some_and(|m| m.payload.capacity() <= 4096));
+    let mut decoder = Decoder::new(1 << 30, false);
+    let head = [vec![0x82, 0x80 | 127], (1_u64 << 30).to_be_bytes().to_vec(), MASK.to_vec()].concat();
+    let capacity = |decoder: &Decoder| decoder.message.as_ref().map_or(0, |m| m.payload.capacity());
+    let mut arrived = 0;
+    feed(&mut decoder, &head, 14, &mut Vec::new()).unwrap();
+    assert_eq!(capacity(&decoder), 0);
+    for step in [1, 10, 5000, 100_000, 1_000_000] {
+        feed(&mut decoder, &vec![1; step], step, &mut Vec::new()).unwrap();
+        arrived += step;
+        assert!(capacity(&decoder) <= 4 * arrived + 2 * MIN_STEP, "{} for {arrived}", capacity(&decoder));
+        // A read that brings nothing leaves nothing behind.
+        assert!(decoder.space().is_some_and(|space| space.len() <= arrived.max(MIN_STEP)));
+        decoder.filled(0).unwrap();
+        assert_eq!(decoder.message.as_ref().map(|m| m.payload.len()), Some(arrived));
+    }
+    assert!(decoder.is_mid_message());
+}
+
+#[test]
+fn nothing_is_kept_between_messages() {
+    let mut decoder = Decoder::new(1 << 20, false);
+    let mut events = Vec::new();
+    feed(&mut decoder, &[frame(0x82, &[1; 100_000]), frame(0x81, b"x")].concat(), 4096, &mut events).unwrap();
+    assert_eq!(events.len(), 2);
+    assert!(!decoder.is_mid_message() && decoder.space().is_none());
+    assert!(size_of::<Decoder>() < 256, "{} bytes", size_of::<Decoder>());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::auth::Auth;
 use super::{admitted, page};
 use crate::client_id::ClientId;
-use crate::guard::record;
+use crate::guard::{record, record_limited};
 use crate::http::{OriginPolicy, RequestHead, Response};
 use crate::hub::{Hub, HubState, Target};
 use crate::server::Request;
@@ -69,7 +69,7 @@ pub(super) fn answer(hub: &Hub, auth: &Auth, request: &Request) -> Response {
     let (status, body) = match outcome {
         Ok(value) => (200, value),
         Err((status, why)) => {
-            record!(Info, "wshub::dashboard", "{who:?} from {from:?} was refused with {status}");
+            record_limited!(Info, "wshub::dashboard", "{who:?} from {from:?} was refused with {status}");
             (status, json!({ "error": why }))
         }
     };

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::rows::millis;
 use super::snapshot::{Sample, Snapshot, Sources};
 use super::view::{MAX_ROWS, View};
-use crate::guard::record;
+use crate::guard::{self, record};
 use crate::hub::{Client, Hub, Target};
 use crate::message::Message;
 use crate::server::EndpointInfo;
@@ -77,9 +77,10 @@ impl Feed {
         let feed = Arc::clone(self);
         let builder = thread::Builder::new().name("wshub-dashboard".into()).stack_size(256 * 1024);
         let spawned = builder.spawn(move || {
-            feed.look(&viewers);
+            // A look calls the application's code. If it panics, the next one comes all the same.
+            guard::catch(|| feed.look(&viewers));
             while feed.rest() {
-                feed.look(&viewers);
+                guard::catch(|| feed.look(&viewers));
             }
         });
         if let Err(error) = spawned {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::guard::{self, record};
+use crate::guard::{self, record_limited};
 use crate::{Client, Delivery, Message, close_code};
 
 /// Anything that takes part in the broadcasts of a [`Feed`](super::Feed): a line printer, another protocol's
@@ -127,7 +127,7 @@ impl Registry {
 pub(super) fn guarded<T>(code: impl FnOnce() -> T) -> Option<T> {
     let result = guard::catch(code);
     if result.is_none() {
-        record!(Error, "wshub::feed", "a subscriber panicked");
+        record_limited!(Error, "wshub::feed", "a subscriber panicked");
     }
     result
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Message;
 use super::types::{Authenticate, Conn, DevicePolicy, Inner, Relay, RelayBuilder};
-use crate::guard::record;
+use crate::guard::record_limited;
 use crate::{ConfigError, HandlerResult, Hub, HubBuilder};
 
 /// Any error; `?` and `.into()` make one.
@@ -110,7 +110,7 @@ impl RelayBuilder {
 
 /// Without the user, who is nobody's business here.
 fn log_failure(error: &LoadError) {
-    record!(Error, "wshub::relay", "loading a user's devices failed: {error}");
+    record_limited!(Error, "wshub::relay", "loading a user's devices failed: {error}");
 }
 
 impl fmt::Debug for RelayBuilder {

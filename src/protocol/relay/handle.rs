@@ -8,7 +8,7 @@ use super::devices::{Connect, Devices, Ticket};
 use super::subscriptions::Subscriptions;
 use super::types::{Conn, DevicePolicy, Identity, Inner, Relay, RelayBuilder, SESSION, Session};
 use super::{Message, REPLACED};
-use crate::guard::{catch, record};
+use crate::guard::{catch, record_limited};
 use crate::levels::Edge;
 use crate::lock::Leaf;
 use crate::{
@@ -210,7 +210,7 @@ impl Inner {
         let tell_all = |inner: &Self, relay: &Relay, ticket: &Ticket| {
             inner.devices.tell_all(ticket, |device, edge| {
                 if catch(|| inner.device_hook(relay, device, edge)).is_none() {
-                    record!(Error, "wshub::relay", "a hook of a device panicked");
+                    record_limited!(Error, "wshub::relay", "a hook of a device panicked");
                 }
             });
         };
@@ -219,7 +219,11 @@ impl Inner {
         let builder = thread::Builder::new().name("wshub-hooks".into()).stack_size(stack);
         let spawned = builder.spawn(move || tell_all(&given.0, &given.1, &given.2));
         if let Err(error) = spawned {
-            record!(Warn, "wshub::relay", "could not start a wshub-hooks thread: {error}; its caller runs the hooks");
+            record_limited!(
+                Warn,
+                "wshub::relay",
+                "could not start a wshub-hooks thread: {error}; its caller runs the hooks"
+            );
             tell_all(self, relay, ticket);
         }
     }
