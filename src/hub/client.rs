@@ -403,7 +403,7 @@ impl Client {
 
     fn run_on_close(&self, callback: Arc<OfClient>) {
         self.hub().guarded(None, "the client's on_close", || callback(self));
-        guard::dispose(callback);
+        self.hub().guarded(None, "a destructor of a callback", || drop(callback));
     }
 
     /// `None` if the client's connection cannot carry the message.
@@ -452,8 +452,8 @@ impl Client {
             std::mem::take(&mut state.callbacks)
         };
         let Callbacks { on_message, on_close, on_error } = callbacks;
-        guard::dispose(on_message);
-        guard::dispose(on_error);
+        self.hub().guarded(None, "a destructor of a callback", || drop(on_message));
+        self.hub().guarded(None, "a destructor of a callback", || drop(on_error));
         if let Some(on_close) = on_close {
             self.run_on_close(on_close);
         }
@@ -467,7 +467,9 @@ impl Client {
             std::mem::take(&mut state.metadata)
         };
         // One by one: a second panic during a drop would end the process.
-        metadata.into_values().for_each(guard::dispose);
+        for value in metadata.into_values() {
+            self.hub().guarded(None, "a destructor of metadata", || drop(value));
+        }
     }
 }
 
