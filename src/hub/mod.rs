@@ -6,6 +6,7 @@ mod activity;
 mod admission;
 mod behind;
 mod builder;
+mod callbacks;
 mod chain;
 mod client;
 mod clients;

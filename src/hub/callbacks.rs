@@ -1,0 +1,89 @@
+//! A client's own callbacks, and what is let go when its connection has ended.
+
+use std::sync::Arc;
+
+use super::client::{Callbacks, Client, Handler, OfClient, OfError};
+use crate::error::{HandlerError, HandlerResult};
+use crate::guard;
+use crate::message::Message;
+
+impl Client {
+    /// Sets this client's own message handler; it runs before the hub's, on the connection's thread.
+    pub fn on_message(&self, handler: impl Fn(&Client, &Message) -> HandlerResult + Send + Sync + 'static) {
+        let handler: Arc<Handler> = Arc::new(handler);
+        guard::dispose(self.set_callback(|c| &mut c.on_message, handler));
+    }
+
+    /// Sets what runs when this connection has ended, before the `after_disconnect` hook, on the connection's thread. It
+    /// runs once, also for a client that a hook has seen and whose upgrade is refused after all. If the connection has
+    /// ended already, it runs at once, on the calling thread.
+    pub fn on_close(&self, callback: impl Fn(&Client) + Send + Sync + 'static) {
+        let callback: Arc<OfClient> = Arc::new(callback);
+        if let Err(late) = self.set_callback(|c| &mut c.on_close, callback) {
+            self.run_on_close(late);
+        }
+    }
+
+    /// Sets what runs after the `on_error` hook for errors of this client.
+    pub fn on_error(&self, callback: impl Fn(&Client, &HandlerError) + Send + Sync + 'static) {
+        let callback: Arc<OfError> = Arc::new(callback);
+        guard::dispose(self.set_callback(|c| &mut c.on_error, callback));
+    }
+
+    /// One of the callbacks, to be called without the lock.
+    pub(crate) fn callback<C: ?Sized>(&self, choose: impl FnOnce(&Callbacks) -> &Option<Arc<C>>) -> Option<Arc<C>> {
+        choose(&self.state().read().callbacks).clone()
+    }
+
+    /// Puts a callback in the place of the one before; gives it back if the connection has ended.
+    fn set_callback<C: ?Sized>(
+        &self,
+        choose: impl FnOnce(&mut Callbacks) -> &mut Option<Arc<C>>,
+        callback: Arc<C>,
+    ) -> Result<(), Arc<C>> {
+        let mut state = self.state().write();
+        if state.is_closed {
+            return Err(callback);
+        }
+        let old = choose(&mut state.callbacks).replace(callback);
+        drop(state);
+        // Without the lock: closures hold the application's types.
+        guard::dispose(old);
+        Ok(())
+    }
+
+    fn run_on_close(&self, callback: Arc<OfClient>) {
+        self.hub().guarded(None, "the client's on_close", || callback(self));
+        self.hub().guarded(None, "a destructor of a callback", || drop(callback));
+    }
+
+    /// Notes that the connection has ended, with what its outbox has dropped, and runs `on_close`. Callbacks that are set
+    /// later are not kept.
+    pub(super) fn mark_closed(&self, dropped: (u64, u64)) {
+        self.set_closed(dropped);
+        let callbacks = {
+            let mut state = self.state().write();
+            state.is_closed = true;
+            std::mem::take(&mut state.callbacks)
+        };
+        let Callbacks { on_message, on_close, on_error } = callbacks;
+        self.hub().guarded(None, "a destructor of a callback", || drop(on_message));
+        self.hub().guarded(None, "a destructor of a callback", || drop(on_error));
+        if let Some(on_close) = on_close {
+            self.run_on_close(on_close);
+        }
+    }
+
+    /// Drops the metadata, after the last hook. They may hold this client: without this it would keep itself alive.
+    pub(super) fn release(&self) {
+        let metadata = {
+            let mut state = self.state().write();
+            state.is_released = true;
+            std::mem::take(&mut state.metadata)
+        };
+        // One by one: a second panic during a drop would end the process.
+        for value in metadata.into_values() {
+            self.hub().guarded(None, "a destructor of metadata", || drop(value));
+        }
+    }
+}
