@@ -83,7 +83,7 @@ fn who_comes_back_gets_what_it_missed_once() {
 fn the_greeting_comes_before_the_replay_and_the_replay_before_the_rest() {
     let server = with_history(RoomOptions::history().rewind(2));
     let hub = &server.hub;
-    (1..=3).for_each(|n| drop(hub.publish("news", n.to_string())));
+    (1..=3).for_each(|n| _ = hub.publish("news", n.to_string()));
     let (mut socket, client) = server.pair();
     let greet = |joined: &Joined| {
         hub.publish("news", "4");
@@ -238,7 +238,7 @@ fn what_the_history_no_longer_holds_is_told_as_a_gap() {
     let hub = &server.hub;
     let (mut slow, client) = server.pair();
     client.join("news").unwrap();
-    (1..=3000).for_each(|n| drop(hub.publish("news", padded(n))));
+    (1..=3000).for_each(|n| _ = hub.publish("news", padded(n)));
     let offsets = offsets_until(&mut slow, 3000);
     assert_contiguous(&offsets, 1);
     let gaps: Vec<_> = offsets.iter().filter(|range| range.start() != range.end()).collect();
@@ -253,12 +253,12 @@ fn the_old_ways_are_there_for_who_wants_them() {
     let (server, _) = stalling(options().when_behind(WhenBehind::Drop));
     let (_slow, client) = server.pair();
     client.join("news").unwrap();
-    (1..=3000).for_each(|n| drop(server.hub.publish("news", padded(n))));
+    (1..=3000).for_each(|n| _ = server.hub.publish("news", padded(n)));
     assert!(client.dropped().0 > 0 && !client.is_closed());
     let (server, _) = stalling(options().when_behind(WhenBehind::Close));
     let (mut slow, client) = server.pair();
     client.join("news").unwrap();
-    (1..=3000).for_each(|n| drop(server.hub.publish("news", padded(n))));
+    (1..=3000).for_each(|n| _ = server.hub.publish("news", padded(n)));
     assert!(client.is_closed());
     while let Some(frame) = slow.next_frame() {
         if frame.first == common::CLOSE {

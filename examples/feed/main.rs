@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use wshub::protocol::feed::Feed;
 use wshub::protocol::sse;
-use wshub::{Client, Hub, Response, Server, server::Request};
+use wshub::{Client, Hub, Response, RoomOptions, Server, server::Request};
 
 const PAGE: &str = include_str!("page.html");
 
@@ -25,7 +25,8 @@ struct Publish {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
-    let hub = Feed::builder().install(Hub::builder().before_disconnect(log_end)).build()?;
+    let hub =
+        Feed::builder().history(RoomOptions::history()).install(Hub::builder().before_disconnect(log_end)).build()?;
     let feed = Feed::of(&hub).ok_or("no feed on this hub")?;
     let server = Server::bind(common::option("addr", "127.0.0.1:8080"))?
         .websocket("/ws", feed.hub())
@@ -52,6 +53,6 @@ fn publish(feed: &Feed, request: &Request) -> Response {
 
 fn log_end(client: &Client) {
     let kind = if client.is_event_stream() { "event stream" } else { "WebSocket" };
-    let since = sse::last_event_id(client.request()).unwrap_or("the beginning");
+    let since = sse::last_event_id(client.request()).unwrap_or("the beginning".into());
     log::info!("{kind} {} ends; it asked for events since {since}", client.id());
 }

@@ -3,15 +3,33 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes held by one room, and by all rooms of its hub. Relaxed: counts; what is done about them is bounded anyway.
+/// What all rooms of a hub hold. Relaxed: counts; what is done about them is bounded anyway.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    bytes: AtomicUsize,
+    /// Wire forms that have been made.
+    encodings: AtomicUsize,
+}
+
+impl Totals {
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn encodings(&self) -> usize {
+        self.encodings.load(Ordering::Relaxed)
+    }
+}
+
+/// Bytes held by one room, and by all rooms of its hub. Relaxed, as `Totals`.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     room: AtomicUsize,
-    hub: Arc<AtomicUsize>,
+    hub: Arc<Totals>,
 }
 
 impl Ledger {
-    pub(crate) fn new(hub: Arc<AtomicUsize>) -> Arc<Self> {
+    pub(crate) fn new(hub: Arc<Totals>) -> Arc<Self> {
         Arc::new(Self { room: AtomicUsize::new(0), hub })
     }
 
@@ -21,11 +39,15 @@ impl Ledger {
 
     pub(crate) fn add(&self, bytes: usize) {
         self.room.fetch_add(bytes, Ordering::Relaxed);
-        self.hub.fetch_add(bytes, Ordering::Relaxed);
+        self.hub.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn sub(&self, bytes: usize) {
         self.room.fetch_sub(bytes, Ordering::Relaxed);
-        self.hub.fetch_sub(bytes, Ordering::Relaxed);
+        self.hub.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_encodings(&self, made: usize) {
+        self.hub.encodings.fetch_add(made, Ordering::Relaxed);
     }
 }

@@ -27,9 +27,8 @@ pub use publication::{Format, Publication, Publish};
 pub use state::StateError;
 
 pub(crate) use formats::{Change, PLAIN, STREAM, with_position};
+pub(crate) use ledger::Totals;
 pub(crate) use patterns::Patterns;
-#[cfg(wshub_internals)]
-pub(crate) use publication::encodings;
 pub(crate) use publication::{FormatRef, FrameKind, Subject};
 pub(crate) use ring::Ring;
 pub(crate) use state::State;

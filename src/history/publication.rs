@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use super::gap::Gap;
@@ -254,11 +253,11 @@ impl Publication {
             return frame;
         }
         let frame = kind.format.message(self).and_then(|message| Encoded::new(&message, kind.wire, compressed));
-        count_encoding();
         let bytes = frame.as_ref().map_or(0, Encoded::held);
         frames.bytes += bytes;
         if let Some(ledger) = &frames.ledger {
             ledger.add(bytes);
+            ledger.count_encodings(1);
         }
         frames.made.push((kind, frame.clone()));
         frame
@@ -280,6 +279,7 @@ impl Publication {
     pub(crate) fn enter(&self, ledger: &Arc<Ledger>) {
         let mut frames = self.0.frames.lock();
         ledger.add(self.fixed() + frames.bytes);
+        ledger.count_encodings(frames.made.len());
         frames.ledger = Some(Arc::clone(ledger));
     }
 
@@ -290,19 +290,6 @@ impl Publication {
             ledger.sub(self.fixed() + frames.bytes);
         }
     }
-}
-
-/// How often wire forms of publications have been made in this process. Relaxed: a count.
-static ENCODINGS: AtomicUsize = AtomicUsize::new(0);
-
-fn count_encoding() {
-    ENCODINGS.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Wire forms of publications that have been made in this process so far: for tests that sharing works.
-#[cfg(wshub_internals)]
-pub(crate) fn encodings() -> usize {
-    ENCODINGS.load(Ordering::Relaxed)
 }
 
 impl fmt::Debug for Publication {
@@ -320,6 +307,7 @@ impl fmt::Debug for Publication {
 mod tests {
     use super::*;
     use crate::history::formats::{PLAIN as FORMAT, STREAM};
+    use crate::history::ledger::Totals;
 
     const PLAIN: FrameKind = FrameKind { wire: WireFormat::WebSocket, format: FORMAT };
 
@@ -341,7 +329,7 @@ mod tests {
 
     #[test]
     fn bytes_are_counted_while_it_is_held() {
-        let hub = Arc::default();
+        let hub = Arc::<Totals>::default();
         let ledger = Ledger::new(Arc::clone(&hub));
         let publication = publication("hello");
         publication.frame(PLAIN, Compressed::default());
@@ -350,11 +338,11 @@ mod tests {
         let stream = FrameKind { wire: WireFormat::PlainEventStream, format: STREAM };
         publication.frame(stream, Compressed::default());
         assert!(ledger.bytes() > OVERHEAD + 5 + 7 + 12, "a later form counts too");
-        assert_eq!((ledger.bytes(), hub.load(Ordering::Relaxed)), (publication.held(), publication.held()));
+        assert_eq!((ledger.bytes(), hub.bytes()), (publication.held(), publication.held()));
         publication.leave();
         publication.frame(FrameKind { format: STREAM, ..PLAIN }, Compressed::default());
         publication.leave();
-        assert_eq!((ledger.bytes(), hub.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!((ledger.bytes(), hub.bytes()), (0, 0));
     }
 
     #[test]

@@ -2,10 +2,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Totals};
 use super::options::RoomOptions;
 use super::page::{Page, Range, Recovery};
 use super::position::{Epoch, Position};
@@ -36,7 +35,7 @@ pub(crate) struct Recovered {
 
 impl Ring {
     /// `hub` counts the bytes of all rooms.
-    pub(crate) fn new(options: &RoomOptions, hub: Arc<AtomicUsize>) -> Self {
+    pub(crate) fn new(options: &RoomOptions, hub: Arc<Totals>) -> Self {
         Self {
             epoch: Epoch::random(),
             top: 0,

@@ -10,10 +10,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Totals};
 use super::options::RoomOptions;
 use super::position::{Epoch, Position};
 use super::publication::Publication;
@@ -79,7 +78,7 @@ struct Change {
 }
 
 impl State {
-    pub(crate) fn new(options: &RoomOptions, hub: Arc<AtomicUsize>) -> Self {
+    pub(crate) fn new(options: &RoomOptions, hub: Arc<Totals>) -> Self {
         Self {
             epoch: Epoch::random(),
             version: 0,

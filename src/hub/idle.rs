@@ -1,7 +1,6 @@
 //! Rooms that remember and have no members: how long they stay, and which go first when memory is short.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Hub;
@@ -14,7 +13,7 @@ impl Hub {
     pub(super) fn after_use(&self, room: &Arc<Room>) {
         self.watch_idle(room);
         let limit = self.limits().history_bytes;
-        if limit != 0 && self.inner().held.load(Ordering::Relaxed) > limit {
+        if limit != 0 && self.inner().held.bytes() > limit {
             self.make_room(room, limit);
         }
     }
@@ -69,7 +68,7 @@ impl Hub {
             .collect();
         idle.sort_by_key(|(used, _)| *used);
         let target = limit - limit / 8;
-        let is_over = |limit: usize| self.inner().held.load(Ordering::Relaxed) > limit;
+        let is_over = |limit: usize| self.inner().held.bytes() > limit;
         for (_, other) in idle {
             if !is_over(target) {
                 break;

@@ -1,6 +1,5 @@
 //! What waits and what runs in a hub, computed when somebody asks: nothing is counted for it on the way of a message.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use super::{Hub, Inner};
@@ -28,6 +27,9 @@ pub struct HubLoad {
     pub state_values: usize,
     /// Bytes that histories and states hold.
     pub history_bytes: usize,
+    /// How often a wire form of one of their messages has been made since the hub was built: once for each message and form,
+    /// however many clients it is sent and replayed to.
+    pub history_encodings: usize,
 }
 
 impl Hub {
@@ -48,7 +50,8 @@ impl Hub {
     }
 
     fn add_memory(&self, load: &mut HubLoad) {
-        load.history_bytes = self.inner().held.load(Ordering::Relaxed);
+        load.history_bytes = self.inner().held.bytes();
+        load.history_encodings = self.inner().held.encodings();
         if self.inner().patterns.is_empty() {
             return;
         }

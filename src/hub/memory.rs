@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::client::Client;
-use crate::history::{FrameKind, Position, Publication, Ring, RoomOptions, State};
+use crate::history::{FrameKind, Position, Publication, Ring, RoomOptions, State, Totals};
 use crate::message::Encoded;
 use crate::outbox::Outbox;
 
@@ -45,7 +45,7 @@ pub(super) struct Memory {
 
 impl Memory {
     /// `hub` counts the bytes of all rooms.
-    pub(super) fn new(options: Arc<RoomOptions>, hub: &Arc<AtomicUsize>, now: Instant) -> Self {
+    pub(super) fn new(options: Arc<RoomOptions>, hub: &Arc<Totals>, now: Instant) -> Self {
         Self {
             history: options.history.then(|| Ring::new(&options, Arc::clone(hub))),
             state: options.state.then(|| State::new(&options, Arc::clone(hub))),

@@ -37,7 +37,6 @@ mod values;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 pub use admission::{Admission, Rejection};
 pub use builder::HubBuilder;
@@ -55,7 +54,7 @@ pub(crate) use load::WeakHub;
 
 use crate::cluster::{Cluster, Link};
 use crate::config::{Config, Limits};
-use crate::history::{FormatRef, PLAIN, Patterns};
+use crate::history::{FormatRef, PLAIN, Patterns, Totals};
 use crate::http::OriginPolicy;
 use crate::lock::{self, Ranked, rank};
 use crate::message::Compressed;
@@ -108,8 +107,8 @@ struct Inner {
     /// Which rooms remember what; most hubs have none.
     patterns: Patterns,
     format: FormatRef,
-    /// Bytes that all rooms that remember hold.
-    held: Arc<AtomicUsize>,
+    /// What all rooms that remember hold.
+    held: Arc<Totals>,
     keeper: KeeperHandle,
     node_id: Box<str>,
     /// The cluster, if the hub is in one. It knows the hub weakly.

@@ -66,6 +66,11 @@ impl Hub {
         Published { delivery, position: Some(position) }
     }
 
+    /// Whether rooms of this name remember anything: see [`HubBuilder::rooms`](crate::HubBuilder::rooms).
+    pub fn remembers(&self, room: &str) -> bool {
+        self.inner().patterns.find(room).is_some_and(|options| options.remembers())
+    }
+
     /// The place behind the last message of the room's history. `None` if the room has no history, or nothing is
     /// remembered of it.
     pub fn position(&self, room: &str) -> Option<Position> {

@@ -1,7 +1,6 @@
 //! One room: its members and what it remembers, behind its own lock.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use super::client::Client;
@@ -10,7 +9,7 @@ use super::roster::{Roster, Snapshot};
 use super::telling::Ticket;
 use crate::config::{Limits, reached};
 use crate::error::RoomError;
-use crate::history::RoomOptions;
+use crate::history::{RoomOptions, Totals};
 use crate::lock::{Ranked, rank};
 
 /// A named group of clients. It exists while it has members; one that remembers, a while longer.
@@ -48,7 +47,7 @@ impl Room {
     }
 
     /// A room that remembers. `hub` counts the bytes of all of them.
-    pub(super) fn remembering(name: &str, options: Arc<RoomOptions>, hub: &Arc<AtomicUsize>) -> Self {
+    pub(super) fn remembering(name: &str, options: Arc<RoomOptions>, hub: &Arc<Totals>) -> Self {
         let memory = Some(Box::new(Memory::new(options, hub, Instant::now())));
         let state = RoomState { memory, ..RoomState::default() };
         Self { state: Ranked::new(state), ..Self::new(name) }

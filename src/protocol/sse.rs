@@ -46,6 +46,22 @@
 //! the same hooks, counts against the same limits, has the same queue with the same drop policy, and is drained and shut
 //! down with the others. A broadcast makes its event once, whatever the number of such clients.
 //!
+//! # Coming back
+//!
+//! In a room with a [history](crate::guide::history) every message has its position as `id:`. A client that comes back with
+//! such a position as its `Last-Event-ID` header (browsers do that by themselves), or else as its query parameter
+//! `lastEventId`, gets what it has missed before all else, from the rooms of its [`Admission`](crate::Admission). The
+//! application need not do anything for it.
+//!
+//! | bytes | when |
+//! | --- | --- |
+//! | `id: POSITION` without data | first: a browser notes where it begins, and dispatches nothing |
+//! | an event `gap`, data `{"room","from","to","position"}` | instead of that: the id is of another history, or older than what is held. What is held follows. `from` is `null` if it is not known what is missing |
+//! | an event `state`, data `{"room","key","value"}` or `{"room","key","removed":true}` | first the whole state of a room that has one, then each change |
+//!
+//! A stream has one last id. If it is in several rooms with histories, it can go on in only one of them; the others give
+//! all that they hold, behind a `gap`.
+//!
 //! # What is refused before the 200
 //!
 //! As an upgrade: 503 while the hub does not run, 405 for any method but GET, `HEAD` too, 400 for a request with a body,
@@ -54,12 +70,17 @@
 //!
 //! `EventSource` comes back after a connection has ended, but not after a status other than 200.
 
+use std::borrow::Cow;
+
 use crate::RequestHead;
 
-/// The id of the last event that the client got before it reconnected: its `Last-Event-ID` header. `None` on a first
-/// visit, and when no message has had an id.
-pub fn last_event_id(head: &RequestHead) -> Option<&str> {
-    head.header("last-event-id").filter(|id| !id.is_empty())
+/// The id of the last event that the client got before it reconnected: its `Last-Event-ID` header, else its query parameter
+/// `lastEventId`. `None` on a first visit, and when no message has had an id.
+///
+/// A stream whose rooms have a history is answered without the application's help: see [above](self#coming-back).
+pub fn last_event_id(head: &RequestHead) -> Option<Cow<'_, str>> {
+    let id = head.header("last-event-id").map(Cow::Borrowed).filter(|id| !id.is_empty());
+    id.or_else(|| head.query_param("lastEventId").filter(|id| !id.is_empty()).map(Cow::Owned))
 }
 
 #[cfg(test)]
@@ -70,10 +91,10 @@ mod tests {
     fn the_last_id_is_read_from_the_header() {
         let head = |headers: &[(&str, &str)]| {
             let all = [("Host", "a")].iter().chain(headers).copied();
-            RequestHead::from_parts("GET", "/", all).expect("valid")
+            RequestHead::from_parts("GET", "/?lastEventId=a+8", all).expect("valid")
         };
-        assert_eq!(last_event_id(&head(&[("last-event-id", "ä 7")])), Some("ä 7"));
-        assert_eq!(last_event_id(&head(&[("Last-Event-ID", "")])), None);
-        assert_eq!(last_event_id(&head(&[])), None);
+        assert_eq!(last_event_id(&head(&[("last-event-id", "ä 7")])).as_deref(), Some("ä 7"));
+        assert_eq!(last_event_id(&head(&[("Last-Event-ID", "")])).as_deref(), Some("a 8"));
+        assert_eq!(last_event_id(&head(&[])).as_deref(), Some("a 8"));
     }
 }

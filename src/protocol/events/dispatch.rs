@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Callbacks;
 use super::error::EventError;
-use super::event::{AUTHENTICATED, CONNECTION_ESTABLISHED, ERROR, Event, PONG, SUBSCRIBED, UNSUBSCRIBED};
+use super::event::{AUTHENTICATED, CONNECTION_ESTABLISHED, ERROR, Event, PONG, UNSUBSCRIBED};
 use super::inbound::Inbound;
+use super::rooms;
 use crate::Message;
 use crate::trace::name_event;
 use crate::{Client, ClientId};
@@ -62,6 +63,7 @@ pub(super) fn handle(callbacks: &Callbacks, client: &Client, message: &Message) 
     match inbound.kind() {
         "ping" => pong(client),
         "subscribe" => subscribe(callbacks, client, &inbound),
+        "history" if !callbacks.handlers.contains_key("history") => rooms::history(client, &inbound),
         "unsubscribe" => unsubscribe(client, &inbound),
         "authenticate" => authenticate(callbacks, client, &inbound),
         kind => match (callbacks.handlers.get(kind), &callbacks.on_message) {
@@ -79,16 +81,13 @@ fn pong(client: &Client) -> HandlerResult {
 }
 
 fn subscribe(callbacks: &Callbacks, client: &Client, inbound: &Inbound<'_>) -> HandlerResult {
-    let wish: Room = inbound.parse()?;
+    let wish: rooms::Subscribe = inbound.parse()?;
     if let Some(may_join) = &callbacks.may_join
         && !may_join(client, &wish.room)
     {
         return Err(EventError::new("forbidden", "this room may not be joined").into());
     }
-    match client.join(&wish.room) {
-        Ok(()) | Err(RoomError::AlreadyJoined) => Event::new(SUBSCRIBED, wish).send_to(client),
-        Err(error) => Err(EventError::from(error).into()),
-    }
+    rooms::subscribe(client, &wish)
 }
 
 fn unsubscribe(client: &Client, inbound: &Inbound<'_>) -> HandlerResult {

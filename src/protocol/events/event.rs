@@ -24,6 +24,15 @@ pub const UNSUBSCRIBED: &str = "unsubscribed";
 /// The answer to `authenticate`; data `{"userId","status":"success"}`.
 pub const AUTHENTICATED: &str = "authenticated";
 
+/// A part of a room's history, the answer to `history`; data `{"room","position","recovery","events"}`.
+pub const HISTORY: &str = "history";
+/// To a member of a room with a history that misses some of it; data `{"room","from","to","position"}`.
+pub const GAP: &str = "gap";
+/// To members of a room with a state, for each change; data `{"room","key","value"}` or `{"room","key","removed":true}`.
+pub const STATE: &str = "state";
+/// To who joins a room with a state; data `{"room","state":{KEY:VALUE}}`.
+pub const SNAPSHOT: &str = "snapshot";
+
 /// An envelope, `{"type","data","timestamp"}`, and its recipients. An event that names no recipients reaches nobody.
 ///
 /// ```
@@ -47,7 +56,7 @@ pub struct Event<'a, T = serde_json::Value> {
 impl<'a, T: Serialize> Event<'a, T> {
     /// Makes an event of this type, for nobody yet, with the current time. `()` as data is sent as `null`.
     pub fn new(kind: impl Into<Cow<'a, str>>, data: T) -> Self {
-        Self { kind: kind.into(), data, timestamp: unix_seconds(), target: None }
+        Self { kind: kind.into(), data, timestamp: unix_seconds(SystemTime::now()), target: None }
     }
 
     /// The type.
@@ -63,6 +72,12 @@ impl<'a, T: Serialize> Event<'a, T> {
     /// When it was made, in whole seconds since 1970.
     pub fn timestamp(&self) -> u64 {
         self.timestamp
+    }
+
+    /// Sets when it was made.
+    pub(super) fn at(mut self, time: SystemTime) -> Self {
+        self.timestamp = unix_seconds(time);
+        self
     }
 
     /// Adds recipients. A connection that several of them match gets one copy.
@@ -119,8 +134,8 @@ impl<'a, T: Serialize> Event<'a, T> {
     }
 }
 
-fn unix_seconds() -> u64 {
-    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Sends an event to its recipients, by the hub's drop policy; never blocks on a peer. Returns how many connections it

@@ -38,18 +38,31 @@
 //!
 //! # What clients send
 //!
-//! Text messages that hold a JSON object with a string `type`. Four types are answered here and reach no handler:
+//! Text messages that hold a JSON object with a string `type`. Five types are answered here and reach no handler, but
+//! for `history` where there is one:
 //!
 //! | from the client | answer: `type`, `data` |
 //! | --- | --- |
 //! | `{"type":"ping"}` | `pong`, `{"timestamp"}` |
 //! | `{"type":"subscribe","room"}` | `subscribed`, `{"room"}`; also when it is in the room already |
+//! | `{"type":"subscribe","room","since"}`, to a room with a history | `subscribed`, `{"room","position","recovery","replayed"}`, then what is replayed |
+//! | `{"type":"history","room","since","limit","newest_first"}`, from a member; all but `room` are optional | `history`, `{"room","position","recovery","events"}` |
 //! | `{"type":"unsubscribe","room"}` | `unsubscribed`, `{"room"}`; also when it is not in the room |
 //! | `{"type":"authenticate",…}` | `authenticated`, `{"userId","status":"success"}` |
 //! | others | what [`Events::on`] or [`Events::on_message`] makes of them |
 //!
 //! The first event is [`CONNECTION_ESTABLISHED`]. Timestamps are whole seconds since 1970. Unknown fields are ignored; a
 //! known one that comes twice is an error.
+//!
+//! # Rooms that remember
+//!
+//! In a room with a [history](crate::guide::history) every event has a last field, `position`: what a client gives as `since`
+//! when it comes back. `recovery` is `complete` if nothing is missing, `gap` or `other_epoch` if something is, `none` if no
+//! position was given. A client that falls so far behind that the history no longer has what comes next gets a `gap` event
+//! with data `{"room","from","to","position"}`.
+//!
+//! Who subscribes to a room with a state gets it as a `snapshot` event, data `{"room","state":{KEY:VALUE}}`, and each change as
+//! a `state` event, data `{"room","key","value"}` or `{"room","key","removed":true}`.
 //!
 //! # Errors
 //!
@@ -62,6 +75,7 @@
 //! | `unknown_event` | there is no handler |
 //! | `unauthorized` | there is no authenticator; by convention also: it has refused |
 //! | `forbidden` | `may_join` or the `before_room_join` hook has refused |
+//! | `not_subscribed`, `no_history` | a `history` of a room that the client is not in, or that has none |
 //! | `invalid_room`, `room_full`, `too_many_rooms` | a [`RoomError`](crate::RoomError) |
 //! | `too_many_connections` | the user has too many |
 //! | `internal` | a handler has failed; why is for the log and the `on_error` hook |
@@ -76,6 +90,7 @@ mod dispatch;
 mod error;
 mod event;
 mod inbound;
+mod rooms;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -90,8 +105,9 @@ use crate::{RequestHead, Response};
 
 pub use error::EventError;
 pub use event::{
-    AUTHENTICATED, CONNECTION_CLOSED, CONNECTION_ESTABLISHED, ERROR, Event, PONG, SUBSCRIBED, UNSUBSCRIBED,
-    broadcast_raw, emit, emit_broadcast, emit_to_clients, emit_to_room, emit_to_rooms, emit_to_users,
+    AUTHENTICATED, CONNECTION_CLOSED, CONNECTION_ESTABLISHED, ERROR, Event, GAP, HISTORY, PONG, SNAPSHOT, STATE,
+    SUBSCRIBED, UNSUBSCRIBED, broadcast_raw, emit, emit_broadcast, emit_to_clients, emit_to_room, emit_to_rooms,
+    emit_to_users,
 };
 pub use inbound::Inbound;
 
@@ -194,6 +210,7 @@ impl Events {
         let chain = self.middleware.into_iter().fold(dispatch, Chain::wrap);
         builder
             .map_config(|config| config.max_consecutive_drops(self.max_consecutive_drops))
+            .format(&rooms::EventFormat)
             .map_refusal(json_refusal)
             .after_connect(move |client| dispatch::welcome(&greeting, client))
             .on_message(move |client, message| {

@@ -22,6 +22,13 @@
 //!
 //! Its WebSocket clients may send: what they say goes to the hub's `on_message` handler, by default to nobody.
 //!
+//! # Clients that come back
+//!
+//! With [`FeedBuilder::history`] all clients are in a room, `feed`, that remembers what is broadcast. Event streams carry
+//! its positions as `id:`, so a browser that reconnects goes on where it was, without a line of code. If something is missing,
+//! it gets an event `gap` first, see [`sse`](super::sse#coming-back). Over WebSocket the envelope stays as it is. A client whose
+//! admission is the application's own, by `Accept::admission`, is in the room only if that says so.
+//!
 //! # Who gets it
 //!
 //! Every client of the hub, and every [`Subscriber`] that the program has registered. A hub's client has rooms and a user
@@ -46,12 +53,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::{ConfigError, DeadlineError, Delivery, Hub, HubBuilder, Message, Target};
+use crate::{Admission, ConfigError, DeadlineError, Delivery, Hub, HubBuilder, Message, RoomOptions, Target};
 
 pub use event::FeedEvent;
 pub use subscribers::{Subscriber, SubscriberId};
 
 use subscribers::{Registry, guarded};
+
+/// Everybody is in this room, if the feed remembers.
+const ROOM: &str = "feed";
 
 type OfSubscriber = dyn Fn(&dyn Subscriber) + Send + Sync;
 
@@ -61,6 +71,7 @@ type OfSubscriber = dyn Fn(&dyn Subscriber) + Send + Sync;
 pub struct FeedBuilder {
     on_connect: Option<Box<OfSubscriber>>,
     on_disconnect: Option<Box<OfSubscriber>>,
+    history: Option<RoomOptions>,
 }
 
 impl FeedBuilder {
@@ -78,14 +89,25 @@ impl FeedBuilder {
         self
     }
 
+    /// Remembers what is broadcast, for clients that come back: see [above](self#clients-that-come-back). Default: nothing.
+    pub fn history(mut self, options: RoomOptions) -> Self {
+        self.history = Some(options.with_history());
+        self
+    }
+
     /// Puts the feed on a hub: it uses the hooks `after_connect`, `after_disconnect` and `on_shutdown`. Hooks that the
     /// builder has already run before the feed's, those set later after them. [`Feed::of`] gives the handle.
     pub fn install(self, builder: HubBuilder) -> HubBuilder {
         self.put_on(builder).0
     }
 
-    fn put_on(self, builder: HubBuilder) -> (HubBuilder, Arc<Shared>) {
-        let shared = Arc::new(Shared { registry: Registry::default(), callbacks: self });
+    fn put_on(mut self, mut builder: HubBuilder) -> (HubBuilder, Arc<Shared>) {
+        let history = self.history.take();
+        let is_remembering = history.is_some();
+        if let Some(options) = history {
+            builder = builder.rooms(ROOM, options).on_upgrade(|_| Ok(Admission::anonymous().room(ROOM)));
+        }
+        let shared = Arc::new(Shared { registry: Registry::default(), callbacks: self, is_remembering });
         let [connect, disconnect, stop] = std::array::from_fn(|_| Arc::clone(&shared));
         let builder = builder
             .extension(Arc::clone(&shared))
@@ -124,6 +146,8 @@ pub struct Feed {
 struct Shared {
     registry: Registry,
     callbacks: FeedBuilder,
+    /// All clients are in [`ROOM`], which has a history.
+    is_remembering: bool,
 }
 
 impl Feed {
@@ -165,7 +189,8 @@ impl Feed {
     pub fn broadcast(&self, message: impl Into<Message>) -> Delivery {
         let message = message.into();
         // Only a send to one client can fail.
-        let mut delivery = self.hub.send(Target::all(), &message).unwrap_or_default();
+        let target = if self.shared.is_remembering { Target::room(ROOM) } else { Target::all() };
+        let mut delivery = self.hub.send(target, &message).unwrap_or_default();
         for broken in self.shared.registry.send(&message, &mut delivery) {
             self.unregister(broken);
         }
