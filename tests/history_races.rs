@@ -155,6 +155,37 @@ fn publishers_and_joiners_race_and_nobody_misses_anything() {
     assert_eq!(next, [EACH; PUBLISHERS as usize]);
 }
 
+/// Members fall behind in every burst and catch up while other bursts are published: the way back to the live path is
+/// taken very often.
+#[test]
+fn bursts_are_caught_up_with_while_others_publish() {
+    let server = server(RoomOptions::history().messages(100_000).bytes(1 << 30));
+    let hub = &server.hub;
+    const PUBLISHERS: u64 = 3;
+    const BURSTS: u64 = 60;
+    const BURST: u64 = 50;
+    let start = Position::new(hub.publish("r", "{}").position.unwrap().epoch(), 0);
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            let (mut socket, client) = server.pair();
+            let mut reader = Reader::default();
+            reader.join(&client, start);
+            scope.spawn(move || {
+                reader.read_to(&mut socket, PUBLISHERS * BURSTS * BURST + 1);
+                assert_eq!(reader.missed, 0);
+            });
+        }
+        for _ in 0..PUBLISHERS {
+            scope.spawn(|| {
+                for _ in 0..BURSTS {
+                    let _cork = hub.cork();
+                    (0..BURST).for_each(|_| _ = hub.publish("r", "{}"));
+                }
+            });
+        }
+    });
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Publish { count: u64, size: usize },

@@ -201,7 +201,10 @@ impl Hub {
     pub(super) fn remove_expired(&self, room: &Arc<Room>) {
         let now = Instant::now();
         let expired = |memory: &Memory| memory.state.as_ref().and_then(|values| values.expired(now));
-        while let Some(key) = room.state.read().memory.as_ref().and_then(|memory| expired(memory)) {
+        loop {
+            // Two statements: the lock is not held over the change.
+            let key = room.state.read().memory.as_ref().and_then(|memory| expired(memory));
+            let Some(key) = key else { break };
             let is_due = |memory: &Memory| expired(memory).as_deref() == Some(&*key);
             // Nothing done: it has been set again meanwhile, or removed.
             let _ = self.change(room, &mut Change { key: &key, value: None, expires: None }, is_due);
