@@ -425,7 +425,7 @@ fn a_socket_of_the_programs_own_listener() {
     hub.accept(near, head, &[]).event_stream().detach().unwrap();
     let mut stream = SseClient::on(far);
     let client = hub.clients().pop().unwrap();
-    assert_eq!(wshub::protocol::sse::last_event_id(client.request()), Some("41"));
+    assert_eq!(wshub::protocol::sse::last_event_id(client.request()).as_deref(), Some("41"));
     client.send("x").unwrap();
     assert_eq!(stream.data(), "x");
     hub.shutdown(Duration::from_millis(100)).unwrap();
