@@ -15,6 +15,11 @@ macro_rules! setters {
     };
 }
 
+/// RFC 6455 §7.4, as [`Client::close`](crate::Client::close) has it.
+const fn may_be_sent(close_code: u16) -> bool {
+    matches!(close_code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
 /// Longest name of a room, in bytes.
 pub const MAX_ROOM_NAME: usize = 256;
 
@@ -127,6 +132,11 @@ pub struct Config {
     /// While draining, the window over which those closes are spread, so that clients do not return as one herd;
     /// default 5 s. 0 = all at once.
     pub drain_spread: Duration,
+    /// Close code for peers that break the rules of WebSocket, where a protocol has one of its own that makes its clients
+    /// stay away; default 0 = 1002 or 1007. A message that is too large is closed with 1009 in any case.
+    pub violation_code: u16,
+    /// Close code for clients over [`Limits::max_message_rate`] with [`RatePolicy::Close`]; default 1008.
+    pub rate_limit_code: u16,
     /// Subprotocols that the server speaks, preferred first; the first that a client offers is chosen. Default none.
     pub subprotocols: Vec<String>,
 }
@@ -160,6 +170,8 @@ impl Default for Config {
             lame_duck: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(30),
             drain_spread: Duration::from_secs(5),
+            violation_code: 0,
+            rate_limit_code: 1008,
             subprotocols: Vec::new(),
         }
     }
@@ -191,6 +203,10 @@ impl Config {
         unsent_low_water: usize,
         /// Sets [`Config::drop_policy`](#structfield.drop_policy).
         drop_policy: DropPolicy,
+        /// Sets [`Config::violation_code`](#structfield.violation_code).
+        violation_code: u16,
+        /// Sets [`Config::rate_limit_code`](#structfield.rate_limit_code).
+        rate_limit_code: u16,
         /// Sets [`Config::max_consecutive_drops`](#structfield.max_consecutive_drops).
         max_consecutive_drops: u32,
         /// Sets [`Config::coalesce_writes`](#structfield.coalesce_writes).
@@ -246,6 +262,12 @@ impl Config {
         #[cfg(feature = "deflate")]
         if !(1..=9).contains(&self.compression_level) {
             return fail("compression_level", "must be 1 to 9");
+        }
+        if self.violation_code != 0 && !may_be_sent(self.violation_code) {
+            return fail("violation_code", "must be 0 or a close code that may be sent");
+        }
+        if !may_be_sent(self.rate_limit_code) {
+            return fail("rate_limit_code", "must be a close code that may be sent");
         }
         if self.queue_messages == 0 {
             return fail("queue_messages", "must not be 0");
@@ -364,6 +386,9 @@ mod tests {
     fn defaults_are_valid_and_errors_name_the_field() {
         assert_eq!(offending(&Config::default()), None);
         assert_eq!(offending(&Config::default().queue_messages(0)), Some("queue_messages"));
+        assert_eq!(offending(&Config::default().violation_code(999)), Some("violation_code"));
+        assert_eq!(offending(&Config::default().violation_code(3501)), None);
+        assert_eq!(offending(&Config::default().rate_limit_code(0)), Some("rate_limit_code"));
         assert_eq!(offending(&Config::default().queue_bytes(0)), Some("queue_bytes"));
         assert_eq!(offending(&Config::default().read_buffer(1)), Some("read_buffer"));
         assert_eq!(offending(&Config::default().write_timeout(Duration::ZERO)), Some("write_timeout"));

@@ -6,6 +6,10 @@ pub mod rooms {}
 #[doc = include_str!("guide/history.md")]
 pub mod history {}
 
+#[cfg(feature = "centrifuge")]
+#[doc = include_str!("guide/centrifuge.md")]
+pub mod centrifuge {}
+
 #[doc = include_str!("guide/backpressure.md")]
 pub mod backpressure {}
 

@@ -35,6 +35,7 @@
 //! | What happens when a client reads more slowly than it is written to? | [backpressure] |
 //! | How do probes, rolling restarts, draining and shutdown work? | [lifecycle] |
 //! | How do several processes share rooms and users? | [cluster](guide::cluster) |
+//! | How do official Centrifuge SDKs become clients? | centrifuge (feature `centrifuge`) |
 //! | Does compression pay? | [compression] |
 //! | What can I count, trace and log? | [observability] |
 //! | What does the operator's page show? | dashboard (feature `dashboard`) |

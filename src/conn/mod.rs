@@ -39,7 +39,7 @@ use crate::message::WireFormat;
 use crate::metrics::ErrorType;
 use crate::outbox::{Outbox, WriteFailure};
 use crate::transport::is_gone;
-use crate::ws::{CloseFrame, Violation};
+use crate::ws::{CloseFrame, Violation, close_code};
 use reader::Reader;
 
 /// Why a connection ended.
@@ -108,7 +108,10 @@ impl Connection {
                 self.outbox.wait_close_sent(deadline)
             }
             End::Violation(violation) => {
-                self.outbox.begin_close(Some((violation.code, violation.reason)));
+                let own = self.client.hub().config().violation_code;
+                let is_mapped = own != 0 && violation.code != close_code::MESSAGE_TOO_BIG;
+                let code = if is_mapped { own } else { violation.code };
+                self.outbox.begin_close(Some((code, violation.reason)));
                 self.outbox.wait_close_sent(deadline)
             }
             // TLS has sent an alert, which must arrive.

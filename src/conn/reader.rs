@@ -15,7 +15,7 @@ use crate::metrics::ErrorType;
 use crate::outbox::{Cork, Outbox};
 use crate::trace;
 use crate::transport::{is_gone, is_timeout};
-use crate::ws::{Decoder, Event, close_code};
+use crate::ws::{Decoder, Event};
 
 /// Bytes of one read on the stack.
 const CHUNK: usize = 4096;
@@ -291,7 +291,7 @@ impl<'a> Reader<'a> {
         trace::note_error(ErrorType::RateLimitExceeded, || "rate limit exceeded".into());
         hub.run_message_hook(&hub.hooks().on_rate_limited, "on_rate_limited", self.client, message);
         if hub.limits().rate_policy == RatePolicy::Close {
-            self.client.close_checked(close_code::POLICY, "rate limit exceeded");
+            self.client.close_checked(hub.config().rate_limit_code, "rate limit exceeded");
         }
     }
 }

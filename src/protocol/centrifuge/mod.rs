@@ -1,6 +1,19 @@
 //! The client protocol of Centrifugo: a hub whose clients are the official Centrifuge SDKs.
 //!
-//! See the guide. Compatible with Centrifuge client SDKs.
+//! Compatible with Centrifuge client SDKs: what is supported, and how to connect from each, says the
+//! [guide](crate::guide::centrifuge).
+//!
+//! | file | does |
+//! | --- | --- |
+//! | `wire` | the messages, one definition for both encodings |
+//! | `codec` | frames ↔ commands and replies; pure |
+//! | `formats` | publications of rooms as pushes, made once for each encoding |
+//! | `session`, `settings`, `tokens`, `error` | what a connection is, what the application says |
+//! | `dispatch` | a frame's commands, one after the other → replies |
+//! | `connect`, `subscribe`, `recover`, `members` | what commands do to the hub |
+//! | `outgoing` | replies in few messages, pushes to one client |
+//! | `timers` | pings, missing answers, expiries: one thread for all connections |
+//! | `api` | the HTTP API |
 
 mod api;
 mod codec;
@@ -177,6 +190,8 @@ impl Centrifuge {
             .map_config(|mut config| {
                 config.subprotocols.push(PROTOBUF.to_owned());
                 config
+                    .violation_code(Disconnect::BAD_REQUEST.code())
+                    .rate_limit_code(Disconnect::TOO_MANY_REQUESTS.code())
             })
             .format(&formats::JSON)
             .on_upgrade(|head| {
