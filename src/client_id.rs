@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::random;
+
 /// The unique id of a connection: a random UUID (version 4), made by the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -13,7 +15,7 @@ pub struct ClientId(Uuid);
 
 impl ClientId {
     pub(crate) fn random() -> Self {
-        Self(Uuid::new_v4())
+        Self(random::uuid())
     }
 
     /// The UUID.

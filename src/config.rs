@@ -245,6 +245,10 @@ impl Config {
         if self.read_buffer < 256 {
             return fail("read_buffer", "must be at least 256 bytes");
         }
+        // A message is one piece of memory, and no allocation is larger.
+        if isize::try_from(self.max_message_size).is_err() {
+            return fail("max_message_size", "must not be above isize::MAX, the largest piece of memory");
+        }
         if self.write_timeout.is_zero() {
             return fail("write_timeout", "must not be 0");
         }

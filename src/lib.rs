@@ -197,6 +197,10 @@ mod guard;
 mod lock;
 // What hooks have been told, against what is.
 mod levels;
+// Random numbers.
+mod random;
+// 64-bit atomic integers on processors without them.
+mod atomic;
 
 // The way in for this project's own benches and fuzz targets.
 #[cfg(wshub_internals)]

@@ -1,9 +1,10 @@
 #!/bin/bash
-# Installs what the tests need and runs them all. The last line says how many passed and failed. With --compression the
-# Autobahn suite runs its sections 12 and 13 as well, a quarter of an hour.
+# Installs what the tests need and runs all of them. The last line says how many passed and failed; a skipped test counts as
+# failed. With --compression the Autobahn suite also runs its sections 12 and 13, a quarter of an hour. With --targets
+# tests/targets.sh runs as well: other processors, in half an hour.
 #
-# Needs Rust; redis-server, nats-server and openssl for the cluster tests; Node.js with npm, and Chromium for the browser tests;
-# Python 3 and Node.js for the tests of the protocols. As root on Debian and its relatives the missing packages are
+# Needs Rust; redis-server, nats-server and openssl for the tests of clusters and TLS; Node.js with npm, and Chromium for the
+# browser tests; Python 3 and Node.js for the tests of the protocols. As root on Debian and its relatives, missing packages are
 # installed; otherwise their names are printed. CHROMIUM names another browser than /usr/bin/chromium.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,15 +15,15 @@ failed=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
-# The sum of the numbers before this word in the log.
+# Prints the sum of the numbers before this word in the log.
 sum() {
     { grep -oE "[0-9]+ $1" "$log" || true; } | awk '{n += $1} END {print n + 0}'
 }
 
 # run WHAT COMMAND...: runs a command and adds up the results that it prints (`3 passed; 1 failed`, as cargo and the
-# browser test do). A command that fails without a failed test counts as one.
+# browser tests do). A command that fails without a failed test counts as one failure, as does each skipped test.
 run() {
-    local status=0 bad
+    local status=0 bad skipped started=$SECONDS
     printf '\n== %s\n' "$1"
     shift
     "$@" 2>&1 | tee "$log" || status=$?
@@ -31,8 +32,11 @@ run() {
         echo "FAILED with status $status: $*"
         bad=1
     fi
+    # tests/common/skip.rs prints these lines.
+    skipped=$(grep -c '^SKIPPED ' "$log" || true)
     passed=$((passed + $(sum passed)))
-    failed=$((failed + bad))
+    failed=$((failed + bad + skipped))
+    echo "-- $((SECONDS - started)) s"
 }
 
 # install PACKAGE...: installs the packages, if that is possible here.
@@ -53,7 +57,8 @@ need() {
     fi
 }
 
-# browser NAME [TEST]: drives the page of the example, by TEST.mjs if that is not NAME.mjs. Called where `set -e` does not reach: hence the chain.
+# browser NAME [TEST]: drives the page of the example, by TEST.mjs if that is not NAME.mjs. The commands are a chain because
+# `set -e` has no effect where this is called.
 browser() {
     local target bin
     need node nodejs npm && need npm npm && need "$CHROMIUM" chromium fonts-dejavu-core &&
@@ -77,42 +82,46 @@ sdk() {
     timeout 600 tests/sdk.sh
 }
 
-# The brokers of the cluster tests. Debian keeps one of them where an ordinary user does not look.
+# The tests of sockets once more, over TLS: every file whose servers can speak it (tests/common/over_tls.rs), unless the file
+# says why not.
+over_tls() {
+    local file tests=()
+    for file in $(grep -lw TestServer tests/*.rs | xargs grep -L '^// Not over TLS: '); do
+        tests+=(--test "$(basename "$file" .rs)")
+    done
+    env WSHUB_TEST_TLS=1 timeout 400 cargo test --locked --all-features --no-fail-fast "${tests[@]}"
+}
+
+# What the tests start.
 PATH=$PATH:/usr/sbin
 need redis-server redis-server || true
 need nats-server nats-server || true
-# The certificate of one of them.
 need openssl openssl || true
-# The proxies of the guide.
-need haproxy haproxy || true
-need nginx nginx || true
 
-# The tests start their processes, and with --all-targets they are built as tests only.
-run "the examples that tests start" timeout 1200 cargo build --locked --all-features --example cluster --example loadtest
-run "unit and integration tests, examples" \
+# With --all-targets, cargo builds examples as tests only.
+run "the example that tests start" timeout 1200 cargo build --locked --all-features --example cluster
+run "unit tests, socket tests and examples with every feature" \
     timeout 1500 cargo test --locked --all-features --all-targets --no-fail-fast
-# What the clients' own addresses are, and the answer in plain HTTP to one connection too many, do not come through TLS.
-over_tls=()
-for test in backpressure bad_input binary_rooms close deflate drain endpoints event_stream events feed frames handshake hooks \
-    http keep_alive lifecycle middleware order races rooms router smoke stalled stress users; do
-    over_tls+=(--test "$test")
-done
-run "the tests of sockets once more, over TLS" env WSHUB_TEST_TLS=1 timeout 400 \
-    cargo test --locked --all-features --no-fail-fast "${over_tls[@]}" -- --skip a_client_knows_its_request \
-    --skip handshakes_over_the_limit_get_503 --skip what_goes_wrong_before_a_hub --skip one_address_has_only_its_share
+run "the same over TLS" over_tls
+run "unit tests and a smoke test with the default features" timeout 600 cargo test --locked --lib --test smoke
+run "unit tests and a smoke test with no feature" \
+    timeout 600 cargo test --locked --no-default-features --lib --test smoke
 run "code in the documentation" timeout 600 cargo test --locked --all-features --doc
+run "the load test" timeout 900 cargo test --locked --manifest-path benches/loadgen/Cargo.toml
 for page in chat feed; do
     run "the page of the $page example in a browser" browser "$page"
 done
 run "the dashboard of the chat example in a browser" browser chat dashboard
 run "the examples of the protocols with clients in Python and Node.js" peers
 run "the example centrifuge with official Centrifuge SDKs" sdk
-if [ -x tests/autobahn.sh ]; then
-    run "the Autobahn conformance suite" timeout 300 tests/autobahn.sh
-    if [ "${1:-}" = --compression ]; then
-        run "the Autobahn conformance suite, compression" timeout 3000 tests/autobahn.sh --compression
-    fi
-fi
+run "the Autobahn conformance suite" timeout 300 tests/autobahn.sh
+for option in "$@"; do
+    case $option in
+    --compression) run "the Autobahn conformance suite, compression" timeout 3000 tests/autobahn.sh --compression ;;
+    --targets) run "other processors" timeout 5400 tests/targets.sh ;;
+    *) echo "unknown option $option"; failed=$((failed + 1)) ;;
+    esac
+done
 
-printf '\n%d passed, %d failed\n' "$passed" "$failed"
+printf '\n%d passed, %d failed, in %d s\n' "$passed" "$failed" "$SECONDS"
 [ "$failed" -eq 0 ]

@@ -1,4 +1,5 @@
 //! Several hubs as one: what crosses nodes, to whom, in which order, and what does not.
+// Not over TLS: the cluster sees no sockets.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

@@ -1,4 +1,5 @@
 //! Hubs that share a NATS server: what holds over every broker, and what this adapter promises.
+// Not over TLS: the cluster sees no sockets.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod broker_suite;

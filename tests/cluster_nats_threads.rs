@@ -1,4 +1,5 @@
 //! The one thread of the NATS adapter. In a process of its own, because it counts threads.
+// Not over TLS: it counts threads.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

@@ -1,4 +1,5 @@
 //! Hubs that share a Redis server: what holds for every broker, and what is Redis' own.
+// Not over TLS: the cluster sees no sockets.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod broker_suite;

@@ -1,4 +1,5 @@
 //! The threads of a hub's cluster end with the hub, however it ends. Alone in its process, because it counts threads.
+// Not over TLS: it counts threads.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

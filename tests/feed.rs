@@ -69,7 +69,7 @@ fn humantime(text: &str) -> SystemTime {
     let numbers: Vec<u64> = text.split(['-', 'T', ':', '.', 'Z']).filter_map(|part| part.parse().ok()).collect();
     let [year, month, day, hour, minute, second, nanos] = numbers[..] else { panic!("{text}") };
     // Days since 1970, by counting.
-    let is_leap = |y: u64| (y.is_multiple_of(4) && !y.is_multiple_of(100)) || y.is_multiple_of(400);
+    let is_leap = |y: u64| (y % 4 == 0 && y % 100 != 0) || y % 400 == 0;
     let years: u64 = (1970..year).map(|y| if is_leap(y) { 366 } else { 365 }).sum();
     let lengths = [31, if is_leap(year) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     let months: u64 = lengths.iter().take(usize::try_from(month - 1).unwrap()).sum();

@@ -1,4 +1,5 @@
 //! Several hubs on one server, several listeners, Unix sockets and their files.
+// Not over TLS: the addresses of clients would be those of the bridge.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

@@ -1,4 +1,5 @@
 //! Counts over all nodes: heartbeats, farewells, and nodes that fall silent.
+// Not over TLS: the cluster sees no sockets.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A module may use only those before it. (`guide` is documentation.)
-const LAYERS: &str = "lock levels log_limit guard client_id metrics error config transport http ws trace message history outbox cluster hub conn middleware router protocol server observe internals guide";
+const LAYERS: &str = "atomic random lock levels log_limit guard client_id metrics error config transport http ws trace message history outbox cluster hub conn middleware router protocol server observe internals guide";
 /// Uses the crate as programs do: what the root of the crate offers, and nothing else.
 const CLIENT: &str = "protocol";
 /// Tools that know nothing of the hub, for every module.
-const TOOLS: [&str; 3] = ["guard", "levels", "lock"];
+const TOOLS: [&str; 5] = ["atomic", "guard", "levels", "lock", "random"];
 /// Modules that are public by their own names.
 const PUBLIC: [&str; 8] = ["middleware", "router", "trace", "cluster", "metrics", "server", "history", "limit"];
 
@@ -222,6 +222,20 @@ fn tests_run_the_crate_that_users_get() {
         std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default() + &std::env::var("RUSTFLAGS").unwrap_or_default();
     assert!(!flags.contains("wshub_internals") && !cfg!(wshub_internals), "{flags}");
     assert!(!root().join(".cargo").exists());
+}
+
+/// Conditions with `&& let` need Rust 1.88. Newer functions of the standard library are clippy's to find.
+#[test]
+fn code_is_understood_by_the_oldest_rust() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert!(manifest.contains("\nrust-version = \"1.85\"\n"), "is this test needed?");
+    let folders = ["src", "examples", "tests"].map(|folder| files(&root().join(folder))).concat();
+    let fuzz = root().join("tests/fuzz");
+    let code = folders.iter().filter(|path| path.extension().is_some_and(|e| e == "rs") && !path.starts_with(&fuzz));
+    // In two pieces, or this file would contain it.
+    let chain = ["&& ", "let "].concat();
+    let wrong: Vec<_> = code.filter(|path| fs::read_to_string(path).unwrap().contains(&chain)).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

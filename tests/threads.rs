@@ -1,4 +1,5 @@
 //! After a shutdown no thread of the crate is left. Alone in its process, because it counts threads.
+// Not over TLS: it counts threads.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

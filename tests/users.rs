@@ -159,9 +159,9 @@ fn racing_connections_of_one_user_alternate_strictly() {
         }
     });
     let states = states.lock().unwrap();
-    assert!(states.len() >= 2 && states.len().is_multiple_of(2), "{}", states.len());
+    assert!(states.len() >= 2 && states.len() % 2 == 0, "{}", states.len());
     for (at, (is_online, is_alone)) in states.iter().enumerate() {
-        assert_eq!((*is_online, *is_alone), (at.is_multiple_of(2), true), "transition {at} of {}", states.len());
+        assert_eq!((*is_online, *is_alone), (at % 2 == 0, true), "transition {at} of {}", states.len());
     }
     assert_eq!(server.hub.user_count(), 0);
 }
@@ -250,6 +250,10 @@ fn metadata_is_typed_and_starts_with_the_admission() {
 
 #[test]
 fn a_client_knows_its_request_address_and_times() {
+    // The bridge's connections are not the clients' own.
+    if common::over_tls::is_wanted() {
+        return;
+    }
     let before = SystemTime::now();
     let server = TestServer::new(Hub::builder());
     let socket = WsClient::connect(server.addr, "/ws?token=a%20b", "User-Agent: test\r\n");

@@ -72,7 +72,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn admin_password() -> String {
     common::option_or_none("admin-password").unwrap_or_else(|| {
-        let password = uuid::Uuid::new_v4().to_string();
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).unwrap_or_else(|error| common::fail(&error.to_string()));
+        let password = format!("{:032x}", u128::from_ne_bytes(random));
         common::note(&format!("dashboard at /admin: user admin, password {password}"));
         password
     })

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use uuid::Uuid;
+use crate::random;
 
 /// Doubles from `min` to `max`; each wait is between half of that and all of it, so that nodes do not come back as one
 /// herd.
@@ -20,7 +20,7 @@ impl Backoff {
 
     pub(super) fn next(&mut self) -> Duration {
         // A version 4 id is the randomness at hand: its lowest 32 bits are random.
-        let random = Uuid::new_v4().as_u128() & 0xffff_ffff;
+        let random = random::uuid().as_u128() & 0xffff_ffff;
         self.next_with(u32::try_from(random).unwrap_or(0))
     }
 

@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use uuid::Uuid;
-
 use super::beat::Beat;
 use super::presence::Counts;
 
@@ -29,7 +27,7 @@ impl Heartbeat {
     /// The first heartbeat is asked for when the subscription stands; without one it goes out an interval later.
     pub(super) fn new(interval: Duration, run: String, now: Instant) -> Self {
         // Not from 0: the parts of an earlier node of the same id must not pass for this one's.
-        let number = u64::from(Uuid::new_v4().as_fields().0);
+        let number = u64::from(crate::random::uuid().as_fields().0);
         Self { interval, next: now + interval, last: None, run, number, learned: None }
     }
 

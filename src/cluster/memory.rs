@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::adapter::{Adapter, AdapterError, Inbox};
+use crate::atomic::AtomicU64;
 use crate::lock::Leaf;
 
 /// Envelopes that may wait for one subscriber.

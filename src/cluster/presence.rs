@@ -109,9 +109,7 @@ impl Table {
     /// announced itself later stays: it is the successor.
     fn bury(&mut self, node_id: &str, run: Option<&str>) -> Heard {
         let Some(node) = self.nodes.get_mut(node_id) else { return Heard::Ignored };
-        if let Some(run) = run
-            && !node.runs.is_empty()
-        {
+        if let Some(run) = run.filter(|_| !node.runs.is_empty()) {
             let Some(at) = node.runs.iter().position(|known| known == run) else { return Heard::Ignored };
             node.runs.drain(..=at);
             if !node.runs.is_empty() {
@@ -126,7 +124,9 @@ impl Table {
     pub(super) fn expire(&mut self, now: Instant) -> Vec<String> {
         let ttl = self.ttl;
         let expired = |seen: &Seen| now.saturating_duration_since(seen.at) >= ttl;
-        self.nodes.extract_if(|_, seen| expired(seen)).map(|(id, _)| id).collect()
+        let ids: Vec<String> = self.nodes.iter().filter(|(_, seen)| expired(seen)).map(|(id, _)| id.clone()).collect();
+        self.nodes.retain(|_, seen| !expired(seen));
+        ids
     }
 
     fn present(&self, now: Instant) -> impl Iterator<Item = (&String, &Seen, Duration)> {

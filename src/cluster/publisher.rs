@@ -241,9 +241,7 @@ impl Publisher {
         let count = messages.len();
         messages.into_iter().for_each(dispose);
         (0..count).for_each(|_| self.shared.node.count(&|m| m.increment_adapter_dropped()));
-        if count > 0
-            && let Some(suppressed) = LOST.pass()
-        {
+        if let Some(suppressed) = (count > 0).then(|| LOST.pass()).flatten() {
             let id = &self.shared.settings.node_id;
             record!(Warn, "wshub::cluster", "{id}: {count} messages lost: {why} ({suppressed} more not logged)");
         }

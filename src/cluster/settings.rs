@@ -3,11 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use super::adapter::Adapter;
 use super::envelope::EnvelopeError;
 use crate::error::ConfigError;
+use crate::random;
 
 /// The shortest interval of heartbeats: a shorter one would leave no time for messages.
 const MIN_PRESENCE: Duration = Duration::from_millis(10);
@@ -47,7 +46,7 @@ impl Cluster {
     pub fn new(adapter: impl Adapter) -> Self {
         Self {
             adapter: Box::new(adapter),
-            node_id: Uuid::new_v4().to_string(),
+            node_id: random::uuid().to_string(),
             presence: None,
             queue_messages: 4096,
             queue_bytes: 16 * 1024 * 1024,

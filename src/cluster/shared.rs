@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
 use super::adapter::{AdapterError, AdapterState, Receiver};
 use super::beat::Beat;
 use super::envelope::{Envelope, EnvelopeError, EnvelopeKind};
@@ -74,7 +72,7 @@ impl Shared {
     pub(super) fn new(settings: Cluster, node: Box<dyn Node>) -> Self {
         let own = [&b"{\"node_id\":"[..], &gojson::to_vec(&settings.node_id), b","].concat();
         let own_presence = [&own[..], b"\"type\":\"presence\""].concat();
-        let run = Uuid::new_v4().simple().to_string();
+        let run = crate::random::uuid().simple().to_string();
         let table = settings.presence.map(|interval| Leaf::new(Table::new(interval.saturating_mul(3))));
         let state = State {
             queue: Queue::new(settings.queue_messages, settings.queue_bytes),

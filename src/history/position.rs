@@ -5,7 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use uuid::Uuid;
+
+use crate::random;
 
 /// Characters of an epoch.
 const EPOCH_LEN: usize = 8;
@@ -19,7 +20,7 @@ pub struct Epoch([u8; EPOCH_LEN]);
 impl Epoch {
     /// A new one. The chance that two are equal is 1 in 2·10¹⁴.
     pub(crate) fn random() -> Self {
-        let mut random = Uuid::new_v4().as_u128();
+        let mut random = random::uuid().as_u128();
         Self(std::array::from_fn(|_| {
             let digit = random % ALPHABET.len() as u128;
             random /= ALPHABET.len() as u128;

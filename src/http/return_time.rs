@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use super::Response;
+
+use crate::random;
 
 /// Random, 1 to 5 seconds.
 pub(crate) fn return_time() -> Duration {
-    let [a, b, ..] = *Uuid::new_v4().as_bytes();
+    let [a, b, ..] = *random::uuid().as_bytes();
     Duration::from_millis(1000 + u64::from(u16::from_be_bytes([a, b])) % 4001)
 }
 

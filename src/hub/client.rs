@@ -4,13 +4,13 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime};
 
 use super::Hub;
 use super::admission::Metadata;
 use super::target::Target;
+use crate::atomic::AtomicU64;
 use crate::client_id::ClientId;
 use crate::config::deadline_after;
 use crate::error::{CloseError, HandlerError, HandlerResult, RoomError, UserError};
@@ -266,9 +266,7 @@ impl Client {
 
     /// As an error asks; 1011 if what it asks for may not be sent.
     pub(crate) fn close_as_asked(&self, error: &HandlerError) {
-        if let Some((code, reason)) = error.close_frame()
-            && self.close(code, reason).is_err()
-        {
+        if error.close_frame().is_some_and(|(code, reason)| self.close(code, reason).is_err()) {
             self.close_checked(close_code::INTERNAL_ERROR, "");
         }
     }

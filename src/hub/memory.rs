@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
+use crate::atomic::AtomicU64;
 use crate::history::{FrameKind, Position, Publication, Ring, RoomOptions, State, Totals};
 use crate::message::Encoded;
 use crate::outbox::Outbox;

@@ -59,6 +59,7 @@ use crate::http::OriginPolicy;
 use crate::lock::{self, Ranked, rank};
 use crate::message::Compressed;
 use crate::metrics::{ErrorType, Metrics, guarded};
+use crate::random;
 use crate::trace::Tracer;
 use clients::Clients;
 use close_watch::CloseWatch;
@@ -69,7 +70,6 @@ use keeper::{Keeper, KeeperHandle};
 use lifecycle::Lifecycle;
 use rooms::Directory;
 use users::Users;
-use uuid::Uuid;
 
 /// The set of connections that can reach each other: a cheap handle, shared by cloning.
 ///
@@ -128,7 +128,7 @@ impl Hub {
 
     fn from_builder(builder: HubBuilder, cluster: Option<Cluster>) -> Self {
         Self(Arc::new_cyclic(|hub| Inner {
-            node_id: cluster.as_ref().map_or_else(|| Uuid::new_v4().to_string(), |c| c.id().to_owned()).into(),
+            node_id: cluster.as_ref().map_or_else(|| random::uuid().to_string(), |c| c.id().to_owned()).into(),
             link: cluster.map(|settings| {
                 Link::new(settings, LinkedHub { inner: hub.clone(), metrics: builder.metrics.clone() })
             }),

@@ -129,14 +129,14 @@ impl Hub {
     /// Leaves a room whose join was never told, because the upgrade is refused after all: nothing is told of the leave
     /// either.
     pub(super) fn leave_untold(&self, client: &Client, ticket: Ticket) {
-        if let Ticket::Room { room, .. } = &ticket
-            && let Some(room) = self.find_room(room)
-        {
-            // Another thread may have removed the client already.
-            let left = room.leave(client);
-            self.remove_closed(&room);
-            self.watch_idle(&room);
-            debug_assert!(!matches!(left, Ok(Some(_))), "the ticket is here");
+        if let Ticket::Room { room, .. } = &ticket {
+            if let Some(room) = self.find_room(room) {
+                // Another thread may have removed the client already.
+                let left = room.leave(client);
+                self.remove_closed(&room);
+                self.watch_idle(&room);
+                debug_assert!(!matches!(left, Ok(Some(_))), "the ticket is here");
+            }
         }
         self.tell(Some(ticket));
     }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+
+use crate::atomic::{AtomicI64, AtomicU64};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;

@@ -31,7 +31,7 @@ mod writer;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence};
 use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,7 @@ pub(crate) use catch_up::{BATCH_BYTES, BATCH_MESSAGES, Pulled, Source};
 pub use cork::Cork;
 pub(crate) use send::{GaveUp, Sent, flush_all};
 
+use crate::atomic::AtomicU64;
 use crate::config::Config;
 use crate::guard;
 use crate::message::{Encoded, WireFormat};

@@ -165,11 +165,10 @@ impl Outbox {
         let is_closing = self.phase.load(Ordering::SeqCst) == phase::CLOSING;
         let join = self.settings.coalesce_writes && self.format.is_websocket();
         batch.refill(join, done, || self.queue.pop());
-        if batch.is_empty()
-            && is_closing
-            && let Some(close) = self.controls.lock().close.take()
-        {
-            batch.push_close(close);
+        if batch.is_empty() && is_closing {
+            if let Some(close) = self.controls.lock().close.take() {
+                batch.push_close(close);
+            }
         }
         self.gate.wake();
     }

@@ -1,6 +1,8 @@
 //! Which messages are traced.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+
+use crate::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -64,7 +66,7 @@ impl Sampler {
         match split(setting) {
             (PER_SECOND, most) => self.take_in_second(most, Instant::now()),
             (_, 1) => true,
-            (_, n) => self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(u64::from(n)),
+            (_, n) => self.seen.fetch_add(1, Ordering::Relaxed) % u64::from(n) == 0,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -12,6 +12,7 @@ use super::current::{self, Recording};
 use super::record::{Outcome, Trace, cut};
 use super::sampling::{Sampler, Sampling};
 use super::subscription::{Subscriber, Subscription, subscription};
+use crate::atomic::AtomicU64;
 use crate::client_id::ClientId;
 use crate::ws::MessageKind;
 

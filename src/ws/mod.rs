@@ -22,8 +22,10 @@ pub(crate) use close::{CloseFrame, check_close};
 pub(crate) use extensions::negotiate;
 pub(crate) use frame::{Control, encode_compressed, encode_control, encode_joined_text, encode_message};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
-use tungstenite::handshake::derive_accept_key;
+use sha1::{Digest, Sha1};
 
 /// What a message carries; serialises as `text` or `binary`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -37,7 +39,8 @@ pub enum MessageKind {
 
 /// The value of `Sec-WebSocket-Accept` for a key (RFC 6455 §4.2.2).
 pub(crate) fn accept_key(key: &str) -> String {
-    derive_accept_key(key.as_bytes())
+    const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
 }
 
 /// Whether a `Sec-WebSocket-Key` is the base64 of 16 bytes (RFC 6455 §4.1): 22 digits and two paddings.

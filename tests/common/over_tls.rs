@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use wshub::server::Listener;
 
 /// Whether test servers speak TLS.
-fn is_wanted() -> bool {
+pub(crate) fn is_wanted() -> bool {
     let is_set = std::env::var_os("WSHUB_TEST_TLS").is_some();
     assert!(cfg!(feature = "tls") || !is_set, "WSHUB_TEST_TLS needs the feature tls");
     is_set

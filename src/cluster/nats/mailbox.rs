@@ -65,9 +65,7 @@ impl Sender {
             lost
         };
         self.0.changed.notify_one();
-        if lost > 0
-            && let Some(suppressed) = LOST.pass()
-        {
+        if let Some(suppressed) = (lost > 0).then(|| LOST.pass()).flatten() {
             record!(
                 Warn,
                 "wshub::cluster",

@@ -243,8 +243,10 @@ impl Adapter for NatsAdapter {
             Err(error) => return vec![Err(error)],
         };
         let is_fresh = self.session.lock().as_ref().is_some_and(|session| session.is_fresh(self.settings.idle));
-        if !is_fresh && let Err(error) = self.connect() {
-            return vec![Err(error)];
+        if !is_fresh {
+            if let Err(error) = self.connect() {
+                return vec![Err(error)];
+            }
         }
         let Some(session) = self.session.lock().take() else {
             return vec![Err(AdapterError::unavailable("not connected"))];

@@ -13,12 +13,12 @@ use async_nats::{Auth, AuthError, Client, ConnectOptions, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use uuid::Uuid;
 
 use super::mailbox::Sender;
 use super::news::{News, silent};
 use super::settings::{Server, Settings};
 use crate::cluster::adapter::AdapterError;
+use crate::random;
 
 /// Messages between the client's reader and [`Session::receive`]. The reader does not wait: it must hold what one turn of
 /// it reads, which is at most 8 MiB.
@@ -59,7 +59,7 @@ impl Session {
     }
 
     async fn open_one(settings: &Settings, server: &Server) -> Result<Self, AdapterError> {
-        let own = Subject::from(format!("{}.{}", settings.inbox_prefix, Uuid::new_v4().simple()));
+        let own = Subject::from(format!("{}.{}", settings.inbox_prefix, random::uuid().simple()));
         let news = Arc::new(News::new(&own));
         let options = options(settings, &server.auth, &news);
         let client = options.connect(&server.addr).await.map_err(unavailable)?;

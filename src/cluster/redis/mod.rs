@@ -172,8 +172,10 @@ impl Adapter for RedisAdapter {
 
     fn publish_all(&self, envelopes: &[Bytes]) -> Vec<Result<(), AdapterError>> {
         let is_stale = self.publishing.lock().as_ref().is_none_or(|p| p.proven.elapsed() >= self.idle);
-        if is_stale && let Err(error) = self.connect() {
-            return vec![Err(error)];
+        if is_stale {
+            if let Err(error) = self.connect() {
+                return vec![Err(error)];
+            }
         }
         let mut slot = self.publishing.lock();
         let Some(publishing) = slot.as_mut() else {

@@ -27,9 +27,7 @@ pub(super) fn basic(user: String, password: &str) -> impl Fn(&RequestHead) -> Re
             return Ok(user.clone());
         }
         // A first visit without credentials is none.
-        if given.is_some()
-            && let Some(suppressed) = FAILURES.pass()
-        {
+        if let Some(suppressed) = given.and_then(|_| FAILURES.pass()) {
             let peer = head.remote_addr();
             record!(Info, "wshub::dashboard", "wrong credentials from {peer:?} ({suppressed} more not logged)");
         }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use serde_json::json;
-use uuid::Uuid;
 
 use super::rows::millis;
 use super::snapshot::{Sample, Snapshot, Sources};
@@ -15,6 +14,7 @@ use super::view::{MAX_ROWS, View};
 use crate::guard::{self, record};
 use crate::hub::{Client, Hub, Target};
 use crate::message::Message;
+use crate::random;
 use crate::server::EndpointInfo;
 
 /// How often the hub is looked at.
@@ -46,7 +46,7 @@ struct State {
 
 impl Feed {
     pub(super) fn new(sources: Sources, title: String, endpoints: Arc<OnceLock<Vec<EndpointInfo>>>) -> Self {
-        let instance = Uuid::new_v4().to_string();
+        let instance = random::uuid().to_string();
         Self { sources, title, endpoints, instance, state: Mutex::default(), changed: Condvar::new() }
     }
 

@@ -1,10 +1,9 @@
 //! The document, and the headers of every answer.
 
-use uuid::Uuid;
-
 use super::admitted;
 use super::auth::Auth;
 use crate::http::Response;
+use crate::random;
 use crate::server::Request;
 
 const PAGE: &str = include_str!("page.html");
@@ -32,7 +31,7 @@ pub(super) fn answer(auth: &Auth, request: &Request) -> Response {
 
 /// Scripts and styles run by a nonce of this one answer; nothing that data brings along runs.
 fn document() -> Response {
-    let nonce = Uuid::new_v4().simple().to_string();
+    let nonce = random::uuid().simple().to_string();
     let page = PAGE.replace("{nonce}", &nonce).replace("{style}", STYLE).replace("{script}", &SCRIPTS.concat());
     let policy = format!(
         "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data:; connect-src 'self'; \

@@ -82,9 +82,7 @@ fn pong(client: &Client) -> HandlerResult {
 
 fn subscribe(callbacks: &Callbacks, client: &Client, inbound: &Inbound<'_>) -> HandlerResult {
     let wish: rooms::Subscribe = inbound.parse()?;
-    if let Some(may_join) = &callbacks.may_join
-        && !may_join(client, &wish.room)
-    {
+    if callbacks.may_join.as_ref().is_some_and(|may_join| !may_join(client, &wish.room)) {
         return Err(EventError::new("forbidden", "this room may not be joined").into());
     }
     rooms::subscribe(client, &wish)

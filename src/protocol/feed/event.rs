@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
+use super::rfc3339::Rfc3339;
 use crate::Message;
 
 /// The last second that RFC 3339 can name: the end of the year 9999.
@@ -67,7 +68,7 @@ impl<'a, T: Serialize> FeedEvent<'a, T> {
 
 fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     let time = (*time).clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + LAST_SECOND);
-    serializer.collect_str(&humantime::format_rfc3339_nanos(time))
+    serializer.collect_str(&Rfc3339(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()))
 }
 
 #[cfg(test)]

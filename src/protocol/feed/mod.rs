@@ -45,6 +45,7 @@
 //! subscriber of another kind must decide for itself.
 
 mod event;
+mod rfc3339;
 mod subscribers;
 
 use std::fmt;

@@ -187,9 +187,7 @@ impl Inner {
     }
 
     fn disconnected(&self, client: &Client) {
-        if let Some(conn) = Conn::of(client)
-            && conn.device().is_none()
-        {
+        if let Some(conn) = Conn::of(client).filter(|conn| conn.device().is_none()) {
             self.forget_if_offline(client.hub(), conn.user());
         }
     }
