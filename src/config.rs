@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::bounds::{GIB, MILLISECOND, YEAR, check, check_or_zero};
 use crate::error::ConfigError;
 
 /// Consuming setters named as their fields.
@@ -49,7 +50,8 @@ pub enum RatePolicy {
 
 /// Settings of a hub's connections.
 ///
-/// Durations count on a monotonic clock. Every setter consumes and returns the value:
+/// Durations count on a monotonic clock. Each is at least 1 ms, unless 0 has a meaning of its own, and at most 366 days, or
+/// [`Duration::MAX`] for no end. Every setter consumes and returns the value:
 ///
 /// ```
 /// use std::time::Duration;
@@ -59,32 +61,33 @@ pub enum RatePolicy {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// Bytes of one read; default 4096, at least 256. Up to 4096 they are on the stack of the connection's thread; a
+    /// Bytes of one read; default 4096, at least 256 and at most 16 MiB. Up to 4096 they are on the stack of the connection's thread; a
     /// larger setting takes a buffer while that much comes at a time. Large messages are read to their place, in steps
     /// that follow what has arrived. A connection that waits has no buffer.
     pub read_buffer: usize,
     /// Largest inbound message in bytes, after reassembly; default 512 KiB. A larger one closes with 1009 before it is
-    /// stored. 0 = only empty messages.
+    /// stored. At most `isize::MAX`; 0 = only empty messages.
     pub max_message_size: usize,
-    /// How long a write may make no progress before the connection counts as dead; default 10 s. Not 0.
+    /// How long a write may make no progress before the connection counts as dead; default 10 s. At least 1 ms.
     pub write_timeout: Duration,
     /// How long a peer may send nothing before a ping is sent; default 25 s, so that proxies, which cut what is idle for
     /// 50 or 60 s, hear from both sides. Must be below `pong_timeout`.
     pub ping_period: Duration,
     /// How long a peer may send nothing before the connection counts as dead; default 60 s, 35 s more than
     /// `ping_period`: a peer that reads slowly has other output to read before the ping. A peer that takes more output from
-    /// a socket that was full is alive and is pinged again. 0 = for ever, no pings. On event streams, whose peers never send: how long it may leave bytes unacknowledged (TCP on Linux only).
+    /// a socket that was full is alive and is pinged again. 0 = for ever, no pings. On event streams, whose peers never send:
+    /// how long it may leave bytes unacknowledged (TCP on Linux only).
     pub pong_timeout: Duration,
     /// The pause between the comments that keep an event stream from looking dead to proxies; default 15 s. 0 = none.
     pub heartbeat: Duration,
     /// How long a close may take: flushing the queue, sending the close frame, waiting for the peer's; default 5 s. What
-    /// is left of it when the hooks have run is how long the peer's end is waited for then. Not 0.
+    /// is left of it when the hooks have run is how long the peer's end is waited for then. At least 1 ms.
     pub close_timeout: Duration,
-    /// Messages that may wait in one client's queue; default 256. Not 0.
+    /// Messages that may wait in one client's queue; default 256, at least 1 and at most 1,048,576.
     pub queue_messages: usize,
-    /// Bytes that may wait in one client's queue; default 1 MiB. What counts is what is kept in memory: the frame, and for
-    /// compressed messages and on event streams the message as well. A larger single message is accepted only into an
-    /// empty queue. Not 0.
+    /// Bytes that may wait in one client's queue; default 1 MiB, at least 1 and at most 1 GiB. Each message counts as what
+    /// it keeps in memory: its frame, for compressed messages and on event streams the message as well, and about 150 bytes
+    /// that hold them together. A larger single message is accepted only into an empty queue.
     pub queue_bytes: usize,
     /// Bytes that the kernel keeps of what has been sent to one client and is not acknowledged (`SO_SNDBUF`; Linux doubles
     /// it for its own needs). What is in there has left the queue: [`DropPolicy::DropOldest`] cannot take it back, and a
@@ -240,59 +243,58 @@ impl Config {
         self
     }
 
+    /// Every number and duration has bounds.
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        let fail = |field, reason| Err(ConfigError::new(field, reason));
-        if self.read_buffer < 256 {
-            return fail("read_buffer", "must be at least 256 bytes");
-        }
+        self.validate_times()?;
+        check("read_buffer", self.read_buffer, 256..=16 << 20)?;
         // A message is one piece of memory, and no allocation is larger.
-        if isize::try_from(self.max_message_size).is_err() {
-            return fail("max_message_size", "must not be above isize::MAX, the largest piece of memory");
-        }
-        if self.write_timeout.is_zero() {
-            return fail("write_timeout", "must not be 0");
-        }
-        if self.close_timeout.is_zero() {
-            return fail("close_timeout", "must not be 0");
-        }
-        if !self.pong_timeout.is_zero() {
-            if self.ping_period.is_zero() {
-                return fail("ping_period", "must not be 0 unless pong_timeout is");
-            }
-            if self.ping_period >= self.pong_timeout {
-                return fail("ping_period", "must be below pong_timeout");
-            }
-        }
+        check("max_message_size", self.max_message_size, 0..=isize::MAX.unsigned_abs())?;
+        check("queue_messages", self.queue_messages, 1..=1 << 20)?;
+        check("queue_bytes", self.queue_bytes, 1..=GIB)?;
+        check_or_zero("send_buffer", self.send_buffer, 4096..=GIB)?;
+        check_or_zero("unsent_low_water", self.unsent_low_water, 1024..=GIB)?;
+        check("reader_stack", self.reader_stack, MIN_STACK..=MAX_STACK)?;
+        check("writer_stack", self.writer_stack, MIN_STACK..=MAX_STACK)?;
         #[cfg(feature = "deflate")]
-        if !(1..=9).contains(&self.compression_level) {
-            return fail("compression_level", "must be 1 to 9");
+        {
+            check("compression_level", self.compression_level, 1..=9)?;
+            check("compression_min_size", self.compression_min_size, 0..=GIB)?;
         }
-        if self.violation_code != 0 && !may_be_sent(self.violation_code) {
-            return fail("violation_code", "must be 0 or a close code that may be sent");
+        let codes = [("violation_code", self.violation_code, true), ("rate_limit_code", self.rate_limit_code, false)];
+        for (setting, code, may_be_zero) in codes {
+            let is_usable = may_be_sent(code) || may_be_zero && code == 0;
+            if !is_usable {
+                let bound = if may_be_zero {
+                    "must be 0 or a close code that may be sent"
+                } else {
+                    "must be a close code that may be sent"
+                };
+                return Err(ConfigError::out_of_bounds(setting, code, bound));
+            }
         }
-        if !may_be_sent(self.rate_limit_code) {
-            return fail("rate_limit_code", "must be a close code that may be sent");
+        check("subprotocols", self.subprotocols.len(), 0..=64)?;
+        let is_usable = |name: &&String| !is_token(name) || name.len() > 128;
+        let wrong = self.subprotocols.iter().find(is_usable);
+        let refuse =
+            |name| ConfigError::out_of_bounds("subprotocols", name, "must be an HTTP token of at most 128 bytes");
+        wrong.map_or(Ok(()), |name| Err(refuse(name)))
+    }
+
+    fn validate_times(&self) -> Result<(), ConfigError> {
+        check("write_timeout", self.write_timeout, MILLISECOND..=YEAR)?;
+        check("close_timeout", self.close_timeout, MILLISECOND..=YEAR)?;
+        check_or_zero("pong_timeout", self.pong_timeout, MILLISECOND..=YEAR)?;
+        check_or_zero("heartbeat", self.heartbeat, MILLISECOND..=YEAR)?;
+        check_or_zero("lame_duck", self.lame_duck, MILLISECOND..=YEAR)?;
+        check_or_zero("drain_timeout", self.drain_timeout, MILLISECOND..=YEAR)?;
+        check_or_zero("drain_spread", self.drain_spread, MILLISECOND..=YEAR)?;
+        if self.pong_timeout.is_zero() {
+            return Ok(());
         }
-        if self.queue_messages == 0 {
-            return fail("queue_messages", "must not be 0");
-        }
-        if self.queue_bytes == 0 {
-            return fail("queue_bytes", "must not be 0");
-        }
-        if self.send_buffer != 0 && !(4096..=1 << 30).contains(&self.send_buffer) {
-            return fail("send_buffer", "must be 0 or 4096 to 1073741824 bytes");
-        }
-        if self.unsent_low_water != 0 && !(1024..=1 << 30).contains(&self.unsent_low_water) {
-            return fail("unsent_low_water", "must be 0 or 1024 to 1073741824 bytes");
-        }
-        if self.reader_stack < MIN_STACK {
-            return fail("reader_stack", "must be at least 32 KiB");
-        }
-        if self.writer_stack < MIN_STACK {
-            return fail("writer_stack", "must be at least 32 KiB");
-        }
-        if !self.subprotocols.iter().all(|name| is_token(name)) {
-            return fail("subprotocols", "each must be an HTTP token");
+        check("ping_period", self.ping_period, MILLISECOND..=YEAR)?;
+        if self.ping_period >= self.pong_timeout {
+            let bound = format!("must be below pong_timeout {:?}", self.pong_timeout);
+            return Err(ConfigError::out_of_bounds("ping_period", self.ping_period, bound));
         }
         Ok(())
     }
@@ -306,6 +308,8 @@ pub(crate) fn deadline_after(timeout: Duration) -> Instant {
 
 /// Smallest thread stack that the crate accepts, in bytes.
 pub(crate) const MIN_STACK: usize = 32 * 1024;
+/// Largest thread stack: no machine has more addresses. A thread that a machine cannot give is refused at run time.
+pub(crate) const MAX_STACK: usize = GIB << (if usize::BITS > 32 { 20 } else { 0 });
 
 /// RFC 9110 §5.6.2: a token is one or more of these characters.
 pub(crate) fn is_token(text: &str) -> bool {
@@ -405,6 +409,49 @@ mod tests {
         }
         assert_eq!(offending(&Config::default().send_buffer(4096).unsent_low_water(1 << 30)), None);
         assert_eq!(offending(&Config::default().unsent_low_water(1023)), Some("unsent_low_water"));
+    }
+
+    #[test]
+    fn every_setting_has_an_upper_and_a_lower_bound() {
+        let nano = Duration::from_nanos(1);
+        let most = Duration::MAX - nano;
+        type Change = fn(Config, Duration) -> Config;
+        let times: [(&str, Change); 7] = [
+            ("write_timeout", Config::write_timeout),
+            ("close_timeout", Config::close_timeout),
+            ("pong_timeout", Config::pong_timeout),
+            ("heartbeat", Config::heartbeat),
+            ("lame_duck", Config::lame_duck),
+            ("drain_timeout", Config::drain_timeout),
+            ("drain_spread", Config::drain_spread),
+        ];
+        for (name, set) in times {
+            assert_eq!(offending(&set(Config::default(), nano)), Some(name));
+            assert_eq!(offending(&set(Config::default(), most)), Some(name));
+            assert_eq!(offending(&set(Config::default(), Duration::MAX)), None, "{name}: for ever");
+        }
+        type Set = fn(Config, usize) -> Config;
+        let sizes: [(&str, Set); 8] = [
+            ("read_buffer", Config::read_buffer),
+            ("max_message_size", Config::max_message_size),
+            ("queue_messages", Config::queue_messages),
+            ("queue_bytes", Config::queue_bytes),
+            ("send_buffer", Config::send_buffer),
+            ("unsent_low_water", Config::unsent_low_water),
+            ("reader_stack", Config::reader_stack),
+            ("writer_stack", Config::writer_stack),
+        ];
+        for (name, set) in sizes {
+            for value in [usize::MAX, usize::MAX / 4] {
+                let error = set(Config::default(), value).validate().unwrap_err();
+                assert_eq!((error.field(), error.value()), (name, &*value.to_string()));
+            }
+        }
+        let error = Config::default().queue_messages(usize::MAX / 4).validate().unwrap_err();
+        assert_eq!(error.to_string(), format!("queue_messages {} must be 1 to 1048576", usize::MAX / 4));
+        let long = "x".repeat(129);
+        assert_eq!(offending(&Config::default().subprotocols([long])), Some("subprotocols"));
+        assert_eq!(offending(&Config::default().subprotocols(vec!["x"; 65])), Some("subprotocols"));
     }
 
     #[test]

@@ -6,34 +6,64 @@ use std::fmt;
 
 use crate::metrics::ErrorType;
 
-/// A value of [`Config`](crate::Config), [`Limits`](crate::Limits) or a builder that makes no sense.
+/// A setting that cannot work: its name, its value and what it must be.
 ///
-/// Reported once, when the hub or the server is built; nothing is silently replaced.
+/// Reported once, when the hub, the server or the adapter is built; no value is silently replaced.
+///
+/// ```
+/// use wshub::{Config, Hub};
+/// let error = Hub::builder().config(Config::default().queue_messages(0)).build().unwrap_err();
+/// assert_eq!(error.to_string(), "queue_messages 0 must be 1 to 1048576");
+/// assert_eq!((error.field(), error.value()), ("queue_messages", "0"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     field: &'static str,
-    reason: Cow<'static, str>,
+    value: String,
+    bound: Cow<'static, str>,
 }
 
 impl ConfigError {
     pub(crate) const fn new(field: &'static str, reason: &'static str) -> Self {
-        Self { field, reason: Cow::Borrowed(reason) }
+        Self { field, value: String::new(), bound: Cow::Borrowed(reason) }
     }
 
     /// With a reason that is known at run time only.
     pub(crate) const fn because(field: &'static str, reason: String) -> Self {
-        Self { field, reason: Cow::Owned(reason) }
+        Self { field, value: String::new(), bound: Cow::Owned(reason) }
+    }
+
+    /// A value that is outside of its bounds.
+    pub(crate) fn out_of_bounds(
+        field: &'static str,
+        value: impl fmt::Debug,
+        bound: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { field, value: format!("{value:?}"), bound: bound.into() }
     }
 
     /// The name of the offending field, as it is written in code.
     pub const fn field(&self) -> &'static str {
         self.field
     }
+
+    /// The value, as it is written in code; empty where it may be secret or is no single value.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// What the value must be, or what is wrong with it.
+    pub fn bound(&self) -> &str {
+        &self.bound
+    }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.field, self.reason)
+        match self.value.as_str() {
+            "" => write!(f, "{}: {}", self.field, self.bound),
+            value => write!(f, "{} {value} {}", self.field, self.bound),
+        }
     }
 }
 

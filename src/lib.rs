@@ -181,6 +181,8 @@ mod observe;
 
 // Used all along the path.
 
+// Bounds of settings.
+mod bounds;
 // Settings and limits.
 mod config;
 // One error type for each family of operations.

@@ -151,16 +151,29 @@ fn a_cork_over_more_than_the_queue_holds_drops_nothing_while_the_socket_takes_it
     (0..10 * QUEUE).for_each(|n| assert_eq!(reader.text(), n.to_string()));
 }
 
+/// What a text of this length counts as while it waits: its frame, and what holds it together in memory.
+fn cost(length: usize) -> usize {
+    let mut setup = Setup::new(config());
+    setup.plug();
+    setup.client.send("x".repeat(length)).unwrap();
+    let (_, bytes) = setup.client.queue_depth();
+    setup.expect_plug();
+    let frame = length + if length < 126 { 2 } else { 4 };
+    assert!((frame + 80..frame + 250).contains(&bytes), "{length} bytes count as {bytes}");
+    bytes
+}
+
 #[test]
 fn the_byte_cap_counts_too() {
-    let mut setup = Setup::new(config().queue_messages(1000).queue_bytes(1000));
+    let most = 10 * cost(98);
+    let mut setup = Setup::new(config().queue_messages(1000).queue_bytes(most));
     setup.plug();
     // 98 bytes and a header of 2.
     let text = |n: usize| format!("{n:0>98}");
     for n in 0..10 {
         setup.client.send(text(n)).unwrap();
     }
-    assert_eq!(setup.client.queue_depth(), (10, 1000));
+    assert_eq!(setup.client.queue_depth(), (10, most));
     assert!(matches!(setup.client.send(""), Err(SendError::Full(_))));
     assert_eq!(setup.dropped(), [""]);
     setup.expect_plug();
@@ -169,18 +182,20 @@ fn the_byte_cap_counts_too() {
 
 #[test]
 fn a_large_message_evicts_as_many_as_it_needs() {
-    let mut setup = Setup::new(config().queue_messages(1000).queue_bytes(1000).drop_policy(DropPolicy::DropOldest));
+    let small = cost(98);
+    let config = config().queue_messages(1000).queue_bytes(10 * small).drop_policy(DropPolicy::DropOldest);
+    let mut setup = Setup::new(config);
     setup.plug();
     let text = |n: usize| format!("{n:0>98}");
     (0..10).for_each(|n| setup.client.send(text(n)).unwrap());
-    // 346 bytes and a header of 4: half of the fourth must make room too.
-    let large = "x".repeat(346);
+    // Half of the fourth must make room too. A longer message has two more bytes of header.
+    let large = "x".repeat(3 * small + small / 2 - (small - 98) - 2);
     let delivery = setup.hub.send(setup.client.id(), large.as_str()).unwrap();
     assert_eq!((delivery.queued, delivery.dropped), (1, 4));
     assert_eq!(setup.dropped(), (0..4).map(text).collect::<Vec<_>>());
     assert_eq!(setup.metrics.stats().messages_dropped, 4);
     // Over the cap by itself: everything else goes.
-    let huge = "y".repeat(2000);
+    let huge = "y".repeat(20 * small);
     let delivery = setup.hub.send(setup.client.id(), huge.as_str()).unwrap();
     assert_eq!((delivery.queued, delivery.dropped), (1, 7));
     setup.expect_plug();
@@ -189,11 +204,12 @@ fn a_large_message_evicts_as_many_as_it_needs() {
 
 #[test]
 fn a_message_over_the_byte_cap_is_queued_alone_or_not_at_all() {
+    let expected = cost(2000);
     let mut setup = Setup::new(config().queue_bytes(1000));
     let huge = "y".repeat(2000);
     setup.plug();
     setup.client.send(huge.as_str()).unwrap();
-    assert_eq!(setup.client.queue_depth(), (1, 2004));
+    assert_eq!(setup.client.queue_depth(), (1, expected));
     assert!(setup.client.send("small").is_err());
     setup.expect_plug();
     assert_eq!(setup.reader.text(), huge);

@@ -13,7 +13,7 @@ pub struct HubLoad {
     pub clients: usize,
     /// Messages that wait in the queues of all clients.
     pub queued_messages: usize,
-    /// Their bytes on the wire.
+    /// The bytes that they keep in memory, as [`Config::queue_bytes`](crate::Config#structfield.queue_bytes) counts them.
     pub queued_bytes: usize,
     /// Clients for which messages wait.
     pub waiting_clients: usize,

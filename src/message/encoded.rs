@@ -87,6 +87,10 @@ struct Wire {
     source: Source,
 }
 
+/// Bytes that a queued message costs besides its contents: the structure with its two counts, a slot in the queue, and one
+/// word that an allocator adds to each of two allocations.
+const OVERHEAD: usize = size_of::<Wire>() + 6 * size_of::<usize>();
+
 /// Where the message is found again.
 #[derive(Debug)]
 enum Source {
@@ -147,12 +151,13 @@ impl Encoded {
         self.0.bytes.len()
     }
 
-    /// Bytes that it keeps in memory: the wire form, and the message where that is not in it. Never 0.
+    /// Bytes that it keeps in memory: the wire form, the message where that is not in it, and what holds them together.
     pub(crate) fn held(&self) -> usize {
-        match &self.0.source {
-            Source::Payload(..) => self.len(),
-            Source::Message(message) | Source::Event(message, _) => self.len() + message.len(),
-        }
+        OVERHEAD
+            + match &self.0.source {
+                Source::Payload(..) => self.len(),
+                Source::Message(message) | Source::Event(message, _) => self.len() + message.len(),
+            }
     }
 
     pub(crate) fn is_text(&self) -> bool {
@@ -297,7 +302,7 @@ mod tests {
         assert_eq!(pointer(deflate), pointer(WireFormat::WebSocket));
         let shorter = Encoded::new(&message, deflate, Compressed { min_size: 100, ..compressed }).expect("text");
         assert!(shorter.len() < 20 && shorter.wire()[0] == 0xc1, "{:?}", shorter.wire());
-        assert_eq!(shorter.held(), shorter.len() + 100, "a short wire form does not make it cheap");
+        assert_eq!(shorter.held(), OVERHEAD + shorter.len() + 100, "a short wire form does not make it cheap");
         assert_eq!((shorter.message(), shorter.payload()), (message.clone(), message.payload().as_ref()));
     }
 }

@@ -3,12 +3,48 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::message::Encoded;
 
+/// Slots that are allocated at once. A longer queue gets its memory in blocks, as messages come.
+const MOST_SLOTS: usize = 1024;
+
 /// Both ends of the channel: every thread may push, and whoever owns the socket (or evicts) pops.
-type Channel = (Sender<Encoded>, Receiver<Encoded>);
+#[derive(Debug)]
+struct Channel {
+    sender: Sender<Encoded>,
+    receiver: Receiver<Encoded>,
+    /// Messages that pushes have reserved and nobody has popped, where the channel has no bound of its own. Relaxed: a count;
+    /// the channel orders the messages themselves.
+    reserved: Option<AtomicUsize>,
+}
+
+impl Channel {
+    fn new(max_messages: usize) -> Self {
+        let is_long = max_messages > MOST_SLOTS;
+        let (sender, receiver) = if is_long { unbounded() } else { bounded(max_messages) };
+        Self { sender, receiver, reserved: is_long.then(AtomicUsize::default) }
+    }
+
+    fn try_push(&self, frame: &Encoded, max_messages: usize) -> bool {
+        if let Some(reserved) = &self.reserved {
+            let next = |count: usize| (count < max_messages).then_some(count + 1);
+            if reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_err() {
+                return false;
+            }
+        }
+        self.sender.try_send(frame.clone()).is_ok()
+    }
+
+    fn pop(&self) -> Option<Encoded> {
+        let frame = self.receiver.try_recv().ok()?;
+        if let Some(reserved) = &self.reserved {
+            reserved.fetch_sub(1, Ordering::Relaxed);
+        }
+        Some(frame)
+    }
+}
 
 /// Messages waiting for one socket.
 ///
@@ -34,7 +70,7 @@ impl Queue {
 
     /// Messages that wait.
     pub(super) fn len(&self) -> usize {
-        self.channel.get().map_or(0, |c| c.1.len())
+        self.channel.get().map_or(0, |c| c.receiver.len())
     }
 
     /// Whether nothing waits. A push that has returned on this thread, or that a fence orders before this call, is
@@ -42,7 +78,7 @@ impl Queue {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         // The count is on the cache line that a sender reads anyway; the channel's ends are not.
-        self.bytes() == 0 || self.channel.get().is_none_or(|c| c.1.is_empty())
+        self.bytes() == 0 || self.channel.get().is_none_or(|c| c.receiver.is_empty())
     }
 
     /// Queues the frame unless that would exceed `max_messages` or, with something queued already, `max_bytes`.
@@ -55,8 +91,8 @@ impl Queue {
         if self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
             return false;
         }
-        let channel = self.channel.get_or_init(|| Box::new(bounded(max_messages)));
-        let sent = channel.0.try_send(frame.clone()).is_ok();
+        let channel = self.channel.get_or_init(|| Box::new(Channel::new(max_messages)));
+        let sent = channel.try_push(frame, max_messages);
         if !sent {
             self.bytes.fetch_sub(frame.held(), Ordering::Relaxed);
         }
@@ -65,7 +101,7 @@ impl Queue {
 
     /// Takes the oldest message.
     pub(super) fn pop(&self) -> Option<Encoded> {
-        let frame = self.channel.get()?.1.try_recv().ok()?;
+        let frame = self.channel.get()?.pop()?;
         self.bytes.fetch_sub(frame.held(), Ordering::Relaxed);
         Some(frame)
     }
@@ -83,14 +119,16 @@ mod tests {
     #[test]
     fn order_and_both_caps() {
         let queue = Queue::new();
+        let empty = frame("").held();
+        let most = 2 * empty + 100;
         assert!(queue.is_empty());
-        assert!(queue.try_push(&frame("a"), 2, 100));
-        assert!(queue.try_push(&frame("b"), 2, 100));
-        assert!(!queue.try_push(&frame("c"), 2, 100), "message cap");
-        assert_eq!((queue.len(), queue.bytes()), (2, 6));
+        assert!(queue.try_push(&frame("a"), 2, most));
+        assert!(queue.try_push(&frame("b"), 2, most));
+        assert!(!queue.try_push(&frame("c"), 2, most), "message cap");
+        assert_eq!((queue.len(), queue.bytes()), (2, 2 * empty + 2));
         assert_eq!(queue.pop().map(|f| f.message()), Some(Message::text("a")));
-        assert!(!queue.try_push(&frame(&"x".repeat(96)), 2, 100), "byte cap");
-        assert!(queue.try_push(&frame(&"x".repeat(95)), 2, 100));
+        assert!(!queue.try_push(&frame(&"x".repeat(100)), 2, most), "byte cap");
+        assert!(queue.try_push(&frame(&"x".repeat(99)), 2, most));
         assert_eq!(queue.pop().map(|f| f.message()), Some(Message::text("b")));
         assert!(queue.pop().is_some());
         assert!(queue.pop().is_none());
@@ -101,10 +139,28 @@ mod tests {
     fn a_message_over_the_byte_cap_fits_into_an_empty_queue_only() {
         let queue = Queue::new();
         let large = frame(&"x".repeat(1000));
-        assert!(queue.try_push(&large, 4, 100));
-        assert!(!queue.try_push(&frame("y"), 4, 100));
+        let most = frame("y").held();
+        assert!(queue.try_push(&large, 4, most));
+        assert!(!queue.try_push(&frame("y"), 4, most));
         assert!(queue.pop().is_some());
-        assert!(queue.try_push(&frame("y"), 4, 100));
-        assert!(!queue.try_push(&large, 4, 100));
+        assert!(queue.try_push(&frame("y"), 4, most));
+        assert!(!queue.try_push(&large, 4, most));
+    }
+
+    #[test]
+    fn a_long_queue_has_the_same_caps() {
+        let (queue, most) = (Queue::new(), MOST_SLOTS + 3);
+        for round in 0..3 {
+            let pushed = (0..2 * most).filter(|_| queue.try_push(&frame("x"), most, usize::MAX)).count();
+            assert_eq!((pushed, queue.len()), (if round == 0 { most } else { 5 }, most));
+            (0..5).for_each(|_| assert!(queue.pop().is_some()));
+        }
+        assert_eq!(queue.bytes(), (most - 5) * frame("x").held());
+    }
+
+    #[test]
+    fn a_small_message_counts_as_what_it_costs() {
+        let held = frame("x").held();
+        assert!((100..=250).contains(&held), "{held}");
     }
 }

@@ -31,8 +31,9 @@ pub use listener::Listener;
 pub use load::ServerLoad;
 pub use routes::Request;
 
-use crate::config::{MIN_STACK, deadline_after};
-use crate::error::DeadlineError;
+use crate::bounds::{GIB, MILLISECOND, YEAR, check};
+use crate::config::{MAX_STACK, MIN_STACK, deadline_after};
+use crate::error::{ConfigError, DeadlineError};
 pub use crate::http::ForwardedHeader;
 use crate::http::{Response, TrustedProxies};
 use crate::hub::Hub;
@@ -266,7 +267,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// A setting that makes no sense (`InvalidInput`, naming it), or an accept thread that cannot be started.
+    /// `InvalidInput` for a setting that cannot work, with a [`ConfigError`] that names it, its value and its bounds; or an
+    /// accept thread that cannot be started.
     pub fn spawn(self) -> io::Result<ServerHandle> {
         self.validate()?;
         let addrs = self.listeners.iter().filter_map(Listener::local_addr).collect();
@@ -311,13 +313,17 @@ impl Server {
     }
 
     fn validate(&self) -> io::Result<()> {
-        let mistake = match &self.mistake {
-            Some(mistake) => mistake.as_str(),
-            None if self.handshake_timeout.is_zero() => "handshake_timeout: must not be 0",
-            None if self.stack < MIN_STACK => "stack_size: must be at least 32 KiB",
-            None => return Ok(()),
-        };
-        Err(io::Error::new(io::ErrorKind::InvalidInput, mistake))
+        let invalid = |why: Box<dyn std::error::Error + Send + Sync>| io::Error::new(io::ErrorKind::InvalidInput, why);
+        match &self.mistake {
+            Some(mistake) => Err(invalid(mistake.as_str().into())),
+            None => self.check_settings().map_err(|error| invalid(error.into())),
+        }
+    }
+
+    fn check_settings(&self) -> Result<(), ConfigError> {
+        check("handshake_timeout", self.handshake_timeout, MILLISECOND..=YEAR)?;
+        check("max_body", self.max_body, 0..=GIB)?;
+        check("stack_size", self.stack, MIN_STACK..=MAX_STACK)
     }
 }
 

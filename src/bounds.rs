@@ -1,0 +1,94 @@
+//! Bounds of settings: every number and duration has a least and a most, and the error names setting, value and bounds.
+
+use std::fmt::Debug;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::error::ConfigError;
+
+/// The longest duration but "for ever", which is [`Duration::MAX`]: a clock can hold what it is added to.
+pub(crate) const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
+/// The shortest duration of a timeout or a period: shorter ones would keep a processor busy.
+pub(crate) const MILLISECOND: Duration = Duration::from_millis(1);
+/// The most bytes of anything that is kept in memory.
+pub(crate) const GIB: usize = 1 << 30;
+
+/// A value that has bounds.
+pub(crate) trait Bounded: Debug + Copy + PartialOrd + Default {
+    /// Stands for "no end", whatever the upper bound is.
+    const FOR_EVER: Option<Self>;
+}
+
+impl Bounded for usize {
+    const FOR_EVER: Option<Self> = None;
+}
+
+impl Bounded for u32 {
+    const FOR_EVER: Option<Self> = None;
+}
+
+impl Bounded for Duration {
+    const FOR_EVER: Option<Self> = Some(Self::MAX);
+}
+
+/// Refuses a value outside of its bounds.
+pub(crate) fn check<T: Bounded>(setting: &'static str, value: T, bounds: RangeInclusive<T>) -> Result<(), ConfigError> {
+    if bounds.contains(&value) || T::FOR_EVER == Some(value) {
+        return Ok(());
+    }
+    Err(ConfigError::out_of_bounds(setting, value, format!("must be {}", text(&bounds))))
+}
+
+/// The same for a setting where 0 has a meaning of its own.
+pub(crate) fn check_or_zero<T: Bounded>(
+    setting: &'static str,
+    value: T,
+    bounds: RangeInclusive<T>,
+) -> Result<(), ConfigError> {
+    if value == T::default() || check(setting, value, bounds.clone()).is_ok() {
+        return Ok(());
+    }
+    Err(ConfigError::out_of_bounds(setting, value, format!("must be 0 or {}", text(&bounds))))
+}
+
+fn text<T: Bounded>(bounds: &RangeInclusive<T>) -> String {
+    let most = bounds.end();
+    match T::FOR_EVER {
+        Some(_) => format!("{:?} to {most:?}, or Duration::MAX for no end", bounds.start()),
+        None => format!("{:?} to {most:?}", bounds.start()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn errors_name_setting_value_and_bounds() {
+        let error = check("queue_messages", 0_usize, 1..=64).unwrap_err();
+        assert_eq!(error.to_string(), "queue_messages 0 must be 1 to 64");
+        assert_eq!((error.field(), error.value(), error.bound()), ("queue_messages", "0", "must be 1 to 64"));
+        let error = check_or_zero("heartbeat", Duration::from_nanos(1), MILLISECOND..=YEAR).unwrap_err();
+        let bound = "heartbeat 1ns must be 0 or 1ms to 31622400s, or Duration::MAX for no end";
+        assert_eq!(error.to_string(), bound);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_inside_passes_and_nothing_else(value in any::<u32>(), a in any::<u32>(), b in any::<u32>()) {
+            let (least, most) = (a.min(b), a.max(b));
+            let is_inside = least <= value && value <= most;
+            prop_assert_eq!(check("x", value, least..=most).is_ok(), is_inside);
+            prop_assert_eq!(check_or_zero("x", value, least..=most).is_ok(), is_inside || value == 0);
+        }
+
+        #[test]
+        fn durations_may_be_for_ever(nanos in any::<u64>()) {
+            let value = Duration::from_nanos(nanos);
+            let is_inside = (MILLISECOND..=Duration::from_secs(60)).contains(&value);
+            prop_assert_eq!(check("x", value, MILLISECOND..=Duration::from_secs(60)).is_ok(), is_inside);
+            prop_assert!(check("x", Duration::MAX, MILLISECOND..=Duration::from_secs(60)).is_ok());
+        }
+    }
+}
