@@ -222,6 +222,11 @@ pub use outbox::Cork;
 pub use server::{Server, ServerHandle};
 pub use ws::{MessageKind, close_code};
 
+/// Calls: messages with an answer, from the hub to its clients and back.
+pub mod calls {
+    pub use crate::hub::{Answers, CallError, CallFormat, CallHandlers, CallRefusal, JsonCalls};
+}
+
 /// The operator's page: who is connected, what flows, who is slow; and actions. Feature `dashboard`.
 #[cfg(feature = "dashboard")]
 pub mod dashboard {

@@ -27,7 +27,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, IgnoredA
 pub use crate::error::InvalidMessage;
 
 use crate::error::HandlerResult;
-use crate::hub::Client;
+use crate::hub::{CallHandlers, CallRefusal, Client, HubBuilder, JsonCalls};
 use crate::message::Message;
 use crate::trace;
 
@@ -41,6 +41,8 @@ type Extractor = Box<dyn for<'m> Fn(&'m Message) -> Option<Cow<'m, str>> + Send 
 pub struct Router {
     extractor: Extractor,
     handlers: HashMap<String, Handler>,
+    /// Present once a call can come, or the answer to one.
+    calls: Option<CallHandlers>,
     not_found: Option<Handler>,
 }
 
@@ -54,7 +56,7 @@ impl Router {
     /// let router = Router::new(|message| message.as_text()?.split(' ').next().map(Into::into));
     /// ```
     pub fn new(extractor: impl Fn(&Message) -> Option<Cow<'_, str>> + Send + Sync + 'static) -> Self {
-        Self { extractor: Box::new(extractor), handlers: HashMap::new(), not_found: None }
+        Self { extractor: Box::new(extractor), handlers: HashMap::new(), calls: None, not_found: None }
     }
 
     /// Routes by a field of the JSON object that each message holds; see [`json_field`].
@@ -99,7 +101,36 @@ impl Router {
         self
     }
 
-    /// Gives one message to its handler, on the calling thread.
+    /// Sets the handler of a method that clients call, in the format of [`JsonCalls`]: it gets the call's data, and what it
+    /// returns is sent back, as a reply or as an error.
+    ///
+    /// ```
+    /// use wshub::{Hub, Message, calls::CallRefusal, router::Router};
+    /// let router = Router::json_field("type").on_call("double", |_, data| {
+    ///     let number: i64 = data.parse_json().map_err(|e| CallRefusal::new("bad_request", e.to_string()))?;
+    ///     Ok(Message::text((number * 2).to_string()))
+    /// });
+    /// let hub = router.install(Hub::builder()).build()?;
+    /// # Ok::<(), wshub::ConfigError>(())
+    /// ```
+    pub fn on_call(
+        mut self,
+        method: impl Into<String>,
+        handler: impl Fn(&Client, &Message) -> Result<Message, CallRefusal> + Send + Sync + 'static,
+    ) -> Self {
+        self.calls.get_or_insert_default().insert(method, handler);
+        self
+    }
+
+    /// Puts the router on a hub: as its `on_message` handler, and with [`JsonCalls`] as its call format, so that
+    /// [`Client::call`] works too.
+    pub fn install(mut self, builder: HubBuilder) -> HubBuilder {
+        self.calls.get_or_insert_default();
+        builder.call_format(JsonCalls).on_message(self.into_handler())
+    }
+
+    /// Gives one message to its handler, on the calling thread. A handler of the event that calls use (`call`, `reply`,
+    /// `error`) comes before them.
     ///
     /// # Errors
     ///
@@ -110,6 +141,11 @@ impl Router {
             trace::name_event(event);
         }
         let found = event.as_ref().and_then(|event| self.handlers.get(&**event));
+        if found.is_none()
+            && let Some(result) = self.calls.as_ref().and_then(|calls| calls.handle(client, message))
+        {
+            return result;
+        }
         match (found.or(self.not_found.as_ref()), event) {
             (Some(handler), _) => handler(client, message),
             (None, Some(event)) => Err(InvalidMessage::UnknownEvent(event.into_owned()).into()),

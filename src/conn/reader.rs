@@ -43,6 +43,8 @@ pub(super) struct Reader<'a> {
     stuck_since: Option<Instant>,
     /// [`Outbox::acknowledged`] when the last ping was sent.
     acknowledged: u32,
+    /// A call waits on this thread: until when the next read may last, and until when it could without the call.
+    call: Option<(Instant, Option<Instant>)>,
 }
 
 impl<'a> Reader<'a> {
@@ -50,7 +52,16 @@ impl<'a> Reader<'a> {
         let decoder = Decoder::new(client.hub().config().max_message_size, outbox.format().is_deflate());
         let rate = client.hub().limits().max_message_rate;
         let bucket = (rate > 0).then(|| TokenBucket::new(rate));
-        Self { client, outbox, decoder, bucket, waiting: Waiting::Quiet, stuck_since: None, acknowledged: 0 }
+        Self {
+            client,
+            outbox,
+            decoder,
+            bucket,
+            waiting: Waiting::Quiet,
+            stuck_since: None,
+            acknowledged: 0,
+            call: None,
+        }
     }
 
     /// Reads until the connection ends; `early` is what has been read already.
@@ -71,6 +82,7 @@ impl<'a> Reader<'a> {
         let mut large = Vec::new();
         loop {
             self.watch_own_close()?;
+            self.watch_calls()?;
             let before = self.decoder.progress();
             if let Some(space) = self.decoder.space() {
                 let read = self.outbox.transport().read(space);
@@ -130,6 +142,7 @@ impl<'a> Reader<'a> {
                     self.waiting = Waiting::Quiet;
                     self.apply_timeout()?;
                 }
+                self.restart_keep_alive();
                 Ok(n)
             }
             Err(e) if is_timeout(&e) => self.timed_out().map(|()| 0),
@@ -161,11 +174,47 @@ impl<'a> Reader<'a> {
         }
         if !matches!(self.waiting, Waiting::ForClose(_)) {
             self.waiting = Waiting::ForClose(deadline_after(self.client.hub().config().close_timeout));
+            self.restart_keep_alive();
         }
         self.apply_timeout()
     }
 
+    /// Runs what is due of the calls that wait on this thread, and has the next read end when the next one is.
+    fn watch_calls(&mut self) -> Result<(), End> {
+        let Some(due) = self.client.finish_due_calls() else {
+            return if self.call.take().is_some() { self.apply_timeout() } else { Ok(()) };
+        };
+        let now = Instant::now();
+        // The keep-alive's own time goes on while reads end early for calls, and starts anew when something comes.
+        let until = match self.call {
+            Some((_, until)) => until,
+            None => self.timeout().map(|timeout| now + timeout),
+        };
+        self.call = Some((due, until));
+        let next = until.map_or(due, |until| until.min(due));
+        let left = next.saturating_duration_since(now).max(Duration::from_millis(1));
+        self.outbox.transport().set_read_timeout(Some(left)).map_err(|e| read_error(&e))
+    }
+
+    /// The read timeout begins anew, for the keep-alive too if calls make reads shorter.
+    fn restart_keep_alive(&mut self) {
+        if let Some((due, _)) = self.call {
+            self.call = Some((due, self.timeout().map(|timeout| Instant::now() + timeout)));
+        }
+    }
+
     fn timed_out(&mut self) -> Result<(), End> {
+        if self.call.is_some_and(|(_, until)| until.is_none_or(|until| Instant::now() < until)) {
+            // Only a call's time is up.
+            return Ok(());
+        }
+        let result = self.keep_alive();
+        self.restart_keep_alive();
+        result
+    }
+
+    /// The keep-alive's time is up.
+    fn keep_alive(&mut self) -> Result<(), End> {
         match self.waiting {
             Waiting::Quiet => self.ping(),
             // The ping is behind output that the peer takes bit by bit: it is alive, and asked again.
@@ -185,20 +234,22 @@ impl<'a> Reader<'a> {
         self.apply_timeout()
     }
 
-    fn apply_timeout(&self) -> Result<(), End> {
+    /// How long a read may last without a byte.
+    fn timeout(&self) -> Option<Duration> {
         let config = self.client.hub().config();
-        let timeout = match self.waiting {
-            Waiting::ForClose(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return Err(End::CloseTimeout);
-                }
-                Some(left)
-            }
+        match self.waiting {
+            Waiting::ForClose(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
             _ if config.pong_timeout.is_zero() => None,
             Waiting::Quiet => Some(config.ping_period),
             Waiting::ForPong => Some(config.pong_timeout.saturating_sub(config.ping_period)),
-        };
+        }
+    }
+
+    fn apply_timeout(&self) -> Result<(), End> {
+        let timeout = self.timeout();
+        if matches!(self.waiting, Waiting::ForClose(_)) && timeout.is_some_and(|left| left.is_zero()) {
+            return Err(End::CloseTimeout);
+        }
         let timeout = timeout.map(|t| t.max(Duration::from_millis(1)));
         self.outbox.transport().set_read_timeout(timeout).map_err(|e| read_error(&e))
     }

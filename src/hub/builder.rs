@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Hub;
 use super::admission::{Admission, Rejection};
+use super::calls::{CallFormat, FormatOfCalls};
 use super::chain::{self, observe};
 use super::client::Client;
 use super::extensions::Extensions;
@@ -49,6 +50,7 @@ pub struct HubBuilder {
     pub(super) extensions: Extensions,
     pub(super) patterns: Patterns,
     pub(super) format: Option<FormatRef>,
+    pub(super) call_format: FormatOfCalls,
     cluster: Option<Cluster>,
 }
 
@@ -130,6 +132,14 @@ impl HubBuilder {
     /// Makes the hub a node of a cluster: what is sent reaches the clients of all its nodes. Default: none.
     pub fn cluster(mut self, cluster: Cluster) -> Self {
         self.cluster = Some(cluster);
+        self
+    }
+
+    /// Sets how calls to clients look on the wire: [`JsonCalls`](crate::calls::JsonCalls), or a format of your own. Default:
+    /// none, and [`Client::call`](crate::Client::call) is [`Unsupported`](crate::calls::CallError::Unsupported). The
+    /// protocols `events` and `relay` set it when they are installed.
+    pub fn call_format(mut self, format: impl CallFormat) -> Self {
+        self.call_format = FormatOfCalls(Some(Box::new(format)));
         self
     }
 

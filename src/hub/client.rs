@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Hub;
 use super::admission::Metadata;
+use super::calls::Calls;
 use super::target::Target;
 use crate::atomic::AtomicU64;
 use crate::client_id::ClientId;
@@ -49,6 +50,8 @@ struct Inner {
     /// Nanoseconds since the hub was built, see `activity.rs`. Written by the connection's thread, read by a drain.
     last_message: AtomicU64,
     state: Ranked<{ rank::CLIENT }, State>,
+    /// The calls to it that wait for an answer.
+    calls: Calls,
 }
 
 /// What is left of an outbox when its connection has ended.
@@ -111,6 +114,7 @@ impl Client {
             closed: OnceLock::new(),
             last_message: AtomicU64::new(0),
             state: Ranked::new(State { metadata: metadata.into_iter().collect(), ..State::default() }),
+            calls: Calls::default(),
         }))
     }
 
@@ -390,6 +394,10 @@ impl Client {
     pub(super) fn set_closed(&self, dropped: (u64, u64)) {
         // Only the thread that ends the connection comes here, once.
         let _ = self.0.closed.set(Closed { at: SystemTime::now(), dropped });
+    }
+
+    pub(super) fn calls(&self) -> &Calls {
+        &self.0.calls
     }
 
     pub(super) fn state(&self) -> &Ranked<{ rank::CLIENT }, State> {

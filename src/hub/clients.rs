@@ -168,6 +168,7 @@ impl Hub {
         // What was never told of is gone by now, so nothing is told; what other threads have caused and told is undone.
         guard::catch(|| self.tell(user));
         guard::catch(|| self.tell(gone));
+        guard::catch(|| client.end_calls());
         rooms.into_iter().for_each(|ticket| _ = guard::catch(|| self.leave_untold(client, ticket)));
         guard::catch(|| self.leave_all(client));
         self.inner().clients.write().remove(client);
@@ -183,6 +184,7 @@ impl Hub {
     /// Runs the hooks of a client that has become connected.
     pub(crate) fn announce(&self, client: &Client, announcements: Announcements) {
         self.count(|m| m.increment_connections());
+        client.calls().set_own_thread();
         self.tell(announcements.user);
         self.run_client_hook(&self.hooks().after_connect, "after_connect", client);
         for ticket in announcements.rooms {
@@ -197,6 +199,7 @@ impl Hub {
     ///
     /// Each step is caught, so that none keeps the others from being done.
     pub(crate) fn unregister(&self, client: &Client) {
+        guard::catch(|| client.end_calls());
         guard::catch(|| self.run_client_hook(&self.hooks().before_disconnect, "before_disconnect", client));
         let ticket = self.remove_from_user(client);
         guard::catch(|| self.tell(ticket));

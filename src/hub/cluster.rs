@@ -79,6 +79,7 @@ impl Hub {
             Part::All => None,
             Part::Room(name) if name.is_empty() || name.len() > MAX_ROOM_NAME => None,
             Part::Room(name) => Some(Recipient::Room(name.to_string())),
+            Part::OneOf(_) => None,
             Part::User(id) if id.is_empty() => None,
             Part::User(id) => Some(Recipient::User(id.to_string())),
             Part::Client(id) if self.client(*id).is_some() => None,

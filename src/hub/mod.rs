@@ -7,6 +7,7 @@ mod admission;
 mod behind;
 mod builder;
 mod callbacks;
+mod calls;
 mod chain;
 mod client;
 mod clients;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 
 pub use admission::{Admission, Rejection};
 pub use builder::HubBuilder;
+pub use calls::{Answers, CallError, CallFormat, CallHandlers, CallRefusal, JsonCalls};
 pub use client::Client;
 pub use lifecycle::{Health, HubState};
 pub use limits::{RateLimiter, TokenBucket};
@@ -110,6 +112,7 @@ struct Inner {
     /// What all rooms that remember hold.
     held: Arc<Totals>,
     keeper: KeeperHandle,
+    call_format: calls::FormatOfCalls,
     node_id: Box<str>,
     /// The cluster, if the hub is in one. It knows the hub weakly.
     link: Option<Link>,
@@ -149,7 +152,13 @@ impl Hub {
             format: builder.format.unwrap_or(PLAIN),
             held: Arc::default(),
             keeper: KeeperHandle(Keeper::new(WeakHub::of(hub))),
+            call_format: builder.call_format,
         }))
+    }
+
+    /// How clients are called, if they are.
+    fn call_format(&self) -> Option<&dyn CallFormat> {
+        self.0.call_format.0.as_deref()
     }
 
     /// The settings of the hub's connections.

@@ -5,8 +5,10 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use super::Hub;
+use super::client::Client;
 use super::roster::{Member, Roster, Snapshot};
 use super::target::{Part, Target};
+use crate::client_id::ClientId;
 
 /// Recipients whose outboxes are looked at together.
 const AHEAD: usize = 16;
@@ -96,18 +98,30 @@ impl Hasher for OfAddress {
 impl Hub {
     pub(super) fn resolve(&self, target: &Target<'_>) -> Recipients {
         match target.single() {
-            Some(part) => self.resolve_part(part),
-            None => Recipients::Union(target.parts().map(|part| self.resolve_part(part)).collect()),
+            Some(part) => self.resolve_part(part, &target.except),
+            None => Recipients::Union(target.parts().map(|part| self.resolve_part(part, &target.except)).collect()),
         }
     }
 
-    fn resolve_part(&self, part: &Part<'_>) -> Recipients {
+    fn resolve_part(&self, part: &Part<'_>, except: &[ClientId]) -> Recipients {
         match part {
             Part::All => Recipients::Shared(self.everyone()),
             Part::Room(name) => self.find_room(name).map_or(Recipients::None, |r| Recipients::Shared(r.snapshot())),
+            Part::OneOf(name) => {
+                let member = self.find_room(name).and_then(|room| room.next_member(except));
+                member.map_or(Recipients::None, Recipients::One)
+            }
             Part::User(id) => self.user_snapshot(id).map_or(Recipients::None, Recipients::Shared),
             Part::Client(id) => self.client(*id).and_then(|c| Member::of(&c)).map_or(Recipients::None, Recipients::One),
         }
+    }
+
+    /// The target's clients here.
+    pub(super) fn clients_of(&self, target: &Target<'_>) -> Vec<Client> {
+        let mut clients = Vec::new();
+        self.resolve(target).for_each(|member| clients.push(member.client.clone()));
+        clients.retain(|client| !target.except.contains(&client.id()));
+        clients
     }
 
     fn user_snapshot(&self, id: &str) -> Option<Snapshot> {

@@ -1,12 +1,14 @@
 //! One room: its members and what it remembers, behind its own lock.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::client::Client;
 use super::memory::Memory;
-use super::roster::{Roster, Snapshot};
+use super::roster::{Member, Roster, Snapshot};
 use super::telling::Ticket;
+use crate::client_id::ClientId;
 use crate::config::{Limits, reached};
 use crate::error::RoomError;
 use crate::history::{RoomOptions, Totals};
@@ -20,6 +22,8 @@ pub(super) struct Room {
     /// place are made without the room's lock.
     pub(super) sequence: Ranked<{ rank::SEQUENCE }, ()>,
     pub(super) state: Ranked<{ rank::ROOM }, RoomState>,
+    /// Counts the turns of `Target::one_of`. Relaxed: it only spreads work.
+    turn: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -43,7 +47,7 @@ pub(super) enum Join<T> {
 
 impl Room {
     pub(super) fn new(name: &str) -> Self {
-        Self { name: name.into(), sequence: Ranked::default(), state: Ranked::default() }
+        Self { name: name.into(), sequence: Ranked::default(), state: Ranked::default(), turn: AtomicUsize::new(0) }
     }
 
     /// A room that remembers. `hub` counts the bytes of all of them.
@@ -98,6 +102,15 @@ impl Room {
 
     pub(super) fn clients(&self) -> Vec<Client> {
         self.state.read().roster.clients()
+    }
+
+    /// The member whose turn it is, those left out that are closing or excepted.
+    pub(super) fn next_member(&self, except: &[ClientId]) -> Option<Member> {
+        let members = self.snapshot();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let in_turn = members.iter().cycle().skip(turn % members.len().max(1)).take(members.len());
+        let may = |member: &&Member| member.outbox.is_open() && !except.contains(&member.client.id());
+        in_turn.into_iter().find(may).cloned()
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {

@@ -27,6 +27,7 @@ pub struct Target<'a> {
 pub(super) enum Part<'a> {
     All,
     Room(Cow<'a, str>),
+    OneOf(Cow<'a, str>),
     User(Cow<'a, str>),
     Client(ClientId),
 }
@@ -53,6 +54,12 @@ impl<'a> Target<'a> {
     /// Every client in any of the rooms.
     pub fn rooms<S: Into<Cow<'a, str>>>(names: impl IntoIterator<Item = S>) -> Self {
         Self::from_parts(names.into_iter().map(|n| Part::Room(n.into())))
+    }
+
+    /// One client in the room, each in its turn: for work that one of them has to do. Only clients of this node are
+    /// chosen.
+    pub fn one_of(room: impl Into<Cow<'a, str>>) -> Self {
+        Self::one(Part::OneOf(room.into()))
     }
 
     /// Every connection of the user.
@@ -118,6 +125,7 @@ impl fmt::Display for Target<'_> {
             match part {
                 Part::All => f.write_str("all")?,
                 Part::Room(name) => write!(f, "room {name:?}")?,
+                Part::OneOf(name) => write!(f, "one of room {name:?}")?,
                 Part::User(id) => write!(f, "user {id:?}")?,
                 Part::Client(id) => write!(f, "client {id}")?,
             }

@@ -26,6 +26,7 @@ pub struct DebugMetrics {
     leaves: AtomicU64,
     history_gaps: AtomicU64,
     history_evictions: AtomicU64,
+    late_replies: AtomicU64,
     adapter: AdapterCounts,
     latency: Times,
     broadcast: Times,
@@ -120,6 +121,8 @@ pub struct DebugStats {
     pub adapter_received: u64,
     /// Messages that were not published though there are other nodes.
     pub adapter_dropped: u64,
+    /// Answers to calls that nobody waits for.
+    pub late_replies: u64,
     /// How often the hub has connected to its message bus.
     pub adapter_connects: u64,
     /// How often it has lost it.
@@ -160,6 +163,7 @@ impl DebugMetrics {
             leaves: AtomicU64::new(0),
             history_gaps: AtomicU64::new(0),
             history_evictions: AtomicU64::new(0),
+            late_replies: AtomicU64::new(0),
             adapter: AdapterCounts::default(),
             latency: Times::default(),
             broadcast: Times::default(),
@@ -184,6 +188,7 @@ impl DebugMetrics {
             history_gaps: self.history_gaps.load(ORDER),
             history_evictions: self.history_evictions.load(ORDER),
             active_rooms: self.active_rooms.load(ORDER),
+            late_replies: self.late_replies.load(ORDER),
             adapter_published: self.adapter.published.load(ORDER),
             adapter_received: self.adapter.received.load(ORDER),
             adapter_dropped: self.adapter.dropped.load(ORDER),
@@ -206,7 +211,7 @@ impl DebugMetrics {
         let AdapterCounts { published, received, dropped, connects, disconnects } = &self.adapter;
         let counters = [&self.connections, &self.received, &self.received_bytes, &self.sent, &self.sent_bytes];
         let counters = counters.into_iter().chain([&self.dropped, &self.joins, &self.leaves]);
-        let counters = counters.chain([&self.history_gaps, &self.history_evictions]);
+        let counters = counters.chain([&self.history_gaps, &self.history_evictions, &self.late_replies]);
         for counter in counters.chain([published, received, dropped, connects, disconnects]) {
             counter.store(0, ORDER);
         }
@@ -289,6 +294,10 @@ impl Metrics for DebugMetrics {
 
     fn increment_adapter_dropped(&self) {
         self.adapter.dropped.fetch_add(1, ORDER);
+    }
+
+    fn increment_late_replies(&self) {
+        self.late_replies.fetch_add(1, ORDER);
     }
 
     fn increment_adapter_connects(&self) {

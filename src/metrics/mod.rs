@@ -155,6 +155,8 @@ pub trait Metrics: Send + Sync {
     fn increment_adapter_received(&self) {}
     /// A message has not been published: too much waits, it has waited too long, or publishing failed.
     fn increment_adapter_dropped(&self) {}
+    /// A client has answered a call that nobody waits for: it has timed out, was answered, or was never made.
+    fn increment_late_replies(&self) {}
     /// The hub publishes and is subscribed, for the first time or again.
     fn increment_adapter_connects(&self) {}
     /// The hub no longer publishes or is no longer subscribed.

@@ -63,6 +63,7 @@ forward! {
     increment_adapter_published();
     increment_adapter_received();
     increment_adapter_dropped();
+    increment_late_replies();
     increment_adapter_connects();
     increment_adapter_disconnects();
     increment_errors(error: ErrorType);

@@ -68,10 +68,21 @@ pub(super) fn handle(callbacks: &Callbacks, client: &Client, message: &Message) 
         "authenticate" => authenticate(callbacks, client, &inbound),
         kind => match (callbacks.handlers.get(kind), &callbacks.on_message) {
             (Some(handler), _) => handler(client, &inbound),
+            _ if matches!(kind, "call" | "reply" | "error") => call(callbacks, client, message),
             (None, Some(handler)) => handler(client, message),
             (None, None) => Err(EventError::new("unknown_event", "no event of this type is understood").into()),
         },
     }
+}
+
+/// A call of the client's, or the answer to one of ours.
+fn call(callbacks: &Callbacks, client: &Client, message: &Message) -> HandlerResult {
+    let handled = callbacks.calls.handle(client, message);
+    let other = || match &callbacks.on_message {
+        Some(handler) => handler(client, message),
+        None => Err(EventError::bad_request("not a call and no answer to one").into()),
+    };
+    handled.unwrap_or_else(other)
 }
 
 fn pong(client: &Client) -> HandlerResult {

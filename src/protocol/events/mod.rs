@@ -49,6 +49,8 @@
 //! | `{"type":"history","room","since","limit","newest_first"}`, from a member; all but `room` are optional | `history`, `{"room","position","recovery","events"}` |
 //! | `{"type":"unsubscribe","room"}` | `unsubscribed`, `{"room"}`; also when it is not in the room |
 //! | `{"type":"authenticate",…}` | `authenticated`, `{"userId","status":"success"}` |
+//! | `{"type":"call","id","method","data"}` | `{"type":"reply","id","data"}`, or an `error` with the `id`: see [`Events::on_call`] |
+//! | `{"type":"reply","id","data"}`, or `error` | nothing: it is the answer to a [`Client::call`] |
 //! | others | what [`Events::on`] or [`Events::on_message`] makes of them |
 //!
 //! The first event is [`CONNECTION_ESTABLISHED`]. Timestamps are whole seconds since 1970. Unknown fields are ignored; a
@@ -98,6 +100,7 @@ use std::sync::Arc;
 
 use crate::HandlerResult;
 use crate::Message;
+use crate::calls::{CallHandlers, CallRefusal, JsonCalls};
 use crate::metrics::ErrorType;
 use crate::middleware::{Chain, Middleware};
 use crate::{Client, HubBuilder};
@@ -125,6 +128,7 @@ struct Callbacks {
     on_connect: Option<OnConnect>,
     on_message: Option<OnMessage>,
     handlers: HashMap<String, OnEvent>,
+    calls: CallHandlers,
 }
 
 /// Sets up a hub that speaks events. All callbacks run on the connection's thread, without a lock held.
@@ -170,13 +174,25 @@ impl Events {
         self
     }
 
-    /// Sets the handler of a type of event, replacing the one before. The four built-ins never come here.
+    /// Sets the handler of a type of event, replacing the one before. The four built-ins never come here; `call`, `reply` and
+    /// `error` do, and are no calls then.
     pub fn on(
         mut self,
         kind: impl Into<String>,
         handler: impl Fn(&Client, &Inbound<'_>) -> HandlerResult + Send + Sync + 'static,
     ) -> Self {
         self.callbacks.handlers.insert(kind.into(), Box::new(handler));
+        self
+    }
+
+    /// Sets the handler of a method that clients call: it gets the call's data, and what it returns is sent back, as a reply
+    /// or as an error. Neither closes the connection. See [`JsonCalls`] for the wire.
+    pub fn on_call(
+        mut self,
+        method: impl Into<String>,
+        handler: impl Fn(&Client, &Message) -> Result<Message, CallRefusal> + Send + Sync + 'static,
+    ) -> Self {
+        self.callbacks.calls.insert(method, handler);
         self
     }
 
@@ -211,6 +227,7 @@ impl Events {
         builder
             .map_config(|config| config.max_consecutive_drops(self.max_consecutive_drops))
             .format(&rooms::EventFormat)
+            .call_format(JsonCalls)
             .map_refusal(json_refusal)
             .after_connect(move |client| dispatch::welcome(&greeting, client))
             .on_message(move |client, message| {

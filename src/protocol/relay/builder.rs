@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Message;
 use super::types::{Authenticate, Conn, DevicePolicy, Inner, Relay, RelayBuilder};
+use crate::calls::{CallHandlers, CallRefusal};
 use crate::guard::record_limited;
 use crate::{ConfigError, HandlerResult, Hub, HubBuilder};
 
@@ -22,6 +23,8 @@ impl RelayBuilder {
             rate: None,
             on_connect: None,
             on_message: None,
+            calls: CallHandlers::new(),
+            has_calls: false,
             on_user_connect: None,
             on_user_disconnect: None,
             on_device_connect: None,
@@ -62,6 +65,22 @@ impl RelayBuilder {
     /// otherwise.
     pub fn on_message(mut self, hook: impl Fn(&Conn, Message) -> HandlerResult + Send + Sync + 'static) -> Self {
         self.on_message = Some(Box::new(hook));
+        self
+    }
+
+    /// Sets the handler of a method that users and devices call, in the format of [`JsonCalls`](crate::calls::JsonCalls): what
+    /// it returns is sent back, as a reply or as an error. Once there is one, messages of the type `call` that have an
+    /// `id` and a `method` do not come to `on_message`; answers to [`Relay::call_device`] never do.
+    pub fn on_call(
+        mut self,
+        method: impl Into<String>,
+        handler: impl Fn(&Conn, &crate::Message) -> Result<crate::Message, CallRefusal> + Send + Sync + 'static,
+    ) -> Self {
+        self.has_calls = true;
+        self.calls.insert(method, move |client, data| match Conn::of(client) {
+            Some(conn) => handler(&conn, data),
+            None => Err(CallRefusal::new("internal", "not a connection of the relay")),
+        });
         self
     }
 

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use super::devices::{Connect, Devices, Ticket};
 use super::subscriptions::Subscriptions;
 use super::types::{Conn, DevicePolicy, Identity, Inner, Relay, RelayBuilder, SESSION, Session};
 use super::{Message, REPLACED};
+use crate::calls::{CallError, JsonCalls};
 use crate::guard::{catch, record_limited};
 use crate::levels::Edge;
 use crate::lock::Leaf;
@@ -51,6 +53,22 @@ impl Relay {
     /// Sends to the device's relay. False if there is none or its queue is full.
     pub fn send_to_device(&self, device: &str, message: &Message) -> bool {
         self.inner.devices.client(device).is_some_and(|client| client.send(message).is_ok())
+    }
+
+    /// Asks the device's relay and waits for its answer: [`Client::call`] to the relay connection, in the format of
+    /// [`JsonCalls`]. Blocks for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::call`]; [`CallError::Closed`] if the device has no relay.
+    pub fn call_device(
+        &self,
+        device: &str,
+        method: &str,
+        payload: impl Into<crate::Message>,
+        timeout: Duration,
+    ) -> Result<crate::Message, CallError> {
+        self.inner.devices.client(device).ok_or(CallError::Closed)?.call(method, payload, timeout)
     }
 
     /// Sends to every connection of the user.
@@ -125,6 +143,7 @@ impl Inner {
     pub(super) fn put_on(self: &Arc<Self>, hub: HubBuilder) -> HubBuilder {
         let [upgrade, message, connect, disconnect, gone, online, offline] = std::array::from_fn(|_| Arc::clone(self));
         hub.extension(Arc::clone(self))
+            .call_format(JsonCalls)
             .on_upgrade(move |head| upgrade.admit(head))
             .on_message(move |client, frame| message.receive(client, frame))
             .after_connect(move |client| connect.connected(client))
@@ -273,7 +292,17 @@ impl Inner {
             conn.send_error("bad_message", "text messages only");
             return Err("a binary message".into());
         };
-        match (Message::from_json(text), &self.builder.on_message) {
+        let message = Message::from_json(text);
+        let is_of_call = |kind: &str| match kind {
+            "call" => self.builder.has_calls,
+            kind => matches!(kind, "reply" | "error"),
+        };
+        if message.as_ref().is_ok_and(|message| is_of_call(&message.kind))
+            && let Some(result) = self.builder.calls.handle(client, frame)
+        {
+            return result;
+        }
+        match (message, &self.builder.on_message) {
             (Ok(message), Some(hook)) => {
                 crate::trace::name_event(&message.kind);
                 hook(&conn, message)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Message;
 use super::devices::Devices;
 use super::subscriptions::Subscriptions;
+use crate::calls::CallHandlers;
 use crate::lock::Leaf;
 use crate::{Client, HandlerResult, Hub, Rejection, RequestHead, limit::RateLimiter};
 
@@ -47,6 +48,9 @@ pub struct RelayBuilder {
     pub(super) rate: Option<(u32, Duration)>,
     pub(super) on_connect: Option<Box<OfConn>>,
     pub(super) on_message: Option<Box<OfMessage>>,
+    pub(super) calls: CallHandlers,
+    /// Without a handler, messages of the type `call` are the application's.
+    pub(super) has_calls: bool,
     pub(super) on_user_connect: Option<Box<OfId>>,
     pub(super) on_user_disconnect: Option<Box<OfId>>,
     pub(super) on_device_connect: Option<Box<OfId>>,

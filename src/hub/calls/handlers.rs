@@ -1,0 +1,62 @@
+//! Calls of clients, answered by handlers.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use super::error::CallRefusal;
+use super::json::{Frame, answer};
+use crate::error::HandlerResult;
+use crate::hub::Client;
+use crate::message::Message;
+
+type Handler = Box<dyn Fn(&Client, &Message) -> Result<Message, CallRefusal> + Send + Sync>;
+
+/// Handlers of clients' calls by method, and the way back for the answers to the hub's own calls, in the format of
+/// [`JsonCalls`](crate::calls::JsonCalls).
+#[derive(Default)]
+pub struct CallHandlers(HashMap<String, Handler>);
+
+impl CallHandlers {
+    /// No handler: each call of a client is refused with `unknown_method`.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the handler of a method, replacing the one before. It gets the call's data and runs on the connection's
+    /// thread. What it returns is sent to the client, as a reply or as a refusal; neither closes the connection.
+    pub fn insert(
+        &mut self,
+        method: impl Into<String>,
+        handler: impl Fn(&Client, &Message) -> Result<Message, CallRefusal> + Send + Sync + 'static,
+    ) {
+        self.0.insert(method.into(), Box::new(handler));
+    }
+
+    /// Handles a message if it is a call, or the answer to a call; `None` for all others. A reply that is `Ok` but no
+    /// JSON is sent as an error with the code `internal`.
+    ///
+    /// # Errors
+    ///
+    /// The answer could not be sent.
+    pub fn handle(&self, client: &Client, message: &Message) -> Option<HandlerResult> {
+        match Frame::parse(message)? {
+            Frame::Answer { id, result } => {
+                client.answer_call(id, result);
+                Some(Ok(()))
+            }
+            Frame::Call { id, method, data } => {
+                let result = match self.0.get(&method) {
+                    Some(handler) => handler(client, &data),
+                    None => Err(CallRefusal::new("unknown_method", format!("no method {method:?}"))),
+                };
+                Some(client.send(answer(id, &result)).map_err(Into::into))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for CallHandlers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CallHandlers").field(&self.0.keys()).finish()
+    }
+}

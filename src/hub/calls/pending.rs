@@ -1,0 +1,158 @@
+//! The calls to one client that wait for an answer.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, ThreadId};
+use std::time::Instant;
+
+use super::error::CallError;
+use crate::hub::Client;
+use crate::lock::Leaf;
+use crate::message::Message;
+
+/// Calls to one client that may wait for an answer.
+pub(super) const MAX_PENDING: usize = 64;
+
+pub(super) type CallResult = Result<Message, CallError>;
+
+/// Gets the result of a call, once.
+pub(super) enum Waiter {
+    /// Code of this crate, which may run on any thread: it hands the result on.
+    Anywhere(Box<dyn FnOnce(CallResult) + Send>),
+    /// The application's closure, on the connection's thread, and until when it waits.
+    OwnThread(Box<dyn FnOnce(&Client, CallResult) + Send>, Instant),
+}
+
+/// See the module.
+pub(in crate::hub) struct Calls {
+    /// A leaf. Waiters are run and dropped outside of it.
+    state: Leaf<State>,
+    /// A waiter with a deadline has been put in and not been seen to be gone. Set under the lock. Relaxed: the connection's
+    /// thread, which reads it without the lock, looks again before each read, and a ping wakes it after another thread
+    /// has set it.
+    has_deadline: AtomicBool,
+    /// The connection's thread, once it runs.
+    thread: OnceLock<ThreadId>,
+}
+
+#[derive(Default)]
+struct State {
+    last: u64,
+    waiting: BTreeMap<u64, Waiter>,
+    /// The connection has ended: nothing is asked any more.
+    is_over: bool,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self { state: Leaf::new(State::default()), has_deadline: AtomicBool::new(false), thread: OnceLock::new() }
+    }
+}
+
+impl Calls {
+    /// The calling thread is the connection's.
+    pub(in crate::hub) fn set_own_thread(&self) {
+        // Set once, at the connection's start.
+        let _ = self.thread.set(thread::current().id());
+    }
+
+    pub(super) fn is_own_thread(&self) -> bool {
+        self.thread.get() == Some(&thread::current().id())
+    }
+
+    /// Enters a call; its id. The waiter comes back with the error.
+    pub(super) fn begin(&self, waiter: Waiter) -> Result<u64, (CallError, Waiter)> {
+        let mut state = self.state.lock();
+        if state.is_over {
+            return Err((CallError::Closed, waiter));
+        }
+        if state.waiting.len() >= MAX_PENDING {
+            return Err((CallError::TooMany, waiter));
+        }
+        if let Waiter::OwnThread(..) = waiter {
+            self.has_deadline.store(true, Ordering::Relaxed);
+        }
+        state.last += 1;
+        let id = state.last;
+        state.waiting.insert(id, waiter);
+        Ok(id)
+    }
+
+    /// Takes the waiter of a call out; `None` if it has its result already.
+    pub(super) fn take(&self, id: u64) -> Option<Waiter> {
+        self.state.lock().waiting.remove(&id)
+    }
+
+    /// The connection has ended: takes all waiters out.
+    pub(super) fn end(&self) -> Vec<Waiter> {
+        let mut state = self.state.lock();
+        state.is_over = true;
+        std::mem::take(&mut state.waiting).into_values().collect()
+    }
+
+    /// Takes out the waiters of the connection's thread whose time is up, and says when the next one's is.
+    pub(super) fn due(&self, now: Instant) -> (Vec<Waiter>, Option<Instant>) {
+        if !self.has_deadline.load(Ordering::Relaxed) {
+            return (Vec::new(), None);
+        }
+        let mut state = self.state.lock();
+        let is_due = |waiter: &Waiter| matches!(waiter, Waiter::OwnThread(_, deadline) if *deadline <= now);
+        let ids: Vec<u64> = state.waiting.iter().filter(|(_, waiter)| is_due(waiter)).map(|(id, _)| *id).collect();
+        let due = ids.iter().filter_map(|id| state.waiting.remove(id)).collect();
+        let deadline = |waiter: &Waiter| if let Waiter::OwnThread(_, at) = waiter { Some(*at) } else { None };
+        let next = state.waiting.values().filter_map(deadline).min();
+        self.has_deadline.store(next.is_some(), Ordering::Relaxed);
+        (due, next)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.state.lock().waiting.len()
+    }
+}
+
+impl fmt::Debug for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Calls")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn anywhere() -> Waiter {
+        Waiter::Anywhere(Box::new(|_| ()))
+    }
+
+    #[test]
+    fn pending_calls_are_bounded_and_each_is_taken_once() {
+        let calls = Calls::default();
+        let ids: Vec<u64> = (0..MAX_PENDING).filter_map(|_| calls.begin(anywhere()).ok()).collect();
+        assert_eq!(ids.len(), MAX_PENDING);
+        assert!(matches!(calls.begin(anywhere()), Err((CallError::TooMany, _))));
+        assert!(calls.take(ids[3]).is_some() && calls.take(ids[3]).is_none() && calls.take(999).is_none());
+        assert!(calls.begin(anywhere()).is_ok_and(|id| !ids.contains(&id)), "ids are not used again");
+        assert_eq!((calls.end().len(), calls.len()), (MAX_PENDING, 0));
+        assert!(matches!(calls.begin(anywhere()), Err((CallError::Closed, _))));
+    }
+
+    #[test]
+    fn deadlines_are_those_of_the_connections_thread() {
+        let (calls, now) = (Calls::default(), Instant::now());
+        let second = Duration::from_secs(1);
+        let own = |after: u32| Waiter::OwnThread(Box::new(|_, _| ()), now + second * after);
+        assert_eq!(calls.due(now).1, None);
+        assert!([own(3), anywhere(), own(1), own(2)].into_iter().all(|waiter| calls.begin(waiter).is_ok()));
+        let (due, next) = calls.due(now + second);
+        assert_eq!((due.len(), next), (1, Some(now + second * 2)));
+        let (due, next) = calls.due(now + second * 3);
+        assert_eq!((due.len(), next, calls.len()), (2, None, 1));
+        assert!(!calls.is_own_thread());
+        calls.set_own_thread();
+        assert!(calls.is_own_thread());
+    }
+}
