@@ -141,9 +141,8 @@ impl Router {
             trace::name_event(event);
         }
         let found = event.as_ref().and_then(|event| self.handlers.get(&**event));
-        if found.is_none()
-            && let Some(result) = self.calls.as_ref().and_then(|calls| calls.handle(client, message))
-        {
+        let calls = self.calls.as_ref().filter(|_| found.is_none());
+        if let Some(result) = calls.and_then(|calls| calls.handle(client, message)) {
             return result;
         }
         match (found.or(self.not_found.as_ref()), event) {

@@ -297,9 +297,8 @@ impl Inner {
             "call" => self.builder.has_calls,
             kind => matches!(kind, "reply" | "error"),
         };
-        if message.as_ref().is_ok_and(|message| is_of_call(&message.kind))
-            && let Some(result) = self.builder.calls.handle(client, frame)
-        {
+        let of_call = message.as_ref().ok().filter(|message| is_of_call(&message.kind));
+        if let Some(result) = of_call.and_then(|_| self.builder.calls.handle(client, frame)) {
             return result;
         }
         match (message, &self.builder.on_message) {
