@@ -116,8 +116,8 @@ pub struct Config {
     /// Payload bytes from which on a message is compressed; default 512. 0 = all but those that do not get shorter.
     #[cfg(feature = "deflate")]
     pub compression_min_size: usize,
-    /// Starts each connection's writer thread with the connection instead of when its socket first pushes back.
-    /// Default off.
+    /// Starts each connection's writer thread with the connection, and keeps it. Default off: it starts when the socket
+    /// pushes back, and ends when it has had nothing to write for 3 s.
     pub eager_writers: bool,
     /// Stack of the threads that [`Accept::detach`](crate::server::Accept::detach) starts, in bytes; default 512 KiB. They
     /// run user code. Only pages in use occupy memory.

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use common::limits::{self, Lowered, ask, descriptors, unconnected};
-use common::{KEY, PATIENCE, TestServer, WsClient, deep_queue, eventually, stall};
+use common::{CLOSE, KEY, PATIENCE, TestServer, WsClient, crate_threads, deep_queue, errors, eventually, stall};
 use rlimit::Resource;
 use socket2::Socket;
 use wshub::{
@@ -166,20 +166,76 @@ fn a_detached_connection_without_a_thread_was_never_connected() {
     hub.shutdown(PATIENCE).unwrap();
 }
 
-#[test]
-fn a_connection_without_a_writer_thread_ends_alone() {
-    let _alone = alone();
+/// A server that can start no writer thread.
+fn without_writers(config: Config) -> (Arc<DebugMetrics>, TestServer) {
     let metrics = Arc::new(DebugMetrics::new());
-    let config = deep_queue(Config::default().writer_stack(ABSURD));
+    let config = deep_queue(config.writer_stack(ABSURD));
     let builder = Hub::builder().config(config).metrics(metrics.clone()).on_message(|c, m| Ok(c.send(m)?));
-    let server = TestServer::new(builder);
+    (metrics, TestServer::new(builder))
+}
+
+#[test]
+fn a_connection_without_a_writer_thread_is_served_without_one() {
+    let _alone = alone();
+    for eager in [false, true] {
+        let (metrics, server) = without_writers(Config::default().eager_writers(eager));
+        let mut other = server.connect();
+        let (mut socket, client) = server.pair();
+        // More than the socket takes: nobody sends anything afterwards that would carry the rest along.
+        for n in 0..100 {
+            client.send(format!("{n} {}", "x".repeat(100_000))).unwrap();
+        }
+        assert!(client.queue_depth().0 > 0, "the socket has taken everything");
+        echo(&mut other);
+        for n in 0..100 {
+            assert!(socket.text().starts_with(&format!("{n} ")));
+        }
+        client.send("after it").unwrap();
+        assert_eq!(socket.text(), "after it");
+        client.close(1000, "bye").unwrap();
+        assert_eq!(socket.expect_close(), (1000, "bye".to_owned()));
+        assert_eq!(metrics.stats().errors.len(), 0);
+        echo(&mut other);
+    }
+}
+
+#[test]
+fn a_close_and_a_silent_peer_need_no_writer_thread_either() {
+    let _alone = alone();
+    let (metrics, server) = without_writers(Config::default().write_timeout(Duration::from_millis(300)));
     let mut other = server.connect();
+    // The close frame goes behind what waits.
+    let (mut socket, client) = server.pair();
+    stall(&client);
+    client.close(1000, "bye").unwrap();
+    let mut last = socket.frame();
+    while last.first != CLOSE {
+        last = socket.frame();
+    }
+    assert_eq!(last.close(), (1000, "bye"));
+    drop(socket);
+    // One that reads nothing is cut by the write timeout.
     let (_socket, stalled) = server.pair();
-    // Needs its writer as soon as the socket pushes back.
     stall(&stalled);
-    eventually("the stalled one has ended", || server.hub.client_count() == 1);
-    assert_eq!(metrics.stats().errors.get(&ErrorType::WriteError), Some(&1));
+    eventually("both have ended", || server.hub.client_count() == 1);
+    assert_eq!(errors(&metrics, ErrorType::WriteDeadlineError), 1);
     echo(&mut other);
+}
+
+#[test]
+fn writer_threads_are_given_back() {
+    let _alone = alone();
+    let server = TestServer::new(Hub::builder().config(deep_queue(Config::default())));
+    let (mut socket, client) = server.pair();
+    for _ in 0..2 {
+        client.send(vec![0; 10_000_000]).unwrap();
+        eventually("it has a writer", || server.hub.load().writer_threads == 1);
+        assert_eq!(socket.frame().payload.len(), 10_000_000);
+        eventually("the writer has gone", || server.hub.load().writer_threads == 0);
+        eventually("and its thread", || !crate_threads().iter().any(|name| name == "wshub-writer"));
+        client.send("without one").unwrap();
+        assert_eq!(socket.text(), "without one");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the publisher, the subscriber and the hub share.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::adapter::{AdapterError, AdapterState, Receiver};
 use super::beat::Beat;
@@ -16,12 +16,7 @@ use crate::lock::{Condition, Leaf};
 use crate::log_limit::LogLimit;
 use crate::message::Message;
 use crate::metrics::{ErrorType, Metrics};
-use crate::outbox::Cork;
-
-/// Envelopes that are delivered before the sockets are written, and how long they may take: what has come together is
-/// written together.
-const CORKED_ENVELOPES: usize = 64;
-const CORKED: Duration = Duration::from_millis(1);
+use crate::outbox::Burst;
 
 /// The hub, as the cluster sees it. No method blocks on a client; all do nothing when the hub is gone.
 pub(crate) trait Node: Send + Sync + 'static {
@@ -285,17 +280,10 @@ impl Receiver for Shared {
     }
 
     fn receive_all(&self, envelopes: &mut dyn Iterator<Item = &[u8]>) {
-        let mut envelopes = envelopes.peekable();
-        while envelopes.peek().is_some() {
-            // The first of a long batch does not wait for the last.
-            let _cork = Cork::new();
-            let until = Instant::now() + CORKED;
-            for envelope in envelopes.by_ref().take(CORKED_ENVELOPES) {
-                self.receive(envelope);
-                if Instant::now() >= until {
-                    break;
-                }
-            }
+        let mut burst = Burst::begin();
+        for envelope in envelopes {
+            burst.next();
+            self.receive(envelope);
         }
     }
 

@@ -211,6 +211,5 @@ fn writing_failed(outbox: &Outbox, end: &End) -> Option<Failure> {
         // An ordinary departure that writing has met before reading.
         WriteFailure::Error(kind) if is_gone(kind) => None,
         WriteFailure::Error(kind) => Some((error, format!("writing failed: {kind}"))),
-        WriteFailure::NoThread => Some((error, "could not start the writer thread".into())),
     }
 }

@@ -12,7 +12,7 @@ use crate::guard::{self, record};
 use crate::hub::{Client, TokenBucket};
 use crate::message::Message;
 use crate::metrics::ErrorType;
-use crate::outbox::{Cork, Outbox};
+use crate::outbox::{Burst, Outbox};
 use crate::trace;
 use crate::transport::{is_gone, is_timeout};
 use crate::ws::{Decoder, Event};
@@ -105,17 +105,17 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Handles every event that is whole. Several messages of one read are handled under one cork, so that each
-    /// recipient is written to once; a message that comes alone takes the direct way.
+    /// Handles every event that is whole. Several messages of one read are handled as one burst, so that each recipient is
+    /// written to once, or after a millisecond; a message that comes alone takes the direct way.
     fn take(&mut self, mut input: &mut [u8]) -> Result<(), End> {
-        let mut cork = None;
+        let mut burst: Option<Burst> = None;
         let mut held: Option<Message> = None;
         loop {
             // One event ahead, to know whether a message comes alone. Messages before a violation are still handled.
             let event = self.decoder.next(&mut input);
             if let Ok(Some(Event::Message(kind, payload))) = event {
                 if let Some(message) = held.replace(Message::received(kind, payload)) {
-                    cork.get_or_insert_with(Cork::new);
+                    burst.get_or_insert_with(Burst::begin).next();
                     self.handle(&message);
                 }
                 continue;

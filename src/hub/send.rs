@@ -64,9 +64,11 @@ impl Hub {
     }
 
     /// Sends a message to a target and waits, for at most `timeout` in all, until it fits into every recipient's
-    /// queue; the drop policy does not apply. A recipient that closes is not waited for. Those for whom the time did
-    /// not suffice count as dropped, and the `on_send_timeout` hook is called for each. Blocks. Other nodes of a cluster
-    /// are neither waited for nor kept waiting: the message is queued for them first, and sent there by their policy.
+    /// queue; the drop policy does not apply. Blocks.
+    ///
+    /// Recipients whose queues are full are waited for once all others have the message. A recipient that closes is not
+    /// waited for. Recipients that the message did not reach in time count as dropped, and the `on_send_timeout` hook is
+    /// called for each at the end. In a cluster, the message is queued for the other nodes first; nobody waits for them.
     ///
     /// # Errors
     ///
@@ -88,18 +90,12 @@ impl Hub {
         }
         let recipients = self.recipients(&target, &message)?;
         let published = self.inner().link.is_some() && self.publish_elsewhere(&target, message.clone());
-        let delivery = self.deliver(&target, &recipients, &message, |member, frame, delivery| {
-            match self.give_waiting(&member.outbox, &member.client, frame, deadline) {
-                Ok(()) => delivery.queued += 1,
-                Err(GaveUp::Timeout) => delivery.dropped += 1,
-                Err(GaveUp::Closed) => {}
-            }
-        });
+        let delivery = self.deliver_waiting(&target, &recipients, &message, deadline);
         span.sent(delivery.queued, delivery.dropped, delivery.refused, published);
         Ok(Delivery { published, ..delivery })
     }
 
-    /// Batches this thread's sends until the guard is dropped: see [`Cork`].
+    /// Corks this thread: what it sends, through this or any other hub, waits until the guard is dropped. See [`Cork`].
     pub fn cork(&self) -> Cork {
         Cork::new()
     }
@@ -114,18 +110,56 @@ impl Hub {
         Ok(recipients)
     }
 
+    /// Hooks and metrics hear of drops when every recipient has its message: they may take as long as they like.
     fn deliver_now(&self, target: &Target<'_>, recipients: &Recipients, message: &Message) -> Delivery {
-        self.deliver(target, recipients, message, |member, frame, delivery| {
-            match self.give(&member.outbox, &member.client, frame) {
-                Sent::Queued => delivery.queued += 1,
-                sent @ Sent::Evicted(_) => {
-                    delivery.queued += 1;
-                    delivery.dropped += dispose_evicted(sent);
+        let mut lost = Vec::new();
+        let mut delivery = self.deliver(target, recipients, message, |member, frame, delivery| {
+            let sent = member.outbox.send(frame);
+            match sent {
+                Sent::Queued => return delivery.queued += 1,
+                Sent::Closed => return,
+                Sent::Evicted(_) => delivery.queued += 1,
+                Sent::Full => delivery.dropped += 1,
+                Sent::SlowConsumer => {
+                    delivery.dropped += 1;
+                    self.watch_close(member.client.id(), &member.outbox);
                 }
-                Sent::Full | Sent::SlowConsumer => delivery.dropped += 1,
-                Sent::Closed => {}
             }
-        })
+            lost.push((member.clone(), frame.clone(), sent));
+        });
+        for (member, frame, sent) in lost {
+            self.tell_drop(&member.outbox, &member.client, &frame, &sent);
+            delivery.dropped += dispose_evicted(sent);
+        }
+        delivery
+    }
+
+    /// Waits for those whose queues are full when all others have their message, and calls hooks when all waiting is over.
+    fn deliver_waiting(
+        &self,
+        target: &Target<'_>,
+        recipients: &Recipients,
+        message: &Message,
+        deadline: Instant,
+    ) -> Delivery {
+        let (now, mut full) = (Instant::now(), Vec::new());
+        let mut delivery = self.deliver(target, recipients, message, |member, frame, delivery| {
+            match member.outbox.send_waiting(frame, now) {
+                Ok(()) => delivery.queued += 1,
+                Err(GaveUp::Timeout) => full.push((member.clone(), frame.clone())),
+                Err(GaveUp::Closed) => {}
+            }
+        });
+        let in_time = delivery.queued;
+        full.retain(|(member, frame)| {
+            let result = member.outbox.send_waiting(frame, deadline);
+            delivery.queued += usize::from(result.is_ok());
+            result == Err(GaveUp::Timeout)
+        });
+        delivery.dropped += full.len();
+        self.count_sent(delivery.queued - in_time, message.len());
+        full.iter().for_each(|(member, frame)| self.after_timeout(&member.outbox, &member.client, frame));
+        delivery
     }
 
     fn deliver(
@@ -179,12 +213,17 @@ impl Hub {
         assert_no_lock_held();
         let result = outbox.send_waiting(frame, deadline);
         if result == Err(GaveUp::Timeout) {
-            outbox.count_lost(frame);
-            self.count(|m| m.increment_messages_dropped());
-            let hook = &self.hooks().on_send_timeout;
-            self.run_message_hook(hook, "on_send_timeout", client, &frame.message());
+            self.after_timeout(outbox, client, frame);
         }
         result
+    }
+
+    #[cold]
+    fn after_timeout(&self, outbox: &Outbox, client: &Client, frame: &Encoded) {
+        outbox.count_lost(frame);
+        self.count(|m| m.increment_messages_dropped());
+        let hook = &self.hooks().on_send_timeout;
+        self.run_message_hook(hook, "on_send_timeout", client, &frame.message());
     }
 
     #[cold]
@@ -193,6 +232,12 @@ impl Hub {
             // First: the hook may take its time, and the close has begun.
             self.watch_close(client.id(), outbox);
         }
+        self.tell_drop(outbox, client, frame, sent);
+    }
+
+    /// Tells hooks and metrics, and closes a client that has lost too many in a row.
+    #[cold]
+    fn tell_drop(&self, outbox: &Arc<Outbox>, client: &Client, frame: &Encoded, sent: &Sent) {
         match sent {
             Sent::Evicted(old) => old.iter().for_each(|f| self.report_drop(outbox, client, f)),
             _ => self.report_drop(outbox, client, frame),

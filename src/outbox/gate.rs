@@ -3,16 +3,16 @@
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use crate::lock::{Condition, Leaf};
 
 /// A condition variable that costs a fence and a load where nobody sleeps.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     /// Threads asleep on `changed`. Counted before their last look, read after a fence: no sleeper is missed.
     sleepers: AtomicU32,
-    /// Guards nothing: what sleepers wait for are atomics and the queue. A leaf lock.
-    lock: Mutex<()>,
-    changed: Condvar,
+    /// Guards nothing: what sleepers wait for are atomics and the queue.
+    lock: Leaf<()>,
+    changed: Condition,
 }
 
 impl Gate {
@@ -23,7 +23,7 @@ impl Gate {
         // Against the fence in `wake`: either we see the change, or the changer sees us counted.
         fence(Ordering::SeqCst);
         let mut answer = look();
-        while answer.is_none() && !self.changed.wait_until(&mut guard, deadline).timed_out() {
+        while answer.is_none() && !self.changed.wait_until(&mut guard, deadline) {
             answer = look();
         }
         let answer = answer.or_else(look);
@@ -38,5 +38,11 @@ impl Gate {
             drop(self.lock.lock());
             self.changed.notify_all();
         }
+    }
+
+    /// Whether a thread sleeps here.
+    #[cfg(test)]
+    pub(super) fn has_sleepers(&self) -> bool {
+        self.sleepers.load(Ordering::SeqCst) > 0
     }
 }

@@ -1,29 +1,37 @@
-//! One client's way out: a bounded queue of shared frames, and the socket behind a mutex.
+//! One client's outgoing side: a bounded queue of shared frames, and the socket behind a mutex.
 //!
 //! # Who writes
 //!
-//! Whoever holds the socket's mutex. A sender tries it: with nothing queued it writes the shared frame straight into
-//! the socket (non-blocking); otherwise it pushes to the queue and drains that. A sender that does not get the mutex
-//! leaves, because the holder looks at the queue again after unlocking. When the socket takes no more, the holder
-//! keeps the half-written frame, marks the socket as handed over and calls the writer thread, which writes blocking
-//! until nothing is left. So a healthy connection costs no thread switch per message, and a stalled one costs its
-//! senders a failed `try_lock`.
+//! The thread that holds the socket's mutex. A sender tries to get it. With nothing queued, it writes the shared frame
+//! straight into the socket, without blocking; otherwise it pushes to the queue and drains that. A sender that does not get
+//! the mutex leaves, because the holder looks at the queue again after unlocking. When the socket takes no more, the holder
+//! keeps the half-written frame, marks the socket as handed over and calls the writer thread, which writes blocking until
+//! nothing is left. So a healthy connection costs no thread switch per message, and a stalled one costs its senders a failed
+//! `try_lock`. A writer thread ends a few seconds after its last work. Where no thread can be started, the process-wide
+//! [`flusher`] writes in its place, without blocking, until one can.
+//!
+//! # Full, but not slow
+//!
+//! The drop policy is for slow peers. A queue can also be full because the thread that holds the socket is not running. So
+//! a sender that finds the queue full waits some milliseconds for that thread, unless the socket itself has pushed back.
 //!
 //! # Why no wake-up is lost
 //!
 //! Pusher: (1) push, (2) fence, (3) `try_lock`. Holder: (4) unlock, (5) fence, (6) look for work. Both fences are
 //! sequentially consistent, so they have an order. If (2) comes first, what (1) wrote is visible to (6): the holder
-//! drains it. If (5) comes first, the unlock (4) is visible to (3): the pusher gets the mutex, unless somebody else
-//! has it by then, who is a holder with a (4) still to come, and the argument starts again with that one. The same
-//! holds for the `urgent` flag in place of the queue. A pusher that gets the mutex and finds the socket handed over
-//! may leave: the writer thread has yet to lock it, so it will see the push. `tests/outbox_model.rs` explores this
-//! argument exhaustively, `tests/races.rs` runs it against real sockets.
+//! drains it. If (5) comes first, the unlock (4) is visible to (3): the pusher gets the mutex, unless another thread has it
+//! by then. That thread is a holder with a (4) still to come, and the argument starts again with it. The same holds for the
+//! `urgent` flag in place of the queue. A pusher that gets the mutex and finds the socket handed over may leave: the writer
+//! thread has yet to lock it, so it will see the push. `tests/outbox_model.rs` explores this argument exhaustively,
+//! `tests/races.rs` runs it against real sockets.
 
 mod batch;
 mod catch_up;
 mod controls;
 mod cork;
+mod flusher;
 mod gate;
+mod held;
 mod pump;
 mod queue;
 mod send;
@@ -35,15 +43,15 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence};
 use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 pub(crate) use catch_up::{BATCH_BYTES, BATCH_MESSAGES, Pulled, Source};
+pub(crate) use cork::Burst;
 pub use cork::Cork;
 pub(crate) use send::{GaveUp, Sent, flush_all};
 
 use crate::atomic::AtomicU64;
 use crate::config::Config;
 use crate::guard;
+use crate::lock::{Leaf, rank};
 use crate::message::{Encoded, WireFormat};
 use crate::transport::Transport;
 use batch::{Batch, Done};
@@ -80,8 +88,6 @@ pub(crate) enum WriteFailure {
     Timeout,
     /// The peer is gone or the socket broke.
     Error(io::ErrorKind),
-    /// The writer thread could not be started.
-    NoThread,
 }
 
 /// What `unblocked` counts from.
@@ -91,7 +97,8 @@ static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 #[derive(Debug)]
 struct Backlog {
     batch: Batch,
-    /// Only the writer thread may write (at first: the connection's own thread, which has the handshake to finish).
+    /// Only the writer thread may write, or the flusher in its place (at first: the connection's own thread, which has the
+    /// handshake to finish).
     handed_over: bool,
 }
 
@@ -107,18 +114,21 @@ pub(crate) struct Outbox {
     format: WireFormat,
     /// Bits of [`mark`].
     marks: AtomicU8,
-    /// The cork that has listed this client and not flushed it yet; 0 = none. Relaxed: a thread only compares it with what
-    /// it wrote itself.
+    /// The number of the cork or list that has this client and has not flushed it yet; 0 = none. Relaxed: a thread looks
+    /// only for a number that it alone writes here. Another thread may overwrite it, and then the client is listed twice.
     corked_by: AtomicU32,
     transport: Transport,
     queue: Queue,
-    /// The right to write to the socket. A leaf lock: nothing but leaf locks is taken under it.
-    socket: Mutex<Option<Box<Backlog>>>,
+    /// The right to write to the socket.
+    socket: Leaf<Option<Box<Backlog>>, { rank::SOCKET }>,
 
     settings: Arc<Config>,
+    /// The socket took nothing at the last attempt, or is not open yet. Written by who holds `socket`, before it wakes the
+    /// gate; SeqCst, because sleepers at the gate look at it.
+    is_blocked: AtomicBool,
     /// Drops in a row. Relaxed: a count that nothing else depends on.
     drops: AtomicU32,
-    controls: Mutex<Controls>,
+    controls: Leaf<Controls, { rank::SOCKET_STATE }>,
     writer: Writer,
     /// Where threads sleep until there is room in the queue or the phase moves.
     gate: Gate,
@@ -157,10 +167,11 @@ impl Outbox {
             corked_by: AtomicU32::new(0),
             transport,
             queue: Queue::new(),
-            socket: Mutex::new(Some(Box::new(Backlog { batch, handed_over: true }))),
+            socket: Leaf::new(Some(Box::new(Backlog { batch, handed_over: true }))),
             settings,
+            is_blocked: AtomicBool::new(true),
             drops: AtomicU32::new(0),
-            controls: Mutex::default(),
+            controls: Leaf::default(),
             writer: Writer::default(),
             gate: Gate::default(),
             failure: OnceLock::new(),
@@ -177,9 +188,11 @@ impl Outbox {
         let _ = self.transport.set_write_timeout(self.settings.write_timeout.min(pump::WAKE));
         if let Some(backlog) = self.socket.lock().as_mut() {
             backlog.handed_over = false;
+            self.is_blocked.store(false, Ordering::SeqCst);
         }
-        if self.settings.eager_writers && !self.writer.start(self) {
-            self.fail(WriteFailure::NoThread);
+        if self.settings.eager_writers {
+            // Where there is no thread now, the first hand-over tries again.
+            let _ = self.writer.start(self);
         }
         self.flush();
     }
@@ -347,16 +360,21 @@ impl Outbox {
         (self.dropped.messages.load(Ordering::Relaxed), self.dropped.bytes.load(Ordering::Relaxed))
     }
 
-    /// True if this is the first time that the cork lists this client.
-    fn mark_corked(&self, cork: u32) -> bool {
-        let new = self.corked_by.load(Ordering::Relaxed) != cork;
-        if new {
-            self.corked_by.store(cork, Ordering::Relaxed);
+    /// Marks the client as listed under this number; false if it was.
+    fn mark_corked(&self, number: u32) -> bool {
+        let is_new = !self.is_marked(number);
+        if is_new {
+            self.corked_by.store(number, Ordering::Relaxed);
         }
-        new
+        is_new
     }
 
-    /// Before the cork flushes it: its mark does not outlive the cork, so numbers may be used again.
+    #[inline]
+    fn is_marked(&self, number: u32) -> bool {
+        self.corked_by.load(Ordering::Relaxed) == number
+    }
+
+    /// Before it is flushed from a list: a mark does not outlive its list, so numbers may be used again.
     fn unmark_corked(&self) {
         self.corked_by.store(0, Ordering::Relaxed);
     }
@@ -367,9 +385,14 @@ impl Outbox {
         self.flush();
     }
 
+    /// The socket is handed over: gets somebody to write.
     fn call_writer(self: &Arc<Self>) {
-        if !self.writer.call(self) {
-            self.fail(WriteFailure::NoThread);
+        if self.writer.call(self) || flusher::adopt(self) {
+            return;
+        }
+        // There is no thread at all. Senders go on writing what the socket takes, at the latest with the next ping.
+        if let Some(backlog) = self.socket.lock().as_mut() {
+            backlog.handed_over = false;
         }
     }
 

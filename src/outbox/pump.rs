@@ -1,5 +1,6 @@
 //! Writing: the direct way for one frame, batches for what is queued.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -95,10 +96,20 @@ impl Outbox {
         };
         let mut batch = Batch::default();
         batch.push_partial(frame, written);
+        self.note_taken(true);
         *slot = Some(Box::new(Backlog { batch, handed_over: true }));
         drop(slot);
         self.call_writer();
         true
+    }
+
+    /// Notes whether the socket has taken something: threads that wait for room in the queue depend on it.
+    pub(super) fn note_taken(&self, is_blocked: bool) {
+        // The load spares a write where nothing has changed, which is nearly always.
+        if self.is_blocked.load(Ordering::Relaxed) != is_blocked {
+            self.is_blocked.store(is_blocked, Ordering::SeqCst);
+            self.gate.wake();
+        }
     }
 
     /// Writes batch after batch, at most [`MAX_BATCHES`], so that what is written is dropped before long. The caller holds
@@ -121,8 +132,14 @@ impl Outbox {
                 batch.into_scratch();
                 return Pumped::Idle;
             }
-            match batch.write(done, |buffers| send(&self.transport, buffers)) {
+            let written = batch.write(done, |buffers| {
+                let taken = send(&self.transport, buffers)?;
+                self.note_taken(false);
+                Ok(taken)
+            });
+            match written {
                 Ok(Progress::Blocked) => {
+                    self.note_taken(true);
                     *slot = Some(Box::new(Backlog { batch, handed_over: true }));
                     return Pumped::Blocked;
                 }
@@ -211,12 +228,39 @@ impl Outbox {
     /// peer has acknowledged what it got before: that is noted as a sign of life.
     fn send_blocking(&self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
         match self.transport.try_send_all(buffers) {
-            Err(error) if is_timeout(&error) => {}
+            Err(error) if is_timeout(&error) => self.note_taken(true),
             done => return done,
         }
         let sent = self.retry(|| self.transport.send_all(buffers))?;
         self.acknowledged.fetch_add(1, Ordering::Relaxed);
         Ok(sent)
+    }
+
+    /// The flusher's work in place of a writer thread: what the socket takes now. `None` once there is nothing to do,
+    /// otherwise whether the socket has taken something.
+    pub(super) fn write_unblocked(self: &Arc<Self>) -> Option<bool> {
+        let (has_taken, mut done) = (Cell::new(false), Done::default());
+        // Another thread looks at the socket, and leaves it.
+        let Some(mut slot) = self.socket.try_lock() else { return Some(false) };
+        let send = |transport: &Transport, buffers: &[io::IoSlice<'_>]| {
+            let taken = transport.try_send_all(buffers)?;
+            has_taken.set(true);
+            Ok(taken)
+        };
+        let pumped = self.pump(&mut slot, &mut done, send, Transport::try_finish);
+        drop(slot);
+        done.dispose();
+        match pumped {
+            Pumped::Idle => self.flush(),
+            Pumped::Blocked | Pumped::More => return Some(has_taken.get()),
+            Pumped::Failed(why) => self.fail(why),
+        }
+        None
+    }
+
+    /// Calls for a writer thread again, while the flusher writes in its place.
+    pub(super) fn has_got_writer(self: &Arc<Self>) -> bool {
+        self.writer.call(self)
     }
 
     /// Repeats a write that blocks for at most [`WAKE`] until it succeeds or `write_timeout` has passed. The kernel wakes

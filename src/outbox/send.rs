@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Outbox, cork, mark};
 use crate::config::DropPolicy;
 use crate::message::Encoded;
 use crate::ws::close_code;
+
+/// How long a send waits for the thread that holds the socket before the drop policy applies.
+const HOLDER_PATIENCE: Duration = Duration::from_millis(5);
 
 /// What became of one message for one client.
 #[derive(Debug)]
@@ -38,7 +41,8 @@ pub(crate) fn flush_all<'a>(outboxes: impl Iterator<Item = &'a Arc<Outbox>>) {
 }
 
 impl Outbox {
-    /// Sends one frame by the drop policy. Never blocks.
+    /// Sends one frame by the drop policy. Never waits for the peer; for a thread that holds the socket, some milliseconds
+    /// before a message is dropped.
     #[inline]
     pub(crate) fn send(self: &Arc<Self>, frame: &Encoded) -> Sent {
         if !self.is_accepting() {
@@ -91,13 +95,11 @@ impl Outbox {
     }
 
     fn enqueue(self: &Arc<Self>, frame: &Encoded, corked: bool) -> Sent {
-        if self.try_push(frame) {
+        if self.try_push(frame) || self.try_push_again(frame, HOLDER_PATIENCE) {
             self.reset_drops();
             self.flush_unless(corked);
             return Sent::Queued;
         }
-        // Full perhaps only because this thread is corked.
-        self.flush();
         let sent = self.push(frame);
         match sent {
             Sent::Queued | Sent::Evicted(_) => self.flush_unless(corked),
@@ -113,6 +115,26 @@ impl Outbox {
 
     pub(super) fn try_push(&self, frame: &Encoded) -> bool {
         self.queue.try_push(frame, self.settings.queue_messages, self.settings.queue_bytes)
+    }
+
+    /// A full queue does not mean a slow peer: this thread may be corked, or the thread that holds the socket may have
+    /// been descheduled. Waits for that thread, and not once the socket itself pushes back.
+    #[cold]
+    fn try_push_again(self: &Arc<Self>, frame: &Encoded, patience: Duration) -> bool {
+        let is_blocked = || self.is_blocked.load(Ordering::SeqCst);
+        if is_blocked() {
+            return false;
+        }
+        self.flush();
+        if self.try_push(frame) {
+            return true;
+        }
+        // Whoever holds the socket empties the queue and wakes the gate, or finds the socket blocked and wakes it.
+        let look = || {
+            let is_queued = self.is_open() && self.try_push(frame);
+            (is_queued || !self.is_open() || is_blocked()).then_some(is_queued)
+        };
+        self.gate.wait_for(Instant::now() + patience, look).unwrap_or(false)
     }
 
     /// Drops the oldest messages until the new one fits.
@@ -148,6 +170,7 @@ mod tests {
     use crate::transport::Transport;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
+    use std::thread;
 
     fn frame(text: &str) -> Encoded {
         Encoded::new(&Message::text(text), WireFormat::WebSocket, Compressed::default()).expect("carries all")
@@ -197,5 +220,50 @@ mod tests {
             outbox.kill();
             assert!(matches!(outbox.push(&frame("d")), Sent::Closed));
         }
+    }
+
+    /// Fills the queue of an outbox whose socket this thread holds, as if it had been descheduled; gives what becomes of
+    /// one message more. `then` is done once that message waits for this thread.
+    fn one_more(policy: DropPolicy, then: impl FnOnce(&Arc<Outbox>)) -> (Sent, Vec<u8>) {
+        let (outbox, far) = outbox(policy);
+        let held = outbox.socket.lock();
+        let sent = thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                assert!(matches!(outbox.send(&frame("a")), Sent::Queued));
+                assert!(matches!(outbox.send(&frame("b")), Sent::Queued));
+                let last = frame("c");
+                if outbox.try_push_again(&last, Duration::from_secs(60)) { Sent::Queued } else { outbox.push(&last) }
+            });
+            while !outbox.gate.has_sleepers() {
+                thread::yield_now();
+            }
+            drop(held);
+            then(&outbox);
+            sender.join().expect("no panic")
+        });
+        outbox.flush();
+        outbox.kill();
+        (sent, received(&far))
+    }
+
+    #[test]
+    fn nothing_is_dropped_because_the_holder_of_the_socket_is_descheduled() {
+        for policy in [DropPolicy::DropNewest, DropPolicy::DropOldest, DropPolicy::Disconnect] {
+            let (sent, received) = one_more(policy, Outbox::flush);
+            assert!(matches!(sent, Sent::Queued), "{policy:?}: {sent:?}");
+            assert_eq!(received, b"\x81\x01a\x81\x01b\x81\x01c", "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_pushes_back_or_dies_is_not_waited_for() {
+        let (sent, _) = one_more(DropPolicy::DropNewest, |outbox| outbox.note_taken(true));
+        assert!(matches!(sent, Sent::Full), "{sent:?}");
+        let (sent, _) = one_more(DropPolicy::DropOldest, |outbox| outbox.kill());
+        assert!(matches!(sent, Sent::Closed), "{sent:?}");
+        let (sent, _) = one_more(DropPolicy::Disconnect, |outbox| {
+            outbox.begin_close(None);
+        });
+        assert!(matches!(sent, Sent::Closed), "{sent:?}");
     }
 }

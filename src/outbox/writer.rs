@@ -1,85 +1,108 @@
-//! The writer thread of a connection: it takes over while the socket pushes back, and sleeps otherwise.
+//! The writer thread of a connection: it takes over while the socket pushes back, and ends when it is not needed any more.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-
-use parking_lot::{Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use super::Outbox;
+use crate::lock::{Condition, Leaf};
 
-/// Started when the socket first pushes back, or with the connection (`eager_writers`).
+/// How long the thread waits for the next call before it is given back.
+const IDLE_TIME: Duration = Duration::from_secs(3);
+/// The pause between two attempts to start the thread.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Started when the socket pushes back, or with the connection (`eager_writers`, and then it stays).
 #[derive(Debug, Default)]
 pub(super) struct Writer {
-    /// A leaf lock: nothing is taken under it.
-    desk: Mutex<Desk>,
-    called: Condvar,
+    state: Leaf<State>,
+    called: Condition,
 }
 
 #[derive(Debug, Default)]
-struct Desk {
+struct State {
     /// The socket has been handed over and the thread has not looked yet.
     work: bool,
     stop: bool,
     thread: Option<JoinHandle<()>>,
+    /// When the thread could not be started.
+    refused: Option<Instant>,
 }
 
 impl Writer {
-    /// Hands the socket over. False if the thread had to be started and could not be.
+    /// Hands the socket over. False if the thread had to be started and could not be: then nothing is handed over.
     pub(super) fn call(&self, outbox: &Arc<Outbox>) -> bool {
-        let mut desk = self.desk.lock();
-        desk.work = true;
+        let mut state = self.state.lock();
+        if !state.stop && !Self::ensure_thread(&mut state, outbox) {
+            return false;
+        }
+        state.work = true;
         self.called.notify_one();
-        desk.stop || Self::ensure_thread(&mut desk, outbox)
+        true
     }
 
-    /// Starts the thread without work.
+    /// Starts the thread without work. False if it could not be started.
     pub(super) fn start(&self, outbox: &Arc<Outbox>) -> bool {
-        Self::ensure_thread(&mut self.desk.lock(), outbox)
+        Self::ensure_thread(&mut self.state.lock(), outbox)
     }
 
     /// Ends the thread and waits for it. The socket must be dead or idle, or this waits for the write timeout.
     pub(super) fn stop(&self) {
         let thread = {
-            let mut desk = self.desk.lock();
-            desk.stop = true;
+            let mut state = self.state.lock();
+            state.stop = true;
             self.called.notify_one();
-            desk.thread.take()
+            state.thread.take()
         };
         if let Some(thread) = thread {
-            // The thread runs no user code; it panicking would be a bug here, and joining must still not spread it.
+            // The thread runs no user code; a panic in it would be a bug here, and joining must still not spread it.
             let _ = thread.join();
         }
     }
 
-    /// Whether the thread has been started and not been told to end.
+    /// Whether there is a thread.
     pub(super) fn is_running(&self) -> bool {
-        self.desk.lock().thread.is_some()
+        self.state.lock().thread.is_some()
     }
 
-    fn ensure_thread(desk: &mut Desk, outbox: &Arc<Outbox>) -> bool {
-        if desk.thread.is_some() || desk.stop {
+    fn ensure_thread(state: &mut State, outbox: &Arc<Outbox>) -> bool {
+        if state.thread.is_some() || state.stop {
             return true;
+        }
+        if state.refused.is_some_and(|at| at.elapsed() < RETRY) {
+            return false;
         }
         let outbox = Arc::clone(outbox);
         let builder = thread::Builder::new().name("wshub-writer".into()).stack_size(outbox.settings.writer_stack);
-        desk.thread = builder.spawn(move || outbox.writer.run(&outbox)).ok();
-        desk.thread.is_some()
+        state.thread = builder.spawn(move || outbox.writer.run(&outbox)).ok();
+        state.refused = state.thread.is_none().then(Instant::now);
+        state.thread.is_some()
     }
 
     fn run(&self, outbox: &Arc<Outbox>) {
-        while self.wait() {
+        let idle_time = (!outbox.settings.eager_writers).then_some(IDLE_TIME);
+        while self.wait(idle_time) {
             outbox.write_blocking();
         }
     }
 
-    /// Sleeps until there is work (true) or the connection ends (false).
-    fn wait(&self) -> bool {
-        let mut desk = self.desk.lock();
-        while !desk.work && !desk.stop {
-            self.called.wait(&mut desk);
+    /// Sleeps until there is work (true), the connection ends, or nothing has come for the idle time (false).
+    fn wait(&self, idle_time: Option<Duration>) -> bool {
+        let mut state = self.state.lock();
+        while !state.work && !state.stop {
+            let Some(idle_time) = idle_time else {
+                self.called.wait(&mut state);
+                continue;
+            };
+            let is_timeout = self.called.wait_for(&mut state, idle_time);
+            if is_timeout && !state.work && !state.stop {
+                // The next call, under this lock, starts another thread.
+                state.thread = None;
+                return false;
+            }
         }
-        let work = desk.work && !desk.stop;
-        desk.work = false;
+        let work = state.work && !state.stop;
+        state.work = false;
         work
     }
 }

@@ -118,6 +118,11 @@ impl Wire {
         beats.map(|e| String::from_utf8(e.data.to_vec()).unwrap()).collect()
     }
 
+    /// Where the hub takes what the bus brings.
+    pub(crate) fn inbox(&self) -> Inbox {
+        self.0.state.lock().unwrap().inbox.clone().unwrap()
+    }
+
     /// Something arrives; delivered when this returns.
     pub(crate) fn receive(&self, bytes: impl AsRef<[u8]>) {
         let inbox = self.0.state.lock().unwrap().inbox.clone();

@@ -1,0 +1,159 @@
+//! One thread for the process that writes what nobody else writes in time: what bursts hold back for too long, and what
+//! waits for a socket whose writer thread could not be started. It runs only while there is any of that.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::held::{HELD_AT_MOST, Held, Look};
+use super::{Outbox, WriteFailure};
+use crate::lock::{Condition, Leaf};
+
+/// Looks that find nothing until the thread sleeps: between them, bursts need not wake it.
+const IDLE_LOOKS: u32 = 10;
+/// How long the thread sleeps before it ends.
+const LINGER: Duration = Duration::from_millis(100);
+/// The pause between two looks at a socket without a writer thread.
+const POLL: Duration = Duration::from_millis(5);
+/// The pause between two attempts to start the thread.
+const RETRY: Duration = Duration::from_millis(100);
+/// The pause between two attempts to start a writer thread.
+const WRITER_RETRY: Duration = Duration::from_secs(1);
+
+static FLUSHER: Flusher = Flusher { state: Leaf::new(State::new()), wake: Condition::new() };
+
+struct Flusher {
+    state: Leaf<State>,
+    /// There is something for a thread that sleeps.
+    wake: Condition,
+}
+
+struct State {
+    /// Lists to look at, added by the threads that own them.
+    held: Vec<Arc<Held>>,
+    /// Sockets without a writer thread.
+    orphans: Vec<Orphan>,
+    is_running: bool,
+    /// The thread waits for `wake` and not for the next look.
+    is_asleep: bool,
+    /// When the thread could not be started.
+    refused: Option<Instant>,
+}
+
+/// An outbox whose socket pushes back and that has no writer thread. Nobody else may write to it.
+struct Orphan {
+    outbox: Arc<Outbox>,
+    /// When the socket last took something.
+    progress: Instant,
+    /// When to call for a writer thread again.
+    next_call: Instant,
+}
+
+/// Has the list looked at until it is empty. False if there is no thread for that.
+pub(super) fn watch(held: &Arc<Held>) -> bool {
+    FLUSHER.add(|state| state.held.push(Arc::clone(held)))
+}
+
+/// Writes for an outbox, whose socket has been handed over, until nothing waits in it or it gets a writer thread. False if
+/// there is no thread for that.
+pub(super) fn adopt(outbox: &Arc<Outbox>) -> bool {
+    let now = Instant::now();
+    let orphan = Orphan { outbox: Arc::clone(outbox), progress: now, next_call: now + WRITER_RETRY };
+    FLUSHER.add(|state| state.orphans.push(orphan))
+}
+
+impl Flusher {
+    /// False, and nothing added, if the thread had to be started and could not be.
+    fn add(&'static self, change: impl FnOnce(&mut State)) -> bool {
+        let mut state = self.state.lock();
+        if !state.is_running && !self.start(&mut state) {
+            return false;
+        }
+        change(&mut state);
+        if state.is_asleep {
+            self.wake.notify_one();
+        }
+        true
+    }
+
+    fn start(&'static self, state: &mut State) -> bool {
+        if state.refused.is_some_and(|at| at.elapsed() < RETRY) {
+            return false;
+        }
+        let builder = thread::Builder::new().name("wshub-flusher".into()).stack_size(64 * 1024);
+        state.is_running = builder.spawn(|| self.run()).is_ok();
+        state.refused = (!state.is_running).then(Instant::now);
+        state.is_running
+    }
+
+    fn run(&self) {
+        let mut idle_looks = 0;
+        let mut state = self.state.lock();
+        loop {
+            let (mut held, mut orphans) = (std::mem::take(&mut state.held), std::mem::take(&mut state.orphans));
+            drop(state);
+            let next = look(&mut held, &mut orphans);
+            state = self.state.lock();
+            state.held.append(&mut held);
+            state.orphans.append(&mut orphans);
+            idle_looks = if state.is_idle() { idle_looks + 1 } else { 0 };
+            let is_over = idle_looks >= IDLE_LOOKS;
+            // A burst that begins wakes the thread only if its next look would come too late.
+            state.is_asleep = state.held.is_empty() && (is_over || !state.orphans.is_empty());
+            let until = if is_over { Instant::now() + LINGER } else { next };
+            self.wake.wait_until(&mut state, until);
+            state.is_asleep = false;
+            if is_over && state.is_idle() {
+                state.is_running = false;
+                return;
+            }
+        }
+    }
+}
+
+impl State {
+    const fn new() -> Self {
+        Self { held: Vec::new(), orphans: Vec::new(), is_running: false, is_asleep: false, refused: None }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.held.is_empty() && self.orphans.is_empty()
+    }
+}
+
+/// Does what is due and forgets what is over. The time of the next look.
+fn look(held: &mut Vec<Arc<Held>>, orphans: &mut Vec<Orphan>) -> Instant {
+    let now = Instant::now();
+    let mut next = now + HELD_AT_MOST;
+    held.retain(|held| match held.flush_if_due(now) {
+        Look::Empty => false,
+        Look::Until(due) => {
+            next = next.min(due);
+            true
+        }
+    });
+    orphans.retain_mut(|orphan| orphan.write(now));
+    if held.is_empty() && !orphans.is_empty() { now + POLL } else { next }
+}
+
+impl Orphan {
+    /// False once nothing is left to write here.
+    fn write(&mut self, now: Instant) -> bool {
+        if now >= self.next_call {
+            self.next_call = now + WRITER_RETRY;
+            if self.outbox.has_got_writer() {
+                return false;
+            }
+        }
+        match self.outbox.write_unblocked() {
+            None => return false,
+            Some(true) => self.progress = now,
+            Some(false) if now.saturating_duration_since(self.progress) > self.outbox.settings.write_timeout => {
+                self.outbox.fail(WriteFailure::Timeout);
+                return false;
+            }
+            Some(false) => {}
+        }
+        true
+    }
+}
