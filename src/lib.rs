@@ -32,6 +32,7 @@
 //! | question | guide |
 //! | --- | --- |
 //! | Who gets a message, and in which order? | [rooms] |
+//! | What does a client get that was away: history, recovery, last values? | [history](guide::history) |
 //! | What happens when a client reads more slowly than it is written to? | [backpressure] |
 //! | How do probes, rolling restarts, draining and shutdown work? | [lifecycle] |
 //! | How do several processes share rooms and users? | [cluster](guide::cluster) |
