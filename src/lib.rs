@@ -17,7 +17,7 @@
 //!             Ok(())
 //!         })
 //!         .build()?;
-//!     Server::bind("127.0.0.1:8080")?.websocket("/ws", &hub).probes(&hub).run()?;
+//!     Server::bind("127.0.0.1:8080")?.websocket("/ws", &hub).probes(&hub).run_until_signal()?;
 //!     Ok(())
 //! }
 //! ```
@@ -69,6 +69,7 @@
 //! | `redis` | off | `RedisAdapter`: clusters over Redis or Valkey |
 //! | `redis-tls` | off | the same over TLS, with the system's root certificates |
 //! | `nats` | off | `NatsAdapter`: clusters over NATS, with or without TLS |
+//! | `systemd` | off | `Listener::from_systemd`: sockets that systemd has opened |
 //! | `tls` | off | `Tls`: listeners and streams of the program's own with TLS, by rustls |
 //!
 //! No async runtime is among the dependencies, except with `nats`: its client runs on a thread of its own.

@@ -52,7 +52,7 @@ fn without_auth_the_server_does_not_start() {
     let hub = Hub::new();
     let error = Server::bind("127.0.0.1:0").unwrap().dashboard("/admin", Dashboard::new(&hub)).spawn().unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-    assert!(error.to_string().contains("dashboard \"/admin\": it has no auth"), "{error}");
+    assert!(error.to_string().contains("dashboard: \"/admin\": no auth is set"), "{error}");
     let twice = Server::bind("127.0.0.1:0").unwrap().handle("/admin", |_| wshub::Response::new(200));
     assert!(twice.dashboard("/admin", dashboard(&hub)).spawn().is_err(), "the path is taken");
 }

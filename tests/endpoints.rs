@@ -19,7 +19,7 @@ const DESCRIBED: &str = r#"[{"path":"/ws","description":"","tags":{},"middleware
 fn endpoints_are_listed_in_their_order() {
     let second = Endpoint::new("/b", &Hub::new()).description("Second").tag("b", "2").tag("a", "1").tag("a", "3");
     let server = TestServer::with(Hub::builder(), |server| {
-        server.mount(second.middleware("outer").middleware("inner")).event_stream("/c", &Hub::new())
+        server.mount(second.lists_middleware("outer").lists_middleware("inner")).event_stream("/c", &Hub::new())
     });
     assert_eq!(serde_json::to_string(server.handle.endpoints()).unwrap(), DESCRIBED);
     server.connect_to("/b").sync();
@@ -47,7 +47,7 @@ fn an_endpoint_checks_its_own_requests_before_the_hub_does() {
             assert!(head.query_param("panic").is_none(), "as told");
             Ok(())
         })
-        .middleware("recovery");
+        .lists_middleware("recovery");
     let server = TestServer::of(hub, |server| server.mount(guarded));
     assert_eq!(server.handle.endpoints()[1].middleware, ["key", "panic", "recovery"]);
     let ask = |path: &str| {
@@ -83,6 +83,16 @@ fn what_goes_wrong_before_a_hub_is_counted() {
         status(&exchange(server.addr, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")) == 503
     });
     assert!(count(ErrorType::ConnectionLimit) >= 1);
+}
+
+#[test]
+fn the_metrics_of_a_hub_count_what_goes_wrong_before_it() {
+    let (metrics, builder) = common::counted(Hub::builder());
+    let server = TestServer::with(builder, |server| server.handle("/panic", |_| panic!("as told")));
+    assert_eq!(status(&exchange(server.addr, b"nonsense\r\n\r\n")), 400);
+    assert_eq!(status(&exchange(server.addr, b"GET /panic HTTP/1.1\r\nHost: a\r\n\r\n")), 500);
+    let count = |error| common::errors(&metrics, error);
+    assert_eq!((count(ErrorType::UpgradeFailed), count(ErrorType::Panic)), (1, 1), "given once, counted once");
 }
 
 #[test]

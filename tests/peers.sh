@@ -1,6 +1,6 @@
 #!/bin/bash
 # Builds the examples of the protocols and talks to them with clients in Python and Node.js; see tests/peers/run.py.
-# Arguments choose suites: events, binary_rooms, relay, feed, metrics. Needs Python 3.9 with venv or pip, Node.js with npm,
+# Arguments choose suites: events, binary_rooms, relay, feed, event_readers, metrics. Needs Python 3.9 with venv or pip, Node.js with npm,
 # and for the first run PyPI and npm's registry. What it makes is under the target folder, and tests/peers/node_modules.
 set -euo pipefail
 cd "$(dirname "$0")/.."

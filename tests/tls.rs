@@ -330,3 +330,57 @@ fn a_record_in_drips_keeps_nothing_alive() {
         });
     }
 }
+
+#[test]
+fn a_renewed_certificate_is_taken_without_a_restart() {
+    if is_missing("openssl") {
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("wshub-{}-reload", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let files = [folder.join("chain.pem"), folder.join("key.pem")];
+    let write = |chain: &str, key: &str| {
+        std::fs::write(&files[0], chain).unwrap();
+        std::fs::write(&files[1], key).unwrap();
+    };
+    // At first one that the client does not trust.
+    let made = Command::new("openssl")
+        .args(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost".split(' '),
+        )
+        .args(["-addext", "subjectAltName=DNS:localhost"])
+        .arg("-out")
+        .arg(&files[0])
+        .arg("-keyout")
+        .arg(&files[1])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let other = files.each_ref().map(|file| std::fs::read_to_string(file).unwrap());
+    let tls = Tls::from_pem_files(&files[0], &files[1]).unwrap();
+    let hub = echo().build().unwrap();
+    let server = Server::on(Listener::tcp("127.0.0.1:0").unwrap().tls(&tls)).websocket("/ws", &hub);
+    let handle = server.spawn().unwrap().stop_on_drop(Duration::from_secs(5));
+    let addr = handle.local_addr().unwrap();
+    let is_trusted = || {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        client_side(&["http/1.1"]).complete_io(&mut stream).is_ok()
+    };
+    assert!(!is_trusted());
+    write("nonsense", "nonsense");
+    assert!(tls.reload_pem_files(&files[0], &files[1]).is_err(), "and nothing changes");
+    assert!(!is_trusted());
+    write(CERTIFICATE, KEY);
+    tls.reload_pem_files(&files[0], &files[1]).unwrap();
+    assert!(is_trusted());
+    let mut socket = WsClient::connect(bridge(addr), "/ws", "");
+    // Those who are there keep theirs.
+    write(&other[0], &other[1]);
+    tls.reload_pem_files(&files[0], &files[1]).unwrap();
+    assert!(!is_trusted());
+    socket.send_text("still here");
+    assert_eq!(socket.text(), "still here");
+    socket.close();
+    std::fs::remove_dir_all(&folder).unwrap();
+}

@@ -2,7 +2,8 @@
 //!
 //! A feed of JSON events: the same over WebSocket at `/ws` and as Server-Sent Events at `/events`. Publish with
 //! `curl -d '{"type":"price","payload":{"cents":120}}' http://127.0.0.1:8080/publish`, listen with `curl -N
-//! http://127.0.0.1:8080/events`, or open the page.
+//! http://127.0.0.1:8080/events`, or open the page. `--allow-origin https://example.org` lets pages of that origin listen,
+//! too.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -11,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use wshub::protocol::feed::Feed;
 use wshub::protocol::sse;
-use wshub::{Client, Hub, Response, RoomOptions, Server, server::Request};
+use wshub::{Client, Hub, OriginPolicy, Response, RoomOptions, Server, server::Request};
 
 const PAGE: &str = include_str!("page.html");
 
@@ -25,8 +26,11 @@ struct Publish {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
-    let hub =
-        Feed::builder().history(RoomOptions::history()).install(Hub::builder().before_disconnect(log_end)).build()?;
+    let mut builder = Hub::builder().before_disconnect(log_end);
+    if let Some(origin) = common::option_or_none("allow-origin") {
+        builder = builder.origins(OriginPolicy::allow([origin]));
+    }
+    let hub = Feed::builder().history(RoomOptions::history()).install(builder).build()?;
     let feed = Feed::of(&hub).ok_or("no feed on this hub")?;
     let server = Server::bind(common::option("addr", "127.0.0.1:8080"))?
         .websocket("/ws", feed.hub())

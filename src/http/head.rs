@@ -105,7 +105,13 @@ pub struct RequestHead {
     is_http11: bool,
     /// Not part of the head: who sent it.
     remote: Option<SocketAddr>,
+    /// Nor this: what the route's parameters matched. Boxed, because a client keeps it and most have none.
+    #[allow(clippy::box_collection, reason = "one word where there is none")]
+    path_params: Option<Box<PathParams>>,
 }
+
+/// Names and values.
+type PathParams = Vec<(Box<str>, Box<str>)>;
 
 impl RequestHead {
     /// Parses the head at the front of `bytes`. Gives the head and its length in bytes, or `None` when more bytes are
@@ -149,6 +155,7 @@ impl RequestHead {
             headers: request.headers.iter().map(|h| (span(h.name.as_bytes()), span(h.value))).collect(),
             is_http11: version == 1,
             remote: None,
+            path_params: None,
             bytes: window[..length].into(),
         };
         head.check()?;
@@ -202,6 +209,16 @@ impl RequestHead {
     /// The path without the query, such as `/ws`; not decoded.
     pub fn path(&self) -> &str {
         self.origin_form().split('?').next().unwrap_or_default()
+    }
+
+    /// What a parameter of the route's path has matched, decoded: `room` of `/rooms/{room}`, or `*` of `/files/*`. See
+    /// [`Server::websocket`](crate::Server::websocket).
+    pub fn path_param(&self, name: &str) -> Option<&str> {
+        self.path_params.iter().flat_map(|all| all.iter()).find(|(key, _)| **key == *name).map(|(_, value)| &**value)
+    }
+
+    pub(crate) fn set_path_params(&mut self, params: PathParams) {
+        self.path_params = (!params.is_empty()).then(|| Box::new(params));
     }
 
     /// The query without the `?`; not decoded.

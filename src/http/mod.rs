@@ -9,6 +9,7 @@ mod forwarded;
 mod head;
 mod origin;
 mod response;
+mod response_parse;
 mod return_time;
 
 pub(crate) use chunked::{ChunkError, ChunkedDecoder, LAST_CHUNK, encode_chunk};

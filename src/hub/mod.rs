@@ -212,6 +212,11 @@ impl Hub {
         }
     }
 
+    /// The metrics that it was given.
+    pub(crate) fn metrics(&self) -> Option<Arc<dyn Metrics>> {
+        self.0.metrics.clone()
+    }
+
     pub(crate) fn counts(&self) -> bool {
         self.0.metrics.is_some()
     }

@@ -223,6 +223,10 @@ impl DebugMetrics {
 }
 
 impl Metrics for DebugMetrics {
+    fn debug_stats(&self) -> Option<DebugStats> {
+        Some(self.stats())
+    }
+
     fn increment_connections(&self) {
         self.active_connections.fetch_add(1, ORDER);
         self.connections.fetch_add(1, ORDER);

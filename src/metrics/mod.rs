@@ -161,6 +161,10 @@ pub trait Metrics: Send + Sync {
     fn increment_adapter_connects(&self) {}
     /// The hub no longer publishes or is no longer subscribed.
     fn increment_adapter_disconnects(&self) {}
+    /// What has been counted, where a [`DebugMetrics`] counts: then the dashboard shows it. Default `None`.
+    fn debug_stats(&self) -> Option<DebugStats> {
+        None
+    }
     /// Something went wrong.
     fn increment_errors(&self, error: ErrorType) {
         let _ = error;

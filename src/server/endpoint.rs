@@ -13,7 +13,7 @@ use crate::hub::{Check, Hub, Rejection};
 /// ```
 /// use wshub::{Hub, Server, server::Endpoint};
 /// let hub = Hub::new();
-/// let endpoint = Endpoint::new("/ws", &hub).description("Prices").tag("team", "market").middleware("recovery");
+/// let endpoint = Endpoint::new("/ws", &hub).description("Prices").tag("team", "market").lists_middleware("recovery");
 /// let server = Server::bind("127.0.0.1:0")?.mount(endpoint);
 /// assert_eq!(server.endpoints()[0].description, "Prices");
 /// # Ok::<(), std::io::Error>(())
@@ -62,12 +62,12 @@ impl Endpoint {
         check: impl Fn(&RequestHead) -> Result<(), Rejection> + Send + Sync + 'static,
     ) -> Self {
         self.checks.push(Box::new(check));
-        self.middleware(name)
+        self.lists_middleware(name)
     }
 
-    /// Adds the name of middleware that runs around its handler, outermost first. Only the name: what runs is the
-    /// hub's [`Chain`](crate::middleware::Chain).
-    pub fn middleware(mut self, name: impl Into<String>) -> Self {
+    /// Lists the name of middleware, outermost first, for those who read about the endpoint. It runs nothing: what runs
+    /// around the handler is the hub's [`Chain`](crate::middleware::Chain).
+    pub fn lists_middleware(mut self, name: impl Into<String>) -> Self {
         self.info.middleware.push(name.into());
         self
     }

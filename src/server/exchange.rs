@@ -7,7 +7,7 @@ use super::Shared;
 use super::incoming::{Broken, Clock, Incoming};
 use super::listener::Arrival;
 use super::proxy_protocol::Source;
-use super::routes::{Door, Request, Route, probe};
+use super::routes::{ClientRoute, Request, Route, probe};
 use super::slots::Slot;
 use crate::conn::{self, Opening, Upgraded};
 use crate::guard::{self, record, record_limited};
@@ -92,13 +92,14 @@ fn give_up(shared: &Shared, transport: &Transport, peer: Option<SocketAddr>, bro
 }
 
 fn respond(shared: &Shared, transport: Transport, head: RequestHead, rest: Vec<u8>) -> Option<Upgraded> {
-    match shared.routes.find(head.path()) {
-        Some(Route::Clients(door)) => upgrade(door, transport, head, &rest),
-        route => {
-            answer(shared, &transport, route, head, rest);
-            None
-        }
+    let mut head = head;
+    let (route, parameters) = shared.routes.find(head.path()).unzip();
+    head.set_path_params(parameters.unwrap_or_default());
+    if let Some(Route::Clients(route)) = route {
+        return upgrade(route, transport, head, &rest);
     }
+    answer(shared, &transport, route, head, rest);
+    None
 }
 
 /// What was asked for, if it is going to be logged.
@@ -118,10 +119,10 @@ fn answer(shared: &Shared, transport: &Transport, route: Option<&Route>, head: R
     transport.answer(&response.bytes, || !shared.is_stopping());
 }
 
-fn upgrade(door: &Door, transport: Transport, head: RequestHead, rest: &[u8]) -> Option<Upgraded> {
-    let (format, checks) = (door.format, &door.checks[..]);
+fn upgrade(route: &ClientRoute, transport: Transport, head: RequestHead, rest: &[u8]) -> Option<Upgraded> {
+    let (format, checks) = (route.format, &route.checks[..]);
     let opening = Opening { head, format, is_early: !rest.is_empty(), checks, admission: None };
-    conn::upgrade(&door.hub, transport, opening).ok()
+    conn::upgrade(&route.hub, transport, opening).ok()
 }
 
 fn plain(shared: &Shared, transport: &Transport, route: &Route, head: RequestHead, rest: Vec<u8>) -> Response {

@@ -76,6 +76,26 @@ impl Listener {
         Self::unix_file(path.as_ref(), Some(mode))
     }
 
+    /// The sockets that systemd has opened for this process (`LISTEN_FDS`, socket activation), TCP and Unix, in the order
+    /// of the unit file; none if systemd has not started it so. Call it once, early: each socket is given out once.
+    ///
+    /// # Errors
+    ///
+    /// A socket that is no listener for streams.
+    #[cfg(feature = "systemd")]
+    pub fn from_systemd() -> io::Result<Vec<Self>> {
+        let mut inherited = listenfd::ListenFd::from_env();
+        let mut listeners = Vec::new();
+        for at in 0..inherited.len() {
+            if let Ok(Some(tcp)) = inherited.take_tcp_listener(at) {
+                listeners.push(tcp.into());
+            } else if let Some(unix) = inherited.take_unix_listener(at)? {
+                listeners.push(unix.into());
+            }
+        }
+        Ok(listeners)
+    }
+
     fn unix_file(path: &Path, mode: Option<u32>) -> io::Result<Self> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         let addr = SockAddr::unix(path)?;

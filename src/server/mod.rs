@@ -6,20 +6,23 @@
 mod accept;
 mod endpoint;
 mod exchange;
+mod forward;
+mod handle;
 mod incoming;
 mod listener;
 mod load;
+mod patterns;
 mod proxy_protocol;
 mod routes;
 mod slots;
+mod stop;
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -27,20 +30,21 @@ pub use crate::conn::{Accept, AcceptError};
 pub use crate::http::{HeadError, MAX_HEAD, MAX_HEADERS};
 pub use crate::transport::Transport;
 pub use endpoint::{Endpoint, EndpointInfo, EndpointKind};
+pub use forward::Forward;
+pub use handle::{ServerHandle, StopOnDrop};
 pub use listener::Listener;
 pub use load::ServerLoad;
 pub use routes::Request;
 
 use crate::bounds::{GIB, MILLISECOND, YEAR, check};
-use crate::config::{MAX_STACK, MIN_STACK, deadline_after};
-use crate::error::{ConfigError, DeadlineError};
+use crate::config::{MAX_STACK, MIN_STACK};
+use crate::error::ConfigError;
 pub use crate::http::ForwardedHeader;
 use crate::http::{Response, TrustedProxies};
 use crate::hub::Hub;
 use crate::message::WireFormat;
 use crate::metrics::{ErrorType, Metrics, guarded};
-use accept::Acceptor;
-use routes::{Door, Route, Routes};
+use routes::{ClientRoute, Route, Routes};
 use slots::Slots;
 
 /// Serves hubs over HTTP.
@@ -74,8 +78,9 @@ pub struct Server {
     proxies: TrustedProxies,
     metrics: Option<Arc<dyn Metrics>>,
     load: ServerLoad,
+    grace: Duration,
     /// The first mistake of the builder calls, reported by `spawn`.
-    mistake: Option<String>,
+    config_error: Option<ConfigError>,
 }
 
 impl Server {
@@ -112,7 +117,8 @@ impl Server {
             proxies: TrustedProxies::default(),
             metrics: None,
             load: ServerLoad { handshakes: Slots::default(), threads: Slots::default() },
-            mistake: None,
+            grace: Duration::from_secs(25),
+            config_error: None,
         }
     }
 
@@ -122,8 +128,12 @@ impl Server {
         self
     }
 
-    /// Upgrades requests for this path to WebSocket connections of the hub. The path is compared as it is sent; `*`
-    /// stands for every path without a route of its own.
+    /// Upgrades requests for this path to WebSocket connections of the hub.
+    ///
+    /// A path is compared as it is sent. A segment `{name}` matches any segment that is not empty, and `*` at the end all
+    /// that follows: `/rooms/{room}`, `/files/*`. [`RequestHead::path_param`](crate::RequestHead::path_param) has what they
+    /// matched. Plain paths go first, then those that say more, from the left; the path `*` stands for every path without
+    /// a route of its own.
     pub fn websocket(self, path: &str, hub: &Hub) -> Self {
         self.mount(Endpoint::new(path, hub))
     }
@@ -144,7 +154,7 @@ impl Server {
             EndpointKind::WebSocket => WireFormat::WebSocket,
             EndpointKind::EventStream => WireFormat::EventStream,
         };
-        self = self.route(&info.path, Route::Clients(Door { hub, format, checks }));
+        self = self.route(&info.path, Route::Clients(ClientRoute { hub, format, checks }));
         self.endpoints.push(info);
         self
     }
@@ -160,8 +170,8 @@ impl Server {
         self.route("/healthz", Route::Health(hub.clone())).route("/readyz", Route::Ready(hub.clone()))
     }
 
-    /// Answers a path with plain HTTP, on the connection's thread; `*` stands for every path without a route of its
-    /// own. The handler sees every method. A panic in it answers 500.
+    /// Answers a path with plain HTTP, on the connection's thread. Paths are as in [`websocket`](Server::websocket). The
+    /// handler sees every method. A panic in it answers 500.
     pub fn handle(self, path: &str, handler: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
         self.route(path, Route::Handler(Arc::new(handler)))
     }
@@ -209,7 +219,8 @@ impl Server {
         for proxy in proxies {
             let proxy = proxy.as_ref();
             if !self.proxies.add(proxy) {
-                self.mistake.get_or_insert(format!("trusted_proxies: {proxy:?} is no address, prefix or \"unix\""));
+                let reason = format!("{proxy:?} is no address, prefix or \"unix\"");
+                self = self.invalid("trusted_proxies", reason);
             }
         }
         self
@@ -228,9 +239,11 @@ impl Server {
         self
     }
 
-    /// Sets who counts what goes wrong before a hub is concerned: `upgrade_failed` for requests that are malformed or do not
-    /// come in time, `connection_limit` for connections that find no place, thread or descriptor, `panic` for handlers of
-    /// plain HTTP. Default nobody; it may be the metrics of a hub.
+    /// Sets the metrics for errors that occur before a request reaches a hub: `upgrade_failed` for requests that are
+    /// malformed or do not come in time, `connection_limit` for connections that find no place, thread or descriptor,
+    /// `panic` for handlers of plain HTTP.
+    ///
+    /// Default: those of the first mounted hub that has any, so that metrics given to a hub count these errors, too.
     pub fn metrics(mut self, metrics: Arc<dyn Metrics>) -> Self {
         self.metrics = Some(metrics);
         self
@@ -253,7 +266,8 @@ impl Server {
         self.load.clone()
     }
 
-    /// Serves until the process ends. Blocks.
+    /// Serves until the process ends. Blocks. See [`run_until_signal`](Server::run_until_signal) for an end that tells the
+    /// clients.
     ///
     /// # Errors
     ///
@@ -272,8 +286,10 @@ impl Server {
     pub fn spawn(self) -> io::Result<ServerHandle> {
         self.validate()?;
         let addrs = self.listeners.iter().filter_map(Listener::local_addr).collect();
+        let hubs = self.routes.hubs();
+        let metrics = self.metrics.or_else(|| hubs.iter().find_map(Hub::metrics));
         let shared = Arc::new(Shared {
-            hubs: self.routes.hubs(),
+            hubs,
             routes: self.routes,
             handshake_timeout: self.handshake_timeout,
             max_handshakes: self.max_handshakes,
@@ -281,7 +297,7 @@ impl Server {
             proxies: self.proxies,
             max_body: self.max_body,
             stack: self.stack,
-            metrics: self.metrics,
+            metrics,
             handshakes: self.load.handshakes,
             threads: self.load.threads,
             stopping: AtomicBool::new(false),
@@ -302,28 +318,28 @@ impl Server {
     }
 
     fn route(mut self, path: &str, route: Route) -> Self {
-        let is_path = path.starts_with('/') || path == "*";
-        if !is_path {
-            self.mistake.get_or_insert(format!("route {path:?}: a path begins with /"));
+        match self.routes.add(path, route) {
+            Ok(()) => self,
+            Err(reason) => self.invalid("route", format!("{path:?}: {reason}")),
         }
-        if !self.routes.add(path, route) {
-            self.mistake.get_or_insert(format!("route {path:?}: it has one already"));
-        }
-        self
     }
 
     fn validate(&self) -> io::Result<()> {
-        let invalid = |why: Box<dyn std::error::Error + Send + Sync>| io::Error::new(io::ErrorKind::InvalidInput, why);
-        match &self.mistake {
-            Some(mistake) => Err(invalid(mistake.as_str().into())),
-            None => self.check_settings().map_err(|error| invalid(error.into())),
-        }
+        let checked = self.config_error.clone().map_or_else(|| self.check_settings(), Err);
+        checked.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
     }
 
     fn check_settings(&self) -> Result<(), ConfigError> {
         check("handshake_timeout", self.handshake_timeout, MILLISECOND..=YEAR)?;
         check("max_body", self.max_body, 0..=GIB)?;
-        check("stack_size", self.stack, MIN_STACK..=MAX_STACK)
+        check("stack_size", self.stack, MIN_STACK..=MAX_STACK)?;
+        check("grace", self.grace, Duration::ZERO..=YEAR)
+    }
+
+    /// Makes `spawn` fail with the first of these.
+    pub(crate) fn invalid(mut self, field: &'static str, reason: String) -> Self {
+        self.config_error.get_or_insert_with(|| ConfigError::because(field, reason));
+        self
     }
 }
 
@@ -332,19 +348,13 @@ impl Server {
 impl Server {
     /// An event stream that is not listed among the endpoints.
     pub(crate) fn unlisted_event_stream(self, path: &str, hub: &Hub) -> Self {
-        let door = Door { hub: hub.clone(), format: WireFormat::EventStream, checks: Vec::new() };
-        self.route(path, Route::Clients(door))
+        let route = ClientRoute { hub: hub.clone(), format: WireFormat::EventStream, checks: Vec::new() };
+        self.route(path, Route::Clients(route))
     }
 
     /// Every endpoint of the server, once it is spawned.
     pub(crate) fn told_endpoints(&self) -> Arc<OnceLock<Vec<EndpointInfo>>> {
         Arc::clone(&self.told)
-    }
-
-    /// Makes `spawn` fail.
-    pub(crate) fn mistaken(mut self, mistake: impl Into<String>) -> Self {
-        self.mistake.get_or_insert_with(|| mistake.into());
-        self
     }
 }
 
@@ -387,89 +397,5 @@ impl Shared {
         if !self.is_stopping() {
             self.changed.wait_for(&mut stopped, duration);
         }
-    }
-}
-
-/// A running server. Dropping the handle leaves it running.
-#[derive(Debug)]
-pub struct ServerHandle {
-    shared: Arc<Shared>,
-    addrs: Vec<SocketAddr>,
-    endpoints: Vec<EndpointInfo>,
-    listeners: Vec<Arc<Listener>>,
-    acceptors: Mutex<Vec<JoinHandle<()>>>,
-}
-
-impl ServerHandle {
-    /// The bound address of the first TCP listener.
-    pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.addrs.first().copied()
-    }
-
-    /// The bound addresses of all TCP listeners.
-    pub fn local_addrs(&self) -> &[SocketAddr] {
-        &self.addrs
-    }
-
-    /// As [`Server::load`].
-    pub fn load(&self) -> ServerLoad {
-        ServerLoad { handshakes: self.shared.handshakes.clone(), threads: self.shared.threads.clone() }
-    }
-
-    /// The endpoints, in the order in which they were mounted.
-    pub fn endpoints(&self) -> &[EndpointInfo] {
-        &self.endpoints
-    }
-
-    /// Waits until the server has been shut down. Blocks.
-    pub fn join(&self) {
-        let mut stopped = self.shared.stopped.lock();
-        while !*stopped {
-            self.shared.changed.wait(&mut stopped);
-        }
-    }
-
-    /// Stops accepting, shuts all mounted hubs down (close frames go out, see [`Hub::shutdown`]) and waits for every
-    /// thread, for at most `timeout` and a second's grace for last hooks. Blocks. To let clients finish first, call
-    /// [`Hub::drain`] before.
-    ///
-    /// # Errors
-    ///
-    /// How many connections were left even so, because user code does not return.
-    pub fn shutdown(&self, timeout: Duration) -> Result<(), DeadlineError> {
-        let deadline = deadline_after(timeout);
-        self.stop_accepting();
-        self.shared.hubs.iter().for_each(Hub::begin_shutdown);
-        for hub in &self.shared.hubs {
-            // What is left there is counted among the threads.
-            let _ = hub.shutdown(deadline.saturating_duration_since(Instant::now()));
-        }
-        let remaining = self.shared.threads.wait_none(deadline.max(Instant::now() + Duration::from_secs(1)));
-        *self.shared.stopped.lock() = true;
-        self.shared.changed.notify_all();
-        if remaining == 0 { Ok(()) } else { Err(DeadlineError { remaining }) }
-    }
-
-    fn start(&self) -> io::Result<()> {
-        for listener in &self.listeners {
-            let (shared, listener) = (Arc::clone(&self.shared), Arc::clone(listener));
-            let builder = thread::Builder::new().name("wshub-accept".into()).stack_size(128 * 1024);
-            let thread = builder.spawn(move || Acceptor::new(&shared, &listener).run())?;
-            self.acceptors.lock().push(thread);
-        }
-        Ok(())
-    }
-
-    fn stop_accepting(&self) {
-        self.shared.stopping.store(true, Ordering::SeqCst);
-        drop(self.shared.stopped.lock());
-        self.shared.changed.notify_all();
-        self.listeners.iter().for_each(|l| l.wake());
-        let acceptors = std::mem::take(&mut *self.acceptors.lock());
-        for thread in acceptors {
-            // It runs no user code and cannot panic short of a bug here.
-            let _ = thread.join();
-        }
-        self.listeners.iter().for_each(|l| l.remove_file());
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use super::patterns::{Parameters, Pattern};
 use crate::http::{RequestHead, Response};
 use crate::hub::{Check, Hub};
 use crate::message::WireFormat;
@@ -51,7 +52,7 @@ impl Request {
 pub(super) type Handler = Arc<dyn Fn(&Request) -> Response + Send + Sync>;
 
 /// A path whose requests become clients of a hub.
-pub(super) struct Door {
+pub(super) struct ClientRoute {
     pub(super) hub: Hub,
     pub(super) format: WireFormat,
     pub(super) checks: Vec<Check>,
@@ -59,7 +60,7 @@ pub(super) struct Door {
 
 /// What answers a path.
 pub(super) enum Route {
-    Clients(Door),
+    Clients(ClientRoute),
     Health(Hub),
     Ready(Hub),
     Handler(Handler),
@@ -76,34 +77,57 @@ impl std::fmt::Debug for Route {
     }
 }
 
-/// Exact paths, and what answers all others.
+/// Exact paths, paths with parameters, and what answers all others.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     exact: Vec<(String, Route)>,
+    /// In the order in which they are tried.
+    patterns: Vec<(Pattern, Route)>,
     fallback: Option<Route>,
 }
 
 impl Routes {
-    /// The path `*` is the fallback. False if the path has a route already.
-    pub(super) fn add(&mut self, path: &str, route: Route) -> bool {
-        let is_free = if path == "*" { self.fallback.is_none() } else { self.find_exact(path).is_none() };
+    /// Adds a route; the path `*` is the fallback. The error says why it cannot be.
+    pub(super) fn add(&mut self, path: &str, route: Route) -> Result<(), &'static str> {
+        const TAKEN: &str = "route already registered";
         if path == "*" {
-            self.fallback = Some(route);
-        } else {
-            self.exact.push((path.to_owned(), route));
+            return self.fallback.replace(route).map_or(Ok(()), |_| Err(TAKEN));
         }
-        is_free
+        if !path.starts_with('/') {
+            return Err("a path begins with /");
+        }
+        if let Some(pattern) = Pattern::parse(path)? {
+            if self.patterns.iter().any(|(other, _)| other.is_same(&pattern)) {
+                return Err(TAKEN);
+            }
+            let at = self.patterns.partition_point(|(other, _)| !pattern.goes_before(other));
+            self.patterns.insert(at, (pattern, route));
+            return Ok(());
+        }
+        if self.find_exact(path).is_some() {
+            return Err(TAKEN);
+        }
+        self.exact.push((path.to_owned(), route));
+        Ok(())
     }
 
-    pub(super) fn find(&self, path: &str) -> Option<&Route> {
-        self.find_exact(path).or(self.fallback.as_ref())
+    /// What answers a path, and the path's parameters.
+    pub(super) fn find(&self, path: &str) -> Option<(&Route, Parameters)> {
+        if let Some(route) = self.find_exact(path) {
+            return Some((route, Parameters::new()));
+        }
+        let matching = self.patterns.iter().find_map(|(pattern, route)| Some((route, pattern.matches(path)?)));
+        matching.or_else(|| self.fallback.as_ref().map(|route| (route, Parameters::new())))
     }
 
     /// Every hub, each once.
     pub(super) fn hubs(&self) -> Vec<Hub> {
         let mut hubs: Vec<Hub> = Vec::new();
-        for route in self.exact.iter().map(|(_, route)| route).chain(&self.fallback) {
-            let (Route::Clients(Door { hub, .. }) | Route::Health(hub) | Route::Ready(hub)) = route else { continue };
+        let exact = self.exact.iter().map(|(_, route)| route);
+        for route in exact.chain(self.patterns.iter().map(|(_, route)| route)).chain(&self.fallback) {
+            let (Route::Clients(ClientRoute { hub, .. }) | Route::Health(hub) | Route::Ready(hub)) = route else {
+                continue;
+            };
             if !hubs.contains(hub) {
                 hubs.push(hub.clone());
             }

@@ -37,7 +37,7 @@ const STEP: usize = 256 * 1024;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Tls(Arc<ServerConfig>);
+pub struct Tls(Arc<Mutex<Arc<ServerConfig>>>);
 
 impl Tls {
     /// Reads a certificate chain, the server's own certificate first, and its private key from PEM files. TLS 1.2 and 1.3,
@@ -47,9 +47,25 @@ impl Tls {
     ///
     /// A file that cannot be read or holds no certificate or key, or a key that does not belong to the certificate.
     pub fn from_pem_files(chain: impl AsRef<Path>, key: impl AsRef<Path>) -> io::Result<Self> {
-        let read =
-            |path: &Path| std::fs::read(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())));
         Self::from_pem(&read(chain.as_ref())?, &read(key.as_ref())?)
+    }
+
+    /// Takes another certificate and key for connections that come from now on, in every listener and clone that shares
+    /// this handle. Connections that exist keep theirs. For certificates that are renewed while the server runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_pem_files`](Tls::from_pem_files); then nothing changes.
+    pub fn reload_pem_files(&self, chain: impl AsRef<Path>, key: impl AsRef<Path>) -> io::Result<()> {
+        self.reload(Self::config_of(&read(chain.as_ref())?, &read(key.as_ref())?)?);
+        Ok(())
+    }
+
+    /// As [`reload_pem_files`](Tls::reload_pem_files), with a configuration of the program's own.
+    pub fn reload(&self, config: Arc<ServerConfig>) {
+        let old = std::mem::replace(&mut *self.0.lock(), config);
+        // Not under the lock: it may hold what is the program's own.
+        drop(old);
     }
 
     /// As [`from_pem_files`](Tls::from_pem_files), from their contents.
@@ -58,6 +74,10 @@ impl Tls {
     ///
     /// As [`from_pem_files`](Tls::from_pem_files).
     pub fn from_pem(chain: &[u8], key: &[u8]) -> io::Result<Self> {
+        Self::config_of(chain, key).map(Self::from_config)
+    }
+
+    fn config_of(chain: &[u8], key: &[u8]) -> io::Result<Arc<ServerConfig>> {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(invalid)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(invalid)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -65,13 +85,19 @@ impl Tls {
         let builder = builder.map_err(invalid)?.with_no_client_auth();
         let mut config = builder.with_single_cert(chain, key).map_err(invalid)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self(Arc::new(config)))
+        Ok(Arc::new(config))
     }
 
     /// A configuration of the program's own: client certificates, several names, other ciphers. Its ALPN list should hold
     /// `http/1.1` and nothing else, or be empty.
     pub fn from_config(config: Arc<ServerConfig>) -> Self {
-        Self(config)
+        // A leaf lock: nothing is done under it but cloning and replacing the handle.
+        Self(Arc::new(Mutex::new(config)))
+    }
+
+    /// What connections that come now get.
+    fn current(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.0.lock())
     }
 }
 
@@ -79,6 +105,10 @@ impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls").finish_non_exhaustive()
     }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
 }
 
 fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
@@ -114,7 +144,7 @@ struct Inbound {
 
 impl Session {
     pub(super) fn new(tls: &Tls) -> io::Result<Self> {
-        let mut tls = ServerConnection::new(Arc::clone(&tls.0)).map_err(invalid)?;
+        let mut tls = ServerConnection::new(tls.current()).map_err(invalid)?;
         // What waits is bounded here, by `STEP`.
         tls.set_buffer_limit(None);
         let state = State { tls, pending: Vec::new(), sent: 0, owes: false, is_lent: false };

@@ -7,6 +7,7 @@
 // harness.mjs tells the other variables.
 
 import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
 import { PHONE, Server, picture, run, unexpected, until, visit as visitPath } from './harness.mjs';
 
 const { FEED_BIN } = process.env;
@@ -107,6 +108,37 @@ const checks = {
     await newest(page, 'good');
     assert.equal((await shown(page, 'sse')).length, 1);
     assert.equal((await shown(page, 'ws')).length, 1);
+  },
+
+  async 'a page of an allowed origin listens with its cookies, and asks before it sends headers'() {
+    const page_server = createServer((_, answer) => answer.setHeader('content-type', 'text/html').end('<!doctype html><title>x</title>'));
+    await new Promise(ok => page_server.listen(0, '127.0.0.1', ok));
+    const origin = `http://127.0.0.1:${page_server.address().port}`;
+    const other = new Server(FEED_BIN, ['--allow-origin', origin]);
+    await other.start();
+    try {
+      const page = await visitPath({ url: origin, restarting: false }, '/', 'the other page', { requests: () => true });
+      await page.evaluate(url => new Promise((ok, fail) => {
+        const stream = new EventSource(url, { withCredentials: true });
+        window.heard = new Promise(done => { stream.onmessage = event => { stream.close(); done(event.data); }; });
+        stream.onopen = ok;
+        stream.onerror = () => fail(new Error(`state ${stream.readyState}`));
+      }), `${other.url}/events`);
+      await fetch(`${other.url}/publish`, { method: 'POST', body: '{"type":"far","payload":1}' });
+      assert.equal(JSON.parse(await page.evaluate(() => window.heard)).type, 'far');
+      // A header of its own makes the browser send OPTIONS first.
+      const status = await page.evaluate(async url => {
+        const stop = new AbortController();
+        const answer = await fetch(url, { headers: { 'Last-Event-ID': '7' }, credentials: 'include', signal: stop.signal });
+        stop.abort();
+        return answer.status;
+      }, `${other.url}/events`);
+      assert.equal(status, 200);
+    } finally {
+      assert.equal(await other.stop(), 0, 'the other server ends cleanly');
+      page_server.closeAllConnections();
+      page_server.close();
+    }
   },
 
   async 'both sides come back after a restart of the server, on a phone'() {

@@ -13,7 +13,7 @@ from harness import children
 
 # Seconds.
 WHOLE_RUN = 240
-SUITES = ["events", "binary_rooms", "relay", "feed", "metrics"]
+SUITES = ["events", "binary_rooms", "relay", "feed", "event_readers", "metrics"]
 
 
 def give_up():

@@ -126,7 +126,7 @@ impl Feed {
 
     /// What stays the same, and what has been before.
     fn greeting(&self, history: &VecDeque<Sample>) -> Message {
-        let Sources { hub, metrics, tracer, .. } = &self.sources;
+        let Sources { hub, tracer, .. } = &self.sources;
         let config = hub.config();
         let greeting = json!({
             "instance": self.instance,
@@ -134,7 +134,7 @@ impl Feed {
             "version": env!("CARGO_PKG_VERSION"),
             "node": hub.node_id(),
             "now": millis(std::time::SystemTime::now()),
-            "has_metrics": metrics.is_some(),
+            "has_metrics": self.sources.stats().is_some(),
             "has_tracer": tracer.is_some(),
             "endpoints": self.endpoints.get(),
             "queue": [config.queue_messages, config.queue_bytes],

@@ -90,8 +90,9 @@ impl Dashboard {
         auth::basic(user.into(), &password.into())
     }
 
-    /// Sets where rates, errors and average times are read: the metrics that the hub counts in. Default: none, and the page
-    /// shows only what the hub itself knows.
+    /// Sets where rates, errors and average times are read: the metrics that the hub counts in. Default: the
+    /// [`DebugMetrics`] that the hub was given, alone or in a [`MetricsPair`](crate::metrics::MetricsPair); without any the page shows
+    /// only what the hub itself knows.
     pub fn metrics(mut self, metrics: Arc<DebugMetrics>) -> Self {
         self.metrics = Some(metrics);
         self
@@ -138,14 +139,14 @@ impl Server {
     pub fn dashboard(self, path: &str, dashboard: Dashboard) -> Self {
         let Dashboard { hub, title, auth, metrics, tracer, namer, endpoints } = dashboard;
         let Some(auth) = auth else {
-            return self.mistaken(format!("dashboard {path:?}: it has no auth; see Dashboard::auth"));
+            return self.invalid("dashboard", format!("{path:?}: no auth is set, see Dashboard::auth"));
         };
         let told = endpoints.map_or_else(|| self.told_endpoints(), |list| Arc::new(OnceLock::from(list)));
         let base = path.trim_end_matches('/').to_owned();
         let feed = Arc::new(Feed::new(Sources { hub: hub.clone(), metrics, tracer, namer }, title, told));
         let viewers = match viewers(&auth, feed) {
             Ok(viewers) => viewers,
-            Err(error) => return self.mistaken(format!("dashboard {path:?}: {error}")),
+            Err(error) => return self.invalid("dashboard", format!("{path:?}: {error}")),
         };
         let guard = Arc::clone(&auth);
         let page = move |request: &Request| page::answer(&*guard, request);

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::rows::{ClientRow, Namer, cut, millis};
 use super::view::{MAX_ROWS, Order, View};
+use crate::guard;
 use crate::hub::Hub;
 use crate::metrics::{DebugMetrics, DebugStats};
 use crate::trace::Tracer;
@@ -25,6 +26,16 @@ pub(super) struct Sources {
     pub(super) metrics: Option<Arc<DebugMetrics>>,
     pub(super) tracer: Option<Tracer>,
     pub(super) namer: Option<Box<Namer>>,
+}
+
+impl Sources {
+    /// What has been counted: in the metrics that the dashboard was given, or in those of the hub.
+    pub(super) fn stats(&self) -> Option<DebugStats> {
+        match &self.metrics {
+            Some(metrics) => Some(metrics.stats()),
+            None => self.hub.metrics().and_then(|metrics| guard::catch(|| metrics.debug_stats()).flatten()),
+        }
+    }
 }
 
 /// Taken once a second, without any lock held while it is worked on.
@@ -62,7 +73,7 @@ pub(super) struct Sample(
 
 impl Snapshot {
     pub(super) fn take(sources: &Sources) -> (Self, Sample) {
-        let Sources { hub, metrics, tracer, namer } = sources;
+        let Sources { hub, tracer, namer, .. } = sources;
         let clients: Vec<ClientRow> =
             hub.clients().iter().map(|client| ClientRow::of(client, namer.as_deref())).collect();
         let nodes = if hub.adapter_state().is_some() { hub.cluster_nodes() } else { Vec::new() };
@@ -70,7 +81,7 @@ impl Snapshot {
         let rooms = hub.rooms().into_iter();
         let rooms: Vec<_> =
             rooms.map(|(name, members)| RoomRow { elsewhere: elsewhere(&name), name, members }).collect();
-        let stats = metrics.as_ref().map(|metrics| metrics.stats());
+        let stats = sources.stats();
         let sample = Sample::of(clients.len(), stats.as_ref());
         let common = json!({
             "at": sample.0,

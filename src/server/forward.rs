@@ -1,0 +1,184 @@
+//! Plain requests for another HTTP server: a hub's server stands in front of it on the same port.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::routes::Request;
+use crate::guard::record;
+use crate::http::{RequestHead, Response};
+use crate::log_limit::LogLimit;
+
+/// Largest answer that is passed on, in bytes.
+const MAX_ANSWER: u64 = 64 * 1024 * 1024;
+/// Headers of one connection (RFC 9110 §7.6.1), and what this side writes itself.
+const OWN: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "content-length",
+    "expect",
+];
+
+static FAILURES: LogLimit = LogLimit::new();
+
+/// Passes plain requests on to another HTTP server, for [`Server::fallback`](crate::Server::fallback): for programs on a
+/// library that keeps its sockets to itself, such as `tiny_http` or `rouille`. The hub's server listens in front, upgrades
+/// what is for the hub, and hands the rest over on a connection of its own.
+///
+/// ```no_run
+/// use wshub::server::Forward;
+/// use wshub::{Hub, Server};
+///
+/// // The program's own server: on the loopback, where nobody else reaches it.
+/// let own = std::net::SocketAddr::from(([127, 0, 0, 1], 8081));
+/// let forward = Forward::tcp(own)?;
+/// Server::bind("0.0.0.0:8080")?
+///     .websocket("/ws", &Hub::new())
+///     .fallback(move |request| forward.answer(request))
+///     .run()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// Each request gets a connection. The client's address is added to `X-Forwarded-For`. Bodies are held in memory, the
+/// request's of up to [`Server::max_body`](crate::Server::max_body) and the answer's of up to 64 MiB. A server that does not answer
+/// within the timeout makes a 504, one that cannot be reached or answers nonsense a 502.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    to: Destination,
+    timeout: Duration,
+}
+
+#[derive(Debug, Clone)]
+enum Destination {
+    Tcp(Vec<std::net::SocketAddr>),
+    Unix(PathBuf),
+}
+
+/// A connection to the other server.
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
+impl Forward {
+    /// To a server on a TCP address, which is resolved once.
+    ///
+    /// # Errors
+    ///
+    /// What resolving the address reports.
+    pub fn tcp(addr: impl ToSocketAddrs) -> io::Result<Self> {
+        Ok(Self::to(Destination::Tcp(addr.to_socket_addrs()?.collect())))
+    }
+
+    /// To a server on a Unix socket.
+    pub fn unix(path: impl Into<PathBuf>) -> Self {
+        Self::to(Destination::Unix(path.into()))
+    }
+
+    fn to(to: Destination) -> Self {
+        Self { to, timeout: Duration::from_secs(30) }
+    }
+
+    /// How long the other server may send nothing, or take nothing; default 30 s. 0 = for ever.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Passes the request on and waits for the answer. Blocks.
+    pub fn answer(&self, request: &Request) -> Response {
+        let error = match self.exchange(request) {
+            Ok(response) => return response,
+            Err(error) => error,
+        };
+        if let Some(suppressed) = FAILURES.pass() {
+            record!(
+                Warn,
+                "wshub::server",
+                "forwarding to {:?} failed: {error} ({suppressed} more not logged)",
+                self.to
+            );
+        }
+        if crate::transport::is_timeout(&error) {
+            Response::text(504, "gateway timeout\n")
+        } else {
+            Response::text(502, "bad gateway\n")
+        }
+    }
+
+    fn exchange(&self, request: &Request) -> io::Result<Response> {
+        let mut stream = self.connect()?;
+        stream.write_all(&to_bytes(request))?;
+        let mut answer = Vec::new();
+        // It is asked to close. One that does not is known by the answer's length.
+        let mut chunk = vec![0; 16 * 1024];
+        loop {
+            let n = stream.read(&mut chunk)?;
+            answer.extend_from_slice(&chunk[..n]);
+            if answer.len() as u64 > MAX_ANSWER {
+                return Err(io::Error::other(format!("answer of more than {MAX_ANSWER} bytes")));
+            }
+            if let Some(response) =
+                Response::parse(&answer, request.head().method() == "HEAD", n == 0).map_err(io::Error::other)?
+            {
+                return Ok(response);
+            }
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        let timeout = Some(self.timeout).filter(|timeout| !timeout.is_zero());
+        Ok(match &self.to {
+            Destination::Tcp(addrs) => {
+                let stream = TcpStream::connect(&addrs[..])?;
+                stream.set_read_timeout(timeout)?;
+                stream.set_write_timeout(timeout)?;
+                Box::new(stream)
+            }
+            Destination::Unix(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(timeout)?;
+                stream.set_write_timeout(timeout)?;
+                Box::new(stream)
+            }
+        })
+    }
+}
+
+/// The request as it goes on: framed anew, with the client's address.
+fn to_bytes(request: &Request) -> Vec<u8> {
+    let head = request.head();
+    let mut bytes = format!("{} {} HTTP/1.1\r\n", head.method(), head.target()).into_bytes();
+    let mut push = |name: &str, value: &[u8]| bytes.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
+    for (name, value) in head.header_lines().filter(|(name, _)| !is_own(head, name)) {
+        push(name, value);
+    }
+    if let Some(addr) = head.remote_addr() {
+        push("X-Forwarded-For", addr.ip().to_canonical().to_string().as_bytes());
+    }
+    if head.header("host").is_none() {
+        push("Host", b"");
+    }
+    let has_body = !request.body().is_empty() || head.header("content-length").is_some();
+    if has_body || head.header("transfer-encoding").is_some() {
+        push("Content-Length", request.body().len().to_string().as_bytes());
+    }
+    push("Connection", b"close");
+    bytes.extend(b"\r\n");
+    bytes.extend(request.body());
+    bytes
+}
+
+/// Whether the header is of this connection, by its name or because `Connection` says so.
+fn is_own(head: &RequestHead, name: &str) -> bool {
+    OWN.iter().any(|own| name.eq_ignore_ascii_case(own)) || head.has_token("connection", name)
+}

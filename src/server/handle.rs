@@ -1,0 +1,138 @@
+//! A server that runs: asking it, waiting for it, ending it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::Shared;
+use super::accept::Acceptor;
+use super::endpoint::EndpointInfo;
+use super::listener::Listener;
+use super::load::ServerLoad;
+use crate::config::deadline_after;
+use crate::error::DeadlineError;
+use crate::hub::Hub;
+
+/// A running server. Dropping the handle leaves it running, until the process ends: keep it to
+/// [`shutdown`](ServerHandle::shutdown), or [`stop_on_drop`](ServerHandle::stop_on_drop).
+#[derive(Debug)]
+pub struct ServerHandle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) addrs: Vec<SocketAddr>,
+    pub(super) endpoints: Vec<EndpointInfo>,
+    pub(super) listeners: Vec<Arc<Listener>>,
+    pub(super) acceptors: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl ServerHandle {
+    /// The bound address of the first TCP listener.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.addrs.first().copied()
+    }
+
+    /// The bound addresses of all TCP listeners.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// As [`Server::load`].
+    pub fn load(&self) -> ServerLoad {
+        ServerLoad { handshakes: self.shared.handshakes.clone(), threads: self.shared.threads.clone() }
+    }
+
+    /// The endpoints, in the order in which they were mounted.
+    pub fn endpoints(&self) -> &[EndpointInfo] {
+        &self.endpoints
+    }
+
+    /// A guard that shuts the server down when it is dropped, for at most `timeout`: for tests, and for programs that may
+    /// end by an error.
+    pub fn stop_on_drop(self, timeout: Duration) -> StopOnDrop {
+        StopOnDrop { handle: self, timeout }
+    }
+
+    /// Waits until the server has been shut down. Blocks.
+    pub fn join(&self) {
+        let mut stopped = self.shared.stopped.lock();
+        while !*stopped {
+            self.shared.changed.wait(&mut stopped);
+        }
+    }
+
+    /// Stops accepting, shuts all mounted hubs down (close frames go out, see [`Hub::shutdown`]) and waits for every
+    /// thread, for at most `timeout` and a second's grace for last hooks. Blocks. To let clients finish first, call
+    /// [`Hub::drain`] before.
+    ///
+    /// # Errors
+    ///
+    /// How many connections were left even so, because user code does not return.
+    pub fn shutdown(&self, timeout: Duration) -> Result<(), DeadlineError> {
+        let deadline = deadline_after(timeout);
+        self.stop_accepting();
+        self.shared.hubs.iter().for_each(Hub::begin_shutdown);
+        for hub in &self.shared.hubs {
+            // What is left there is counted among the threads.
+            let _ = hub.shutdown(deadline.saturating_duration_since(Instant::now()));
+        }
+        let remaining = self.shared.threads.wait_none(deadline.max(Instant::now() + Duration::from_secs(1)));
+        *self.shared.stopped.lock() = true;
+        self.shared.changed.notify_all();
+        if remaining == 0 { Ok(()) } else { Err(DeadlineError { remaining }) }
+    }
+
+    /// Every mounted hub, each once.
+    pub(super) fn hubs(&self) -> &[Hub] {
+        &self.shared.hubs
+    }
+
+    pub(super) fn start(&self) -> io::Result<()> {
+        for listener in &self.listeners {
+            let (shared, listener) = (Arc::clone(&self.shared), Arc::clone(listener));
+            let builder = thread::Builder::new().name("wshub-accept".into()).stack_size(128 * 1024);
+            let thread = builder.spawn(move || Acceptor::new(&shared, &listener).run())?;
+            self.acceptors.lock().push(thread);
+        }
+        Ok(())
+    }
+
+    pub(super) fn stop_accepting(&self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        drop(self.shared.stopped.lock());
+        self.shared.changed.notify_all();
+        self.listeners.iter().for_each(|l| l.wake());
+        let acceptors = std::mem::take(&mut *self.acceptors.lock());
+        for thread in acceptors {
+            // It runs no user code and cannot panic short of a bug here.
+            let _ = thread.join();
+        }
+        self.listeners.iter().for_each(|l| l.remove_file());
+    }
+}
+
+/// Shuts a server down when it is dropped; made by [`ServerHandle::stop_on_drop`].
+#[derive(Debug)]
+#[must_use = "the server is shut down as soon as this is dropped"]
+pub struct StopOnDrop {
+    handle: ServerHandle,
+    timeout: Duration,
+}
+
+impl std::ops::Deref for StopOnDrop {
+    type Target = ServerHandle;
+
+    fn deref(&self) -> &ServerHandle {
+        &self.handle
+    }
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        // Who drops it cannot be told.
+        let _ = self.handle.shutdown(self.timeout);
+    }
+}

@@ -1,0 +1,104 @@
+//! Serving until the program is told to end, and an end that loses as little as possible.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::Server;
+use super::handle::ServerHandle;
+use crate::config::deadline_after;
+use crate::error::DeadlineError;
+use crate::guard::record;
+use crate::hub::Hub;
+
+/// What is left of the grace for close frames and last hooks, at most.
+const SHUTDOWN_SHARE: Duration = Duration::from_secs(5);
+
+impl Server {
+    /// How long [`run_until`](Server::run_until) and [`run_until_signal`](Server::run_until_signal) may take to end, from
+    /// the moment they are told to; default 25 s, because Kubernetes kills after 30 s. Docker kills after 10 s: set less
+    /// there, or its `--stop-timeout`.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Serves until SIGTERM or SIGINT (Ctrl-C) comes, then drains every mounted hub and shuts down, within
+    /// [`grace`](Server::grace). A drain begins with [`Config::lame_duck`](crate::Config#structfield.lame_duck), 10 s by
+    /// default, also if nobody is connected; a second signal shuts down at once. Blocks.
+    ///
+    /// The signals are caught for the whole process, from here until its end.
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`](Server::spawn), and when the signals cannot be caught.
+    pub fn run_until_signal(self) -> io::Result<()> {
+        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let (grace, signals_handle) = (self.grace, signals.handle());
+        let handle = self.spawn()?;
+        signals.forever().next();
+        thread::scope(|scope| {
+            let impatient = || {
+                if signals.forever().next().is_some() {
+                    let _ = handle.shutdown(SHUTDOWN_SHARE.min(grace));
+                }
+            };
+            // Without this thread a second signal does nothing.
+            let _ = thread::Builder::new().name("wshub-signals".into()).spawn_scoped(scope, impatient);
+            end(&handle, grace);
+            signals_handle.close();
+        });
+        Ok(())
+    }
+
+    /// Serves until `stop` returns, then drains every mounted hub and shuts down, within [`grace`](Server::grace).
+    /// `stop` runs on the calling thread: it waits for whatever tells the program to end. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`](Server::spawn).
+    pub fn run_until(self, stop: impl FnOnce()) -> io::Result<()> {
+        let grace = self.grace;
+        let handle = self.spawn()?;
+        stop();
+        end(&handle, grace);
+        Ok(())
+    }
+}
+
+impl ServerHandle {
+    /// Drains every mounted hub, all at once (see [`Hub::drain`]), then [shuts down](ServerHandle::shutdown); all of it
+    /// within `grace`, of which a fifth and at most 5 s are kept for the shutdown. Probes are answered meanwhile. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`shutdown`](ServerHandle::shutdown).
+    pub fn drain_and_shutdown(&self, grace: Duration) -> Result<(), DeadlineError> {
+        let deadline = deadline_after(grace);
+        let drain_for = grace.saturating_sub(SHUTDOWN_SHARE.min(grace / 5));
+        thread::scope(|scope| {
+            for hub in self.hubs() {
+                // A hub that cannot be drained for want of a thread is shut down with the others.
+                let drain = move || drained(hub, drain_for);
+                let _ = thread::Builder::new().name("wshub-drain".into()).spawn_scoped(scope, drain);
+            }
+        });
+        self.shutdown(deadline.saturating_duration_since(Instant::now()))
+    }
+}
+
+fn drained(hub: &Hub, patience: Duration) {
+    if let Err(error) = hub.drain(patience) {
+        record!(Info, "wshub::server", "drain: {error}");
+    }
+}
+
+/// Nobody is left to hear of an error.
+fn end(handle: &ServerHandle, grace: Duration) {
+    if let Err(error) = handle.drain_and_shutdown(grace) {
+        record!(Warn, "wshub::server", "shutdown: {error}");
+    }
+}
