@@ -5,7 +5,8 @@
 //! `secret`: `sub` is the user, `exp` the expiry, `channel` that of a subscription token.
 //!
 //! Every channel may be subscribed, except `private:…` without a token, and subscribers may publish. Methods of rpc:
-//! `echo`, `sum` of `{"a","b"}`, `fail`.
+//! `echo`, `sum` of `{"a","b"}`, `fail`. Channels have a history of 100 publications and five minutes, `smallhistory:…` of
+//! two, `nohistory:…` none. With `--redis URL` several nodes share them: `cargo run --features redis …`.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use wshub::protocol::centrifuge::{Access, Api, Centrifuge, ChannelOptions, CommandError};
-use wshub::{Hub, Message, RoomOptions, Server};
+use wshub::{ConfigError, Hub, HubBuilder, Message, RoomOptions, Server};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
@@ -29,13 +30,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .rpc("echo", |_, data| Ok(data.clone()))
         .rpc("sum", |_, data| sum(data))
         .rpc("fail", |_, _| Err(CommandError::new(400, "refused")));
-    let hub = Hub::builder()
-        .rooms("*", RoomOptions::history().messages(100).age(Duration::from_secs(300)))
-        .rooms("smallhistory:*", RoomOptions::history().messages(2))
-        .rooms("nohistory:*", RoomOptions::default());
-    let hub = protocol.install(hub).build()?;
+    let hub = protocol.install(shared(Hub::builder())?).build()?;
     let server = Server::on(common::listener("127.0.0.1:8080")?).websocket("/connection/websocket", &hub).probes(&hub);
     common::serve(Api::new(&hub).key(common::option("api-key", "test-api-key")).mount(server, "/api"))
+}
+
+/// What rooms remember; with `--redis URL` together with the other nodes there.
+fn shared(hub: HubBuilder) -> Result<HubBuilder, ConfigError> {
+    let history = || RoomOptions::history().messages(100).age(Duration::from_secs(300));
+    let url = common::option_or_none("redis");
+    let share = |options: RoomOptions| if url.is_some() { options.shared() } else { options };
+    let hub = hub
+        .rooms("*", share(history()))
+        .rooms("smallhistory:*", share(history().messages(2)))
+        .rooms("nohistory:*", RoomOptions::default());
+    match &url {
+        None => Ok(hub),
+        #[cfg(feature = "redis")]
+        Some(url) => Ok(hub.history_store(wshub::cluster::RedisStore::new(url)?)),
+        #[cfg(not(feature = "redis"))]
+        Some(_) => common::fail("--redis needs the feature `redis`: cargo run --features redis …"),
+    }
 }
 
 #[derive(Deserialize)]

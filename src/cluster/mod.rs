@@ -44,7 +44,7 @@ pub use memory::{MemoryAdapter, MemoryBus};
 pub use nats::NatsAdapter;
 pub use presence::ClusterNode;
 #[cfg(feature = "redis")]
-pub use redis::RedisAdapter;
+pub use redis::{RedisAdapter, RedisStore};
 pub use settings::Cluster;
 
 pub(crate) use presence::Counts;

@@ -5,9 +5,11 @@
 //!
 //! Here stand the plain data structures: no socket, no lock of the hub, no clock. `hub` keeps them under the room's lock.
 
+mod entry;
 mod formats;
 mod gap;
 mod ledger;
+mod memory_store;
 mod options;
 mod page;
 mod patterns;
@@ -15,9 +17,11 @@ mod position;
 mod publication;
 mod ring;
 mod state;
+mod store;
 
 pub use formats::{Plain, WithPosition};
 pub use gap::Gap;
+pub use memory_store::MemoryStore;
 pub use options::{RoomOptions, WhenBehind};
 pub use page::{Joined, Page, Range, Recovery};
 pub use position::{Epoch, Position, PositionError};
@@ -25,7 +29,9 @@ pub use position::{Epoch, Position, PositionError};
 pub use publication::Sealed;
 pub use publication::{Format, Publication, Publish};
 pub use state::StateError;
+pub use store::{Bounds, Event, HistoryStore, StoreError, Stored};
 
+pub(crate) use entry::{decode as decode_entry, encode as encode_entry};
 pub(crate) use formats::{Change, PLAIN, STREAM, with_position};
 pub(crate) use ledger::Totals;
 pub(crate) use patterns::Patterns;

@@ -41,6 +41,7 @@ pub struct RoomOptions {
     pub(crate) state_bytes: usize,
     pub(crate) at_most: u32,
     pub(crate) linger: Duration,
+    pub(crate) shared: bool,
     pub(crate) when_behind: WhenBehind,
 }
 
@@ -57,6 +58,7 @@ impl Default for RoomOptions {
             state_bytes: 256 * 1024,
             at_most: 0,
             linger: Duration::from_secs(300),
+            shared: false,
             when_behind: WhenBehind::CatchUp,
         }
     }
@@ -136,6 +138,15 @@ impl RoomOptions {
         self
     }
 
+    /// Shares the history with the other nodes of a cluster: the hub's
+    /// [`history_store`](crate::HubBuilder::history_store) is the one order of such a room, and its messages are delivered,
+    /// here too, when the store has told of them. While the store is away they are delivered on each node by itself, under
+    /// a new epoch. Default: each node has a history of its own.
+    pub fn shared(mut self) -> Self {
+        self.shared = true;
+        self
+    }
+
     /// What happens to members whose queue is full; default [`WhenBehind::CatchUp`].
     pub fn when_behind(mut self, when_behind: WhenBehind) -> Self {
         self.when_behind = when_behind;
@@ -172,6 +183,9 @@ impl RoomOptions {
         }
         if self.at_most > 0 && !self.state {
             return fail("at_most", "needs a state");
+        }
+        if self.shared && !self.history {
+            return fail("shared", "needs a history");
         }
         if self.rewind > 0 && !self.history {
             return fail("rewind", "needs a history");

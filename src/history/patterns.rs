@@ -46,6 +46,11 @@ impl Patterns {
         self.fault.clone().map_or(Ok(()), Err)
     }
 
+    /// Whether any room shares its history.
+    pub(crate) fn is_any_shared(&self) -> bool {
+        self.exact.values().chain(self.prefixes.iter().map(|(_, options)| options)).any(|options| options.shared)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.prefixes.is_empty()
     }

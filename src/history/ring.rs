@@ -110,6 +110,14 @@ impl Ring {
         std::iter::from_fn(|| self.drop_oldest()).collect()
     }
 
+    /// Forgets everything and begins at this position. What falls out is the caller's to drop, without a lock.
+    #[must_use = "payloads are dropped without a lock"]
+    pub(crate) fn restart(&mut self, position: Position) -> Vec<Publication> {
+        let fallen = self.clear();
+        (self.epoch, self.top) = (position.epoch(), position.offset());
+        fallen
+    }
+
     /// The messages behind the offset, as far as they are held, in order.
     pub(crate) fn after(&self, offset: u64) -> impl Iterator<Item = &Publication> {
         let skipped = (offset + 1).saturating_sub(self.first_held());

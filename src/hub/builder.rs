@@ -13,7 +13,7 @@ use super::hooks::Hooks;
 use crate::cluster::Cluster;
 use crate::config::{Config, Limits};
 use crate::error::{ConfigError, HandlerError, HandlerResult};
-use crate::history::{Format, FormatRef, Gap, Patterns, RoomOptions};
+use crate::history::{Format, FormatRef, Gap, HistoryStore, Patterns, RoomOptions};
 use crate::http::{OriginPolicy, RequestHead, Response};
 use crate::message::Message;
 use crate::metrics::{ErrorType, Metrics};
@@ -51,6 +51,7 @@ pub struct HubBuilder {
     pub(super) patterns: Patterns,
     pub(super) format: Option<FormatRef>,
     pub(super) call_format: FormatOfCalls,
+    pub(super) history_store: Option<Arc<dyn HistoryStore>>,
     cluster: Option<Cluster>,
 }
 
@@ -126,6 +127,13 @@ impl HubBuilder {
     /// [`history::Plain`](crate::history::Plain): messages as they are.
     pub fn format(mut self, format: &'static dyn Format) -> Self {
         self.format = Some(FormatRef::new(format));
+        self
+    }
+
+    /// Sets where the histories of rooms with [`RoomOptions::shared`] live. A hub with a store has two more threads. Default:
+    /// none; then such rooms are a fault.
+    pub fn history_store(mut self, store: impl HistoryStore) -> Self {
+        self.history_store = Some(Arc::new(store));
         self
     }
 
@@ -224,10 +232,16 @@ impl HubBuilder {
             return Err(ConfigError::because("origins", fault.to_owned()));
         }
         self.patterns.validate()?;
+        if self.patterns.is_any_shared() && self.history_store.is_none() {
+            return Err(ConfigError::new("rooms", "a room with a shared history needs a history_store"));
+        }
         let cluster = self.cluster.take();
         cluster.as_ref().map_or(Ok(()), Cluster::validate)?;
         let hub = Hub::from_builder(self, cluster);
         hub.start_link().map_err(|_| ConfigError::new("cluster", "its threads could not be started"))?;
+        if let Some(sharing) = &hub.inner().sharing {
+            sharing.start().map_err(|_| ConfigError::new("history_store", "its threads could not be started"))?;
+        }
         Ok(hub)
     }
 }

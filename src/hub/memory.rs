@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
+use super::mirror::Mirror;
 use crate::atomic::AtomicU64;
 use crate::history::{FrameKind, Position, Publication, Ring, RoomOptions, State, Totals};
 use crate::message::Encoded;
@@ -30,6 +31,7 @@ pub(super) struct Memory {
     behind_in_history: Behind,
     behind_in_state: Behind,
     kinds: Kinds,
+    pub(super) mirror: Mirror,
     /// When the room was last joined, left, published to or read.
     pub(super) used: Instant,
     /// The keeper looks after the end of this room.
@@ -54,6 +56,7 @@ impl Memory {
             behind_in_history: Behind::default(),
             behind_in_state: Behind::default(),
             kinds: Kinds::default(),
+            mirror: Mirror::default(),
             used: now,
             is_lingering: false,
             expiry: None,

@@ -25,12 +25,14 @@ mod lifecycle;
 mod limits;
 mod load;
 mod memory;
+mod mirror;
 mod publish;
 mod recipients;
 mod room;
 mod rooms;
 mod roster;
 mod send;
+mod sharing;
 mod target;
 mod telling;
 mod users;
@@ -71,6 +73,7 @@ use hooks::Hooks;
 use keeper::{Keeper, KeeperHandle};
 use lifecycle::Lifecycle;
 use rooms::Directory;
+use sharing::Sharing;
 use users::Users;
 
 /// The set of connections that can reach each other: a cheap handle, shared by cloning.
@@ -116,6 +119,8 @@ struct Inner {
     node_id: Box<str>,
     /// The cluster, if the hub is in one. It knows the hub weakly.
     link: Option<Link>,
+    /// Histories that are shared with other nodes. It knows the hub weakly.
+    sharing: Option<Arc<Sharing>>,
 }
 
 impl Hub {
@@ -150,6 +155,7 @@ impl Hub {
             extensions: builder.extensions,
             patterns: builder.patterns,
             format: builder.format.unwrap_or(PLAIN),
+            sharing: builder.history_store.map(|store| Sharing::new(store, WeakHub::of(hub))),
             held: Arc::default(),
             keeper: KeeperHandle(Keeper::new(WeakHub::of(hub))),
             call_format: builder.call_format,

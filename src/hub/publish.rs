@@ -52,6 +52,9 @@ impl Hub {
     /// ```
     pub fn publish(&self, room: &str, publish: impl Into<Publish>) -> Published {
         let publish = publish.into();
+        if let Some(sharing) = self.sharing(room) {
+            return self.publish_shared(sharing, room, publish);
+        }
         let target = Target::room(room).except_all(publish.except.iter().copied());
         let message = publish.message.clone();
         let Some((mut delivery, position)) = self.record(room, publish) else {
@@ -84,6 +87,9 @@ impl Hub {
 
     /// A part of the room's history. `None` if the room has no history, or nothing is remembered of it.
     pub fn history(&self, room: &str, range: Range) -> Option<Page> {
+        if self.sharing(room).is_some() {
+            self.before_use(&self.room_with(room, |options| options.shared)?);
+        }
         let room = self.find_room(room)?;
         let (page, fallen) = {
             let mut state = room.state.write();
@@ -100,6 +106,9 @@ impl Hub {
     /// Forgets the messages of the room's history. Its position stays: who comes back with it has missed nothing. The
     /// position, or `None` as [`position`](Hub::position).
     pub fn clear_history(&self, room: &str) -> Option<Position> {
+        if let Some(sharing) = self.sharing(room) {
+            sharing.clear(self, room);
+        }
         let room = self.find_room(room)?;
         let (position, fallen) = {
             let mut state = room.state.write();
@@ -120,6 +129,11 @@ impl Hub {
         let mut publish = Publish::new(message);
         publish.except.clone_from(&target.except);
         Some(self.record(room, publish)?.0)
+    }
+
+    /// Records and sends in this node's own order, whoever's the room otherwise has.
+    pub(super) fn record_here(&self, name: &str, publish: Publish) -> Option<(Delivery, Position)> {
+        self.record(name, publish)
     }
 
     /// Records and sends here. `None` if the room has no history.
@@ -187,7 +201,7 @@ impl Hub {
 }
 
 impl RoomState {
-    fn append(&mut self, publication: Publication) -> Vec<Publication> {
+    pub(super) fn append(&mut self, publication: Publication) -> Vec<Publication> {
         let now = Instant::now();
         let Some(memory) = &mut self.memory else { return vec![publication] };
         memory.used = now;

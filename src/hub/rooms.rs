@@ -114,6 +114,7 @@ impl Hub {
         }
         loop {
             let room = self.find_or_create(name);
+            self.before_use(&room);
             match room.join(client, &self.inner().limits, |state| room.enter(state, client, entry)) {
                 Join::Joined(ticket, entered) => return Ok((ticket, entered)),
                 // The last member has just left: `remove_closed` or `find_or_create` replaces the room.

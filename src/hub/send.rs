@@ -45,6 +45,10 @@ impl Hub {
     pub fn send<'a>(&self, target: impl Into<Target<'a>>, message: impl Into<Message>) -> Result<Delivery, SendError> {
         let (target, message) = (target.into(), message.into());
         let span = trace::begin_send(|| target.to_string());
+        if let Some(delivery) = self.send_shared(&target, &message) {
+            span.sent(0, 0, 0, delivery.published);
+            return Ok(delivery);
+        }
         let mut delivery = match self.send_recorded(&target, &message) {
             Some(delivery) => delivery,
             None => self.deliver_now(&target, &self.recipients(&target, &message)?, &message),
@@ -58,7 +62,9 @@ impl Hub {
 
     /// Sends to this hub's clients only.
     pub(super) fn send_here(&self, target: &Target<'_>, message: &Message) {
-        if self.send_recorded(target, message).is_none() {
+        // What is shared comes by the store.
+        let is_shared = matches!(target.single(), Some(Part::Room(room)) if self.sharing(room).is_some());
+        if !is_shared && self.send_recorded(target, message).is_none() {
             self.deliver_now(target, &self.resolve(target), message);
         }
     }
@@ -82,6 +88,10 @@ impl Hub {
         let deadline = deadline_after(timeout);
         let (target, message) = (target.into(), message.into());
         let span = trace::begin_send(|| target.to_string());
+        if let Some(delivery) = self.send_shared(&target, &message) {
+            span.sent(0, 0, 0, delivery.published);
+            return Ok(delivery);
+        }
         if let Some(delivery) = self.send_recorded(&target, &message) {
             // Nobody need be waited for: who is behind reads on in the history.
             let published = self.inner().link.is_some() && self.publish_elsewhere(&target, message);

@@ -100,6 +100,12 @@ impl Redis {
         Ok(())
     }
 
+    /// One command and its answer, which may be an error of Redis.
+    pub(super) fn ask(&mut self, command: &Cmd) -> Result<Value, AdapterError> {
+        self.send(command)?;
+        self.connection.recv_response().map_err(unavailable)
+    }
+
     /// Subscribes; from then on [`receive`](Self::receive) waits for `tick` at a time.
     pub(super) fn subscribe(&mut self, channel: &str, tick: Duration) -> Result<(), AdapterError> {
         self.send(cmd("SUBSCRIBE").arg(channel))?;

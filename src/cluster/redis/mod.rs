@@ -1,6 +1,7 @@
 //! The bus is a Redis (or Valkey) server: PUBLISH and SUBSCRIBE on one channel.
 
 mod connection;
+mod store;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,8 @@ use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError};
 
 use super::adapter::{Adapter, AdapterError, Inbox};
 use crate::error::ConfigError;
+pub use store::RedisStore;
+
 use connection::{Received, Redis};
 
 /// The channel of the Go package `wshub`.

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+use prost::Message as _;
+
 use super::codec::Codec;
 use super::wire::reply::{ClientInfo, Publication, Push, Reply, Unsubscribe};
 use crate::Message;
-use crate::history::{self, Format, Gap, Sealed};
+use crate::history::{self, Format, Gap, Publish, Sealed};
 
 /// The code of an unsubscribe push after which the SDK subscribes again, and recovers or tells the application.
 pub(super) const INSUFFICIENT_STATE: u32 = 2500;
 
-/// What this protocol attaches to a publication.
+/// What this protocol attaches to a publication: bytes, so that it travels with a shared history.
 #[derive(Debug, Default)]
 pub(super) struct Attached {
     /// The client that has published; none for the program.
@@ -19,24 +22,30 @@ pub(super) struct Attached {
 }
 
 impl Attached {
-    /// About what it takes in memory.
-    pub(super) fn bytes(&self) -> usize {
-        let of_info = |info: &ClientInfo| {
-            size_of::<ClientInfo>() + info.user.len() + info.client.len() + info.conn_info.len() + info.chan_info.len()
-        };
-        let tags: usize = self.tags.iter().map(|(key, value)| 2 * size_of::<String>() + key.len() + value.len()).sum();
-        self.info.as_ref().map_or(0, of_info) + tags
+    /// Attaches it, if there is anything.
+    pub(super) fn to(self, publish: Publish) -> Publish {
+        let Self { info, tags } = self;
+        let bytes = Bytes::from(Publication { info, tags, ..Publication::default() }.encode_to_vec());
+        let length = bytes.len();
+        if bytes.is_empty() { publish } else { publish.attach(bytes, length) }
+    }
+
+    fn of(publication: &history::Publication) -> Self {
+        let bytes = publication.attachment::<Bytes>().cloned().unwrap_or_default();
+        // Bytes that somebody else has attached are no such message, or say nothing.
+        let Publication { info, tags, .. } = Publication::decode(bytes).unwrap_or_default();
+        Self { info, tags }
     }
 }
 
 /// A publication as clients see it. A value of a state has a key instead of an offset.
 pub(super) fn shown(publication: &history::Publication) -> Publication {
-    let attached = publication.attachment::<Attached>();
+    let Attached { info, tags } = Attached::of(publication);
     Publication {
         data: publication.message().payload().clone(),
-        info: attached.and_then(|attached| attached.info.clone()),
+        info,
         offset: if publication.key().is_none() { publication.offset() } else { 0 },
-        tags: attached.map(|attached| attached.tags.clone()).unwrap_or_default(),
+        tags,
         key: publication.key().unwrap_or_default().to_owned(),
         removed: publication.is_removal(),
         ..Publication::default()

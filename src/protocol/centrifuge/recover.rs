@@ -1,5 +1,7 @@
 //! Histories as this protocol sees them: positions, pages, and publishing.
 
+use std::time::Duration;
+
 use super::codec::Codec;
 use super::error::CommandError;
 use super::formats::{Attached, shown};
@@ -63,11 +65,23 @@ pub(super) fn remove(hub: &Hub, channel: &str) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Publishes to a channel; where in the history it is. What is not recorded has no place.
-pub(super) fn publish(hub: &Hub, channel: &str, data: Message, attached: Attached, is_recorded: bool) -> Option<Place> {
+/// Publishes to a channel; where in the history it is. What is not recorded has no place, nor has what goes to a shared
+/// history, unless it is waited for.
+pub(super) fn publish(
+    hub: &Hub,
+    channel: &str,
+    data: Message,
+    attached: Attached,
+    is_recorded: bool,
+    wait: Option<Duration>,
+) -> Option<Place> {
     if is_recorded && hub.has_history(channel) {
-        let bytes = attached.bytes();
-        return hub.publish(channel, Publish::new(data).attach(attached, bytes)).position.map(Place::from);
+        let publish = attached.to(Publish::new(data));
+        return match wait {
+            Some(timeout) => hub.publish_confirmed(channel, publish, timeout).and_then(|published| published.position),
+            None => hub.publish(channel, publish).position,
+        }
+        .map(Place::from);
     }
     let Attached { info, tags } = attached;
     let publication = Publication { data: data.payload().clone(), info, tags, ..Publication::default() };

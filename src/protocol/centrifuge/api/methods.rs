@@ -1,6 +1,7 @@
 //! What each method does.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -21,6 +22,9 @@ use crate::{Client, ClientId, Hub, Response};
 
 /// Publications in one answer.
 const MAX_HISTORY: usize = 10_000;
+
+/// How long an answer waits for a shared history.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One request.
 pub(super) struct Call<'a> {
@@ -78,7 +82,7 @@ impl Call<'_> {
         let channel = checked(channel)?;
         let publish = || -> Option<Place> {
             let attached = Attached { info: None, tags: request.tags.clone() };
-            recover::publish(self.hub, channel, message_of(data), attached, !request.skip_history)
+            recover::publish(self.hub, channel, message_of(data), attached, !request.skip_history, Some(PATIENCE))
         };
         let place = match request.idempotency_key.as_str() {
             "" => publish(),

@@ -1,0 +1,180 @@
+//! Rooms whose history several nodes share, as this node holds them: a mirror of what the store has, in the store's order.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Hub;
+use super::behind::Reader;
+use super::memory::Stream;
+use super::room::{Room, RoomState};
+use crate::guard::dispose;
+use crate::history::{Bounds, Epoch, Gap, Position, Publication, Publish, Stored, Subject, decode_entry};
+use crate::message::Message;
+use crate::outbox::Outbox;
+
+/// Whose order the messages of a shared room have on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Mirror {
+    /// Nothing has been read from the store yet, or the room is not shared.
+    #[default]
+    Unread,
+    /// The store's.
+    Shared,
+    /// This node's own, because the store was away; before that, the store's of this epoch.
+    Local(Option<Epoch>),
+}
+
+/// What came of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Applied {
+    Done,
+    /// Entries before it are missing here.
+    Early,
+    /// The room is of another epoch here.
+    OtherEpoch,
+}
+
+/// What is to be done, without the lock, for a room that has got another history.
+#[derive(Debug, Default)]
+struct Restarted {
+    outboxes: Vec<Arc<Outbox>>,
+    fallen: Vec<Publication>,
+}
+
+impl RoomState {
+    pub(super) fn mirror(&self) -> Mirror {
+        self.memory.as_ref().map_or(Mirror::Unread, |memory| memory.mirror)
+    }
+}
+
+impl Room {
+    /// How much of it a store holds; `None` if it has no history.
+    pub(super) fn bounds(&self) -> Option<Bounds> {
+        let state = self.state.read();
+        let options = &state.memory.as_ref()?.options;
+        Some(Bounds { messages: options.messages, age: options.age, linger: options.linger.max(options.age) })
+    }
+
+    /// Under the room's lock: another history takes the place of its own. Every member is told of the gap, and reads on
+    /// with what is held.
+    fn restart(self: &Arc<Self>, state: &mut RoomState, stored: &Stored, mirror: Mirror) -> Restarted {
+        let mut restarted = Restarted::default();
+        let Some(memory) = &mut state.memory else { return restarted };
+        let Some(ring) = &mut memory.history else { return restarted };
+        let now = Instant::now();
+        let epoch = stored.position.epoch();
+        restarted.fallen = ring.restart(Position::new(epoch, stored.position.offset() - stored.entries.len() as u64));
+        for (offset, entry) in &stored.entries {
+            restarted.fallen.extend(ring.append(self.publication(Position::new(epoch, *offset), entry), now));
+        }
+        let cursor = ring.first_held() - 1;
+        (memory.mirror, memory.used) = (mirror, now);
+        for member in state.roster.members() {
+            let gap = Gap::new(Arc::clone(&self.name), epoch, None, cursor);
+            let intro = member.client.frame_kind().format.gap(&gap);
+            let ticket = memory.behind(Stream::History).add(&member.outbox);
+            let reader = Reader::new(ticket, self, Stream::History, &member.client, cursor).with_intro(intro);
+            member.outbox.fall_behind(Box::new(reader), false);
+            restarted.outboxes.push(Arc::clone(&member.outbox));
+        }
+        restarted
+    }
+
+    fn publication(&self, position: Position, entry: &[u8]) -> Publication {
+        // Another version of this crate may have written what this one does not read: its place is kept.
+        let publish = decode_entry(entry).unwrap_or_else(|| Publish::new(Message::text("")));
+        Publication::new(&self.name, position, Subject::Message, publish)
+    }
+}
+
+impl Hub {
+    /// Rooms that are shared and known here.
+    pub(super) fn mirrored_rooms(&self) -> Vec<Arc<Room>> {
+        let rooms: Vec<Arc<Room>> = self.inner().rooms.read().values().cloned().collect();
+        rooms.into_iter().filter(|room| room.state.read().mirror() != Mirror::Unread).collect()
+    }
+
+    /// Takes over what the store holds. A room that is read for the first time has told nobody of a history yet.
+    pub(super) fn load_stored(&self, room: &Arc<Room>, stored: &Stored) {
+        let restarted = {
+            let _turn = room.sequence.write();
+            room.restart(&mut room.state.write(), stored, Mirror::Shared)
+        };
+        self.finish_restart(room, restarted);
+    }
+
+    /// As [`load_stored`](Hub::load_stored), unless somebody has read the room meanwhile.
+    pub(super) fn load_unread(&self, room: &Arc<Room>, stored: &Stored) {
+        let restarted = {
+            let _turn = room.sequence.write();
+            let mut state = room.state.write();
+            if state.mirror() != Mirror::Unread {
+                return;
+            }
+            room.restart(&mut state, stored, Mirror::Shared)
+        };
+        self.finish_restart(room, restarted);
+    }
+
+    /// From now on the room has an order of its own, under a new epoch.
+    pub(super) fn go_local(&self, room: &Arc<Room>) {
+        let restarted = {
+            let _turn = room.sequence.write();
+            let mut state = room.state.write();
+            let before = match state.mirror() {
+                Mirror::Local(_) => return,
+                Mirror::Unread => None,
+                Mirror::Shared => state.memory.as_ref().and_then(|m| Some(m.position(Stream::History)?.epoch())),
+            };
+            let stored = Stored { position: Position::new(Epoch::random(), 0), entries: Vec::new() };
+            room.restart(&mut state, &stored, Mirror::Local(before))
+        };
+        self.finish_restart(room, restarted);
+    }
+
+    fn finish_restart(&self, room: &Arc<Room>, restarted: Restarted) {
+        dispose(restarted.fallen);
+        for outbox in &restarted.outboxes {
+            outbox.flush();
+            self.count(|m| m.increment_history_gaps());
+        }
+        self.after_use(room);
+    }
+
+    /// Records and delivers what the store has told, if it is next.
+    pub(super) fn apply_told(&self, room: &Arc<Room>, position: Position, entry: &[u8]) -> Applied {
+        let turn = room.sequence.write();
+        let kinds = {
+            let state = room.state.read();
+            let Some(memory) = state.memory.as_ref().filter(|m| m.mirror == Mirror::Shared && !state.closed) else {
+                return Applied::Done;
+            };
+            let Some(next) = memory.next_position(Stream::History) else { return Applied::Done };
+            if next.epoch() != position.epoch() {
+                return Applied::OtherEpoch;
+            }
+            match position.offset().cmp(&next.offset()) {
+                std::cmp::Ordering::Less => return Applied::Done,
+                std::cmp::Ordering::Greater => return Applied::Early,
+                std::cmp::Ordering::Equal => memory.kinds(),
+            }
+        };
+        let publication = room.publication(position, entry);
+        let (compressed, len) = (self.compressed(), publication.message().len());
+        for kind in kinds {
+            publication.frame(kind, compressed);
+        }
+        let mut state = room.state.write();
+        let fallen = state.append(publication.clone());
+        let mut done = room.fan_out(&mut state, Stream::History, std::slice::from_ref(&publication), compressed);
+        drop(state);
+        drop(turn);
+        done.fallen.extend(fallen);
+        done.fallen.push(publication);
+        let queued = done.queued;
+        self.finish_fan_out(done);
+        self.count_sent(queued, len);
+        self.after_use(room);
+        Applied::Done
+    }
+}

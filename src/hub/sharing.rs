@@ -1,0 +1,305 @@
+//! The hub's side of shared histories: two threads between the rooms and the store.
+//!
+//! | mode | messages of shared rooms | left by |
+//! | --- | --- | --- |
+//! | starting | wait | the store is followed → shared; it cannot be reached → away |
+//! | shared | go to the store and are delivered when it tells of them | the store fails → away |
+//! | away | are delivered here, each room under a new epoch | the store is followed again, rooms have been renewed and read → shared |
+//!
+//! One thread appends, in the order in which messages were published here. The other one follows the store and is the only
+//! one that delivers what is shared. A room is read from the store when it is first used; what is told twice, by the
+//! store's messages and by reading, is known by its offset.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::Hub;
+use super::load::WeakHub;
+use super::mirror::{Applied, Mirror};
+use super::publish::Published;
+use super::room::Room;
+use super::target::{Delivery, Part, Target};
+use crate::guard::{self, dispose, record};
+use crate::history::{Event, HistoryStore, Position, Publish, StoreError, encode_entry};
+use crate::lock::{Condition, Leaf};
+use crate::message::Message;
+use crate::metrics::ErrorType;
+
+/// Messages that wait for the store.
+const QUEUE: usize = 4096;
+/// How often the threads look up whether the hub is still there.
+const TICK: Duration = Duration::from_millis(200);
+/// How long a room waits at the start for the store to be followed.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Starting,
+    Shared,
+    Away,
+}
+
+/// A message on its way to the store, and who waits for its place.
+struct Append {
+    room: Arc<str>,
+    publish: Publish,
+    done: Option<Sender<Option<Position>>>,
+}
+
+pub(super) struct Sharing {
+    store: Arc<dyn HistoryStore>,
+    hub: WeakHub,
+    queue: (Sender<Append>, Receiver<Append>),
+    mode: Leaf<Mode>,
+    changed: Condition,
+    /// A room may have an order of its own although the store is there. Relaxed: it is looked at every tick.
+    has_local: AtomicBool,
+}
+
+impl std::fmt::Debug for Sharing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sharing").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl Sharing {
+    pub(super) fn new(store: Arc<dyn HistoryStore>, hub: WeakHub) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            hub,
+            queue: bounded(QUEUE),
+            mode: Leaf::new(Mode::Starting),
+            changed: Condition::new(),
+            has_local: AtomicBool::new(false),
+        })
+    }
+
+    /// Starts the threads. They end when the hub is gone.
+    pub(super) fn start(self: &Arc<Self>) -> std::io::Result<()> {
+        let [append, follow] = [Arc::clone(self), Arc::clone(self)];
+        let thread = |name: &str| thread::Builder::new().name(name.into()).stack_size(256 * 1024);
+        thread("wshub-history").spawn(move || append.append_all())?;
+        thread("wshub-follow").spawn(move || follow.follow_always())?;
+        Ok(())
+    }
+
+    /// Queues a message for the store; false if too many wait.
+    fn enqueue(&self, room: &str, publish: Publish, done: Option<Sender<Option<Position>>>) -> bool {
+        let sent = self.queue.0.try_send(Append { room: room.into(), publish, done });
+        let is_queued = sent.is_ok();
+        dispose(sent.err().map(|error| error.into_inner().publish));
+        is_queued
+    }
+
+    fn append_all(&self) {
+        loop {
+            match self.queue.1.recv_timeout(TICK) {
+                Ok(Append { room, publish, done }) => {
+                    let Some(hub) = self.hub.upgrade() else { return };
+                    let position = self.append(&hub, &room, publish);
+                    // Whoever waits may have given up.
+                    done.map(|done| done.try_send(position));
+                }
+                Err(RecvTimeoutError::Timeout) if self.hub.upgrade().is_some() => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn append(&self, hub: &Hub, name: &str, publish: Publish) -> Option<Position> {
+        let room = hub.room_with(name, |options| options.shared)?;
+        let bounds = room.bounds()?;
+        if self.decided() == Mode::Shared {
+            match self.call(|| self.store.append(name, &encode_entry(&publish), bounds)) {
+                Ok(position) => {
+                    dispose(publish);
+                    return Some(position);
+                }
+                Err(error) => self.go_away(hub, &error),
+            }
+        }
+        hub.go_local(&room);
+        self.has_local.store(true, Ordering::Relaxed);
+        hub.record_here(name, publish).map(|(_, position)| position)
+    }
+
+    /// The mode, once it is known.
+    fn decided(&self) -> Mode {
+        let deadline = Instant::now() + PATIENCE;
+        let mut mode = self.mode.lock();
+        while *mode == Mode::Starting && !self.changed.wait_until(&mut mode, deadline) {}
+        *mode
+    }
+
+    fn call<T>(&self, code: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        guard::catch(code).unwrap_or_else(|| Err(StoreError::new("the store panicked")))
+    }
+
+    fn set(&self, to: Mode) -> Mode {
+        let before = std::mem::replace(&mut *self.mode.lock(), to);
+        self.changed.notify_all();
+        before
+    }
+
+    /// The store has failed. Once for each outage it is logged and counted.
+    fn go_away(&self, hub: &Hub, error: &StoreError) {
+        if self.set(Mode::Away) != Mode::Away {
+            record!(Warn, "wshub::cluster", "{error}; shared rooms are delivered on this node only");
+            hub.count_error(ErrorType::AdapterPublish);
+        }
+    }
+
+    fn follow_always(&self) {
+        while self.hub.upgrade().is_some() {
+            let ended = self.call(|| self.store.follow(&mut |event| self.on(event)));
+            let Some(hub) = self.hub.upgrade() else { return };
+            let error = ended.err().unwrap_or_else(|| StoreError::new("the store has to be followed anew"));
+            self.go_away(&hub, &error);
+            drop(hub);
+            thread::sleep(TICK);
+        }
+    }
+
+    /// False if the store has to be followed anew: something may have been missed.
+    fn on(&self, event: Event<'_>) -> bool {
+        let Some(hub) = self.hub.upgrade() else { return false };
+        let done = match event {
+            Event::Following => self.come_back(&hub),
+            Event::Nothing if self.has_local.swap(false, Ordering::Relaxed) => self.come_back(&hub),
+            Event::Nothing => Ok(()),
+            Event::Appended { room, position, entry } => self.told(&hub, room, position, entry),
+        };
+        if let Err(error) = done {
+            self.go_away(&hub, &error);
+        }
+        *self.mode.lock() == Mode::Shared
+    }
+
+    /// Every room is brought to the store's order; then the store is the order.
+    fn come_back(&self, hub: &Hub) -> Result<(), StoreError> {
+        for room in hub.mirrored_rooms() {
+            let Some(bounds) = room.bounds() else { continue };
+            let mirror = room.state.read().mirror();
+            match mirror {
+                Mirror::Unread => {}
+                Mirror::Shared => self.catch_up(hub, &room)?,
+                Mirror::Local(before) => {
+                    // What was published here meanwhile is in no store: whoever has it is of another epoch.
+                    if let Some(before) = before {
+                        self.call(|| self.store.renew(&room.name, before))?;
+                    }
+                    hub.load_stored(&room, &self.call(|| self.store.read(&room.name, 0, bounds))?);
+                }
+            }
+        }
+        if self.set(Mode::Shared) != Mode::Shared {
+            record!(Info, "wshub::cluster", "shared histories are followed");
+        }
+        Ok(())
+    }
+
+    fn told(&self, hub: &Hub, name: &str, position: Position, entry: &[u8]) -> Result<(), StoreError> {
+        let Some(room) = hub.find_room(name) else { return Ok(()) };
+        match hub.apply_told(&room, position, entry) {
+            Applied::Done => Ok(()),
+            Applied::Early | Applied::OtherEpoch => self.catch_up(hub, &room),
+        }
+    }
+
+    /// Applies what the store holds behind the room's top, or all of it if that is of another epoch or leaves a hole.
+    fn catch_up(&self, hub: &Hub, room: &Arc<Room>) -> Result<(), StoreError> {
+        let (Some(top), Some(bounds)) = (hub.position(&room.name), room.bounds()) else { return Ok(()) };
+        let stored = self.call(|| self.store.read(&room.name, top.offset(), bounds))?;
+        let mut applied = Applied::Done;
+        if stored.position.epoch() == top.epoch() {
+            for (offset, entry) in &stored.entries {
+                applied = hub.apply_told(room, Position::new(top.epoch(), *offset), entry);
+                if applied != Applied::Done {
+                    break;
+                }
+            }
+            let is_hole = stored.entries.is_empty() && stored.position.offset() > top.offset();
+            if applied == Applied::Done && !is_hole {
+                return Ok(());
+            }
+        }
+        hub.load_stored(room, &self.call(|| self.store.read(&room.name, 0, bounds))?);
+        Ok(())
+    }
+
+    /// Forgets what the store holds of a room.
+    pub(super) fn clear(&self, hub: &Hub, room: &str) {
+        if let Err(error) = self.call(|| self.store.clear(room)) {
+            self.go_away(hub, &error);
+        }
+    }
+
+    /// Reads a room that is used here for the first time.
+    fn mirror(&self, hub: &Hub, room: &Arc<Room>) {
+        if room.state.read().mirror() != Mirror::Unread {
+            return;
+        }
+        let Some(bounds) = room.bounds() else { return };
+        if self.decided() == Mode::Shared {
+            let read = self.call(|| self.store.read(&room.name, 0, bounds)).and_then(|stored| {
+                hub.load_unread(room, &stored);
+                // What was appended between reading and now was told to a room that had not been read.
+                self.catch_up(hub, room)
+            });
+            match read {
+                Ok(()) => return,
+                Err(error) => self.go_away(hub, &error),
+            }
+        }
+        hub.go_local(room);
+        self.has_local.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Hub {
+    /// The store of a room, if its history is shared.
+    #[inline]
+    pub(super) fn sharing(&self, room: &str) -> Option<&Arc<Sharing>> {
+        let sharing = self.inner().sharing.as_ref()?;
+        self.inner().patterns.find(room).filter(|options| options.shared).map(|_| sharing)
+    }
+
+    /// Sends to a room whose history is shared, if the target is one.
+    #[inline]
+    pub(super) fn send_shared(&self, target: &Target<'_>, message: &Message) -> Option<Delivery> {
+        self.inner().sharing.as_ref()?;
+        let Some(Part::Room(room)) = target.single() else { return None };
+        let sharing = self.sharing(room)?;
+        let mut publish = Publish::new(message);
+        publish.except.clone_from(&target.except);
+        Some(Delivery { published: sharing.enqueue(room, publish, None), ..Delivery::default() })
+    }
+
+    /// Publishes to a room whose history is shared.
+    pub(super) fn publish_shared(&self, sharing: &Sharing, room: &str, publish: Publish) -> Published {
+        let published = sharing.enqueue(room, publish, None);
+        Published { delivery: Delivery { published, ..Delivery::default() }, position: None }
+    }
+
+    /// Publishes as [`publish`](Hub::publish), and waits for the place if the room's history is shared: for at most
+    /// `timeout`. Blocks then. `None` if the time did not suffice; the message may have been published even so.
+    pub fn publish_confirmed(&self, room: &str, publish: impl Into<Publish>, timeout: Duration) -> Option<Published> {
+        let publish = publish.into();
+        let Some(sharing) = self.sharing(room) else { return Some(self.publish(room, publish)) };
+        let (done, place) = bounded(1);
+        let published = sharing.enqueue(room, publish, Some(done));
+        let position = place.recv_timeout(timeout).ok()?;
+        Some(Published { delivery: Delivery { published, ..Delivery::default() }, position })
+    }
+
+    /// Before a room is used: if its history is shared, it is read from the store. Blocks on the store then.
+    pub(super) fn before_use(&self, room: &Arc<Room>) {
+        if let Some(sharing) = self.sharing(&room.name) {
+            sharing.mirror(self, room);
+        }
+    }
+}
