@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds the example `centrifuge` and talks to it with the official SDKs: `centrifuge` for JavaScript in both builds,
 # `centrifuge-python` in both modes, and `cent` for the HTTP API. Arguments choose checks in JavaScript. Needs Python 3.9
-# with venv or pip, Node.js 18 with npm, and for the first run PyPI and npm's registry.
+# with venv or pip, Node.js 18 with npm, redis-server, and for the first run PyPI and npm's registry.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
@@ -34,6 +34,7 @@ CENTRIFUGE_BIN=$(cd "$target/release/examples" && pwd)/centrifuge
 export CENTRIFUGE_BIN
 status=0
 node "$here/run.mjs" "$@" || status=1
+node "$here/rolling.mjs" || status=1
 python=$work/venv/bin/python
 [ -x "$python" ] || python=python3
 PYTHONPATH=$work/packages PYTHONDONTWRITEBYTECODE=1 "$python" "$here/run.py" || status=1

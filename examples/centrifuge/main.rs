@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use wshub::protocol::centrifuge::{Access, Api, Centrifuge, ChannelOptions, CommandError};
-use wshub::{ConfigError, Hub, HubBuilder, Message, RoomOptions, Server};
+use wshub::{ConfigError, Hub, HubBuilder, Message, Response, RoomOptions, Server};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
@@ -32,6 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .rpc("fail", |_, _| Err(CommandError::new(400, "refused")));
     let hub = protocol.install(shared(Hub::builder())?).build()?;
     let server = Server::on(common::listener("127.0.0.1:8080")?).websocket("/connection/websocket", &hub).probes(&hub);
+    let server = server.handle("/", |request| common::get(request, || Response::html(include_str!("page.html"))));
     common::serve(Api::new(&hub).key(common::option("api-key", "test-api-key")).mount(server, "/api"))
 }
 

@@ -6,9 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
-use super::mirror::Mirror;
 use crate::atomic::AtomicU64;
-use crate::history::{FrameKind, Position, Publication, Ring, RoomOptions, State, Totals};
+use crate::history::{Epoch, FrameKind, Position, Publication, Ring, RoomOptions, State, Totals};
 use crate::message::Encoded;
 use crate::outbox::Outbox;
 
@@ -20,6 +19,18 @@ static NEXT_TICKET: AtomicU64 = AtomicU64::new(1);
 pub(super) enum Stream {
     History,
     State,
+}
+
+/// Whose order the messages of a shared room have on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Mirror {
+    /// Nothing has been read from the store yet, or the room is not shared.
+    #[default]
+    Unread,
+    /// The store's.
+    Shared,
+    /// This node's own, because the store was away; before that, the store's of this epoch.
+    Local(Option<Epoch>),
 }
 
 /// What a room with [`RoomOptions`] remembers.

@@ -5,24 +5,12 @@ use std::time::Instant;
 
 use super::Hub;
 use super::behind::Reader;
-use super::memory::Stream;
+use super::memory::{Mirror, Stream};
 use super::room::{Room, RoomState};
 use crate::guard::dispose;
 use crate::history::{Bounds, Epoch, Gap, Position, Publication, Publish, Stored, Subject, decode_entry};
 use crate::message::Message;
 use crate::outbox::Outbox;
-
-/// Whose order the messages of a shared room have on this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Mirror {
-    /// Nothing has been read from the store yet, or the room is not shared.
-    #[default]
-    Unread,
-    /// The store's.
-    Shared,
-    /// This node's own, because the store was away; before that, the store's of this epoch.
-    Local(Option<Epoch>),
-}
 
 /// What came of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

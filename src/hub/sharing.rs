@@ -11,7 +11,7 @@
 //! store's messages and by reading, is known by its offset.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::Hub;
 use super::load::WeakHub;
-use super::mirror::{Applied, Mirror};
+use super::memory::Mirror;
+use super::mirror::Applied;
 use super::publish::Published;
 use super::room::Room;
 use super::target::{Delivery, Part, Target};
@@ -31,6 +32,8 @@ use crate::metrics::ErrorType;
 
 /// Messages that wait for the store.
 const QUEUE: usize = 4096;
+/// Bytes of their payloads.
+const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 /// How often the threads look up whether the hub is still there.
 const TICK: Duration = Duration::from_millis(200);
 /// How long a room waits at the start for the store to be followed.
@@ -54,6 +57,8 @@ pub(super) struct Sharing {
     store: Arc<dyn HistoryStore>,
     hub: WeakHub,
     queue: (Sender<Append>, Receiver<Append>),
+    /// Payload bytes in the queue. Relaxed: a count; the channel orders the messages.
+    queued: AtomicUsize,
     mode: Leaf<Mode>,
     changed: Condition,
     /// A room may have an order of its own although the store is there. Relaxed: it is looked at every tick.
@@ -72,6 +77,7 @@ impl Sharing {
             store,
             hub,
             queue: bounded(QUEUE),
+            queued: AtomicUsize::new(0),
             mode: Leaf::new(Mode::Starting),
             changed: Condition::new(),
             has_local: AtomicBool::new(false),
@@ -89,8 +95,17 @@ impl Sharing {
 
     /// Queues a message for the store; false if too many wait.
     fn enqueue(&self, room: &str, publish: Publish, done: Option<Sender<Option<Position>>>) -> bool {
+        let bytes = publish.message.len();
+        let fits = |queued: usize| queued.checked_add(bytes).filter(|sum| queued == 0 || *sum <= QUEUE_BYTES);
+        if self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
+            dispose(publish);
+            return false;
+        }
         let sent = self.queue.0.try_send(Append { room: room.into(), publish, done });
         let is_queued = sent.is_ok();
+        if !is_queued {
+            self.queued.fetch_sub(bytes, Ordering::Relaxed);
+        }
         dispose(sent.err().map(|error| error.into_inner().publish));
         is_queued
     }
@@ -99,6 +114,7 @@ impl Sharing {
         loop {
             match self.queue.1.recv_timeout(TICK) {
                 Ok(Append { room, publish, done }) => {
+                    self.queued.fetch_sub(publish.message.len(), Ordering::Relaxed);
                     let Some(hub) = self.hub.upgrade() else { return };
                     let position = self.append(&hub, &room, publish);
                     // Whoever waits may have given up.

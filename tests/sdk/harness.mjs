@@ -58,9 +58,10 @@ export class Proxy {
   constructor(server) {
     this.sockets = new Set();
     this.isOpen = true;
+    this.target = server.port;
     this.listener = net.createServer(near => {
       if (!this.isOpen) return near.destroy();
-      const far = net.connect(server.port, '127.0.0.1');
+      const far = net.connect(this.target, '127.0.0.1');
       for (const [from, to] of [[near, far], [far, near]]) {
         this.sockets.add(from);
         from.on('data', bytes => to.write(bytes)).on('error', () => {}).on('close', () => {

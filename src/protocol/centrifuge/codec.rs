@@ -85,6 +85,24 @@ impl Codec {
     }
 }
 
+/// Decodes a frame, and its commands once more after a journey through both encodings.
+#[cfg(wshub_internals)]
+pub(crate) fn check_frame(frame: &Message) {
+    let codec = if frame.is_text() { Codec::Json } else { Codec::Protobuf };
+    let commands = match codec.decode(frame) {
+        Ok(commands) => commands,
+        Err(violation) => return assert!(!violation.to_string().is_empty()),
+    };
+    let counted = commands.iter().filter(|command| command.subscribe.is_none()).count();
+    assert!(!commands.is_empty() && counted <= MAX_COMMANDS);
+    let bytes: Vec<u8> = commands.iter().flat_map(Command::encode_length_delimited_to_vec).collect();
+    assert_eq!(Codec::Protobuf.decode(&Message::binary(bytes)), Ok(commands.clone()));
+    let lines: Result<Vec<String>, _> = commands.iter().map(serde_json::to_string).collect();
+    let again = Codec::Json.decode(&Message::text(lines.unwrap_or_default().join("\n")));
+    // Payloads of protobuf need not be JSON: they come back as JSON strings.
+    assert!(again.is_ok_and(|again| codec == Codec::Protobuf || again == commands));
+}
+
 fn next_delimited(rest: &mut Bytes) -> Result<Command, Violation> {
     let length =
         prost::decode_length_delimiter(&mut *rest).map_err(|error| Violation(format!("invalid length: {error}")))?;

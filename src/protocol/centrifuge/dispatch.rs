@@ -7,7 +7,7 @@ use super::formats::Attached;
 use super::members;
 use super::message_of;
 use super::outgoing::Outgoing;
-use super::recover;
+use super::recover::{self, Recording};
 use super::session::{Phase, Session};
 use super::settings::{Access, ChannelOptions};
 use super::subscribe;
@@ -154,7 +154,7 @@ impl Dispatch<'_> {
         let chan_info = self.session.subscription(&wish.channel).map(|s| s.info).unwrap_or_default();
         let info = self.session.client_info(self.client, chan_info);
         let attached = Attached { info: Some(info), ..Attached::default() };
-        recover::publish(self.client.hub(), &wish.channel, data, attached, true, None);
+        recover::publish(self.client.hub(), &wish.channel, data, attached, Recording::Queued)?;
         Ok(())
     }
 

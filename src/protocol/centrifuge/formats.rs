@@ -14,7 +14,7 @@ use crate::history::{self, Format, Gap, Publish, Sealed};
 pub(super) const INSUFFICIENT_STATE: u32 = 2500;
 
 /// What this protocol attaches to a publication: bytes, so that it travels with a shared history.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Attached {
     /// The client that has published; none for the program.
     pub(super) info: Option<ClientInfo>,
@@ -23,8 +23,8 @@ pub(super) struct Attached {
 
 impl Attached {
     /// Attaches it, if there is anything.
-    pub(super) fn to(self, publish: Publish) -> Publish {
-        let Self { info, tags } = self;
+    pub(super) fn to(&self, publish: Publish) -> Publish {
+        let Self { info, tags } = self.clone();
         let bytes = Bytes::from(Publication { info, tags, ..Publication::default() }.encode_to_vec());
         let length = bytes.len();
         if bytes.is_empty() { publish } else { publish.attach(bytes, length) }

@@ -40,6 +40,8 @@ use bytes::Bytes;
 use crate::{Admission, Client, HubBuilder, Message};
 
 pub use api::Api;
+#[cfg(wshub_internals)]
+pub(crate) use codec::check_frame;
 pub use error::{CommandError, Disconnect, Refusal};
 pub use settings::{Access, ChannelOptions, Connecting, Subscribing};
 pub use tokens::{ConnectionToken, SubscriptionToken, TokenError};

@@ -65,28 +65,46 @@ pub(super) fn remove(hub: &Hub, channel: &str) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Publishes to a channel; where in the history it is. What is not recorded has no place, nor has what goes to a shared
-/// history, unless it is waited for.
+/// How a publication enters the history.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Recording {
+    /// It does not.
+    Skipped,
+    /// In its turn: in a shared history its place is not known yet.
+    Queued,
+    /// As queued, and its place is waited for.
+    Awaited(Duration),
+}
+
+/// Publishes to a channel; where in the history it is. What is not recorded has no place.
+///
+/// # Errors
+///
+/// A shared history takes no more messages, or has not answered in time.
 pub(super) fn publish(
     hub: &Hub,
     channel: &str,
     data: Message,
     attached: Attached,
-    is_recorded: bool,
-    wait: Option<Duration>,
-) -> Option<Place> {
-    if is_recorded && hub.has_history(channel) {
-        let publish = attached.to(Publish::new(data));
-        return match wait {
-            Some(timeout) => hub.publish_confirmed(channel, publish, timeout).and_then(|published| published.position),
-            None => hub.publish(channel, publish).position,
+    recording: Recording,
+) -> Result<Option<Place>, CommandError> {
+    let published = match recording {
+        Recording::Queued | Recording::Awaited(_) if !hub.has_history(channel) => None,
+        Recording::Skipped => None,
+        Recording::Queued => Some(hub.publish(channel, attached.to(Publish::new(data.clone())))),
+        Recording::Awaited(time) => {
+            let publish = attached.to(Publish::new(data.clone()));
+            Some(hub.publish_confirmed(channel, publish, time).ok_or(CommandError::INTERNAL)?)
         }
-        .map(Place::from);
+    };
+    if let Some(published) = published {
+        let is_taken = published.position.is_some() || published.delivery.published;
+        return if is_taken { Ok(published.position.map(Place::from)) } else { Err(CommandError::TOO_MANY_REQUESTS) };
     }
     let Attached { info, tags } = attached;
     let publication = Publication { data: data.payload().clone(), info, tags, ..Publication::default() };
     broadcast(hub, &Push { channel: channel.to_owned(), publication: Some(publication), ..Push::default() }, |_| true);
-    None
+    Ok(None)
 }
 
 /// Sends a push to the subscribers of its channel that are `chosen`, encoded once for each codec.

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::super::error::CommandError;
 use super::super::recover::Place;
 use crate::lock::{Condition, Leaf};
 
@@ -10,6 +11,9 @@ use crate::lock::{Condition, Leaf};
 const AGE: Duration = Duration::from_secs(300);
 /// How many keys are remembered.
 const MAX: usize = 10_000;
+
+/// What came of a publication: its place in the history, if it has one.
+type Outcome = Result<Option<Place>, CommandError>;
 
 /// Channel and key.
 type Key = (String, String);
@@ -31,24 +35,19 @@ struct State {
 }
 
 impl Idempotency {
-    /// Publishes unless that has been done under this key; what came of it then. A second request waits for the first.
-    pub(super) fn once(&self, channel: &str, key: &str, publish: impl FnOnce() -> Option<Place>) -> Option<Place> {
+    /// Publishes unless that has been done under this key; what came of it then. A second request waits for the first. A
+    /// failure is not remembered.
+    pub(super) fn once(&self, channel: &str, key: &str, publish: impl FnOnce() -> Outcome) -> Outcome {
         self.once_at(Instant::now(), channel, key, publish)
     }
 
-    fn once_at(
-        &self,
-        now: Instant,
-        channel: &str,
-        key: &str,
-        publish: impl FnOnce() -> Option<Place>,
-    ) -> Option<Place> {
+    fn once_at(&self, now: Instant, channel: &str, key: &str, publish: impl FnOnce() -> Outcome) -> Outcome {
         let key = (channel.to_owned(), key.to_owned());
         let mut state = self.state.lock();
         state.forget(now);
         while let Some(result) = state.results.get(&key) {
             if let Some(result) = result {
-                return result.clone();
+                return Ok(result.clone());
             }
             self.made.wait(&mut state);
         }
@@ -56,8 +55,7 @@ impl Idempotency {
         state.order.push_back((now, key.clone()));
         drop(state);
         let pending = Pending { own: self, key, result: None };
-        let result = publish();
-        pending.finish(result)
+        pending.finish(publish()?)
     }
 }
 
@@ -74,7 +72,7 @@ impl State {
     }
 }
 
-/// A publication that is being made. If that panics, the key is free again.
+/// A publication that is being made. If that fails or panics, the key is free again.
 struct Pending<'a> {
     own: &'a Idempotency,
     key: Key,
@@ -82,9 +80,9 @@ struct Pending<'a> {
 }
 
 impl Pending<'_> {
-    fn finish(mut self, result: Option<Place>) -> Option<Place> {
+    fn finish(mut self, result: Option<Place>) -> Outcome {
         self.result = Some(result.clone());
-        result
+        Ok(result)
     }
 }
 
@@ -111,8 +109,9 @@ impl Drop for Pending<'_> {
 mod tests {
     use super::*;
 
-    fn place(offset: u64) -> Option<Place> {
-        Some(Place { epoch: "e".into(), offset })
+    #[allow(clippy::unnecessary_wraps, reason = "an outcome")]
+    fn place(offset: u64) -> Outcome {
+        Ok(Some(Place { epoch: "e".into(), offset }))
     }
 
     #[test]
@@ -128,7 +127,7 @@ mod tests {
     fn the_oldest_of_too_many_is_forgotten() {
         let (own, now) = (Idempotency::default(), Instant::now());
         for n in 0..=MAX {
-            own.once_at(now, "a", &n.to_string(), || place(1));
+            assert_eq!(own.once_at(now, "a", &n.to_string(), || place(1)), place(1));
         }
         assert_eq!(own.once_at(now, "a", "1", || place(2)), place(1));
         assert_eq!(own.once_at(now, "a", "0", || place(2)), place(2));
@@ -151,6 +150,7 @@ mod tests {
         });
         let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| own.once("a", "p", || panic!("no"))));
         assert!(broken.is_err());
+        assert_eq!(own.once("a", "p", || Err(CommandError::INTERNAL)), Err(CommandError::INTERNAL));
         assert_eq!(own.once("a", "p", || place(9)), place(9));
     }
 }

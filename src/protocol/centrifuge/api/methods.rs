@@ -11,7 +11,7 @@ use super::super::error::{CommandError, Disconnect};
 use super::super::formats::Attached;
 use super::super::members;
 use super::super::message_of;
-use super::super::recover::{self, Place};
+use super::super::recover::{self, Recording};
 use super::super::session::Session;
 use super::super::subscribe;
 use super::super::wire::command::{History, Subscribe};
@@ -80,15 +80,16 @@ impl Call<'_> {
 
     fn publish_to(&self, channel: &str, data: &Bytes, request: &Publish) -> Result<Published, CommandError> {
         let channel = checked(channel)?;
-        let publish = || -> Option<Place> {
+        let publish = || {
             let attached = Attached { info: None, tags: request.tags.clone() };
-            recover::publish(self.hub, channel, message_of(data), attached, !request.skip_history, Some(PATIENCE))
+            let recording = if request.skip_history { Recording::Skipped } else { Recording::Awaited(PATIENCE) };
+            recover::publish(self.hub, channel, message_of(data), attached, recording)
         };
         let place = match request.idempotency_key.as_str() {
             "" => publish(),
             key => self.idempotency.once(channel, key, publish),
         };
-        Ok(place.into())
+        place.map(Published::from)
     }
 
     fn subscribe(&self, request: OfUser) -> Result<Empty, CommandError> {
