@@ -224,6 +224,11 @@ pub use outbox::Cork;
 pub use server::{Server, ServerHandle};
 pub use ws::{MessageKind, close_code};
 
+/// Members: who is in a room, over all nodes.
+pub mod members {
+    pub use crate::hub::{Commanded, Member, MemberChange, MemberError};
+}
+
 /// Calls: messages with an answer, from the hub to its clients and back.
 pub mod calls {
     pub use crate::hub::{Answers, CallError, CallFormat, CallHandlers, CallRefusal, JsonCalls};

@@ -54,9 +54,13 @@ pub(crate) use shared::Node;
 use crate::guard::record;
 use crate::lock::Leaf;
 use crate::log_limit::LogLimit;
+use crate::message::Message;
 use publisher::Publisher;
 use shared::Shared;
 
+/// The client to which nodes of this crate address what they tell each other: there is none of this name, so that nodes that
+/// do not understand it deliver it to nobody.
+const CONTROL: &str = "wshub.control";
 /// How long the publisher may take to publish what waits when the link ends; and then how long both threads may take to
 /// come back from the adapter before they are left behind.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -132,6 +136,22 @@ impl Link {
         }
         drop(refused);
         false
+    }
+
+    /// Queues a message of this crate's nodes to each other; whether it fits.
+    pub(crate) fn publish_control(&self, json: String) -> bool {
+        let to = vec![Recipient::Client(CONTROL.to_owned())];
+        self.publish(Outgoing { to, except: Vec::new(), message: Message::raw_json(json) })
+    }
+
+    /// Bytes of such a message that fit into an envelope of any bus.
+    pub(crate) fn control_limit(&self) -> usize {
+        (self.shared.settings.max_envelope / 2).clamp(1, 24 * 1024)
+    }
+
+    /// Whether the other nodes are known.
+    pub(crate) fn has_presence(&self) -> bool {
+        self.shared.table.is_some()
     }
 
     /// The clients of the other nodes.

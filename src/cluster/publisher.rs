@@ -261,6 +261,7 @@ impl Publisher {
         }
         let (beat, number) = heartbeat.beat(&self.shared.settings.node_id, counts, wanted, now);
         self.send_beat(&beat, number);
+        self.shared.node.beat_sent();
         if let Some(heartbeat) = &mut self.heartbeat {
             // The time that sending took is no time between two heartbeats.
             heartbeat.rest(Instant::now());

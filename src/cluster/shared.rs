@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::CONTROL;
 use super::adapter::{AdapterError, AdapterState, Receiver};
 use super::beat::Beat;
 use super::envelope::{Envelope, EnvelopeError, EnvelopeKind};
@@ -24,6 +25,12 @@ pub(crate) trait Node: Send + Sync + 'static {
     fn deliver(&self, to: &[Recipient], except: &[String], message: Message);
     /// This node's clients; `None` when the hub is gone.
     fn counts(&self) -> Option<Counts>;
+    /// Another node of this crate tells something. False if it is not understood.
+    fn control(&self, from: &str, payload: &[u8]) -> bool;
+    /// A heartbeat has been sent.
+    fn beat_sent(&self);
+    /// Another node has left, or is silent.
+    fn node_gone(&self, id: &str);
     /// Counts something.
     fn count(&self, what: &dyn Fn(&dyn Metrics));
     /// Runs the application's code, and catches its panics.
@@ -193,6 +200,10 @@ impl Shared {
         if envelope.kind == EnvelopeKind::Presence {
             return self.hear(&envelope);
         }
+        if envelope.kind == EnvelopeKind::Client && envelope.client_id == CONTROL {
+            let is_understood = self.node.control(&envelope.node_id, &envelope.data);
+            return if is_understood { Ok(()) } else { Err(EnvelopeError::Invalid("a control message that is none")) };
+        }
         let to = envelope.recipients();
         let mut envelope = envelope;
         let except = std::mem::take(&mut envelope.except);
@@ -237,7 +248,10 @@ impl Shared {
                 // It does not know this node yet.
                 self.want_beat();
             }
-            Heard::Gone => record!(Info, "wshub::cluster", "{}: node {id} has left", self.settings.node_id),
+            Heard::Gone => {
+                record!(Info, "wshub::cluster", "{}: node {id} has left", self.settings.node_id);
+                self.node.node_gone(id);
+            }
             Heard::Known { changes: 0 } | Heard::Ignored => {}
             Heard::Known { changes } => record!(Debug, "wshub::cluster", "node {id}: {changes} counts changed"),
         }
@@ -250,6 +264,7 @@ impl Shared {
         let expired = table.lock().expire(Instant::now());
         for id in expired {
             record!(Warn, "wshub::cluster", "{}: node {id} is silent and counts as gone", self.settings.node_id);
+            self.node.node_gone(&id);
         }
     }
 }

@@ -228,6 +228,7 @@ fn register(
     let outbox = Outbox::new(transport, hub.shared_config(), format, response);
     let format = admission.format.unwrap_or(hub.format());
     let client = Client::new(hub, &outbox, head, subprotocol, format, admission.metadata);
+    client.set_member_json(admission.member);
     let (id, head, peer) = (client.id(), client.request(), Peer(client.remote_addr()));
     record!(Debug, "wshub::upgrade", "{id} is {peer} at {:?}", head.path());
     match hub.register(&client, admission.user, admission.rooms) {

@@ -43,6 +43,8 @@ pub struct RoomOptions {
     pub(crate) linger: Duration,
     pub(crate) shared: bool,
     pub(crate) when_behind: WhenBehind,
+    pub(crate) members: bool,
+    pub(crate) member_linger: Duration,
 }
 
 impl Default for RoomOptions {
@@ -60,6 +62,8 @@ impl Default for RoomOptions {
             linger: Duration::from_secs(300),
             shared: false,
             when_behind: WhenBehind::CatchUp,
+            members: false,
+            member_linger: Duration::ZERO,
         }
     }
 }
@@ -73,6 +77,24 @@ impl RoomOptions {
     /// Rooms with a state: the last value of each of at most 256 keys, in at most 256 KiB.
     pub fn state() -> Self {
         Self { state: true, ..Self::default() }
+    }
+
+    /// Rooms that know who is in them, over all nodes: see [`Hub::members`](crate::Hub::members).
+    pub fn members() -> Self {
+        Self { members: true, ..Self::default() }
+    }
+
+    /// Adds members to what is known.
+    pub fn with_members(mut self) -> Self {
+        self.members = true;
+        self
+    }
+
+    /// How long a member whose last connection has gone still counts as there; default 0. 15 s spares a room the coming
+    /// and going of phones. At most a day.
+    pub fn member_linger(mut self, linger: Duration) -> Self {
+        self.member_linger = linger;
+        self
     }
 
     /// Adds a history to what is remembered.
@@ -189,6 +211,12 @@ impl RoomOptions {
         }
         if self.rewind > 0 && !self.history {
             return fail("rewind", "needs a history");
+        }
+        if self.member_linger > Duration::from_secs(24 * 3600) {
+            return Err(ConfigError::new("member_linger", "must not be above a day"));
+        }
+        if !self.member_linger.is_zero() && !self.members {
+            return Err(ConfigError::new("member_linger", "needs members"));
         }
         Ok(())
     }

@@ -51,6 +51,11 @@ impl Patterns {
         self.exact.values().chain(self.prefixes.iter().map(|(_, options)| options)).any(|options| options.shared)
     }
 
+    /// Whether any rooms know their members.
+    pub(crate) fn has_members(&self) -> bool {
+        self.exact.values().chain(self.prefixes.iter().map(|(_, options)| options)).any(|options| options.members)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.prefixes.is_empty()
     }

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use super::members::{MemberError, metadata};
 use crate::history::{Format, FormatRef};
 use crate::http::{RequestHead, Response};
 
@@ -20,6 +21,7 @@ pub struct Admission {
     pub(crate) metadata: Vec<(String, Metadata)>,
     pub(crate) rooms: Vec<String>,
     pub(crate) subprotocol: Option<String>,
+    pub(crate) member: Option<Arc<str>>,
     pub(crate) format: Option<FormatRef>,
 }
 
@@ -52,6 +54,17 @@ impl Admission {
         self
     }
 
+    /// Sets what others see of this connection in rooms with members: JSON of at most 1 KiB; see
+    /// [`Client::set_member`](crate::Client::set_member).
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written as JSON, or is longer.
+    pub fn member(mut self, value: &impl serde::Serialize) -> Result<Self, MemberError> {
+        self.member = Some(metadata(value)?);
+        Ok(self)
+    }
+
     /// Chooses a subprotocol that the client has offered, instead of the first match of
     /// [`Config::subprotocols`](crate::Config::subprotocols). One that it has not offered is ignored.
     pub fn subprotocol(mut self, name: impl Into<String>) -> Self {
@@ -74,6 +87,7 @@ impl Admission {
     pub(super) fn merge(mut self, later: Self) -> Self {
         self.user = later.user.or(self.user);
         self.subprotocol = later.subprotocol.or(self.subprotocol);
+        self.member = later.member.or(self.member);
         self.format = later.format.or(self.format);
         self.metadata.extend(later.metadata);
         later.rooms.into_iter().fold(self, Self::room)

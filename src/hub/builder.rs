@@ -10,6 +10,7 @@ use super::chain::{self, observe};
 use super::client::Client;
 use super::extensions::Extensions;
 use super::hooks::Hooks;
+use super::members::{Announce, MemberChange};
 use crate::cluster::Cluster;
 use crate::config::{Config, Limits};
 use crate::error::{ConfigError, HandlerError, HandlerResult};
@@ -52,6 +53,7 @@ pub struct HubBuilder {
     pub(super) format: Option<FormatRef>,
     pub(super) call_format: FormatOfCalls,
     pub(super) history_store: Option<Arc<dyn HistoryStore>>,
+    pub(super) announce_members: Announce,
     cluster: Option<Cluster>,
 }
 
@@ -151,6 +153,17 @@ impl HubBuilder {
         self
     }
 
+    /// Sets how clients are told of members that come, go or change, in rooms with
+    /// [`RoomOptions::members`](crate::history::RoomOptions::members): a message made of the room's name and its changes, at most
+    /// every 50 ms; `None` tells nobody. Default: nobody is told. The protocol `events` sets it when it is installed.
+    pub fn announce_members(
+        mut self,
+        announce: impl Fn(&str, &[MemberChange]) -> Option<Message> + Send + Sync + 'static,
+    ) -> Self {
+        self.announce_members = Announce(Some(Box::new(announce)));
+        self
+    }
+
     /// Keeps a value with the hub, found by its type with [`Hub::extension`]. A value of the same type replaces it.
     ///
     /// The hub holds the value until the hub is gone: a value that holds the hub keeps it for ever.
@@ -216,6 +229,10 @@ impl HubBuilder {
         /// no longer holds them. Counted as `history_gaps`. On a thread of the hub's own, in order for each client; it
         /// may come a little before or after the client reaches the gap.
         on_gap(&Client, &Gap), observe::two;
+        /// Members of a room with [`RoomOptions::members`](crate::history::RoomOptions::members) have come, gone, or changed
+        /// their metadata, on any node. Once for each change, in their order, on the thread `wshub-rooms`; what comes and
+        /// goes within 50 ms is no change.
+        on_member_change(&Hub, &str, &MemberChange), observe::three;
         /// The hub is being shut down: every connection has been told. Once, on the thread that asks for it. A panic in
         /// it is logged.
         on_shutdown(&Hub), observe::one;

@@ -69,6 +69,8 @@ pub(super) struct State {
     pub(super) rooms: BTreeSet<Arc<str>>,
     /// What the room hooks were told of this client; changed together with `rooms`.
     pub(super) telling: Levels<Arc<str>>,
+    /// JSON: what others see of it in rooms with members.
+    pub(super) member: Option<Arc<str>>,
     /// The connection is ending: nothing may be joined or indexed any more.
     pub(super) gone: bool,
     /// `on_close` has been taken: callbacks are kept no longer.
@@ -394,6 +396,11 @@ impl Client {
     pub(super) fn set_closed(&self, dropped: (u64, u64)) {
         // Only the thread that ends the connection comes here, once.
         let _ = self.0.closed.set(Closed { at: SystemTime::now(), dropped });
+    }
+
+    /// Before it is registered: what others will see of it.
+    pub(crate) fn set_member_json(&self, json: Option<Arc<str>>) {
+        self.0.state.write().member = json;
     }
 
     pub(super) fn calls(&self) -> &Calls {

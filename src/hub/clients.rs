@@ -223,6 +223,7 @@ impl Hub {
 
     pub(super) fn set_user(&self, client: &Client, user: Option<&str>) -> Result<(), UserError> {
         let mut tickets = [None, None];
+        let rooms: Vec<Arc<str>>;
         {
             let mut own = client.state().write();
             if own.gone {
@@ -236,10 +237,15 @@ impl Hub {
             if let Some(new) = &new {
                 tickets[1] = self.insert_user(&mut users, new, client)?;
             }
-            if let Some(old) = std::mem::replace(&mut own.user, new) {
-                tickets[0] = self.remove_user(&mut users, &old, client);
+            let old = std::mem::replace(&mut own.user, new);
+            if let Some(old) = &old {
+                tickets[0] = self.remove_user(&mut users, old, client);
             }
+            drop(users);
+            rooms = own.rooms.iter().cloned().collect();
+            self.member_renamed(client, &rooms, [old.as_ref(), own.user.as_ref()], own.member.as_ref());
         }
+        rooms.iter().for_each(|room| self.watch_members(room));
         record!(Debug, "wshub::hub", "{} is now of user {user:?}", client.id());
         for ticket in tickets {
             self.tell(ticket);

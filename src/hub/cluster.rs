@@ -70,8 +70,31 @@ impl Hub {
         !to.is_empty() && link.publish(Outgoing { to, except, message })
     }
 
+    /// What another node means by a target.
+    pub(super) fn target_of<'a>(&self, to: &'a [Recipient], except: &[String]) -> Target<'a> {
+        let mut target = Target::rooms::<Cow<'_, str>>([]);
+        for recipient in to {
+            target = target.and(match recipient {
+                Recipient::All => Target::all(),
+                Recipient::Room(name) => Target::room(name.as_str()),
+                Recipient::User(id) => Target::user(id.as_str()),
+                // An id of another form is none of ours.
+                Recipient::Client(id) => Target::clients(id.parse::<ClientId>()),
+            });
+        }
+        target.except_all(except.iter().filter_map(|id| id.parse().ok()))
+    }
+
+    /// The other nodes, those with clients in the room if one is named; `None` if they are not known.
+    pub(super) fn other_nodes(&self, room: Option<&str>) -> Option<HashSet<String>> {
+        let link = self.inner().link.as_ref().filter(|link| link.has_presence())?;
+        let has_room =
+            |node: &ClusterNode| room.is_none_or(|room| node.rooms.get(room).is_some_and(|count| *count > 0));
+        Some(link.remote_nodes().into_iter().filter(has_room).map(|node| node.id).collect())
+    }
+
     /// The parts of the target that may have clients elsewhere, each once. Everyone includes all others.
-    fn remote_recipients(&self, target: &Target<'_>) -> Vec<Recipient> {
+    pub(super) fn remote_recipients(&self, target: &Target<'_>) -> Vec<Recipient> {
         if target.parts().any(|part| *part == Part::All) {
             return vec![Recipient::All];
         }
@@ -109,18 +132,23 @@ impl LinkedHub {
 impl Node for LinkedHub {
     fn deliver(&self, to: &[Recipient], except: &[String], message: Message) {
         let Some(hub) = self.hub() else { return };
-        let mut target = Target::rooms::<Cow<'_, str>>([]);
-        for recipient in to {
-            target = target.and(match recipient {
-                Recipient::All => Target::all(),
-                Recipient::Room(name) => Target::room(name.as_str()),
-                Recipient::User(id) => Target::user(id.as_str()),
-                // An id of another form is none of ours.
-                Recipient::Client(id) => Target::clients(id.parse::<ClientId>()),
-            });
+        hub.send_here(&hub.target_of(to, except), &message);
+    }
+
+    fn control(&self, from: &str, payload: &[u8]) -> bool {
+        self.hub().is_none_or(|hub| hub.receive_control(from, payload))
+    }
+
+    fn beat_sent(&self) {
+        if let Some(hub) = self.hub() {
+            hub.publish_digests();
         }
-        let target = target.except_all(except.iter().filter_map(|id| id.parse().ok()));
-        hub.send_here(&target, &message);
+    }
+
+    fn node_gone(&self, id: &str) {
+        if let Some(hub) = self.hub() {
+            hub.forget_members_of(id);
+        }
     }
 
     fn counts(&self) -> Option<Counts> {

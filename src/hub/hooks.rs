@@ -16,6 +16,7 @@
 use super::Hub;
 use super::admission::{Admission, Rejection};
 use super::client::{Client, Handler, OfClient, OfError};
+use super::members::MemberChange;
 use crate::error::{HandlerError, HandlerResult};
 use crate::guard::{self, record_limited};
 use crate::history::Gap;
@@ -34,6 +35,7 @@ type BeforeMessage = dyn Fn(&Client, Message) -> Result<Message, HandlerError> +
 type BeforeRoomJoin = dyn Fn(&Client, &str) -> Result<(), HandlerError> + Send + Sync;
 type MapRefusal = dyn Fn(&RequestHead, ErrorType, &Response) -> Response + Send + Sync;
 type OfGap = dyn Fn(&Client, &Gap) + Send + Sync;
+type OfMember = dyn Fn(&Hub, &str, &MemberChange) + Send + Sync;
 type OfHub = dyn Fn(&Hub) + Send + Sync;
 type OfMessage = dyn Fn(&Client, &Message) + Send + Sync;
 type OfRoom = dyn Fn(&Client, &str) + Send + Sync;
@@ -62,6 +64,7 @@ pub(crate) struct Hooks {
     pub(crate) on_user_online: Hook<OfUser>,
     pub(crate) on_user_offline: Hook<OfUser>,
     pub(crate) on_gap: Hook<OfGap>,
+    pub(crate) on_member_change: Hook<OfMember>,
     pub(crate) on_shutdown: Hook<OfHub>,
 }
 

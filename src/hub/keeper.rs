@@ -23,6 +23,10 @@ pub(super) enum Job {
     Expire(Weak<Room>),
     /// Sends the changes of the state.
     Tick(Weak<Room>),
+    /// Tells what has changed about the members of a room of this name.
+    Members(Arc<str>),
+    /// The time of a call to this client is over, and its caller, on another node, knows.
+    GiveUp(ClientId, u64),
 }
 
 /// One thread for a hub, which lives only while there is something to do.
@@ -153,6 +157,8 @@ impl Hub {
             Task::Job(Job::Linger(room)) => self.with_room(&room, Self::end_if_idle),
             Task::Job(Job::Expire(room)) => self.with_room(&room, Self::remove_expired),
             Task::Job(Job::Tick(room)) => self.with_room(&room, Self::send_changes),
+            Task::Job(Job::Members(room)) => self.flush_members(&room),
+            Task::Job(Job::GiveUp(client, call)) => self.give_up_call(client, call),
         }
     }
 

@@ -13,6 +13,8 @@ mod client;
 mod clients;
 mod close_watch;
 mod cluster;
+mod commands;
+mod control;
 mod drain;
 mod drain_clock;
 mod extensions;
@@ -24,6 +26,7 @@ mod keeper;
 mod lifecycle;
 mod limits;
 mod load;
+mod members;
 mod memory;
 mod mirror;
 mod publish;
@@ -45,9 +48,11 @@ pub use admission::{Admission, Rejection};
 pub use builder::HubBuilder;
 pub use calls::{Answers, CallError, CallFormat, CallHandlers, CallRefusal, JsonCalls};
 pub use client::Client;
+pub use commands::Commanded;
 pub use lifecycle::{Health, HubState};
 pub use limits::{RateLimiter, TokenBucket};
 pub use load::HubLoad;
+pub use members::{Member, MemberChange, MemberError};
 pub use publish::Published;
 pub use target::{Delivery, Target};
 
@@ -116,6 +121,9 @@ struct Inner {
     held: Arc<Totals>,
     keeper: KeeperHandle,
     call_format: calls::FormatOfCalls,
+    remote_calls: calls::RemoteCalls,
+    members: members::Members,
+    announce_members: members::Announce,
     node_id: Box<str>,
     /// The cluster, if the hub is in one. It knows the hub weakly.
     link: Option<Link>,
@@ -159,6 +167,9 @@ impl Hub {
             held: Arc::default(),
             keeper: KeeperHandle(Keeper::new(WeakHub::of(hub))),
             call_format: builder.call_format,
+            remote_calls: calls::RemoteCalls::default(),
+            members: members::Members::default(),
+            announce_members: builder.announce_members,
         }))
     }
 

@@ -84,6 +84,7 @@ impl Room {
         state.close_if_over();
         let mut own = client.state().write();
         own.rooms.remove(&self.name);
+        client.hub().member_left(client, &self.name, own.user.as_ref());
         let has_ticket = own.telling.changed(Arc::clone(&self.name), Some(()));
         Ok(has_ticket.then(|| Ticket::of_room(client, &self.name)))
     }
@@ -137,6 +138,7 @@ impl RoomState {
         }
         own.rooms.insert(Arc::clone(name));
         self.roster.insert(client);
+        client.hub().member_joined(client, name, own.user.as_ref(), own.member.as_ref());
         let has_ticket = own.telling.changed(Arc::clone(name), None);
         Ok(has_ticket.then(|| Ticket::of_room(client, name)))
     }

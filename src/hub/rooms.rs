@@ -116,7 +116,10 @@ impl Hub {
             let room = self.find_or_create(name);
             self.before_use(&room);
             match room.join(client, &self.inner().limits, |state| room.enter(state, client, entry)) {
-                Join::Joined(ticket, entered) => return Ok((ticket, entered)),
+                Join::Joined(ticket, entered) => {
+                    self.watch_members(name);
+                    return Ok((ticket, entered));
+                }
                 // The last member has just left: `remove_closed` or `find_or_create` replaces the room.
                 Join::Closed => {}
                 Join::Refused(error) => {
@@ -136,6 +139,7 @@ impl Hub {
                 let left = room.leave(client);
                 self.remove_closed(&room);
                 self.watch_idle(&room);
+                self.watch_members(&room.name);
                 debug_assert!(!matches!(left, Ok(Some(_))), "the ticket is here");
             }
         }
@@ -147,6 +151,7 @@ impl Hub {
         let left = room.leave(client);
         self.remove_closed(room);
         self.watch_idle(room);
+        self.watch_members(&room.name);
         self.tell(left?);
         Ok(())
     }

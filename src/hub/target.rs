@@ -107,6 +107,22 @@ impl<'a> Target<'a> {
         self
     }
 
+    /// The room of which one client is meant, if that is all.
+    pub(super) fn one_of_room(&self) -> Option<&str> {
+        match self.single() {
+            Some(Part::OneOf(room)) => Some(room),
+            _ => None,
+        }
+    }
+
+    /// The only client that is meant, if it is one.
+    pub(super) fn only_client(&self) -> Option<ClientId> {
+        match self.single() {
+            Some(Part::Client(id)) => Some(*id),
+            _ => None,
+        }
+    }
+
     pub(super) fn parts(&self) -> impl Iterator<Item = &Part<'a>> {
         self.first.iter().chain(&self.more)
     }

@@ -1,6 +1,6 @@
-//! Calls to many clients at once.
+//! Calls to many clients at once, on all nodes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -8,8 +8,10 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::error::CallError;
 use super::pending::{CallResult, Waiter};
+use super::remote::News;
 use crate::client_id::ClientId;
 use crate::config::deadline_after;
+use crate::hub::control::{Control, RemoteCall};
 use crate::hub::{Client, Hub, Target};
 use crate::message::Message;
 
@@ -21,7 +23,13 @@ impl Hub {
     /// over; then a [`CallError::Timeout`] for each client that has not. Asking does not block, iterating does. Dropping
     /// the iterator gives up the answers that are missing.
     ///
-    /// With [`Target::one_of`] one member of a room is asked, each in its turn: a work queue.
+    /// In a cluster the other nodes ask their clients too. With
+    /// [`Cluster::presence`](crate::cluster::Cluster::presence) it is over when all nodes have said whom they have asked and all
+    /// of those have answered; without, when `timeout` is, unless the one client of the target has answered.
+    /// What the bus loses is a timeout; nothing is asked twice. Only text crosses nodes.
+    ///
+    /// With [`Target::one_of`] one member of a room is asked, each in its turn: a work queue. Members of this node come
+    /// first; if it has none, one of a node that has some.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -41,9 +49,19 @@ impl Hub {
     ) -> Answers {
         let (target, payload) = (target.into(), payload.into());
         let (sender, receiver) = unbounded();
-        let mut answers =
-            Answers { receiver, asked: HashMap::new(), ready: VecDeque::new(), deadline: deadline_after(timeout) };
-        for client in self.clients_of(&target) {
+        let mut answers = Answers {
+            hub: self.clone(),
+            receiver,
+            asked: HashMap::new(),
+            ready: VecDeque::new(),
+            deadline: deadline_after(timeout),
+            remote: None,
+        };
+        let clients = self.clients_of(&target);
+        if clients.is_empty() || target.one_of_room().is_none() {
+            answers.ask_others(&target, method, &payload, timeout, &sender);
+        }
+        for client in clients {
             answers.ask(client, method, &payload, &sender);
         }
         answers
@@ -53,16 +71,31 @@ impl Hub {
 /// The answers to a [`Hub::call`], in the order in which they come.
 #[must_use = "dropping it gives up the answers"]
 pub struct Answers {
-    receiver: Receiver<Answer>,
-    /// Clients whose answer is missing, and the ids of their calls.
+    hub: Hub,
+    receiver: Receiver<News>,
+    /// Clients of this node whose answer is missing, and the ids of their calls.
     asked: HashMap<ClientId, (Client, u64)>,
     /// Clients that could not be asked, or did not answer in time.
     ready: VecDeque<Answer>,
     deadline: Instant,
+    remote: Option<Remote>,
+}
+
+/// What other nodes still have to say.
+struct Remote {
+    number: u64,
+    /// Nodes that have not said whom they have asked; `None` if it is not known which nodes there are.
+    silent: Option<HashSet<String>>,
+    /// Clients of theirs whose answer is missing.
+    asked: HashSet<ClientId>,
+    /// Those that were answered before their node said that it asks them.
+    early: HashSet<ClientId>,
+    /// The only client that is meant.
+    only: Option<ClientId>,
 }
 
 impl Answers {
-    fn ask(&mut self, client: Client, method: &str, payload: &Message, sender: &Sender<Answer>) {
+    fn ask(&mut self, client: Client, method: &str, payload: &Message, sender: &Sender<News>) {
         let id = client.id();
         if client.calls().is_own_thread() {
             self.ready.push_back((id, Err(CallError::OwnThread)));
@@ -71,11 +104,83 @@ impl Answers {
         let sender = sender.clone();
         let waiter = Waiter::Anywhere(Box::new(move |result| {
             // An iterator that is gone has given up.
-            let _ = sender.send((id, result));
+            let _ = sender.send(News::Here(id, result));
         }));
         match client.ask(method, payload, waiter) {
             Ok(call) => _ = self.asked.insert(id, (client, call)),
             Err((error, _)) => self.ready.push_back((id, Err(error))),
+        }
+    }
+
+    fn ask_others(
+        &mut self,
+        target: &Target<'_>,
+        method: &str,
+        payload: &Message,
+        timeout: Duration,
+        sender: &Sender<News>,
+    ) {
+        let one_of = target.one_of_room().map(str::to_owned);
+        let to = if one_of.is_some() { Vec::new() } else { self.hub.remote_recipients(target) };
+        let Some(data) = payload.as_text().filter(|_| self.hub.adapter_state().is_some()) else { return };
+        let nodes = self.hub.other_nodes(one_of.as_deref());
+        let node = one_of.as_ref().and(nodes.iter().flatten().next().cloned());
+        if (to.is_empty() && node.is_none()) || nodes.as_ref().is_some_and(HashSet::is_empty) {
+            return;
+        }
+        let number = self.hub.inner().remote_calls.begin(sender.clone());
+        let silent = node.clone().map(|node| HashSet::from([node])).or(nodes);
+        let only = target.only_client();
+        let early = HashSet::new();
+        self.remote = Some(Remote { number, silent, asked: HashSet::new(), early, only });
+        let published = self.hub.publish_control(&Control::Call(Box::new(RemoteCall {
+            call: number,
+            node,
+            to,
+            one_of,
+            except: target.except.iter().map(ToString::to_string).collect(),
+            method: method.to_owned(),
+            data: data.to_owned(),
+            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+        })));
+        if !published {
+            self.end_remote();
+        }
+    }
+
+    /// What a piece of news yields.
+    fn hear(&mut self, news: News) -> Option<Answer> {
+        match news {
+            // Each client has one answer: one that was given up is not told twice.
+            News::Here(id, result) => self.asked.remove(&id).map(|_| (id, result)),
+            News::Asked(node, clients) => {
+                let remote = self.remote.as_mut()?;
+                remote.silent.as_mut().map(|silent| silent.remove(&node));
+                remote.asked.extend(clients.into_iter().filter(|id| !remote.early.remove(id)));
+                None
+            }
+            News::There(id, result) => {
+                let remote = self.remote.as_mut()?;
+                if !remote.asked.remove(&id) && !remote.early.insert(id) {
+                    return None;
+                }
+                if remote.only == Some(id) {
+                    self.end_remote();
+                }
+                Some((id, result))
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let is_remote_over =
+            |remote: &Remote| remote.asked.is_empty() && remote.silent.as_ref().is_some_and(HashSet::is_empty);
+        self.asked.is_empty() && self.remote.as_ref().is_none_or(is_remote_over)
+    }
+
+    fn end_remote(&mut self) {
+        if let Some(remote) = self.remote.take() {
+            self.hub.inner().remote_calls.end(remote.number);
         }
     }
 
@@ -85,6 +190,10 @@ impl Answers {
             client.give_up(call);
             self.ready.push_back((id, Err(CallError::Timeout)));
         }
+        if let Some(remote) = &mut self.remote {
+            self.ready.extend(remote.asked.drain().map(|id| (id, Err(CallError::Timeout))));
+        }
+        self.end_remote();
     }
 }
 
@@ -96,13 +205,15 @@ impl Iterator for Answers {
             if let Some(answer) = self.ready.pop_front() {
                 return Some(answer);
             }
-            if self.asked.is_empty() {
+            if self.is_over() {
                 return None;
             }
             match self.receiver.recv_deadline(self.deadline) {
-                // Each client has one answer: one that was given up is not told twice.
-                Ok((id, result)) if self.asked.remove(&id).is_some() => return Some((id, result)),
-                Ok(_) => {}
+                Ok(news) => {
+                    if let Some(answer) = self.hear(news) {
+                        return Some(answer);
+                    }
+                }
                 Err(_) => self.time_out(),
             }
         }

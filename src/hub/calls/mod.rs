@@ -10,6 +10,7 @@ mod handlers;
 mod json;
 mod many;
 mod pending;
+mod remote;
 
 pub use error::{CallError, CallRefusal};
 pub use handlers::CallHandlers;
@@ -17,6 +18,7 @@ pub use json::{CallFormat, JsonCalls};
 pub use many::Answers;
 
 pub(super) use pending::Calls;
+pub(super) use remote::RemoteCalls;
 
 use std::fmt;
 

@@ -4,10 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Callbacks;
 use super::error::EventError;
-use super::event::{AUTHENTICATED, CONNECTION_ESTABLISHED, ERROR, Event, PONG, UNSUBSCRIBED};
+use super::event::{AUTHENTICATED, CONNECTION_ESTABLISHED, ERROR, Event, MEMBER_CHANGE, MEMBERS, PONG, UNSUBSCRIBED};
 use super::inbound::Inbound;
 use super::rooms;
 use crate::Message;
+use crate::members::{Member, MemberChange};
 use crate::trace::name_event;
 use crate::{Client, ClientId};
 use crate::{HandlerError, HandlerResult, RoomError};
@@ -69,10 +70,52 @@ pub(super) fn handle(callbacks: &Callbacks, client: &Client, message: &Message) 
         kind => match (callbacks.handlers.get(kind), &callbacks.on_message) {
             (Some(handler), _) => handler(client, &inbound),
             _ if matches!(kind, "call" | "reply" | "error") => call(callbacks, client, message),
+            _ if kind == "members" => members(client, &inbound),
             (None, Some(handler)) => handler(client, message),
             (None, None) => Err(EventError::new("unknown_event", "no event of this type is understood").into()),
         },
     }
+}
+
+/// Who is in a room: for those who are.
+fn members(client: &Client, inbound: &Inbound<'_>) -> HandlerResult {
+    let Room { room } = inbound.parse()?;
+    if !client.in_room(&room) {
+        return Err(EventError::new("not_subscribed", "subscribe to the room first").into());
+    }
+    let members = client.hub().members(&room);
+    Event::new(MEMBERS, Members { room: &room, members: &members }).send_to(client)
+}
+
+/// What the clients of a room are told of its members.
+pub(super) fn member_change(room: &str, changes: &[MemberChange]) -> Option<Message> {
+    let mut data = MemberChanges { room, joined: Vec::new(), updated: Vec::new(), left: Vec::new() };
+    for change in changes {
+        match change {
+            MemberChange::Joined(member) => data.joined.push(member),
+            MemberChange::Updated(member) => data.updated.push(member),
+            MemberChange::Left(member) => data.left.push(member),
+            _ => {}
+        }
+    }
+    Event::new(MEMBER_CHANGE, data).message().ok()
+}
+
+#[derive(Serialize)]
+struct Members<'a> {
+    room: &'a str,
+    members: &'a [Member],
+}
+
+#[derive(Serialize)]
+struct MemberChanges<'a> {
+    room: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    joined: Vec<&'a Member>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    updated: Vec<&'a Member>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left: Vec<&'a Member>,
 }
 
 /// A call of the client's, or the answer to one of ours.

@@ -33,6 +33,12 @@ pub const STATE: &str = "state";
 /// To who joins a room with a state; data `{"room","state":{KEY:VALUE}}`.
 pub const SNAPSHOT: &str = "snapshot";
 
+/// Who is in a room with members, the answer to `members`; data `{"room","members":[{"id","metadata"}]}`.
+pub const MEMBERS: &str = "members";
+/// To the members of such a room, at most every 50 ms; data `{"room","joined","updated","left"}`, lists of members, without
+/// those that are empty.
+pub const MEMBER_CHANGE: &str = "member_change";
+
 /// An envelope, `{"type","data","timestamp"}`, and its recipients. An event that names no recipients reaches nobody.
 ///
 /// ```

@@ -108,9 +108,9 @@ use crate::{RequestHead, Response};
 
 pub use error::EventError;
 pub use event::{
-    AUTHENTICATED, CONNECTION_CLOSED, CONNECTION_ESTABLISHED, ERROR, Event, GAP, HISTORY, PONG, SNAPSHOT, STATE,
-    SUBSCRIBED, UNSUBSCRIBED, broadcast_raw, emit, emit_broadcast, emit_to_clients, emit_to_room, emit_to_rooms,
-    emit_to_users,
+    AUTHENTICATED, CONNECTION_CLOSED, CONNECTION_ESTABLISHED, ERROR, Event, GAP, HISTORY, MEMBER_CHANGE, MEMBERS, PONG,
+    SNAPSHOT, STATE, SUBSCRIBED, UNSUBSCRIBED, broadcast_raw, emit, emit_broadcast, emit_to_clients, emit_to_room,
+    emit_to_rooms, emit_to_users,
 };
 pub use inbound::Inbound;
 
@@ -228,6 +228,7 @@ impl Events {
             .map_config(|config| config.max_consecutive_drops(self.max_consecutive_drops))
             .format(&rooms::EventFormat)
             .call_format(JsonCalls)
+            .announce_members(dispatch::member_change)
             .map_refusal(json_refusal)
             .after_connect(move |client| dispatch::welcome(&greeting, client))
             .on_message(move |client, message| {

@@ -1,0 +1,195 @@
+//! What nodes of this crate tell each other beside messages: members, calls and commands.
+//!
+//! It travels as a message to a client that does not exist, so that nodes that do not understand it, those in Go among them,
+//! have nobody to give it to. At most once, like messages.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Hub;
+use super::calls::CallError;
+use super::members::{Json, List, Told};
+use crate::cluster::Recipient;
+
+/// One message between nodes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub(super) enum Control {
+    /// Members of the sender have changed.
+    Changes { room: String, version: u64, changes: Vec<Entry> },
+    /// All members of the sender in a room, or a part of them.
+    List { room: String, version: u64, index: u32, of: u32, members: Vec<Entry> },
+    /// The list of this node is needed.
+    Query { node: String, room: String },
+    /// Version and hash of the sender's rooms, from this name on up to that one.
+    Digests { from: String, to: Option<String>, rooms: BTreeMap<String, (u64, u64)> },
+    /// Clients are called; on one node only, if it is named.
+    Call(Box<RemoteCall>),
+    /// The sender has asked these clients for a call of that node.
+    Asked { node: String, call: u64, clients: Vec<String> },
+    /// One of them has answered, or will not.
+    Answer { node: String, call: u64, client: String, result: RemoteResult },
+    /// Close a user's or a room's connections.
+    Close { user: Option<String>, room: Option<String>, code: u16, reason: String },
+    /// A user's connections join or leave a room.
+    Join { user: String, room: String },
+    /// See [`Control::Join`].
+    Leave { user: String, room: String },
+}
+
+/// A member and what is said of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    id: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    gone: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// JSON text in a string: what holds it is read by its tag, and raw values cannot be.
+    metadata: Option<String>,
+}
+
+impl Entry {
+    pub(super) fn new(key: &str, told: Told) -> Self {
+        Self { id: key.to_owned(), gone: told.is_none(), metadata: told.flatten().map(|json| json.to_string()) }
+    }
+
+    fn split(self) -> (String, Told) {
+        let metadata = self.metadata.map(Json::from);
+        (self.id, (!self.gone).then_some(metadata))
+    }
+}
+
+/// See [`Control::Call`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct RemoteCall {
+    pub(super) call: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) node: Option<String>,
+    pub(super) to: Vec<Recipient>,
+    /// One member of the room, in its turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) one_of: Option<String>,
+    pub(super) except: Vec<String>,
+    pub(super) method: String,
+    /// Text only.
+    pub(super) data: String,
+    /// From when it is received: clocks differ.
+    pub(super) timeout_ms: u64,
+}
+
+/// The result of a call, as it crosses nodes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RemoteResult {
+    Ok(String),
+    Refused { code: String, message: String },
+    Timeout,
+    Closed,
+    TooMany,
+    Unsupported,
+}
+
+impl From<CallError> for RemoteResult {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Refused { code, message } => Self::Refused { code, message },
+            CallError::Timeout => Self::Timeout,
+            CallError::Closed => Self::Closed,
+            CallError::TooMany => Self::TooMany,
+            _ => Self::Unsupported,
+        }
+    }
+}
+
+impl Hub {
+    /// Queues a control message for the other nodes; whether it was queued.
+    pub(super) fn publish_control(&self, control: &Control) -> bool {
+        let Some(link) = &self.inner().link else { return false };
+        serde_json::to_string(control).is_ok_and(|json| link.publish_control(json))
+    }
+
+    /// Bytes of JSON in one control message, so that its envelope fits.
+    pub(super) fn control_limit(&self) -> usize {
+        self.inner().link.as_ref().map_or(usize::MAX, crate::cluster::Link::control_limit)
+    }
+
+    /// Does what another node says. False if it is not understood.
+    pub(super) fn receive_control(&self, from: &str, payload: &[u8]) -> bool {
+        let Ok(control) = serde_json::from_slice(payload) else { return false };
+        match control {
+            Control::Changes { room, version, changes } => {
+                self.hear_changes(from, &room, version, changes.into_iter().map(Entry::split).collect());
+            }
+            Control::List { room, version, index, of, members } => {
+                let members = members.into_iter().map(Entry::split).map(|(key, told)| (key, told.flatten())).collect();
+                self.hear_list(from, &room, List { version, index, of, members });
+            }
+            Control::Query { node, room } if node == self.node_id() => self.want_list(&room),
+            Control::Digests { from: first, to, rooms } => self.hear_digests(from, &first, to.as_deref(), &rooms),
+            Control::Call(call) if call.node.as_deref().is_none_or(|node| node == self.node_id()) => {
+                self.answer_remote(from, *call);
+            }
+            Control::Asked { node, call, clients } if node == self.node_id() => self.hear_asked(from, call, &clients),
+            Control::Answer { node, call, client, result } if node == self.node_id() => {
+                self.hear_answer(call, &client, result);
+            }
+            Control::Query { .. } | Control::Call(_) | Control::Asked { .. } | Control::Answer { .. } => {}
+            Control::Close { user, room, code, reason } => {
+                _ = self.close_here(user.as_deref(), room.as_deref(), code, &reason);
+            }
+            Control::Join { user, room } => _ = self.join_user_here(&user, &room),
+            Control::Leave { user, room } => _ = self.leave_user_here(&user, &room),
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is written is read again, with metadata and without.
+    #[test]
+    fn every_message_comes_back() {
+        let entries = || vec![Entry::new("ann", Some(Some(r#"{"a":[1,"x"]}"#.into()))), Entry::new("bob", None)];
+        let call = RemoteCall {
+            call: 7,
+            node: None,
+            to: vec![Recipient::All, Recipient::Room("r".into())],
+            one_of: Some("w".into()),
+            except: vec!["c".into()],
+            method: "m".into(),
+            data: "null".into(),
+            timeout_ms: 5,
+        };
+        let (node, room) = (|| "n".to_owned(), || "r".to_owned());
+        let result = RemoteResult::Refused { code: "c".into(), message: "m".into() };
+        let all = [
+            Control::Changes { room: room(), version: u64::MAX, changes: entries() },
+            Control::List { room: room(), version: 1, index: 0, of: 2, members: entries() },
+            Control::Query { node: node(), room: room() },
+            Control::Digests { from: room(), to: None, rooms: BTreeMap::from([(room(), (1, u64::MAX))]) },
+            Control::Call(Box::new(call)),
+            Control::Asked { node: node(), call: 1, clients: vec![node()] },
+            Control::Answer { node: node(), call: 1, client: node(), result },
+            Control::Close { user: None, room: Some(room()), code: 4500, reason: String::new() },
+            Control::Join { user: node(), room: room() },
+            Control::Leave { user: node(), room: room() },
+        ];
+        for control in all {
+            let json = serde_json::to_string(&control).expect("JSON");
+            let back: Control = serde_json::from_str(&json).expect("what was written");
+            assert_eq!(format!("{back:?}"), format!("{control:?}"));
+        }
+    }
+
+    #[test]
+    fn nonsense_is_not_understood() {
+        let hub = Hub::new();
+        for json in ["", "{}", r#"{"op":"other"}"#, r#"{"op":"query","node":1,"room":"r"}"#, "[]", "null"] {
+            assert!(!hub.receive_control("n", json.as_bytes()), "{json}");
+        }
+        assert!(hub.receive_control("n", br#"{"op":"query","node":"x","room":"r","more":1}"#));
+    }
+}

@@ -1,0 +1,335 @@
+//! The members of one room: those connected here, those that other nodes have told of, and what was told of both. A plain
+//! data structure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::change::{Member, MemberChange};
+use crate::client_id::ClientId;
+
+/// JSON text.
+pub(in crate::hub) type Json = Arc<str>;
+
+/// What one node says of a member: its metadata, or that it has left.
+pub(in crate::hub) type Told = Option<Option<Json>>;
+
+/// Members that are kept of one other node in one room.
+const MAX_REMOTE: usize = 65_536;
+/// Between two requests for the same list.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(in crate::hub) struct Table {
+    here: BTreeMap<Arc<str>, Here>,
+    elsewhere: BTreeMap<String, Remote>,
+    /// What hooks and clients were told. Differs from what is only in the keys of `dirty`.
+    told: BTreeMap<Arc<str>, Option<Json>>,
+    /// In the order of their changes.
+    dirty: Vec<Arc<str>>,
+    /// Rises with each change of `here`.
+    version: u64,
+    /// Changes of `here` that other nodes were not told of.
+    untold: BTreeSet<Arc<str>>,
+    /// Another node has asked for all of `here`.
+    pub(in crate::hub) is_list_wanted: bool,
+    /// The keeper looks at this room at some time.
+    pub(in crate::hub) is_watched: bool,
+    /// When the keeper looks at it because a member has lingered for long enough.
+    wake: Option<Instant>,
+    /// When changes were told last.
+    pub(in crate::hub) flushed: Option<Instant>,
+}
+
+/// A member with connections to this node, or that had some a short while ago.
+#[derive(Debug, Default)]
+struct Here {
+    /// With their metadata, the latest change last.
+    connections: Vec<(ClientId, Option<Json>)>,
+    /// What counts while no connection is left, and until when.
+    lingers: Option<(Option<Json>, Instant)>,
+}
+
+impl Here {
+    fn metadata(&self) -> Option<Json> {
+        let of_connections = self.connections.iter().rev().find_map(|(_, metadata)| metadata.clone());
+        of_connections.or_else(|| self.lingers.as_ref().and_then(|(metadata, _)| metadata.clone()))
+    }
+}
+
+/// The members that another node has told of.
+#[derive(Debug, Default)]
+struct Remote {
+    version: u64,
+    members: BTreeMap<Arc<str>, Option<Json>>,
+    /// A list whose parts have not all come.
+    partial: Option<Partial>,
+    asked: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Partial {
+    version: u64,
+    of: u32,
+    arrived: BTreeSet<u32>,
+    members: BTreeMap<Arc<str>, Option<Json>>,
+}
+
+/// A list of all members of a node, or a part of it.
+#[derive(Debug)]
+pub(in crate::hub) struct List {
+    pub(in crate::hub) version: u64,
+    pub(in crate::hub) index: u32,
+    pub(in crate::hub) of: u32,
+    pub(in crate::hub) members: Vec<(String, Option<Json>)>,
+}
+
+impl Table {
+    /// A connection of the member has come.
+    pub(in crate::hub) fn join(&mut self, key: &Arc<str>, client: ClientId, metadata: Option<Json>) {
+        let here = self.here.entry(Arc::clone(key)).or_default();
+        here.connections.push((client, metadata));
+        here.lingers = None;
+        self.changed_here(key);
+    }
+
+    /// A connection of the member has gone; the last one's member stays for `linger`.
+    pub(in crate::hub) fn leave(&mut self, key: &Arc<str>, client: ClientId, linger: Duration, now: Instant) {
+        let Some(here) = self.here.get_mut(key) else { return };
+        let metadata = here.metadata();
+        here.connections.retain(|(id, _)| *id != client);
+        if here.connections.is_empty() {
+            if linger.is_zero() {
+                self.here.remove(key);
+            } else {
+                here.lingers = Some((metadata, now + linger));
+            }
+        }
+        self.changed_here(key);
+    }
+
+    /// A connection of the member has other metadata.
+    pub(in crate::hub) fn update(&mut self, key: &Arc<str>, client: ClientId, metadata: Option<Json>) {
+        let Some(here) = self.here.get_mut(key) else { return };
+        here.connections.retain(|(id, _)| *id != client);
+        here.connections.push((client, metadata));
+        self.changed_here(key);
+    }
+
+    /// Ends members that have lingered for long enough, and says when the next one has.
+    pub(in crate::hub) fn expire(&mut self, now: Instant) -> Option<Instant> {
+        let is_over = |here: &Here| here.lingers.as_ref().is_some_and(|(_, until)| *until <= now);
+        let over: Vec<Arc<str>> =
+            self.here.iter().filter(|(_, here)| is_over(here)).map(|(key, _)| key.clone()).collect();
+        for key in over {
+            self.here.remove(&key);
+            self.changed_here(&key);
+        }
+        self.here.values().filter_map(|here| here.lingers.as_ref()).map(|(_, until)| *until).min()
+    }
+
+    /// Ends members that have lingered for long enough, and says when to do so again unless that is known.
+    pub(in crate::hub) fn next_wake(&mut self, now: Instant) -> Option<Instant> {
+        self.wake = self.wake.filter(|wake| *wake > now);
+        let next = self.expire(now)?;
+        if self.wake.is_some_and(|wake| wake <= next) {
+            return None;
+        }
+        self.wake = Some(next);
+        Some(next)
+    }
+
+    fn changed_here(&mut self, key: &Arc<str>) {
+        self.untold.insert(Arc::clone(key));
+        self.changed(key);
+    }
+
+    fn changed(&mut self, key: &Arc<str>) {
+        self.dirty.push(Arc::clone(key));
+    }
+
+    /// Whether changes wait to be told, to anybody.
+    pub(in crate::hub) fn has_news(&self) -> bool {
+        !self.dirty.is_empty() || !self.untold.is_empty() || self.is_list_wanted
+    }
+
+    /// Nothing is left that would have to be remembered.
+    pub(in crate::hub) fn is_over(&self) -> bool {
+        self.here.is_empty() && self.elsewhere.is_empty() && self.told.is_empty() && !self.has_news()
+    }
+
+    /// The member as it is, over all nodes. Of several nodes' metadata one is chosen, the same on all nodes.
+    fn is(&self, key: &str) -> Told {
+        let here = self.here.get(key).map(Here::metadata);
+        let elsewhere = self.elsewhere.values().filter_map(|node| node.members.get(key).cloned());
+        here.into_iter().chain(elsewhere).max()
+    }
+
+    /// All members, over all nodes.
+    pub(in crate::hub) fn list(&self) -> Vec<Member> {
+        let keys: BTreeSet<&Arc<str>> =
+            self.here.keys().chain(self.elsewhere.values().flat_map(|node| node.members.keys())).collect();
+        let member = |key: &Arc<str>| Member { id: Arc::clone(key), metadata: self.is(key).flatten() };
+        keys.into_iter().map(member).collect()
+    }
+
+    /// The changes since they were last taken, one a member at most, in their order.
+    pub(in crate::hub) fn take_changes(&mut self) -> Vec<MemberChange> {
+        let mut changes = Vec::new();
+        for key in std::mem::take(&mut self.dirty) {
+            let is = self.is(&key);
+            let member = |metadata: &Option<Json>| Member { id: Arc::clone(&key), metadata: metadata.clone() };
+            match (self.told.get(&key), &is) {
+                (None, Some(metadata)) => changes.push(MemberChange::Joined(member(metadata))),
+                (Some(metadata), None) => changes.push(MemberChange::Left(member(metadata))),
+                (Some(before), Some(metadata)) if before != metadata => {
+                    changes.push(MemberChange::Updated(member(metadata)));
+                }
+                _ => continue,
+            }
+            match is {
+                Some(metadata) => _ = self.told.insert(key, metadata),
+                None => _ = self.told.remove(&key),
+            }
+        }
+        changes
+    }
+
+    /// The members here that have changed since other nodes were told, and the version with them; `None` if none has.
+    pub(in crate::hub) fn take_untold(&mut self) -> Option<(u64, Vec<(Arc<str>, Told)>)> {
+        if self.untold.is_empty() {
+            return None;
+        }
+        self.version += 1;
+        let untold = std::mem::take(&mut self.untold);
+        let told = |key: Arc<str>| {
+            let is = self.here.get(&key).map(Here::metadata);
+            (key, is)
+        };
+        Some((self.version, untold.into_iter().map(told).collect()))
+    }
+
+    /// All members here, for another node that has asked.
+    pub(in crate::hub) fn here(&self) -> (u64, Vec<(Arc<str>, Option<Json>)>) {
+        (self.version, self.here.iter().map(|(key, here)| (Arc::clone(key), here.metadata())).collect())
+    }
+
+    /// The version and the hash of the members here; `None` without any. What has not been told yet is not in the version:
+    /// it is told first.
+    pub(in crate::hub) fn digest(&self) -> Option<(u64, u64)> {
+        let members = self.here.iter().map(|(key, here)| (&**key, here.metadata()));
+        (!self.here.is_empty()).then(|| (self.version, hash(members)))
+    }
+
+    /// Changes of another node. False if some before them have not come: the list is needed.
+    pub(in crate::hub) fn hear_changes(&mut self, node: &str, version: u64, changes: Vec<(String, Told)>) -> bool {
+        let remote = self.elsewhere.entry(node.to_owned()).or_default();
+        if version != remote.version + 1 {
+            return version <= remote.version;
+        }
+        remote.version = version;
+        for (key, told) in changes {
+            let key: Arc<str> = key.into();
+            match told {
+                Some(metadata) if remote.members.len() < MAX_REMOTE => {
+                    remote.members.insert(Arc::clone(&key), metadata);
+                }
+                Some(_) => {}
+                None => _ = remote.members.remove(&key),
+            }
+            self.dirty.push(key);
+        }
+        self.forget_if_empty(node);
+        true
+    }
+
+    /// A list of another node, or a part of one: it counts when all parts have come.
+    pub(in crate::hub) fn hear_list(&mut self, node: &str, list: List) {
+        let List { version, index, of, members } = list;
+        let remote = self.elsewhere.entry(node.to_owned()).or_default();
+        let new = || Partial { version, of, arrived: BTreeSet::new(), members: BTreeMap::new() };
+        let is_same = |partial: &Partial| (partial.version, partial.of) == (version, of);
+        let mut partial = remote.partial.take().filter(is_same).unwrap_or_else(new);
+        if index < of && partial.arrived.insert(index) && partial.members.len() < MAX_REMOTE {
+            partial.members.extend(members.into_iter().map(|(key, metadata)| (Arc::from(key), metadata)));
+        }
+        if partial.arrived.len() < of as usize {
+            remote.partial = Some(partial);
+            return;
+        }
+        remote.version = version;
+        remote.asked = None;
+        let before = std::mem::replace(&mut remote.members, partial.members);
+        let changed: Vec<Arc<str>> = {
+            let after = &remote.members;
+            let new = after.iter().filter(|(key, metadata)| before.get(*key) != Some(*metadata)).map(|(key, _)| key);
+            let gone = before.keys().filter(|key| !after.contains_key(*key));
+            new.chain(gone).cloned().collect()
+        };
+        self.dirty.extend(changed);
+        self.forget_if_empty(node);
+    }
+
+    /// What another node says of its members in this room; `None`: it has none. Whether its list is to be asked for.
+    pub(in crate::hub) fn hear_digest(&mut self, node: &str, digest: Option<(u64, u64)>, now: Instant) -> bool {
+        let Some((version, wanted)) = digest else {
+            self.forget_node(node);
+            return false;
+        };
+        let remote = self.elsewhere.entry(node.to_owned()).or_default();
+        let same = remote.version == version && {
+            hash(remote.members.iter().map(|(key, metadata)| (&**key, metadata.clone()))) == wanted
+        };
+        !same && self.ask(node, now)
+    }
+
+    /// Whether it is time to ask a node for its list.
+    pub(in crate::hub) fn ask(&mut self, node: &str, now: Instant) -> bool {
+        let remote = self.elsewhere.entry(node.to_owned()).or_default();
+        let is_time = remote.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= PATIENCE);
+        if is_time {
+            remote.asked = Some(now);
+        }
+        is_time
+    }
+
+    /// Another node has left or is silent: its members go with it.
+    pub(in crate::hub) fn forget_node(&mut self, node: &str) {
+        if let Some(remote) = self.elsewhere.remove(node) {
+            self.dirty.extend(remote.members.into_keys());
+        }
+    }
+
+    pub(in crate::hub) fn knows(&self, node: &str) -> bool {
+        self.elsewhere.contains_key(node)
+    }
+
+    /// A node whose members have all left is kept in mind until it says so in its next heartbeat: its version goes on.
+    fn forget_if_empty(&mut self, node: &str) {
+        if self.elsewhere.get(node).is_some_and(|remote| remote.members.is_empty() && remote.version == 0) {
+            self.elsewhere.remove(node);
+        }
+    }
+}
+
+/// FNV-1a over names and metadata in the order of the names: the same on every machine.
+fn hash<'a>(members: impl Iterator<Item = (&'a str, Option<Json>)>) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut add = |bytes: &[u8]| {
+        for byte in bytes {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    for (key, metadata) in members {
+        add(key.as_bytes());
+        add(&[0, u8::from(metadata.is_some())]);
+        add(metadata.as_deref().unwrap_or_default().as_bytes());
+        add(&[0]);
+    }
+    hash
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

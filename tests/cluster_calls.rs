@@ -1,0 +1,165 @@
+//! Calls and commands across nodes: an answer, a refusal or a timeout; never twice; over a bus in memory.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::bus::{Mood, Wire, connected, node};
+use common::{PATIENCE, TestServer, WsClient, eventually};
+use serde_json::{Value, json};
+use wshub::calls::CallError;
+use wshub::cluster::{Cluster, MemoryBus};
+use wshub::router::Router;
+use wshub::{Admission, CloseError, Hub, HubBuilder, Message, Target};
+
+fn hub() -> HubBuilder {
+    let router = Router::json_field("type").on_not_found(|_, _| Ok(()));
+    router.install(Hub::builder()).on_upgrade(|head| {
+        let admission = head.query_param("user").map_or_else(Admission::anonymous, Admission::user);
+        Ok(head.query_param("rooms").unwrap_or_default().split_terminator(',').fold(admission, Admission::room))
+    })
+}
+
+fn nodes(bus: &MemoryBus) -> [TestServer; 3] {
+    let nodes = ["a", "b", "c"]
+        .map(|id| node(hub(), Cluster::new(bus.adapter()).node_id(id).presence(Duration::from_millis(500))));
+    for node in &nodes {
+        eventually("all know all", || node.hub.cluster_nodes().len() == 3);
+    }
+    nodes
+}
+
+fn asked(socket: &mut WsClient) -> (Value, Value) {
+    let call: Value = serde_json::from_str(&socket.text()).unwrap();
+    assert_eq!(call["type"], "call");
+    (call["id"].clone(), call["data"].clone())
+}
+
+fn reply(socket: &mut WsClient, data: &Value) {
+    let (id, _) = asked(socket);
+    socket.send_text(&json!({"type": "reply", "id": id, "data": data}).to_string());
+}
+
+#[test]
+fn one_client_anywhere_is_called() {
+    let bus = MemoryBus::new();
+    let nodes = nodes(&bus);
+    let (mut socket, client) = nodes[2].pair_to("/ws");
+    let mut answers = nodes[0].hub.call(client.id(), "m", r#"{"n":1}"#, PATIENCE * 10);
+    let (id, data) = asked(&mut socket);
+    assert_eq!(data, json!({"n": 1}));
+    socket.send_text(&json!({"type": "error", "id": id, "data": {"code": "busy", "message": "m"}}).to_string());
+    let refused = CallError::Refused { code: "busy".into(), message: "m".into() };
+    assert_eq!(answers.next(), Some((client.id(), Err(refused))));
+    assert_eq!(answers.next(), None, "at once");
+    // Nobody of that id: all nodes say so, long before the time is over.
+    let start = Instant::now();
+    drop(socket);
+    eventually("it is gone", || nodes[2].hub.client_count() == 0);
+    assert_eq!(nodes[0].hub.call(client.id(), "m", "1", PATIENCE * 10).count(), 0);
+    assert!(start.elapsed() < PATIENCE * 5);
+}
+
+#[test]
+fn a_room_on_all_nodes_is_called_and_each_answers_once() {
+    let bus = MemoryBus::new();
+    let nodes = nodes(&bus);
+    let mut pairs: Vec<_> = nodes.iter().map(|node| node.pair_to("/ws?rooms=sensors")).collect();
+    let mut answers = nodes[1].hub.call(Target::room("sensors"), "read", "null", PATIENCE * 10);
+    for (n, (socket, _)) in pairs.iter_mut().enumerate() {
+        reply(socket, &json!(n));
+        let (id, result) = answers.next().unwrap();
+        assert_eq!(result.unwrap().as_text(), Some(&n.to_string()[..]));
+        assert_eq!(pairs_id(&nodes, n), id);
+    }
+    assert_eq!(answers.next(), None);
+    // A silent one is a timeout, here or there, and one that goes is closed.
+    let answers = nodes[1].hub.call(Target::room("sensors"), "read", "null", Duration::from_millis(600));
+    reply(&mut pairs[0].0, &json!("yes"));
+    asked(&mut pairs[1].0);
+    asked(&mut pairs[2].0);
+    let mut results: Vec<_> = answers.map(|(_, result)| result).collect();
+    results.sort_by_key(Result::is_err);
+    assert_eq!(results, [Ok(Message::raw_json("\"yes\"")), Err(CallError::Timeout), Err(CallError::Timeout)]);
+    eventually("nothing waits for ever", || pairs.iter().all(|(_, client)| client.pending_calls() == 0));
+    let answers = nodes[1].hub.call(Target::room("sensors").except(pairs[1].1.id()), "read", "null", PATIENCE * 10);
+    let (mut socket, _) = pairs.pop().unwrap();
+    asked(&mut socket);
+    reply(&mut pairs[0].0, &json!(1));
+    drop(socket);
+    let mut results: Vec<_> = answers.map(|(_, result)| result.map(|_| ())).collect();
+    results.sort_by_key(Result::is_err);
+    assert_eq!(results, [Ok(()), Err(CallError::Closed)]);
+}
+
+fn pairs_id(nodes: &[TestServer; 3], n: usize) -> wshub::ClientId {
+    nodes[n].hub.room_clients("sensors")[0].id()
+}
+
+#[test]
+fn one_of_a_room_is_found_on_another_node() {
+    let bus = MemoryBus::new();
+    let nodes = nodes(&bus);
+    let (mut worker, client) = nodes[2].pair_to("/ws?rooms=workers");
+    eventually("it is known", || nodes[0].hub.global_room_count("workers") == 1);
+    let mut answers = nodes[0].hub.call(Target::one_of("workers"), "work", "1", PATIENCE * 10);
+    reply(&mut worker, &json!("done"));
+    assert_eq!(answers.next(), Some((client.id(), Ok(Message::raw_json("\"done\"")))));
+    assert_eq!(answers.next(), None);
+    // One of its own comes first.
+    let (mut own, own_client) = nodes[0].pair_to("/ws?rooms=workers");
+    for _ in 0..3 {
+        let mut answers = nodes[0].hub.call(Target::one_of("workers"), "work", "1", PATIENCE * 10);
+        reply(&mut own, &json!("done"));
+        assert_eq!(answers.next().unwrap().0, own_client.id());
+    }
+}
+
+#[test]
+fn what_the_bus_loses_is_a_timeout_and_what_it_repeats_is_heard_once() {
+    let wire = Wire::new(Mood::Works);
+    let one = node(hub(), Cluster::new(wire.adapter()).node_id("one"));
+    connected(&one.hub);
+    let id = "246173a9-650a-4d6f-9630-e7533aed5d60".parse::<wshub::ClientId>().unwrap();
+    let mut answers = one.hub.call(id, "m", "1", Duration::from_millis(200));
+    eventually("it is published", || !wire.published().is_empty());
+    let call = wire.published().remove(0);
+    assert!(call.starts_with(r#"{"node_id":"one","type":"client","client_id":"wshub.control","msg_type":1"#), "{call}");
+    assert_eq!(answers.next(), None, "nobody has said that anybody was asked");
+    let mut answers = one.hub.call(id, "m", "1", PATIENCE * 10);
+    let control = |control: Value| {
+        let data = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, control.to_string());
+        format!(r#"{{"node_id":"two","type":"client","client_id":"wshub.control","msg_type":1,"data":"{data}"}}"#)
+    };
+    let answer =
+        control(json!({"op": "answer", "node": "one", "call": 2, "client": id.to_string(), "result": {"ok": "7"}}));
+    (0..3).for_each(|_| wire.receive(&answer));
+    assert_eq!(answers.next(), Some((id, Ok(Message::raw_json("7")))));
+    assert_eq!(answers.next(), None);
+}
+
+#[test]
+fn commands_reach_all_nodes() {
+    let bus = MemoryBus::new();
+    let nodes = nodes(&bus);
+    let mut anns: Vec<_> = nodes.iter().map(|node| node.pair_to("/ws?user=ann")).collect();
+    let mut bob = nodes[1].connect_to("/ws?user=bob&rooms=lobby");
+    let done = nodes[0].hub.join_user("ann", "lobby");
+    assert_eq!((done.here, done.published), (1, true));
+    eventually("all are in", || anns.iter().all(|(_, client)| client.in_room("lobby")));
+    nodes[2].hub.leave_user("ann", "lobby");
+    eventually("all are out", || anns.iter().all(|(_, client)| !client.in_room("lobby")));
+    assert!(matches!(nodes[0].hub.close_user("ann", 1005, ""), Err(CloseError::InvalidCode(1005))));
+    assert_eq!(nodes[0].hub.close_user("ann", 4500, "banned").unwrap().here, 1);
+    for (socket, _) in &mut anns {
+        assert_eq!(socket.frame().close(), (4500, "banned"));
+    }
+    nodes[0].hub.close_room("lobby", 4000, "over").unwrap();
+    assert_eq!(bob.frame().close().0, 4000);
+    let alone = TestServer::new(hub());
+    let (mut socket, _) = alone.pair_to("/ws?user=ann");
+    let done = alone.hub.close_user("ann", 4000, "").unwrap();
+    assert_eq!((done.here, done.published), (1, false));
+    assert_eq!(socket.frame().close().0, 4000);
+}
