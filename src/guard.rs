@@ -1,4 +1,5 @@
-//! Calls of code that is not the crate's own: handlers, hooks, metrics, loggers, destructors of the application's values.
+//! Calls of code that is not the crate's own: handlers, hooks, metrics, loggers, destructors of the application's
+//! values.
 //!
 //! A panic in such code must neither end a thread of the crate nor keep the rest of its work from being done, so each
 //! call goes through a function of this file. None is made while a lock of the crate is held, because the code may call
@@ -14,9 +15,9 @@ use crate::lock::assert_no_lock_held;
 /// many the last one is leaked.
 const MAX_PAYLOADS: usize = 4;
 
-/// Writes a log record, `record!(Debug, "wshub::conn", "{id} connected")`. The arguments are formatted and the logger is
-/// called only when the level is enabled; a panic in either is caught, and nothing reports it. Never use it under a lock:
-/// a logger may call the hub.
+/// Writes a log record, `record!(Debug, "wshub::conn", "{id} connected")`. The arguments are formatted and the logger
+/// is called only when the level is enabled; a panic in either is caught, and nothing reports it. Never use it under a
+/// lock: a logger may call the hub.
 macro_rules! record {
     ($level:ident, $target:literal, $($message:tt)+) => {
         if log::Level::$level <= log::STATIC_MAX_LEVEL && log::Level::$level <= log::max_level() {
@@ -25,8 +26,8 @@ macro_rules! record {
     };
 }
 
-/// As [`record!`], at most ten times a second at this place; then with the number of records left out. For whatever a peer
-/// can cause.
+/// As [`record!`], at most ten times a second at this place; then with the number of records left out. For whatever a
+/// peer can cause.
 macro_rules! record_limited {
     ($level:ident, $target:literal, $($message:tt)+) => {{
         static LIMIT: $crate::log_limit::LogLimit = $crate::log_limit::LogLimit::new();

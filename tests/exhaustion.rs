@@ -86,6 +86,32 @@ fn accept_survives_a_full_descriptor_table() {
     echo(&mut before);
 }
 
+#[cfg(feature = "tls")]
+#[test]
+fn a_full_descriptor_table_sends_nothing_in_plaintext_to_clients_of_tls() {
+    let _alone = alone();
+    let hub = Hub::new();
+    let listener = wshub::server::Listener::tcp("127.0.0.1:0").unwrap().tls(&common::tls::server_side());
+    let handle = wshub::Server::on(listener).websocket("/ws", &hub).spawn().unwrap();
+    let addr = handle.local_addr().unwrap();
+    let spare: Vec<_> = (0..6).map(|_| unconnected()).collect();
+    eventually("the server waits for connections", acceptor_sleeps);
+    let limit = Lowered::new(Resource::NOFILE, 256);
+    let taken = take_all();
+    let mut asked: Vec<_> = spare.into_iter().map(|socket| upgrade(socket, addr)).collect();
+    // The first may be served: what it sends is no TLS, which an alert says. All others are closed.
+    for socket in &mut asked {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (mut answer, mut chunk) = (Vec::new(), [0; 512]);
+        while let Ok(n @ 1..) = socket.read(&mut chunk) {
+            answer.extend_from_slice(&chunk[..n]);
+        }
+        assert!(answer.is_empty() || answer[0] == 0x15, "{:?}", String::from_utf8_lossy(&answer));
+    }
+    drop((taken, limit));
+    handle.shutdown(PATIENCE).unwrap();
+}
+
 #[test]
 fn a_full_table_that_has_passed_refuses_nobody() {
     let _alone = alone();

@@ -1,6 +1,6 @@
-//! The application's code where nobody expects any: loggers, destructors, `Display`, panic payloads. Whatever it does there,
-//! connections end as they should, and everything else goes on. The logger is the process': the tests run one after the
-//! other.
+//! The application's code where nobody expects any: loggers, destructors, `Display`, panic payloads. Whatever it does
+//! there, connections end as they should, and everything else goes on. The logger is the process': the tests run one
+//! after the other.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;
@@ -296,6 +296,7 @@ fn failing(builder: HubBuilder, is_closed: bool) {
     victim.send_text("go");
     if is_closed {
         assert_eq!(victim.expect_close().0, 1011);
+        drop(victim);
     } else {
         victim.sync();
         victim.close();

@@ -72,8 +72,8 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
-/// Lets a client whose metadata has this destructor end behind a silent one; the destructor must run at once, and closes
-/// and sends must go on.
+/// Lets a client whose metadata has this destructor end behind a silent one; the destructor must run at once, and
+/// closes and sends must go on.
 fn destructor_behind_a_silent_peer(destroy: impl Fn(&Hub, &Client) + Send + Sync + 'static) {
     let _alone = alone();
     let (server, _silent) = with_silent_peer(patient());

@@ -75,14 +75,15 @@ impl Hub {
 }
 
 impl Accept {
-    /// Answers with Server-Sent Events instead of the upgrade; see [`Server::event_stream`](crate::Server::event_stream).
+    /// Answers with Server-Sent Events instead of the upgrade; see
+    /// [`Server::event_stream`](crate::Server::event_stream).
     pub fn event_stream(mut self) -> Self {
         self.format = WireFormat::EventStream;
         self
     }
 
-    /// Sets the client's address: what `accept` of the listener gave, or what a trusted proxy says. Without it the system
-    /// is asked, which has forgotten the address of a peer that is gone already: then
+    /// Sets the client's address: what `accept` of the listener gave, or what a trusted proxy says. Without it the
+    /// system is asked, which has forgotten the address of a peer that is gone already: then
     /// [`Client::remote_addr`] is `None`.
     pub fn remote_addr(mut self, addr: SocketAddr) -> Self {
         self.remote = Some(addr);

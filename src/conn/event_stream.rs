@@ -16,13 +16,13 @@ const TOLERATED: usize = 64 * 1024;
 /// Waits for the peer to go, and keeps the stream alive by a comment each heartbeat.
 pub(super) fn watch(client: &Client, outbox: &Arc<Outbox>) -> End {
     let (pause, pong_timeout) = (client.hub().config().heartbeat, client.hub().config().pong_timeout);
-    // A stream has no pongs: that the heartbeats are acknowledged shows that the peer is there.
+    // A stream has no pongs. Acknowledged heartbeats show that the peer is alive.
     outbox.transport().set_user_timeout((!pong_timeout.is_zero()).then_some(pong_timeout));
     let mut close_by = None;
     let mut unasked = 0;
     loop {
-        // A close that a handler of this thread has begun; the hub's close watch sees to the others. When the end is
-        // written, the peer's end is waited for here.
+        // Watches a close that began on this thread; the hub's close watch covers the others. After the last byte is
+        // written, this loop waits for the peer's end.
         if !outbox.is_open() && close_by.is_none() {
             close_by = Some(deadline_after(client.hub().config().close_timeout));
         }

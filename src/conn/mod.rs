@@ -8,15 +8,15 @@
 //! | closing (peer began) | the peer's close frame | – | queue, then the answer | answer written, close timeout |
 //! | failed | a protocol violation | – | queue, then the close frame | close frame written, close timeout |
 //! | dead | EOF, read or write error, a missed deadline | – | – | at once, to ended |
-//! | finished | the last close frame is written | – | TLS' own end, FIN | `unregister`, the last hooks |
+//! | finished | the last close frame is written | – | `close_notify` over TLS, FIN | `unregister`, the last hooks |
 //! | lingering | after the last hooks of a finished connection | discarded | – | peer's FIN, what is left of the close timeout |
 //! | ended | lingering or dead | – | – | socket closed, thread gone |
 //!
-//! An event stream is open from its `200` on and has no close frame: TLS' own end and FIN follow what is queued, and it
-//! lingers where it reads.
+//! An event stream is open from its `200` on and has no close frame: `close_notify` and FIN follow the queue. Its
+//! thread keeps reading until the peer's FIN, so it needs no lingering state.
 //!
-//! The close timeout is watched by the connection's thread if the close began on it, else by the hub's close watch, because
-//! the connection's thread may be blocked in a read.
+//! The close timeout is watched by the connection's thread if the close began on it, else by the hub's close watch,
+//! because the connection's thread may be blocked in a read.
 
 mod accept;
 mod event_stream;
@@ -51,7 +51,7 @@ enum End {
     Eof,
     Violation(Violation),
     ReadError(io::ErrorKind),
-    /// The peer has sent nothing for the pong timeout.
+    /// The peer has sent nothing for `pong_timeout`.
     Silent,
     /// The ping to a silent peer could not be sent.
     PingFailed,
@@ -69,8 +69,8 @@ pub(crate) fn run(upgraded: Upgraded, early: &[u8]) {
 }
 
 /// A connection that is being run. Dropping it takes every step of its end, each caught: the close handshake,
-/// `unregister`, the outbox, the writer thread, the last hooks, the socket. So a panic in one step, of the application's
-/// code or of ours, leaves nothing behind.
+/// `unregister`, the outbox, the writer thread, the last hooks, the socket. So a panic in one step, of the
+/// application's code or of ours, leaves nothing behind.
 struct Connection {
     client: Client,
     outbox: Arc<Outbox>,
@@ -88,7 +88,7 @@ impl Connection {
 
     fn live(&mut self, early: &[u8]) -> End {
         self.outbox.open();
-        record!(Debug, "wshub::conn", "{} connected as {}", self.client.id(), Who(&self.client));
+        record!(Debug, "wshub::conn", "{} connected as {}", self.client.id(), UserLabel(&self.client));
         if let Some(announcements) = self.announcements.take() {
             self.client.hub().announce(&self.client, announcements);
         }
@@ -98,8 +98,8 @@ impl Connection {
         }
     }
 
-    /// Sends what is left to be sent, if there is anybody to get it, and FIN. For how long the peer's end may be waited for;
-    /// `None` when the connection is cut.
+    /// Completes the close handshake and sends FIN, or cuts the connection. Returns how long to wait for the peer's
+    /// FIN; `None` for a connection that is cut.
     fn close(&self) -> Option<Duration> {
         let deadline = deadline_after(self.client.hub().config().close_timeout);
         let is_orderly = match &self.end {
@@ -114,10 +114,11 @@ impl Connection {
                 self.outbox.begin_close(Some((code, violation.reason)));
                 self.outbox.wait_close_sent(deadline)
             }
-            // TLS has sent an alert, which must arrive.
+            // TLS has sent an alert, which must arrive: RFC 8446 §6.2.
             End::ReadError(io::ErrorKind::InvalidData) => true,
             End::Eof => {
-                // A peer that has said goodbye in TLS gets the same (RFC 8446 §6.1); there is nothing to wait for.
+                // Answers a `close_notify` (RFC 8446 §6.1). The peer has ended already, so there is nothing to wait
+                // for.
                 let _ = self.outbox.transport().try_finish();
                 false
             }
@@ -146,8 +147,7 @@ impl Drop for Connection {
         outbox.stop_writer();
         hub.retire(client, outbox.lost());
         if let Some(time) = linger {
-            // Counted from here, whatever the hooks took: unread input would turn the close into a reset, which destroys
-            // what is still on its way to the peer.
+            // The time counts from here, however long the hooks took.
             hub.begin_linger(client.id(), outbox);
             outbox.transport().linger(time, || true);
         }
@@ -159,9 +159,9 @@ impl Drop for Connection {
 }
 
 /// A client's user, for log records.
-struct Who<'a>(&'a Client);
+struct UserLabel<'a>(&'a Client);
 
-impl fmt::Display for Who<'_> {
+impl fmt::Display for UserLabel<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.user_id() {
             Some(user) => write!(f, "user {user:?}"),
@@ -170,7 +170,7 @@ impl fmt::Display for Who<'_> {
     }
 }
 
-/// Counts, logs and tells the end.
+/// Counts, logs and reports the end.
 fn record(client: &Client, outbox: &Outbox, end: &End) {
     let (hub, id) = (client.hub(), client.id());
     match end {
@@ -208,7 +208,7 @@ fn writing_failed(outbox: &Outbox, end: &End) -> Option<Failure> {
         WriteFailure::Timeout => {
             Some((ErrorType::WriteDeadlineError, "no write progress within `write_timeout`".into()))
         }
-        // An ordinary departure that writing has met before reading.
+        // An ordinary departure, seen by a write before a read.
         WriteFailure::Error(kind) if is_gone(kind) => None,
         WriteFailure::Error(kind) => Some((error, format!("writing failed: {kind}"))),
     }

@@ -20,12 +20,12 @@ use crate::ws::{Decoder, Event};
 /// Bytes of one read on the stack.
 const CHUNK: usize = 4096;
 
-/// What the read timeout of the socket stands for now.
+/// What the socket's read timeout means at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waiting {
-    /// Nothing heard yet for less than the ping period.
+    /// The time until a ping is sent.
     Quiet,
-    /// A ping is out; what is left of the pong timeout runs.
+    /// A ping has been sent; the rest of `pong_timeout` runs.
     ForPong,
     /// We have begun to close; the peer has until this moment.
     ForClose(Instant),
@@ -73,12 +73,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What comes is read into this thread's stack, where the handshake has been, and decoded there: a connection that waits
-    /// has no buffer of its own.
+    /// Reads into this thread's stack, which the handshake has made resident already, and decodes there. So a waiting
+    /// connection has no buffer.
     fn read_all(&mut self) -> Result<Infallible, End> {
         let mut chunk = [0; CHUNK];
         let most = self.client.hub().config().read_buffer;
-        // Only for settings beyond the chunk, and while that much comes at a time.
+        // Used when `read_buffer` is larger than the chunk, and only while reads fill the chunk.
         let mut large = Vec::new();
         loop {
             self.watch_own_close()?;
@@ -133,7 +133,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What follows from a read; how many bytes have come, none when its time was up.
+    /// Handles the outcome of a read. Returns how many bytes have come, 0 after a timeout.
     fn note_read(&mut self, read: io::Result<usize>) -> Result<usize, End> {
         match read {
             Ok(0) => Err(End::Eof),
@@ -217,7 +217,7 @@ impl<'a> Reader<'a> {
     fn keep_alive(&mut self) -> Result<(), End> {
         match self.waiting {
             Waiting::Quiet => self.ping(),
-            // The ping is behind output that the peer takes bit by bit: it is alive, and asked again.
+            // The ping waits behind output that the peer keeps acknowledging: the peer is alive and is pinged again.
             Waiting::ForPong if self.outbox.acknowledged() != self.acknowledged => self.ping(),
             Waiting::ForPong => Err(End::Silent),
             Waiting::ForClose(_) => Err(End::CloseTimeout),
@@ -349,15 +349,15 @@ impl<'a> Reader<'a> {
 
 pub(super) fn read_error(error: &io::Error) -> End {
     match error.kind() {
-        // A peer that resets is gone, as one that closes.
+        // A reset is a departure, as an end is.
         kind if is_gone(kind) => End::Eof,
-        // The system has given up on a peer that acknowledges nothing.
+        // `ETIMEDOUT`: the peer acknowledges nothing.
         io::ErrorKind::TimedOut => End::Silent,
         kind => End::ReadError(kind),
     }
 }
 
-/// An error's text is made by its own code.
+/// The text of an error. `Display` is the application's code.
 fn text_of(error: &HandlerError) -> String {
     guard::catch(|| error.to_string()).unwrap_or_else(|| "its text panicked".into())
 }

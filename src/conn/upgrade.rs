@@ -26,25 +26,25 @@ static REFUSALS: LogLimit = LogLimit::new();
 pub(crate) struct Opening<'a> {
     pub(crate) head: RequestHead,
     pub(crate) format: WireFormat,
-    /// Bytes have come behind the head.
+    /// Bytes followed the head.
     pub(crate) is_early: bool,
-    /// What the endpoint asks before the hub does.
+    /// The endpoint's own checks, which run before the hub's.
     pub(crate) checks: &'a [Check],
-    /// The application has decided already: `on_upgrade` is not asked.
+    /// The application's decision, which replaces `on_upgrade`.
     pub(crate) admission: Option<Admission>,
 }
 
-/// A client that is registered and has not been told yet. Dropping it undoes the registration.
+/// A registered client whose connection has not been opened. Dropping it undoes the registration.
 #[derive(Debug)]
 pub(crate) struct Upgraded {
     pub(crate) client: Client,
     pub(crate) outbox: Arc<Outbox>,
-    /// `None` when the client has been taken out.
+    /// `None` after [`into_parts`](Self::into_parts).
     announcements: Option<Announcements>,
 }
 
 impl Upgraded {
-    /// From here on the caller ends the connection.
+    /// Hands the registration over: from here on, the caller ends the connection.
     pub(crate) fn into_parts(mut self) -> (Client, Arc<Outbox>, Announcements) {
         let announcements = self.announcements.take().unwrap_or_default();
         (self.client.clone(), Arc::clone(&self.outbox), announcements)
@@ -59,7 +59,7 @@ impl Drop for Upgraded {
     }
 }
 
-/// A response instead of an upgrade, and what it counts as.
+/// The response that refuses an upgrade, and the error that is counted.
 struct Refusal {
     response: Response,
     error: ErrorType,
@@ -132,7 +132,8 @@ fn answer_preflight(head: &RequestHead, transport: &Transport, cors: &Cors) -> u
     response.status
 }
 
-/// Not inlined, as its neighbours: each step's stack is gone before the next one, and every connection keeps the deepest.
+/// Not inlined, as the other steps: a step's stack frame is gone before the next one begins, so that a connection's
+/// resident stack is that of the deepest step and not the sum.
 #[inline(never)]
 fn decide(hub: &Hub, opening: &mut Opening<'_>, verdict: Option<bool>) -> Result<Admission, Refusal> {
     let Opening { head, format, is_early, checks, admission } = opening;
@@ -144,7 +145,7 @@ fn decide(hub: &Hub, opening: &mut Opening<'_>, verdict: Option<bool>) -> Result
     admission.take().map_or_else(|| admit(hub, head), Ok)
 }
 
-/// The request's own faults, cheapest first.
+/// Checks the request itself, cheapest first.
 fn check(hub: &Hub, head: &RequestHead, is_early: bool, format: WireFormat) -> Result<(), Refusal> {
     if !hub.is_admitting() {
         return Err(Refusal::not_admitting(format));
@@ -184,7 +185,7 @@ fn key(head: &RequestHead) -> &str {
     head.header("sec-websocket-key").unwrap_or_default()
 }
 
-/// Asks the endpoint, each check in its turn.
+/// Runs the endpoint's checks in order.
 fn ask(hub: &Hub, head: &RequestHead, checks: &[Check]) -> Result<(), Refusal> {
     checks.iter().try_for_each(|check| decided(hub.guarded(None, "a check of the endpoint", || check(head))))
 }
@@ -239,7 +240,7 @@ fn register(
     }
 }
 
-/// How much may wait in the kernel.
+/// Applies `send_buffer` and `unsent_low_water`.
 fn size_buffers(hub: &Hub, transport: &Transport) {
     let config = hub.config();
     if config.send_buffer > 0 {
@@ -316,7 +317,7 @@ fn rewritten(hub: &Hub, head: &RequestHead, refusal: &Refusal) -> Response {
     mapped.filter(|response| response.status() >= 300).unwrap_or_else(|| refusal.response.clone())
 }
 
-/// The hook's choice if the client offers it, else the first of ours that it offers.
+/// The hook's choice if the client offers it, else the first of `Config::subprotocols` that it offers.
 fn choose_subprotocol(hub: &Hub, head: &RequestHead, chosen: Option<String>) -> Option<String> {
     let is_offered = |name: &str| head.tokens("sec-websocket-protocol").any(|offered| offered == name);
     chosen
@@ -324,7 +325,7 @@ fn choose_subprotocol(hub: &Hub, head: &RequestHead, chosen: Option<String>) -> 
         .or_else(|| hub.config().subprotocols.iter().find(|name| is_offered(name)).cloned())
 }
 
-/// Compression, if both sides want it, and what is answered then.
+/// Negotiates compression. Returns the wire format and the value of the response header.
 #[cfg(feature = "deflate")]
 fn agree_on_format(hub: &Hub, head: &RequestHead) -> (WireFormat, Option<String>) {
     let offers = hub.config().compression.then(|| head.headers("sec-websocket-extensions"));

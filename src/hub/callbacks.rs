@@ -14,9 +14,9 @@ impl Client {
         guard::dispose(self.set_callback(|c| &mut c.on_message, handler));
     }
 
-    /// Sets what runs when this connection has ended, before the `after_disconnect` hook, on the connection's thread. It
-    /// runs once, also for a client that a hook has seen and whose upgrade is refused after all. If the connection has
-    /// ended already, it runs at once, on the calling thread.
+    /// Sets what runs when this connection has ended, before the `after_disconnect` hook, on the connection's thread.
+    /// It runs once, also for a client that a hook has seen and whose upgrade is refused after all. If the connection
+    /// has ended already, it runs at once, on the calling thread.
     pub fn on_close(&self, callback: impl Fn(&Client) + Send + Sync + 'static) {
         let callback: Arc<OfClient> = Arc::new(callback);
         if let Err(late) = self.set_callback(|c| &mut c.on_close, callback) {
@@ -57,8 +57,8 @@ impl Client {
         self.hub().guarded(None, "a destructor of a callback", || drop(callback));
     }
 
-    /// Notes that the connection has ended, with what its outbox has dropped, and runs `on_close`. Callbacks that are set
-    /// later are not kept.
+    /// Notes that the connection has ended, with what its outbox has dropped, and runs `on_close`. Callbacks that are
+    /// set later are not kept.
     pub(super) fn mark_closed(&self, dropped: (u64, u64)) {
         self.set_closed(dropped);
         let callbacks = {

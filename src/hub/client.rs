@@ -140,7 +140,8 @@ impl Client {
         self.0.head.remote_addr()
     }
 
-    /// Whether this client reads Server-Sent Events rather than speaking WebSocket: it gets text only and sends nothing.
+    /// Whether this client reads Server-Sent Events rather than speaking WebSocket: it gets text only and sends
+    /// nothing.
     pub fn is_event_stream(&self) -> bool {
         self.0.wire.is_event_stream()
     }
@@ -176,8 +177,8 @@ impl Client {
         self.outbox().map_or((0, 0), |outbox| outbox.depth())
     }
 
-    /// Messages that were dropped for this client since it connected, because its queue was full or a `send_timeout` gave
-    /// up, and their bytes on the wire.
+    /// Messages that were dropped for this client since it connected, because its queue was full or a `send_timeout`
+    /// gave up, and their bytes on the wire.
     pub fn dropped(&self) -> (u64, u64) {
         // The outbox first: when it is gone, what is left of it has been written down.
         let lost = self.outbox().map(|outbox| outbox.lost());

@@ -1,14 +1,14 @@
 //! Ends the closes that take longer than the close timeout.
 //!
-//! A connection's own thread watches the closes that begin on it, in a handler. It cannot watch those that begin on other
-//! threads, because it may be blocked in a read. One thread of the hub watches these. It is started when such a close
-//! begins and ends when none is left.
+//! A connection's own thread watches the closes that begin on it, in a handler. It cannot watch those that begin on
+//! other threads, because it may be blocked in a read. One thread of the hub watches these. It is started when such a
+//! close begins and ends when none is left.
 //!
-//! The watcher owns no client. For each close it holds the deadline, the client's id and a weak reference to the outbox,
-//! so it keeps neither a descriptor nor a value of the application alive, and no destructor of the application runs on
-//! it: a connection empties its outbox before it lets go of it. The watcher takes what is due under its lock, and cuts
-//! and logs after releasing it, each within [`guard::catch`]. So a logger or a payload that closes or sends cannot
-//! deadlock it, and one that panics cannot end it.
+//! The watcher owns no client. For each close it holds the deadline, the client's id and a weak reference to the
+//! outbox, so it keeps neither a descriptor nor a value of the application alive, and no destructor of the application
+//! runs on it: a connection empties its outbox before it lets go of it. The watcher takes what is due under its lock,
+//! and cuts and logs after releasing it, each within [`guard::catch`]. So a logger or a payload that closes or sends
+//! cannot deadlock it, and one that panics cannot end it.
 //!
 //! A connection's entry is removed when the connection ends. So the number of entries is bounded by that of the
 //! connections that are closing, and the queue of deadlines by twice that plus a constant.
@@ -130,8 +130,8 @@ impl CloseWatch {
     fn add(this: &Arc<Self>, id: ClientId, outbox: &Arc<Outbox>, timeout: std::time::Duration) -> bool {
         let mut state = this.state.lock();
         if outbox.is_dead() {
-            // The close has ended meanwhile. Under the lock, because `unwatch` runs after the outbox has died: either it
-            // finds the entry or this sees the death.
+            // The close has ended meanwhile. Under the lock, because `unwatch` runs after the outbox has died: either
+            // it finds the entry or this sees the death.
             return true;
         }
         state.closing.insert(id, Arc::downgrade(outbox));

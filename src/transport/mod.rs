@@ -19,14 +19,14 @@ use socket2::Socket;
 use crate::config::deadline_after;
 
 #[cfg(wshub_internals)]
-use sink::Line;
+use sink::SocketOrSink;
 #[cfg(feature = "tls")]
 pub use tls::Tls;
 
-/// What the bytes go through: the socket itself. Only benches, compiled with `--cfg wshub_internals`, can put a sink in its
-/// place. A type alias instead of a trait, so that this costs programs nothing.
+/// What the bytes go through: the socket itself. Only benches, compiled with `--cfg wshub_internals`, can put a sink in
+/// its place. A type alias instead of a trait, so that this costs programs nothing.
 #[cfg(not(wshub_internals))]
-type Line = Socket;
+type SocketOrSink = Socket;
 
 /// No `SIGPIPE` when the peer is gone: the error is enough.
 const SEND: i32 = libc::MSG_NOSIGNAL;
@@ -39,7 +39,7 @@ const ANSWER_BUFFER: usize = 128 * 1024;
 const ANSWER_STEP: usize = 64 * 1024;
 /// How long the end of an HTTP exchange waits for the peer to close. Peers close when they have read the answer.
 const LINGER_TIME: Duration = Duration::from_secs(5);
-/// A lingering connection looks this often whether it may still wait.
+/// How often a lingering connection checks whether it may still wait.
 const SLICE: Duration = Duration::from_millis(250);
 
 /// The peer's address as it stands in log records.
@@ -58,12 +58,12 @@ impl fmt::Display for Peer {
 /// A connected stream: made from a [`TcpStream`] or a [`UnixStream`].
 #[derive(Debug)]
 pub struct Transport {
-    socket: Line,
+    socket: SocketOrSink,
     #[cfg(feature = "tls")]
     tls: Option<Box<tls::Session>>,
 }
 
-/// Hands a call over to TLS where there is any.
+/// Forwards a call to the TLS session of a stream that has one.
 macro_rules! through_tls {
     ($self:ident.$method:ident($($argument:expr),*)) => {
         #[cfg(feature = "tls")]
@@ -99,7 +99,7 @@ impl Transport {
         Self::unix(socket)
     }
 
-    pub(crate) fn unix(socket: impl Into<Line>) -> Self {
+    pub(crate) fn unix(socket: impl Into<SocketOrSink>) -> Self {
         Self {
             socket: socket.into(),
             #[cfg(feature = "tls")]
@@ -107,15 +107,15 @@ impl Transport {
         }
     }
 
-    /// The same stream with TLS on it. The handshake is done by who reads first: for a [`Server`](crate::Server) the
-    /// connection's own thread, within the handshake timeout.
+    /// Adds TLS to the stream. The first read performs the handshake: for a [`Server`](crate::Server), on the
+    /// connection's own thread and within the handshake timeout.
     ///
     /// # Errors
     ///
-    /// What rustls says about a configuration of the program's own.
+    /// The error of rustls for a [`Tls`] that it cannot use.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: &Tls) -> io::Result<Self> {
-        // A peer that does not take our part of the handshake does not hold the thread for ever.
+        // Bounds the handshake when the peer does not read our part of it.
         self.set_write_timeout(ANSWER_TIME)?;
         self.tls = Some(Box::new(tls::Session::new(tls)?));
         Ok(self)
@@ -137,7 +137,7 @@ impl Transport {
         retry(|| (&self.socket).read(buffer))
     }
 
-    /// `None` = wait for ever.
+    /// Sets how long a read blocks; `None` = for ever.
     pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         // A zero timeout would mean "for ever" to the kernel.
         self.socket.set_read_timeout(timeout.map(|t| t.max(Duration::from_millis(1))))
@@ -178,14 +178,14 @@ impl Transport {
         send_blocking(&self.socket, buffers)
     }
 
-    /// Writes a whole HTTP answer and closes so that it arrives; see [`linger`](Self::linger). Gives up once the peer has
-    /// taken nothing for [`ANSWER_TIME`].
+    /// Writes a whole HTTP answer and closes so that it arrives; see [`linger`](Self::linger). Gives up once the peer
+    /// has taken nothing for [`ANSWER_TIME`].
     #[inline(never)]
     pub(crate) fn answer(&self, mut bytes: &[u8], may_wait: impl Fn() -> bool) {
         let _ = self.set_write_timeout(ANSWER_TIME);
         if bytes.len() > ANSWER_BUFFER {
-            // The kernel tells of progress only once a third of its buffer is free again: with one of the size that it
-            // chooses, megabytes, a peer that reads slowly would seem to have stopped.
+            // The kernel wakes a blocked writer only when a third of its buffer is free. With the size that the kernel
+            // chooses, megabytes, a slow reader would seem to have stopped.
             self.set_send_buffer(ANSWER_BUFFER);
         }
         while !bytes.is_empty() {
@@ -204,8 +204,8 @@ impl Transport {
         let _ = self.socket.set_send_buffer_size(bytes);
     }
 
-    /// Asks the kernel to take no more while this many bytes have not been sent yet. Only for TCP on Linux: elsewhere it
-    /// does nothing.
+    /// Asks the kernel to take no more while this many bytes have not been sent yet. Only for TCP on Linux: elsewhere
+    /// it does nothing.
     pub(crate) fn set_unsent_low_water(&self, bytes: u32) {
         #[cfg(target_os = "linux")]
         // Refused by Unix sockets.
@@ -214,26 +214,26 @@ impl Transport {
         let _ = bytes;
     }
 
-    /// Ends the writing direction, after the end that TLS has of its own (RFC 8446 §6.1): the peer reads what is under way
-    /// and then the end. Blocks until the socket takes the end of TLS, for at most the write timeout.
+    /// Sends `close_notify` over TLS (RFC 8446 §6.1), then FIN: the peer reads what is under way and then an orderly
+    /// end. Blocks until the socket takes `close_notify`, for at most the write timeout.
     ///
     /// # Errors
     ///
-    /// What kept the end of TLS from being sent. After `WouldBlock` the writing direction is not ended.
+    /// The error that kept `close_notify` from being sent. After `WouldBlock` no FIN has been sent either.
     pub(crate) fn finish(&self) -> io::Result<()> {
-        self.end_writing(self.say_goodbye(true))
+        self.end_writing(self.send_close_notify(true))
     }
 
     /// As [`finish`](Self::finish), without blocking.
     ///
     /// # Errors
     ///
-    /// As [`finish`](Self::finish); `WouldBlock` when the socket does not take the end of TLS now.
+    /// As [`finish`](Self::finish); `WouldBlock` when the socket does not take `close_notify` now.
     pub(crate) fn try_finish(&self) -> io::Result<()> {
-        self.end_writing(self.say_goodbye(false))
+        self.end_writing(self.send_close_notify(false))
     }
 
-    /// Unless TLS has still to say something.
+    /// Sends FIN, unless `close_notify` still has to go first.
     fn end_writing(&self, said: io::Result<()>) -> io::Result<()> {
         if !said.as_ref().is_err_and(is_timeout) {
             // Fails only when the socket is not connected any more.
@@ -248,15 +248,15 @@ impl Transport {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    /// Ends the writing direction and discards what the peer still sends until it closes too, `time` has passed, `may_wait`
-    /// says no or the peer has sent 16 MiB, so that unread input does not turn into a reset that destroys our last bytes on
-    /// their way.
+    /// Sends FIN and discards input until the peer closes too, `time` has passed, `may_wait` returns false or 16 MiB
+    /// have come. Closing a socket with unread input would send a reset, which destroys our last bytes on their way
+    /// (RFC 9112 §9.6).
     ///
     /// Not inlined: its kilobyte of stack would become resident in every connection.
     #[inline(never)]
     pub(crate) fn linger(&self, time: Duration, may_wait: impl Fn() -> bool) {
-        // What cannot be said is not waited for.
-        let _ = self.say_goodbye(false);
+        // Normally sent already; here only if that does not block.
+        let _ = self.send_close_notify(false);
         if self.socket.shutdown(Shutdown::Write).is_err() {
             return;
         }
@@ -267,7 +267,7 @@ impl Transport {
             if left.is_zero() || self.set_read_timeout(Some(left.min(SLICE))).is_err() {
                 return;
             }
-            // Whatever it is, encrypted or not.
+            // Discarded undecrypted.
             match retry(|| (&self.socket).read(&mut sink)) {
                 Ok(1..) => {}
                 Err(error) if is_timeout(&error) && may_wait() => {}
@@ -276,12 +276,12 @@ impl Transport {
         }
     }
 
-    /// Sends the end that TLS has of its own, so that a cut connection is not taken for it.
+    /// Sends `close_notify`, which tells the peer that the connection was not cut.
     #[cfg_attr(
         not(feature = "tls"),
         allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "without TLS there is nothing to say")
     )]
-    fn say_goodbye(&self, may_block: bool) -> io::Result<()> {
+    fn send_close_notify(&self, may_block: bool) -> io::Result<()> {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             return if may_block { tls.finish(&self.socket) } else { tls.try_finish(&self.socket) };
@@ -292,12 +292,12 @@ impl Transport {
 }
 
 /// Writes what the socket takes now.
-fn send_now(socket: &Line, bytes: &[u8]) -> io::Result<usize> {
+fn send_now(socket: &SocketOrSink, bytes: &[u8]) -> io::Result<usize> {
     retry(|| socket.send_with_flags(bytes, SEND | libc::MSG_DONTWAIT))
 }
 
 /// Blocks until the socket takes something.
-fn send_blocking(socket: &Line, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+fn send_blocking(socket: &SocketOrSink, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
     retry(|| socket.send_vectored_with_flags(buffers, SEND))
 }
 
@@ -315,14 +315,14 @@ fn retry(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     }
 }
 
-/// Whether a read or write ended because its time was up. A connection that has broken because its peer acknowledges
-/// nothing any more (`ETIMEDOUT`) has not: it is dead.
+/// Whether a read or write ended because its timeout passed. `ETIMEDOUT` does not count: it means that the connection
+/// has broken because the peer acknowledges nothing.
 pub(crate) fn is_timeout(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
         || (error.kind() == io::ErrorKind::TimedOut && error.raw_os_error() != Some(libc::ETIMEDOUT))
 }
 
-/// Whether a read or write failed because the peer is gone: an ordinary departure, whichever direction meets it first.
+/// Whether a read or write failed because the peer is gone. That is an ordinary departure and no error.
 pub(crate) fn is_gone(kind: io::ErrorKind) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
     matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
@@ -337,6 +337,6 @@ mod tests {
     /// `.ci/run` and `tests/all.sh` demand that this test runs, whatever features are on.
     #[test]
     fn the_socket_under_test_is_the_one_that_users_get() {
-        assert_eq!(TypeId::of::<Line>(), TypeId::of::<Socket>());
+        assert_eq!(TypeId::of::<SocketOrSink>(), TypeId::of::<Socket>());
     }
 }

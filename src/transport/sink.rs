@@ -1,6 +1,8 @@
-//! What stands in for a socket in benches with more clients than a process may have sockets: it takes everything at once.
+//! A substitute for the socket, for benches with more clients than a process may have sockets. It accepts every write
+//! completely.
 //!
-//! Where it is compiled in, a send to a socket costs about eight instructions more; the time of its system call hides them.
+//! Where it is compiled in, a send to a socket costs about eight instructions more; the time of its system call hides
+//! them.
 
 use std::io::{self, IoSlice, Read};
 use std::net::Shutdown;
@@ -13,14 +15,14 @@ use super::Transport;
 
 /// A socket, or the sink. Its methods are those of the socket that are used.
 #[derive(Debug)]
-pub(crate) enum Line {
+pub(crate) enum SocketOrSink {
     Socket(Socket),
-    /// Bytes that it has taken, modulo 2^32: with more the outbox would grow beyond its cache line. Relaxed: a count, which
-    /// only who may write to the socket changes.
+    /// Bytes that it has taken, modulo 2^32: with more the outbox would grow beyond its cache line. Relaxed: a count,
+    /// which only who may write to the socket changes.
     Sink(AtomicU32),
 }
 
-impl From<Socket> for Line {
+impl From<Socket> for SocketOrSink {
     fn from(socket: Socket) -> Self {
         Self::Socket(socket)
     }
@@ -29,19 +31,19 @@ impl From<Socket> for Line {
 impl Transport {
     /// Takes everything and never has anything to read.
     pub(crate) fn sink() -> Self {
-        Self::unix(Line::Sink(AtomicU32::new(0)))
+        Self::unix(SocketOrSink::Sink(AtomicU32::new(0)))
     }
 
     /// Bytes that the sink has taken, modulo 2^32; 0 for a socket.
     pub(crate) fn taken(&self) -> u32 {
         match &self.socket {
-            Line::Socket(_) => 0,
-            Line::Sink(taken) => taken.load(Ordering::Relaxed),
+            SocketOrSink::Socket(_) => 0,
+            SocketOrSink::Sink(taken) => taken.load(Ordering::Relaxed),
         }
     }
 }
 
-impl Line {
+impl SocketOrSink {
     fn socket(&self) -> Option<&Socket> {
         match self {
             Self::Socket(socket) => Some(socket),
@@ -108,7 +110,7 @@ fn take(taken: &AtomicU32, n: usize) -> usize {
     n
 }
 
-impl Read for &Line {
+impl Read for &SocketOrSink {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.socket().map_or(Ok(0), |mut socket| socket.read(buffer))
     }

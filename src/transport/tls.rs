@@ -1,14 +1,14 @@
-//! TLS between the socket and everybody else: rustls as a state machine, so that no lock is held while a socket blocks.
+//! TLS on a socket. rustls is used as a state machine without I/O, so that no lock is held while the socket blocks.
 //!
-//! One mutex guards the state: it is taken to encrypt or decrypt what is in memory, never during a system call that may
-//! block. So a reader that waits for its peer does not keep anybody from writing, and a writer that waits for its socket
-//! does not keep anybody from reading.
+//! One mutex guards the state. It is held to encrypt or decrypt bytes in memory and for non-blocking sends, never
+//! during a system call that may block. So a blocked reader does not delay writers, and a blocked writer does not delay
+//! the reader.
 //!
 //! # What a write reports
 //!
-//! A record is encrypted as a whole, but a socket may take a part of it. What it has not taken waits here, and one byte of
-//! the plaintext is reported as not written: whoever writes keeps that byte and comes back with it, as with any partial
-//! write. Then the rest of the record goes out first, and the byte is done without being encrypted again.
+//! A record is encrypted as a whole, but a socket may take a part of it. The rest of the ciphertext is kept here, and
+//! one byte of the plaintext is reported as not written. The writer comes back with that byte, as after any partial
+//! write. Then the kept ciphertext is sent first, and the byte counts as written without being encrypted again.
 
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
@@ -21,10 +21,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection};
 
-use super::{Line, is_timeout, send_blocking, send_now};
+use super::{SocketOrSink, is_timeout, send_blocking, send_now};
 
-/// Ciphertext of one read: a record is at most a little longer.
-const READ: usize = 8 * 1024;
+/// Ciphertext of one read.
+const READ: usize = 4 * 1024;
 /// Plaintext that is encrypted before the socket is asked again.
 const STEP: usize = 256 * 1024;
 
@@ -40,8 +40,8 @@ const STEP: usize = 256 * 1024;
 pub struct Tls(Arc<Mutex<Arc<ServerConfig>>>);
 
 impl Tls {
-    /// Reads a certificate chain, the server's own certificate first, and its private key from PEM files. TLS 1.2 and 1.3,
-    /// ALPN `http/1.1`, no client certificates.
+    /// Reads a certificate chain, the server's own certificate first, and its private key from PEM files. TLS 1.2 and
+    /// 1.3, ALPN `http/1.1`, no client certificates.
     ///
     /// # Errors
     ///
@@ -88,8 +88,8 @@ impl Tls {
         Ok(Arc::new(config))
     }
 
-    /// A configuration of the program's own: client certificates, several names, other ciphers. Its ALPN list should hold
-    /// `http/1.1` and nothing else, or be empty.
+    /// A configuration of the program's own: client certificates, several names, other ciphers. Its ALPN list should
+    /// hold `http/1.1` and nothing else, or be empty.
     pub fn from_config(config: Arc<ServerConfig>) -> Self {
         // A leaf lock: nothing is done under it but cloning and replacing the handle.
         Self(Arc::new(Mutex::new(config)))
@@ -119,66 +119,63 @@ fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Er
 pub(super) struct Session {
     /// A leaf lock, never held during a system call that may block.
     state: Mutex<State>,
-    /// Used by the connection's reading thread alone.
-    inbound: Mutex<Inbound>,
+    /// Ciphertext that has come and is not decrypted yet. Used by the connection's reading thread alone.
+    inbound: Mutex<Vec<u8>>,
 }
 
 struct State {
     tls: ServerConnection,
-    /// Ciphertext that the socket has not taken, from `sent` on. Changed by who writes, one thread at a time.
+    /// Ciphertext that the socket has not taken, from `sent` on. One thread at a time writes.
     pending: Vec<u8>,
     sent: usize,
-    /// A byte of plaintext is encrypted though it has been reported as not written.
+    /// One byte of plaintext is encrypted already but was reported as not written.
     owes: bool,
-    /// A thread has taken `pending` out and blocks on it: nothing else may go into the socket meanwhile.
+    /// A thread has taken `pending` out and sends it, blocking. Nothing else may be sent meanwhile.
     is_lent: bool,
-}
-
-/// Ciphertext that has come and is not decrypted yet.
-#[derive(Default)]
-struct Inbound {
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
 }
 
 impl Session {
     pub(super) fn new(tls: &Tls) -> io::Result<Self> {
         let mut tls = ServerConnection::new(tls.current()).map_err(invalid)?;
-        // What waits is bounded here, by `STEP`.
+        // `STEP` bounds the ciphertext that waits.
         tls.set_buffer_limit(None);
         let state = State { tls, pending: Vec::new(), sent: 0, owes: false, is_lent: false };
         Ok(Self { state: Mutex::new(state), inbound: Mutex::default() })
     }
 
-    /// Blocks until plaintext arrives; 0 is the end. The handshake happens in here, on first use.
+    /// Blocks until plaintext arrives; 0 is the end. The first call performs the handshake.
     ///
-    /// The socket's read timeout counts for plaintext: a peer that sends its records in drips is as silent as one that sends
-    /// nothing, so that every deadline above holds.
-    pub(super) fn read(&self, socket: &Line, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut inbound = self.inbound.lock();
+    /// Ciphertext is read into the stack, which the handshake has made resident already, so that a waiting connection
+    /// has no buffer. The socket's read timeout applies to plaintext: a peer that sends its records byte by byte is as
+    /// silent as one that sends nothing, so that every deadline of the callers holds.
+    pub(super) fn read(&self, socket: &SocketOrSink, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut kept = self.inbound.lock();
+        let before = std::mem::take(&mut *kept);
+        let mut chunk = [0; READ];
+        let mut inbound = &before[..];
         let mut begun: Option<Instant> = None;
         loop {
             if let Some(n) = self.decrypt(socket, &mut inbound, buffer)? {
+                *kept = inbound.to_vec();
                 return Ok(n);
             }
-            // Only looked at when a read has brought less than a record.
+            // Reached only when a read has brought less than a record.
             if let Some(begun) = begun
                 && socket.read_timeout()?.is_some_and(|timeout| begun.elapsed() >= timeout)
             {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             begun.get_or_insert_with(Instant::now);
-            inbound.buffer.resize(READ, 0);
-            (inbound.start, inbound.end) = (0, super::retry(|| (&*socket).read(&mut inbound.buffer))?);
-            if inbound.end == 0 {
+            let n = super::retry(|| (&*socket).read(&mut chunk))?;
+            if n == 0 {
                 return Ok(0);
             }
+            inbound = &chunk[..n];
         }
     }
 
-    /// Plaintext from what has come; `None` when more must come.
-    fn decrypt(&self, socket: &Line, inbound: &mut Inbound, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    /// Decrypts `inbound` until there is plaintext; `None` when all of it is used up.
+    fn decrypt(&self, socket: &SocketOrSink, inbound: &mut &[u8], buffer: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
             let mut state = self.state.lock();
             match state.tls.reader().read(buffer) {
@@ -186,25 +183,25 @@ impl Session {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => return Err(e),
             }
-            if inbound.start == inbound.end {
+            if inbound.is_empty() {
                 return Ok(None);
             }
             let was_handshaking = state.tls.is_handshaking();
-            let mut rest = &inbound.buffer[inbound.start..inbound.end];
-            inbound.start += state.tls.read_tls(&mut rest)?;
+            state.tls.read_tls(inbound)?;
             let result = state.tls.process_new_packets();
             let result = result.map(drop).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e));
             if was_handshaking {
                 drop(state);
-                // Nobody else writes before the handshake is done. An alert is sent too; then the peer may be gone.
-                let told = self.settle(socket);
+                // No other thread writes during the handshake. This sends an alert, too, if the handshake has failed.
+                let sent = self.settle(socket);
                 result?;
-                told?;
+                sent?;
             } else {
-                // An alert, or the answer to a new key. What the socket does not take now goes with the next write.
-                let told = state.speak(socket);
+                // Sends an alert, or the answer to a key update. The next write sends what the socket does not take
+                // now.
+                let sent = state.send_own_records(socket);
                 result?;
-                if let Err(error) = told
+                if let Err(error) = sent
                     && !is_timeout(&error)
                 {
                     return Err(error);
@@ -214,7 +211,7 @@ impl Session {
     }
 
     /// Writes what the socket takes now, of as many buffers as it takes; `WouldBlock` when that is nothing.
-    pub(super) fn try_send(&self, socket: &Line, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(super) fn try_send(&self, socket: &SocketOrSink, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut state = self.state.lock();
         let mut written = 0;
         for chunk in buffers.iter().flat_map(|buffer| buffer.chunks(STEP)).filter(|chunk| !chunk.is_empty()) {
@@ -229,7 +226,7 @@ impl Session {
     }
 
     /// Blocks until the socket has taken something; `WouldBlock` when the write timeout passes first.
-    pub(super) fn send(&self, socket: &Line, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(super) fn send(&self, socket: &SocketOrSink, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
             match self.try_send(socket, buffers) {
                 Err(e) if is_timeout(&e) => self.settle(socket)?,
@@ -238,10 +235,10 @@ impl Session {
         }
     }
 
-    /// Blocks until nothing waits any more; `WouldBlock` when the write timeout passes without progress.
-    fn settle(&self, socket: &Line) -> io::Result<()> {
+    /// Blocks until no ciphertext is left; `WouldBlock` when the write timeout passes without progress.
+    fn settle(&self, socket: &SocketOrSink) -> io::Result<()> {
         loop {
-            // What waits is taken out, so that reading goes on while this thread blocks; nobody else writes meanwhile.
+            // Taken out, so that the reader can go on while this thread blocks. No other thread writes meanwhile.
             let (pending, sent) = {
                 let mut state = self.state.lock();
                 match state.collect().and_then(|()| state.flush(socket)) {
@@ -260,15 +257,16 @@ impl Session {
     }
 
     /// Sends `close_notify`, after which nothing more is encrypted; `WouldBlock` when the socket does not take it now.
-    pub(super) fn try_finish(&self, socket: &Line) -> io::Result<()> {
+    pub(super) fn try_finish(&self, socket: &SocketOrSink) -> io::Result<()> {
         let mut state = self.state.lock();
-        // Only once, and not behind a fatal alert: rustls sees to both.
+        // rustls sends it only once, and not after a fatal alert.
         state.tls.send_close_notify();
-        state.speak(socket)
+        state.send_own_records(socket)
     }
 
-    /// As [`try_finish`](Self::try_finish); blocks for at most the write timeout. Only for the one thread that may write.
-    pub(super) fn finish(&self, socket: &Line) -> io::Result<()> {
+    /// As [`try_finish`](Self::try_finish), but blocks for at most the write timeout. Only the thread that may write
+    /// calls it.
+    pub(super) fn finish(&self, socket: &SocketOrSink) -> io::Result<()> {
         match self.try_finish(socket) {
             Err(error) if is_timeout(&error) => self.settle(socket),
             result => result,
@@ -278,7 +276,7 @@ impl Session {
 
 impl State {
     /// Encrypts a chunk and sends what the socket takes. Gives what may be reported as written.
-    fn push(&mut self, socket: &Line, chunk: &[u8]) -> io::Result<usize> {
+    fn push(&mut self, socket: &SocketOrSink, chunk: &[u8]) -> io::Result<usize> {
         self.collect()?;
         self.flush(socket)?;
         let done = usize::from(std::mem::take(&mut self.owes));
@@ -294,8 +292,9 @@ impl State {
         }
     }
 
-    /// Sends what TLS itself has to say, without blocking; `WouldBlock` when the socket or another thread is in the way.
-    fn speak(&mut self, socket: &Line) -> io::Result<()> {
+    /// Sends the records that TLS itself has made, without blocking; `WouldBlock` when the socket is full or another
+    /// thread is sending.
+    fn send_own_records(&mut self, socket: &SocketOrSink) -> io::Result<()> {
         if self.is_lent {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -312,7 +311,7 @@ impl State {
     }
 
     /// Sends what waits; `WouldBlock` when something is left.
-    fn flush(&mut self, socket: &Line) -> io::Result<()> {
+    fn flush(&mut self, socket: &SocketOrSink) -> io::Result<()> {
         while self.sent < self.pending.len() {
             self.sent += send_now(socket, &self.pending[self.sent..])?;
         }

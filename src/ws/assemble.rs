@@ -11,15 +11,15 @@ use super::{CloseFrame, MessageKind, Violation};
 
 /// Most bytes of a frame's header: two, a length of eight, a mask of four (RFC 6455 §5.2).
 const MAX_HEADER: usize = 14;
-/// Payload bytes that must be missing for a frame's payload to be read to its place.
+/// Minimum number of missing payload bytes for a read directly into the message.
 const DIRECT: u64 = 4096;
-/// Least and most bytes of one read to its place. Between them, as many as have arrived already.
+/// Bounds of one read directly into the message, in bytes. Between them, a read is as long as what has arrived.
 const MIN_STEP: usize = 4096;
 const MAX_STEP: usize = 256 * 1024;
 /// Payload bytes that count as progress of an unfinished frame.
 const PROGRESS: u64 = 16 * 1024;
 
-/// What the peer has said.
+/// What a peer has sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     Message(MessageKind, Vec<u8>),
@@ -33,7 +33,7 @@ pub(crate) enum Event {
 struct Partial {
     header: FrameHeader,
     left: u64,
-    /// Where in the mask the next payload byte stands.
+    /// Offset in the mask of the next payload byte.
     mask_at: usize,
     /// Payload of a control frame; data goes to the message under assembly.
     control: Vec<u8>,
@@ -44,7 +44,7 @@ impl Partial {
         matches!(self.header.opcode, OpCode::Data(_))
     }
 
-    /// Takes the mask off the next payload bytes; gives the large steps that they complete.
+    /// Unmasks the next payload bytes. Returns how many steps of [`PROGRESS`] bytes they complete.
     fn unmask(&mut self, bytes: &mut [u8]) -> u64 {
         unmask(bytes, self.header.mask.unwrap_or_default(), self.mask_at);
         self.mask_at = (self.mask_at + bytes.len()) % 4;
@@ -95,21 +95,21 @@ impl Assembly {
     }
 }
 
-/// The receiving half of a connection. Give it what has come through [`next`](Self::next) until that asks for more. While
-/// a large message is on its way, read into [`space`](Self::space) instead. After an error it must not be used again.
+/// The receiving half of a connection. Pass input to [`next`](Self::next) until that returns `None`. While a large
+/// message arrives, read into [`space`](Self::space) instead. Do not use a decoder again after an error.
 ///
-/// It keeps only what is unfinished: the beginning of a header, a control frame, a message.
+/// A decoder keeps only what is unfinished: the beginning of a header, a control frame, a message.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     max_message: usize,
-    /// Compressed messages are agreed on.
+    /// The client has negotiated permessage-deflate.
     deflate: bool,
     /// The first bytes of a header that is not whole yet.
     head: [u8; MAX_HEADER],
     head_len: usize,
     frame: Option<Partial>,
     message: Option<Assembly>,
-    /// The message's payload before [`space`](Self::space) has made it longer.
+    /// The length of the message's payload before [`space`](Self::space) made it longer.
     filled: Option<usize>,
     /// Counts finished frames and large steps of unfinished ones.
     progress: u64,
@@ -121,7 +121,7 @@ impl Decoder {
         Self { max_message, deflate, head, head_len: 0, frame: None, message: None, filled: None, progress: 0 }
     }
 
-    /// A number that changes whenever the peer gets on: a frame ends, or 16 KiB more of a frame have come.
+    /// A number that changes whenever the peer makes progress: a frame ends, or 16 KiB more of a frame have come.
     pub(crate) fn progress(&self) -> u64 {
         self.progress
     }
@@ -131,9 +131,9 @@ impl Decoder {
         self.head_len > 0 || self.frame.is_some() || self.message.is_some()
     }
 
-    /// Where the next read goes while a large frame is on its way, so that its payload is read to its place and not copied;
-    /// `None` when the next read goes anywhere and then to [`next`](Self::next). It is never empty. Its length follows what
-    /// has arrived, not what the header announces.
+    /// While a large frame arrives, the end of its message: the next read goes there, so that the payload is not
+    /// copied. Never empty. Its length grows with what has arrived, not with what the header announces. `None` when the
+    /// next read goes into a buffer of the caller, which passes it to [`next`](Self::next).
     pub(crate) fn space(&mut self) -> Option<&mut [u8]> {
         let frame = self.frame.as_ref().filter(|frame| frame.left >= DIRECT && frame.is_data())?;
         let message = self.message.as_mut().filter(|message| message.inflater.is_none())?;
@@ -144,7 +144,7 @@ impl Decoder {
         Some(&mut message.payload[arrived..])
     }
 
-    /// So many bytes have been read into [`space`](Self::space), perhaps none. Must follow each use of it.
+    /// Takes `n` bytes that were read into [`space`](Self::space). Call it after each use of `space`, also with 0.
     pub(crate) fn filled(&mut self, n: usize) -> Result<(), Violation> {
         let (Some(from), Some(frame), Some(message)) = (self.filled.take(), &mut self.frame, &mut self.message) else {
             return Ok(());
@@ -154,7 +154,7 @@ impl Decoder {
         message.check(from)
     }
 
-    /// The next event, from the front of `input`; `None` when all of that is used up and more is needed.
+    /// Takes the next event from the front of `input`; `None` when `input` is used up and more is needed.
     pub(crate) fn next(&mut self, input: &mut &mut [u8]) -> Result<Option<Event>, Violation> {
         loop {
             if self.frame.is_none() {
@@ -190,7 +190,7 @@ impl Decoder {
             parse(&self.head[..before + more])?
         };
         let Some((header, len, used)) = parsed else {
-            // Less than a header: all of it is kept.
+            // Less than a header: keep all of it.
             let rest = take(input, input.len());
             if before == 0 {
                 self.head[..rest.len()].copy_from_slice(rest);
@@ -205,7 +205,7 @@ impl Decoder {
         Ok(Some(Partial { header, left: len, mask_at: 0, control: Vec::new() }))
     }
 
-    /// Everything that can be wrong is refused here, before any payload is stored.
+    /// Checks a header completely, before any payload is stored.
     fn check_header(&self, header: &FrameHeader, len: u64) -> Result<(), Violation> {
         // RFC 7692 §6: the first frame of a message says whether it is compressed.
         let may_be_compressed = self.deflate && matches!(header.opcode, OpCode::Data(Data::Text | Data::Binary));
@@ -237,13 +237,13 @@ impl Decoder {
         let announced = self.message.as_ref().map_or(0, |m| m.announced);
         let is_compressed = begins_compressed || self.message.as_ref().is_some_and(|m| m.inflater.is_some());
         let max = self.max_message as u64;
-        // What a compressed message decompresses to is held to the limit as it comes; a poor compressor may make it longer.
+        // Decompression checks the decompressed size. The compressed form may be longer, by a poor compressor.
         let limit = if is_compressed { max.saturating_mul(2).saturating_add(1024) } else { max };
         if announced.saturating_add(len) > limit { Err(Violation::too_big()) } else { Ok(()) }
     }
 
-    /// Opens the message that a first data frame starts, or goes on with it. Memory is reserved for what has arrived, not for
-    /// what the header announces: a whole small message gets exactly its size.
+    /// Begins the message of a first data frame, or continues it. Reserves memory for what has arrived, not for what
+    /// the header announces: a small message that is whole gets exactly its size.
     fn begin(&mut self, header: &FrameHeader, len: u64, arrived: usize) {
         let kind = match header.opcode {
             OpCode::Data(Data::Text) => MessageKind::Text,
@@ -297,7 +297,7 @@ impl Decoder {
     }
 }
 
-/// A header, the length of its payload and its own length; `None` when more bytes are needed.
+/// Parses a header. Returns it with the length of its payload and its own length; `None` when bytes are missing.
 fn parse(bytes: &[u8]) -> Result<Option<(FrameHeader, u64, usize)>, Violation> {
     let mut cursor = Cursor::new(bytes);
     let parsed = FrameHeader::parse(&mut cursor).map_err(|_| Violation::protocol("reserved opcode"))?;
@@ -305,7 +305,7 @@ fn parse(bytes: &[u8]) -> Result<Option<(FrameHeader, u64, usize)>, Violation> {
     Ok(parsed.map(|(header, len)| (header, len, used)))
 }
 
-/// Takes the first bytes off.
+/// Splits `n` bytes off the front.
 fn take<'a>(input: &mut &'a mut [u8], n: usize) -> &'a mut [u8] {
     let (first, rest) = std::mem::take(input).split_at_mut(n);
     *input = rest;

@@ -163,7 +163,7 @@ fn nothing_is_kept_between_messages() {
     feed(&mut decoder, &[frame(0x82, &[1; 100_000]), frame(0x81, b"x")].concat(), 4096, &mut events).unwrap();
     assert_eq!(events.len(), 2);
     assert!(!decoder.is_mid_message() && decoder.space().is_none());
-    assert!(size_of::<Decoder>() < 256, "{} bytes", size_of::<Decoder>());
+    assert!(size_of::<Decoder>() <= 320, "{} bytes", size_of::<Decoder>());
 }
 
 #[test]
