@@ -50,7 +50,8 @@ pub enum RatePolicy {
 
 /// Settings of a hub's connections.
 ///
-/// Durations count on a monotonic clock. Each is at least 1 ms, unless 0 has a meaning of its own, and at most 366 days, or
+/// Durations count on a monotonic clock. Each is at least 1 ms, unless 0 has a meaning of its own, and at most 366
+/// days, or
 /// [`Duration::MAX`] for no end. Every setter consumes and returns the value:
 ///
 /// ```
@@ -61,38 +62,38 @@ pub enum RatePolicy {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// Bytes of one read; default 4096, at least 256 and at most 16 MiB. Up to 4096 they are on the stack of the connection's thread; a
-    /// larger setting takes a buffer while that much comes at a time. Large messages are read to their place, in steps
-    /// that follow what has arrived. A connection that waits has no buffer.
+    /// Bytes of one read; default 4096, at least 256 and at most 16 MiB. A connection reads up to 1 KiB into the stack
+    /// of its thread and has a buffer of this size only while more comes at a time, so none while it waits. Large
+    /// messages are read directly into place, in steps that grow with what has arrived.
     pub read_buffer: usize,
     /// Largest inbound message in bytes, after reassembly; default 512 KiB. A larger one closes with 1009 before it is
     /// stored. At most `isize::MAX`; 0 = only empty messages.
     pub max_message_size: usize,
     /// How long a write may make no progress before the connection counts as dead; default 10 s. At least 1 ms.
     pub write_timeout: Duration,
-    /// How long a peer may send nothing before a ping is sent; default 25 s, so that proxies, which cut what is idle for
-    /// 50 or 60 s, hear from both sides. Must be below `pong_timeout`.
+    /// How long a peer may send nothing before a ping is sent; default 25 s, so that proxies, which cut what is idle
+    /// for 50 or 60 s, hear from both sides. Must be below `pong_timeout`.
     pub ping_period: Duration,
     /// How long a peer may send nothing before the connection counts as dead; default 60 s, 35 s more than
-    /// `ping_period`: a peer that reads slowly has other output to read before the ping. A peer that takes more output from
-    /// a socket that was full is alive and is pinged again. 0 = for ever, no pings. On event streams, whose peers never send:
-    /// how long it may leave bytes unacknowledged (TCP on Linux only).
+    /// `ping_period`: a peer that reads slowly has other output to read before the ping. A peer that takes more output
+    /// from a socket that was full is alive and is pinged again. 0 = for ever, no pings. On event streams, whose peers
+    /// never send: how long it may leave bytes unacknowledged (TCP on Linux only).
     pub pong_timeout: Duration,
     /// The pause between the comments that keep an event stream from looking dead to proxies; default 15 s. 0 = none.
     pub heartbeat: Duration,
-    /// How long a close may take: flushing the queue, sending the close frame, waiting for the peer's; default 5 s. What
-    /// is left of it when the hooks have run is how long the peer's end is waited for then. At least 1 ms.
+    /// How long a close may take: flushing the queue, sending the close frame, waiting for the peer's; default 5 s.
+    /// What is left of it when the hooks have run is how long the peer's end is waited for then. At least 1 ms.
     pub close_timeout: Duration,
     /// Messages that may wait in one client's queue; default 256, at least 1 and at most 1,048,576.
     pub queue_messages: usize,
-    /// Bytes that may wait in one client's queue; default 1 MiB, at least 1 and at most 1 GiB. Each message counts as what
-    /// it keeps in memory: its frame, for compressed messages and on event streams the message as well, and about 150 bytes
-    /// that hold them together. A larger single message is accepted only into an empty queue.
+    /// Bytes that may wait in one client's queue; default 1 MiB, at least 1 and at most 1 GiB. Each message counts as
+    /// what it keeps in memory: its frame, for compressed messages and on event streams the message as well, and about
+    /// 150 bytes that hold them together. A larger single message is accepted only into an empty queue.
     pub queue_bytes: usize,
-    /// Bytes that the kernel keeps of what has been sent to one client and is not acknowledged (`SO_SNDBUF`; Linux doubles
-    /// it for its own needs). What is in there has left the queue: [`DropPolicy::DropOldest`] cannot take it back, and a
-    /// client that was away gets it first. Small where freshness counts, such as 16 KiB; it also bounds what one client
-    /// gets for each round trip. Default 0 = the system's choice, up to some MiB; else 4 KiB to 1 GiB.
+    /// Bytes that the kernel keeps of what has been sent to one client and is not acknowledged (`SO_SNDBUF`; Linux
+    /// doubles it for its own needs). What is in there has left the queue: [`DropPolicy::DropOldest`] cannot take it
+    /// back, and a client that was away gets it first. Small where freshness counts, such as 16 KiB; it also bounds
+    /// what one client gets for each round trip. Default 0 = the system's choice, up to some MiB; else 4 KiB to 1 GiB.
     pub send_buffer: usize,
     /// Bytes that may wait in the kernel unsent before it takes no more (`TCP_NOTSENT_LOWAT`, TCP on Linux only): as
     /// [`send_buffer`](#structfield.send_buffer) it keeps messages in the queue, but does not bound what is under way.
@@ -106,8 +107,8 @@ pub struct Config {
     /// Joins queued text messages with `\n` into one text frame when several are written at once; receivers must
     /// split. Binary messages always travel alone. Default off: messages stay separate frames, but share system calls.
     pub coalesce_writes: bool,
-    /// Agrees on permessage-deflate with clients that offer it (RFC 7692), without context takeover in either direction;
-    /// default off.
+    /// Agrees on permessage-deflate with clients that offer it (RFC 7692), without context takeover in either
+    /// direction; default off.
     #[cfg(feature = "deflate")]
     pub compression: bool,
     /// How hard messages are compressed, 1 (fastest) to 9 (smallest); default 1.
@@ -119,24 +120,24 @@ pub struct Config {
     /// Starts each connection's writer thread with the connection, and keeps it. Default off: it starts when the socket
     /// pushes back, and ends when it has had nothing to write for 3 s.
     pub eager_writers: bool,
-    /// Stack of the threads that [`Accept::detach`](crate::server::Accept::detach) starts, in bytes; default 512 KiB. They
-    /// run user code. Only pages in use occupy memory.
+    /// Stack of the threads that [`Accept::detach`](crate::server::Accept::detach) starts, in bytes; default 512 KiB.
+    /// They run user code. Only pages in use occupy memory.
     pub reader_stack: usize,
     /// Stack of writer threads in bytes; default 64 KiB. They run no user code.
     pub writer_stack: usize,
-    /// How long a [drain](crate::Hub::drain) begins with failing readiness only, while new connections are still admitted,
-    /// so that load balancers send clients elsewhere before any is closed; default 10 s, which suits checks every two
-    /// seconds of which three must fail. 0 = new connections are refused at once.
+    /// How long a [drain](crate::Hub::drain) begins with failing readiness only, while new connections are still
+    /// admitted, so that load balancers send clients elsewhere before any is closed; default 10 s, which suits checks
+    /// every two seconds of which three must fail. 0 = new connections are refused at once.
     pub lame_duck: Duration,
-    /// While draining, how long a client must have been idle before it is closed with 1001: no message came from it or is
-    /// being handled, and its socket took all output at once. Default 30 s. A client that is busy all the time is closed
-    /// after twice that time. 0 = no client is closed.
+    /// While draining, how long a client must have been idle before it is closed with 1001: no message came from it or
+    /// is being handled, and its socket took all output at once. Default 30 s. A client that is busy all the time is
+    /// closed after twice that time. 0 = no client is closed.
     pub drain_timeout: Duration,
     /// While draining, the window over which those closes are spread, so that clients do not return as one herd;
     /// default 5 s. 0 = all at once.
     pub drain_spread: Duration,
-    /// Close code for peers that break the rules of WebSocket, where a protocol has one of its own that makes its clients
-    /// stay away; default 0 = 1002 or 1007. A message that is too large is closed with 1009 in any case.
+    /// Close code for peers that break the rules of WebSocket, where a protocol has one of its own that makes its
+    /// clients stay away; default 0 = 1002 or 1007. A message that is too large is closed with 1009 in any case.
     pub violation_code: u16,
     /// Close code for clients over [`Limits::max_message_rate`] with [`RatePolicy::Close`]; default 1008.
     pub rate_limit_code: u16,

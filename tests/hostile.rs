@@ -7,6 +7,9 @@ mod common;
 
 use std::cell::Cell;
 use std::fmt;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::panic::panic_any;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
@@ -146,6 +149,18 @@ fn expect_all_gone(server: &TestServer) {
     server.handle.shutdown(PATIENCE).unwrap();
 }
 
+/// A client of a hub without a server.
+fn accept(hub: &Hub) -> (WsClient, Client) {
+    let (near, far) = UnixStream::pair().unwrap();
+    let request = common::upgrade_request("GET / HTTP/1.1", &[]);
+    let (head, _) = RequestHead::parse(request.as_bytes()).unwrap().unwrap();
+    let client = hub.accept(near, head, &[]).detach().unwrap();
+    // What a client does with its stream does not depend on the family.
+    let mut socket = WsClient::on(TcpStream::from(OwnedFd::from(far)));
+    assert!(socket.read_head().starts_with("HTTP/1.1 101 "));
+    (socket, client)
+}
+
 fn admit(head: &RequestHead) -> Admission {
     Admission::user(head.query().unwrap_or("anonymous")).room("room")
 }
@@ -199,7 +214,7 @@ fn the_acceptor_outlives_a_logger_that_panics() {
     let server = TestServer::with(Hub::builder(), |server| server.max_handshakes(1));
     // Takes the only place; the next one is refused, which is logged.
     for _ in 0..3 {
-        let silent = std::net::TcpStream::connect(server.addr).unwrap();
+        let silent = TcpStream::connect(server.addr).unwrap();
         eventually("one is refused", || status(&exchange(server.addr, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")) == 503);
         drop(silent);
         eventually("there is a place again", || {
@@ -390,6 +405,30 @@ fn destructors_of_callbacks_and_metadata_that_panic() {
     failing(Hub::builder().after_connect(armed), false);
     failing(Hub::builder().before_disconnect(armed), false);
     failing(Hub::builder().after_disconnect(armed), false);
+}
+
+#[test]
+fn hooks_whose_destructors_panic_end_with_their_hub() {
+    let _logging = logging(|_| {});
+    for drops_here in [true, false] {
+        let (one, two, three) = (Bomb, Bomb, Bomb);
+        let hub = Hub::builder().on_message(move |_, _| {
+            let _ = &one;
+            Ok(())
+        });
+        let hub = hub.after_connect(move |_| _ = &two).after_disconnect(move |_| _ = &three).build().unwrap();
+        let (socket, _) = accept(&hub);
+        if drops_here {
+            socket.close();
+            eventually("the connection has ended", || common::crate_threads().is_empty());
+            drop(hub);
+        } else {
+            // The connection's thread has the last handle.
+            drop(hub);
+            socket.close();
+        }
+        eventually("no thread is left", || common::crate_threads().is_empty());
+    }
 }
 
 #[test]

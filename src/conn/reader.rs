@@ -17,8 +17,8 @@ use crate::trace;
 use crate::transport::{is_gone, is_timeout};
 use crate::ws::{Decoder, Event};
 
-/// Bytes of one read on the stack.
-const CHUNK: usize = 4096;
+/// Bytes of one read on the stack. With more, a third page of each connection's stack would become resident.
+const CHUNK: usize = 1024;
 
 /// What the socket's read timeout means at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
     fn read_all(&mut self) -> Result<Infallible, End> {
         let mut chunk = [0; CHUNK];
         let most = self.client.hub().config().read_buffer;
-        // Used when `read_buffer` is larger than the chunk, and only while reads fill the chunk.
+        // Exists only while reads fill the chunk.
         let mut large = Vec::new();
         loop {
             self.watch_own_close()?;

@@ -68,6 +68,36 @@ pub(crate) struct Hooks {
     pub(crate) on_shutdown: Hook<OfHub>,
 }
 
+impl Drop for Hooks {
+    /// One by one, because a second panic during a drop would end the process. The thread that drops the last handle to a
+    /// hub runs this: perhaps a connection's.
+    fn drop(&mut self) {
+        fn dispose<F: ?Sized>(hook: &mut Hook<F>) {
+            hook.take().into_iter().for_each(guard::dispose);
+        }
+        dispose(&mut self.on_upgrade);
+        dispose(&mut self.map_refusal);
+        dispose(&mut self.after_connect);
+        dispose(&mut self.before_disconnect);
+        dispose(&mut self.after_disconnect);
+        dispose(&mut self.before_message);
+        dispose(&mut self.on_message);
+        dispose(&mut self.after_message);
+        dispose(&mut self.on_error);
+        dispose(&mut self.on_rate_limited);
+        dispose(&mut self.on_send_dropped);
+        dispose(&mut self.on_send_timeout);
+        dispose(&mut self.before_room_join);
+        dispose(&mut self.after_room_join);
+        dispose(&mut self.before_room_leave);
+        dispose(&mut self.after_room_leave);
+        dispose(&mut self.on_user_online);
+        dispose(&mut self.on_user_offline);
+        dispose(&mut self.on_gap);
+        dispose(&mut self.on_shutdown);
+    }
+}
+
 impl std::fmt::Debug for Hooks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Hooks").finish_non_exhaustive()
