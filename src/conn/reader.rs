@@ -17,7 +17,7 @@ use crate::trace;
 use crate::transport::{is_gone, is_timeout};
 use crate::ws::{Decoder, Event};
 
-/// Bytes of one read on the stack. With more, a third page of each connection's stack would become resident.
+/// Bytes of one read on the stack, within what the handshake has made resident.
 const CHUNK: usize = 1024;
 
 /// What the socket's read timeout means at the moment.
