@@ -394,6 +394,11 @@ mod tests {
     #[test]
     fn defaults_are_valid_and_errors_name_the_field() {
         assert_eq!(offending(&Config::default()), None);
+        assert_eq!(offending(&Config::default().max_message_size(isize::MAX.unsigned_abs())), None);
+        assert_eq!(
+            offending(&Config::default().max_message_size(isize::MAX.unsigned_abs() + 1)),
+            Some("max_message_size")
+        );
         assert_eq!(offending(&Config::default().queue_messages(0)), Some("queue_messages"));
         assert_eq!(offending(&Config::default().violation_code(999)), Some("violation_code"));
         assert_eq!(offending(&Config::default().violation_code(3501)), None);

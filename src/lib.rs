@@ -201,6 +201,8 @@ mod guard;
 mod lock;
 // What hooks have been told, against what is.
 mod levels;
+// Memory that is left before connections are refused.
+mod headroom;
 // Random numbers.
 mod random;
 // 64-bit atomic integers on processors without them.

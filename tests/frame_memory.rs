@@ -10,6 +10,8 @@ use std::io::Write;
 use common::{TEXT, TestServer, WsClient};
 use wshub::{Config, Hub};
 
+/// A TiB; on 32-bit processors the largest limit.
+const HUGE: usize = if usize::BITS > 32 { (1_u64 << 40) as usize } else { isize::MAX.unsigned_abs() };
 const MIB: u64 = 1 << 20;
 
 /// Peaks of the process in MiB: resident, and address space.
@@ -39,7 +41,7 @@ fn spoil(mut client: WsClient) {
 #[test]
 fn announced_lengths_take_no_memory() {
     headers_alone_take_no_memory();
-    let server = TestServer::new(Hub::builder().config(Config::default().max_message_size(1 << 40)));
+    let server = TestServer::new(Hub::builder().config(Config::default().max_message_size(HUGE)));
     // The first connections make the process's threads, stacks and allocator arenas.
     (0..8).map(|_| server.connect()).collect::<Vec<_>>().into_iter().for_each(spoil_after_a_little);
     let (resident, _) = peaks();
@@ -55,7 +57,7 @@ fn announced_lengths_take_no_memory() {
     // Reserved but untouched memory is not resident, it shows in the address space: a TiB is more than all arenas.
     let (_, space) = peaks();
     let mut client = server.connect();
-    begin(&mut client, 1 << 40);
+    begin(&mut client, HUGE as u64);
     spoil(client);
     let grown = peaks().1 - space;
     assert!(grown < 64 * 1024, "{grown} MiB more of address space");
@@ -64,7 +66,7 @@ fn announced_lengths_take_no_memory() {
 /// Fourteen bytes are a header. A buffer for each of what they announce would be 50 MiB, at 256 KiB.
 fn headers_alone_take_no_memory() {
     const MANY: usize = 200;
-    let server = TestServer::new(Hub::builder().config(Config::default().max_message_size(1 << 40)));
+    let server = TestServer::new(Hub::builder().config(Config::default().max_message_size(HUGE)));
     // Idle ones first: what they take is not counted.
     let mut clients: Vec<WsClient> = (0..MANY).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(WsClient::sync);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 
 use super::{Opening, Upgraded, run, upgrade};
+use crate::headroom;
 use crate::http::{RequestHead, overloaded};
 use crate::hub::{Admission, Client, Hub};
 use crate::message::WireFormat;
@@ -121,12 +122,12 @@ impl Accept {
         let builder = thread::Builder::new().name("wshub-conn".into()).stack_size(stack);
         // The announcements stay here until the thread exists: if it cannot, the client has never been connected.
         let (give, take) = crossbeam_channel::bounded::<Upgraded>(1);
-        let spawned = builder.spawn(move || {
+        let thread = move || {
             if let Ok(upgraded) = take.recv() {
                 run(upgraded, &early);
             }
-        });
-        match spawned {
+        };
+        match headroom::check(stack).and_then(|()| builder.spawn(thread)) {
             Ok(_) => {
                 // The thread waits for exactly this.
                 let _ = give.send(upgraded);

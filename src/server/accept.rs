@@ -13,6 +13,7 @@ use super::listener::{Arrival, Listener};
 use super::{Shared, slots::Slot};
 use crate::conn;
 use crate::guard::{self, record};
+use crate::headroom;
 use crate::http::overloaded;
 use crate::log_limit::LogLimit;
 use crate::metrics::ErrorType;
@@ -152,14 +153,14 @@ fn start(shared: &Arc<Shared>, arrival: Arrival, slot: Slot) -> Result<(), (Tran
     let context = Arc::clone(shared);
     let live = shared.threads.take(0);
     let builder = thread::Builder::new().name("wshub-conn".into()).stack_size(shared.stack);
-    let spawned = builder.spawn(move || {
+    let thread = move || {
         let arrived = take.recv().ok();
         if let Some(upgraded) = arrived.and_then(|(arrival, slot)| exchange::serve(&context, arrival, slot)) {
             conn::run(upgraded, &[]);
         }
         drop(live);
-    });
-    match spawned {
+    };
+    match headroom::check(shared.stack).and_then(|()| builder.spawn(thread)) {
         Ok(_) => {
             // The thread waits for exactly this.
             let _ = give.send((arrival, slot));
