@@ -235,7 +235,7 @@ fn an_answer_that_is_read_slowly_comes_whole() {
         if n == 0 {
             break;
         }
-        let due = begun + Duration::from_secs(13).mul_f64(length as f64 / LENGTH as f64);
+        let due = begun + Duration::from_millis(u64::try_from(13_000 * length / LENGTH).unwrap());
         std::thread::sleep(due.saturating_duration_since(Instant::now()).min(Duration::from_secs(1)));
     }
     assert!(length > LENGTH, "{length} bytes after {:?}", begun.elapsed());

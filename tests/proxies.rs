@@ -121,7 +121,7 @@ fn events_come_at_once(node: &Node, proxy: SocketAddr, headers: &str) {
     eventually("it is gone", || node.hub.client_count() == 0);
 }
 
-/// The guide's HAProxy in front of these nodes.
+/// The guide's `HAProxy` in front of these nodes.
 fn haproxy(nodes: &[SocketAddr], more: &str) -> String {
     let mut config = guide("haproxy");
     for (name, port, addr) in [("a", 8080, nodes.first()), ("b", 8081, nodes.get(1))] {

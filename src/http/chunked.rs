@@ -40,8 +40,8 @@ enum Expecting {
 
 /// Takes a chunked body apart as it arrives.
 ///
-/// Strict, so that no other reader of the same bytes sees another end: lines end with CR LF, sizes are hexadecimal digits
-/// alone. Extensions and trailers are read and forgotten.
+/// Strict, so that no other reader of the same bytes sees another end: lines end with CR LF, sizes are hexadecimal
+/// digits alone. Extensions and trailers are read and forgotten.
 #[derive(Debug)]
 pub(crate) struct ChunkedDecoder {
     expecting: Expecting,

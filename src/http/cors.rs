@@ -1,5 +1,5 @@
-//! What pages of other origins may read (WHATWG Fetch, "CORS protocol"): for event streams, which are fetched. WebSocket
-//! upgrades need none of it.
+//! The CORS protocol (WHATWG Fetch) for event streams: which pages of other origins may read them. WebSocket upgrades
+//! do not use CORS.
 
 use super::{OriginPolicy, RequestHead, Response};
 use crate::config::is_token;

@@ -28,8 +28,8 @@ pub(crate) fn last_event_id(head: &RequestHead) -> Option<Cow<'_, str>> {
 
 /// The response that opens a stream. `cors` are header lines for pages of other origins.
 ///
-/// HTTP/1.1 clients get chunks, so that each event reaches a client that reads in blocks, and the end is seen to be one.
-/// For HTTP/1.0 the stream ends with the connection.
+/// HTTP/1.1 clients get chunks, so that each event reaches a client that reads in blocks, and the end is seen to be
+/// one. For HTTP/1.0 the stream ends with the connection.
 pub(crate) fn event_stream_head(is_chunked: bool, cors: &[(&str, String)], now: SystemTime) -> Vec<u8> {
     // `no-transform`: a proxy that compresses holds events back.
     let mut head = String::from(

@@ -8,7 +8,7 @@ use super::RequestHead;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum ForwardedHeader {
-    /// `X-Forwarded-For`, which nginx, HAProxy and Caddy can set. The default.
+    /// `X-Forwarded-For`, which nginx, `HAProxy` and Caddy can set. The default.
     #[default]
     XForwardedFor,
     /// `Forwarded` (RFC 7239).
@@ -53,9 +53,9 @@ impl TrustedProxies {
         self.networks.iter().any(|network| network.contains(ip))
     }
 
-    /// Whose request it is: from the peer backwards along the proxies that are trusted, to the first address that is not,
-    /// or to the last that is told. What an untrusted peer tells is not looked at, and a hop that is no address ends the
-    /// way: then it is the address of the proxy that told it.
+    /// Whose request it is: from the peer backwards along the proxies that are trusted, to the first address that is
+    /// not, or to the last that is told. What an untrusted peer tells is not looked at, and a hop that is no address
+    /// ends the way: then it is the address of the proxy that told it.
     pub(crate) fn client_addr(&self, head: &RequestHead, peer: Option<SocketAddr>) -> Option<SocketAddr> {
         if !self.trusts(peer) {
             return peer;

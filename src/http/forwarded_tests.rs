@@ -123,7 +123,7 @@ proptest! {
         let client = Ipv4Addr::from(client | 0x8000_0000).to_string();
         let mut lines = before;
         match lines.last_mut().filter(|_| in_one_line) {
-            Some(last) => { *last += &format!(", {client}"); }
+            Some(last) => last.extend([", ", &client]),
             None => lines.push(client.clone()),
         }
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();

@@ -12,8 +12,8 @@ pub const MAX_HEAD: usize = 8 * 1024;
 /// Most headers of a request; more are refused with 431.
 pub const MAX_HEADERS: usize = 64;
 
-/// Headers that a request has at most once: two of them would let two parsers see two requests, and whoever reads only
-/// the first would ignore the second.
+/// Headers that may appear once. With duplicates two parsers could see two different requests, because one reads the
+/// first header and the other one the last.
 const SINGULAR: [&str; 20] = [
     "host",
     "upgrade",
@@ -37,8 +37,8 @@ const SINGULAR: [&str; 20] = [
     "user-agent",
 ];
 
-/// How many of these, from the front, must be UTF-8: [`RequestHead::header`] would say that such a header is missing,
-/// and without it the request is another one.
+/// The first headers of the list must be UTF-8. Otherwise [`RequestHead::header`] would report them as missing, which
+/// changes the meaning of the request.
 const TEXTUAL: usize = 7;
 
 /// Why a request head is refused, and the HTTP status that says so.
@@ -81,7 +81,7 @@ impl std::error::Error for HeadError {}
 struct Span(u16, u16);
 
 impl Span {
-    /// Where `part` stands in `whole`, of which it is a slice.
+    /// The position of `part`, which is a slice of `whole`.
     fn of(whole: &[u8], part: &[u8]) -> Self {
         let start = part.as_ptr() as usize - whole.as_ptr() as usize;
         let narrow = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
@@ -166,8 +166,8 @@ impl RequestHead {
     ///
     /// # Errors
     ///
-    /// As [`parse`](Self::parse): the parts are held to the same rules. 400 also for a part that would be read as something
-    /// else, such as a method with a space or a name with a line end in it.
+    /// As [`parse`](Self::parse): the parts are held to the same rules. 400 also for a part that would be read as
+    /// something else, such as a method with a space or a name with a line end in it.
     pub fn from_parts<'a>(
         method: &str,
         target: &str,
@@ -184,7 +184,7 @@ impl RequestHead {
         }
         text.push_str("\r\n");
         let parsed = Self::parse(text.as_bytes())?.filter(|(_, length)| *length == text.len());
-        // A part that holds the end of its line, or of itself, is read as several.
+        // A part that contains a separator would be parsed as several parts.
         let has_these_parts = |head: &Self| {
             head.method() == method
                 && head.target() == target
@@ -276,8 +276,8 @@ impl RequestHead {
         self.headers.iter().map(|(name, value)| (self.text(*name), &self.bytes[value.range()]))
     }
 
-    /// The address of whoever sent the request: the peer of the connection, or the client that trusted proxies name (see
-    /// [`Server::trusted_proxies`](crate::Server::trusted_proxies)), with port 0 where they tell none.
+    /// The address of whoever sent the request: the peer of the connection, or the client that trusted proxies name
+    /// (see [`Server::trusted_proxies`](crate::Server::trusted_proxies)), with port 0 where they tell none.
     ///
     /// `None` for Unix sockets, and for a head that has reached neither a server nor a hub yet.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
@@ -391,7 +391,8 @@ pub(crate) enum Framing {
     Unknown,
 }
 
-/// A name or value of a query: `+` is a space, `%` begins an encoded byte (WHATWG URL, `application/x-www-form-urlencoded`).
+/// A name or value of a query: `+` is a space, `%` begins an encoded byte (WHATWG URL,
+/// `application/x-www-form-urlencoded`).
 fn form_decoded(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains('+') {
         return percent_encoding::percent_decode_str(text).decode_utf8().ok();

@@ -9,8 +9,8 @@ use super::fields::is_host;
 /// Decides by a request's `Origin` header. Browsers always send one; other clients need not, and requests without one
 /// are allowed by all policies but [`custom`](OriginPolicy::custom).
 ///
-/// Event streams can be read by pages of allowed origins. With their visitor's cookies (`withCredentials`) only by those
-/// that [`allow`](OriginPolicy::allow) names or [`custom`](OriginPolicy::custom) lets in, not by everyone's under
+/// Event streams can be read by pages of allowed origins. With their visitor's cookies (`withCredentials`) only by
+/// those that [`allow`](OriginPolicy::allow) names or [`custom`](OriginPolicy::custom) lets in, not by everyone's under
 /// [`allow_all`](OriginPolicy::allow_all).
 #[derive(Clone, Default)]
 pub struct OriginPolicy(Rule);
@@ -20,7 +20,7 @@ enum Rule {
     #[default]
     SameOrigin,
     List(Arc<[String]>),
-    /// A list with an entry that could never match: why. Building a hub with it fails.
+    /// A list with an invalid entry; holds the reason. Building a hub with it fails.
     Invalid(Arc<str>),
     Any,
     Custom(Arc<dyn Fn(&RequestHead) -> bool + Send + Sync>),
@@ -62,7 +62,7 @@ impl OriginPolicy {
         Self(Rule::Custom(Arc::new(decide)))
     }
 
-    /// Why the policy can never work; `None` if it can.
+    /// Why an entry of the list can never match; `None` if all entries are valid.
     pub(crate) fn fault(&self) -> Option<&str> {
         match &self.0 {
             Rule::Invalid(why) => Some(why),
@@ -70,7 +70,7 @@ impl OriginPolicy {
         }
     }
 
-    /// Whether pages that it allows may read with their visitor's cookies: somebody has named them.
+    /// Whether allowed pages may send their visitor's cookies and read the answer: only origins that the program named.
     pub(crate) fn allows_credentials(&self) -> bool {
         matches!(self.0, Rule::List(_) | Rule::Custom(_))
     }
@@ -80,7 +80,7 @@ impl OriginPolicy {
         if let Rule::Custom(decide) = &self.0 {
             return decide(head);
         }
-        // Looked up by bytes: an origin that is not UTF-8 must not pass as none.
+        // Compares bytes: an origin that is not UTF-8 must not count as missing.
         let Some((_, origin)) = head.header_lines().find(|(name, _)| name.eq_ignore_ascii_case("origin")) else {
             return true;
         };

@@ -135,7 +135,7 @@ impl Response {
         WireResponse { status: 500, bytes: replacement.to_bytes(is_head, SystemTime::now()) }
     }
 
-    /// Says what is wrong with it. Values are not quoted: they may be secret.
+    /// Validates status and headers. The error does not quote values, because they may be secret.
     fn check(&self) -> Result<(), String> {
         if !(200..=599).contains(&self.status) {
             return Err(format!("status {} is not in 200 to 599", self.status));
@@ -192,7 +192,7 @@ impl Response {
     }
 }
 
-/// The answer when there is no thread or no place for a connection.
+/// The answer when the server has no thread or no place for a connection.
 pub(crate) fn overloaded() -> Response {
     Response::text(503, "overloaded\n").header("Retry-After", "1")
 }

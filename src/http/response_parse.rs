@@ -9,8 +9,8 @@ const MAX_HEADERS: usize = 128;
 const HOP_BY_HOP: [&str; 6] = ["connection", "keep-alive", "transfer-encoding", "trailer", "upgrade", "content-length"];
 
 impl Response {
-    /// Reads the final answer in `bytes`; `None` when more must come. `is_end`: nothing more comes. `is_head`: the request's
-    /// method was `HEAD`. The error is a reason for the log.
+    /// Reads the final answer in `bytes`; `None` when more must come. `is_end`: nothing more comes. `is_head`: the
+    /// request's method was `HEAD`. The error is a reason for the log.
     pub(crate) fn parse(bytes: &[u8], is_head: bool, is_end: bool) -> Result<Option<Self>, &'static str> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Response::new(&mut headers);

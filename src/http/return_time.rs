@@ -17,7 +17,8 @@ pub(crate) fn encode_retry(time: Duration) -> String {
     format!("retry: {}\n", time.as_millis())
 }
 
-/// An event stream that ends at once. `EventSource` reconnects after it, and gives up for good after any status but 200.
+/// An event stream that ends at once. `EventSource` reconnects after it, and gives up for good after any status but
+/// 200.
 pub(crate) fn come_back_later() -> Response {
     Response::new(200)
         .header("Content-Type", "text/event-stream")

@@ -1,4 +1,4 @@
-//! What is measured only when somebody looks.
+//! Gauges: values that are computed when they are scraped.
 
 use super::names::{
     HANDSHAKES, HISTORY_BYTES, HISTORY_MESSAGES, HISTORY_ROOMS, QUEUE_BYTES, QUEUE_CLIENTS, QUEUE_MESSAGES,
@@ -7,10 +7,11 @@ use super::names::{
 use crate::hub::{Hub, HubLoad, WeakHub};
 use crate::server::{Server, ServerLoad};
 
-/// Whose gauges a scrape shows: queues and writer threads of hubs, handshakes of servers, each summed up.
+/// The hubs and servers whose gauges a scrape shows: queues and writer threads of hubs, handshakes of servers, summed
+/// up.
 ///
-/// They are computed when they are scraped, in a time that grows with the number of clients, and cost nothing otherwise.
-/// It keeps neither hubs nor servers alive.
+/// They are computed when they are scraped, in a time that grows with the number of clients, and cost nothing
+/// otherwise. It keeps neither hubs nor servers alive.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::server::{Server, ServerLoad};
 ///
 /// let metrics = Arc::new(DebugMetrics::new());
 /// let hub = Hub::builder().metrics(metrics.clone()).build()?;
-/// let server = Server::bind("127.0.0.1:8080")?.websocket("/ws", &hub).metrics(metrics.clone());
+/// let server = Server::bind("127.0.0.1:8080")?.websocket("/ws", &hub);
 /// let gauges = Gauges::new().hub(&hub).server(&server);
 /// server.handle("/metrics", metrics.handler(gauges)).run()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -49,7 +50,7 @@ impl Gauges {
         self
     }
 
-    /// What there is to show. A hub that is gone counts as empty.
+    /// The current values. A hub that is gone counts as empty.
     pub(super) fn read(&self) -> Vec<(Series, usize)> {
         let loads: Vec<HubLoad> = self.hubs.iter().filter_map(WeakHub::upgrade).map(|hub| hub.load()).collect();
         let sum = |part: fn(&HubLoad) -> usize| loads.iter().map(part).sum();

@@ -1,4 +1,4 @@
-//! What the series are called, and what they say of themselves. The names count as interface.
+//! Names and help texts of the series. The names are part of the interface.
 
 /// The namespace in front of every name.
 pub(super) const NAMESPACE: &str = "wshub";

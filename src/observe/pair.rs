@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::metrics::{DebugStats, ErrorType, Metrics, guarded};
 
-/// Tells two metrics everything: a registry that is scraped, and a [`DebugMetrics`](crate::metrics::DebugMetrics) for the program or
-/// its dashboard. For more, pair a pair.
+/// Forwards everything to two metrics sinks: a registry that is scraped, and a
+/// [`DebugMetrics`](crate::metrics::DebugMetrics) for the program or its dashboard. For more, pair a pair.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -32,7 +32,7 @@ impl fmt::Debug for MetricsPair {
     }
 }
 
-/// Every method of the trait must stand here: one that is missing would do nothing.
+/// Must list every method of the trait: a missing one would do nothing.
 macro_rules! forward {
     ($($name:ident($($argument:ident: $kind:ty)?);)*) => {
         impl Metrics for MetricsPair {
@@ -41,7 +41,7 @@ macro_rules! forward {
                 guarded(|| self.1.$name($($argument)?));
             })*
 
-            /// Of the first that has any.
+            /// From the first sink that has any.
             fn debug_stats(&self) -> Option<DebugStats> {
                 self.0.debug_stats().or_else(|| self.1.debug_stats())
             }

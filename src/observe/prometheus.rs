@@ -29,14 +29,14 @@ const BROADCAST_BUCKETS: [f64; 9] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0
 ///
 /// let metrics = Arc::new(PrometheusMetrics::builder().const_label("hub", "lobby").build()?);
 /// let hub = Hub::builder().metrics(metrics.clone()).build()?;
-/// let server = Server::bind("127.0.0.1:8080")?.websocket("/ws", &hub).metrics(metrics.clone());
+/// let server = Server::bind("127.0.0.1:8080")?.websocket("/ws", &hub);
 /// let gauges = Gauges::new().hub(&hub).server(&server);
 /// server.handle("/metrics", metrics.handler(gauges)).run()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// One may count for several hubs, as their sum. To tell hubs apart in one registry, give each metrics of its own, which
-/// differ in a [`const_label`](PrometheusBuilder::const_label).
+/// One may count for several hubs, as their sum. To tell hubs apart in one registry, give each metrics of its own,
+/// which differ in a [`const_label`](PrometheusBuilder::const_label).
 pub struct PrometheusMetrics {
     registry: Registry,
     names: Names,
@@ -68,7 +68,7 @@ struct AllSeries {
     errors: IntCounterVec,
 }
 
-/// What stands around each name.
+/// Prefixes and labels of each series.
 #[derive(Debug, Clone)]
 struct Names {
     namespace: String,
@@ -112,13 +112,13 @@ impl PrometheusBuilder {
         self
     }
 
-    /// What names begin with; default `wshub`. Empty: nothing.
+    /// The namespace at the front of each name; default `wshub`. Empty = none.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.names.namespace = namespace.into();
         self
     }
 
-    /// What stands between the namespace and the name; default nothing.
+    /// The subsystem between namespace and name; default none.
     pub fn subsystem(mut self, subsystem: impl Into<String>) -> Self {
         self.names.subsystem = subsystem.into();
         self
@@ -146,7 +146,8 @@ impl PrometheusBuilder {
     ///
     /// # Errors
     ///
-    /// A name, label or bucket that Prometheus does not allow; the registry has series of these names and labels already.
+    /// A name, label or bucket that Prometheus does not allow; the registry has series of these names and labels
+    /// already.
     pub fn build(self) -> Result<PrometheusMetrics, Error> {
         let Self { registry, names, latency_buckets, broadcast_buckets } = self;
         let registry = registry.unwrap_or_default();
@@ -182,7 +183,7 @@ impl PrometheusMetrics {
     ///
     /// # Errors
     ///
-    /// None that is known: what [`PrometheusBuilder::build`] could report.
+    /// As [`PrometheusBuilder::build`]; with the defaults none is known.
     pub fn new() -> Result<Self, Error> {
         Self::builder().build()
     }
@@ -202,8 +203,8 @@ impl PrometheusMetrics {
         &self.registry
     }
 
-    /// These gauges as a collector, named and labelled as the other series, for a registry that is scraped by other means
-    /// than [`handler`](PrometheusMetrics::handler).
+    /// These gauges as a collector, named and labelled as the other series, for a registry that is scraped by other
+    /// means than [`handler`](PrometheusMetrics::handler).
     ///
     /// # Errors
     ///
@@ -217,7 +218,7 @@ impl PrometheusMetrics {
     ///
     /// # Errors
     ///
-    /// A collector of somebody else's in the same registry gives what cannot be written.
+    /// Another collector in the same registry yields metrics that cannot be encoded.
     pub fn text(&self, gauges: &Gauges) -> Result<String, Error> {
         let mut families = self.registry.gather();
         families.extend(GaugeCollector::new(self.names.clone(), gauges.clone())?.collect());

@@ -1,9 +1,10 @@
-//! Answering whoever scrapes.
+//! Answers scrapes.
 
 use crate::http::Response;
 use crate::server::Request;
 
-/// Answers GET (and with it HEAD) with the text that `render` makes, in the text exposition format; anything else is 405.
+/// Answers GET (and with it HEAD) with the text that `render` makes, in the text exposition format; anything else is
+/// 405.
 pub(super) fn answer(request: &Request, render: impl FnOnce() -> Result<String, String>) -> Response {
     if !matches!(request.head().method(), "GET" | "HEAD") {
         return Response::text(405, "method not allowed\n").header("Allow", "GET, HEAD");

@@ -33,8 +33,8 @@ impl DebugMetrics {
         page.0
     }
 
-    /// Answers scrapes, for [`Server::handle`](crate::Server::handle): [`prometheus_text`](DebugMetrics::prometheus_text)
-    /// for `GET` and `HEAD`, otherwise 405.
+    /// Answers scrapes, for [`Server::handle`](crate::Server::handle):
+    /// [`prometheus_text`](DebugMetrics::prometheus_text) for `GET` and `HEAD`, otherwise 405.
     pub fn handler(self: &Arc<Self>, gauges: Gauges) -> impl Fn(&Request) -> Response + Send + Sync + 'static {
         let metrics = Arc::clone(self);
         move |request: &Request| scrape::answer(request, || Ok(metrics.prometheus_text(&gauges)))

@@ -21,7 +21,7 @@ use crate::transport::{Transport, is_timeout};
 
 /// First and longest pause after a failure that would repeat at once.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
-/// Refused connections that are kept open for a moment, so that the answer is not lost in a reset.
+/// How many refused connections are kept open, and for how long, so that a reset does not destroy the answer.
 const LINGERING: (usize, Duration) = (64, Duration::from_secs(1));
 
 static FAILURES: LogLimit = LogLimit::new();
@@ -31,7 +31,7 @@ pub(super) struct Acceptor<'a> {
     shared: &'a Arc<Shared>,
     listener: &'a Listener,
     pause: Duration,
-    /// Given up for a moment when descriptors run out, to be able to accept and refuse.
+    /// A spare descriptor. It is closed when descriptors run out, to accept one connection and refuse it.
     spare: Option<File>,
     refused: VecDeque<(Instant, Transport)>,
 }
@@ -62,7 +62,7 @@ impl<'a> Acceptor<'a> {
                 }
                 self.admit(arrival);
             }
-            // Waiting ends now and then while refused connections are kept: see `refuse`.
+            // While refused connections are kept, `accept` has a timeout: see `refuse`.
             Err(error) if is_timeout(&error) && !self.refused.is_empty() => {}
             Err(error) => self.recover(&error),
         }
@@ -76,7 +76,7 @@ impl<'a> Acceptor<'a> {
             warn("too many handshakes at once: max_handshakes");
             return self.refuse(arrival.transport);
         };
-        // A proxy's connections are on their clients' accounts, once these are known.
+        // Connections of a proxy count for their clients, whose addresses are known later.
         let is_of_proxy = arrival.has_proxy_header || self.shared.proxies.trusts(arrival.peer);
         if !is_of_proxy && !slot.assign(arrival.peer, self.shared.max_handshakes_per_address) {
             self.shared.count_error(ErrorType::ConnectionLimit);
@@ -103,12 +103,12 @@ impl<'a> Acceptor<'a> {
             self.refused.clear();
             self.listener.set_patience(None);
             self.spare = None;
-            // The kernel looks for a descriptor before it looks for a connection: perhaps nobody is waiting.
+            // The kernel allocates the descriptor first, so the error does not mean that a connection is waiting.
             if let Ok(transport) = self.listener.accept_waiting()
                 && !self.listener.is_secure()
             {
                 answer(&transport);
-                // The request is probably there: read, it cannot turn the close into a reset.
+                // Reads the request, which has probably arrived: unread input would turn the close into a reset.
                 let _ = transport.set_read_timeout(Some(Duration::from_millis(20)));
                 let _ = transport.read(&mut [0; 1024]);
             }
@@ -125,7 +125,7 @@ impl<'a> Acceptor<'a> {
         self.refused.push_back((Instant::now(), transport));
     }
 
-    /// Closes refused connections whose moment is over.
+    /// Closes refused connections that have been kept long enough.
     fn let_go(&mut self) {
         if self.refused.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! Endpoints for clients, and what is told about them.
+//! Endpoints for clients, and their descriptions.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,7 +42,7 @@ impl Endpoint {
         Self { hub: hub.clone(), info, checks: Vec::new() }
     }
 
-    /// Says what it is for; default empty.
+    /// Sets the description; default empty.
     pub fn description(mut self, text: impl Into<String>) -> Self {
         self.info.description = text.into();
         self
@@ -54,8 +54,8 @@ impl Endpoint {
         self
     }
 
-    /// Adds a check of requests for this endpoint alone, and its name. The checks run in their order, on the connection's
-    /// thread, before the hub's `on_upgrade` is asked; the first refusal ends it. A panic refuses with 500.
+    /// Adds a named check for requests to this endpoint. Checks run in order, on the connection's thread, before the
+    /// hub's `on_upgrade`; the first refusal is the answer. A panic refuses with 500.
     pub fn check(
         mut self,
         name: impl Into<String>,
@@ -65,8 +65,8 @@ impl Endpoint {
         self.lists_middleware(name)
     }
 
-    /// Lists the name of middleware, outermost first, for those who read about the endpoint. It runs nothing: what runs
-    /// around the handler is the hub's [`Chain`](crate::middleware::Chain).
+    /// Lists the name of a middleware in the endpoint's description, outermost first. This runs nothing: the hub's
+    /// [`Chain`](crate::middleware::Chain) does.
     pub fn lists_middleware(mut self, name: impl Into<String>) -> Self {
         self.info.middleware.push(name.into());
         self
@@ -79,7 +79,7 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// How the clients of an endpoint are talked to.
+/// The protocol of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub enum EndpointKind {
@@ -91,7 +91,7 @@ pub enum EndpointKind {
     EventStream,
 }
 
-/// What is told about an endpoint: `{"path","description","tags":{…},"middleware":[…],"kind"}`.
+/// The description of an endpoint; as JSON `{"path","description","tags":{…},"middleware":[…],"kind"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct EndpointInfo {

@@ -18,10 +18,10 @@ use crate::transport::{Peer, Transport};
 
 static FAILURES: LogLimit = LogLimit::new();
 
-/// Sees to a connection's first request, whose route gives an answer or makes it a client. `slot` is its place among the
-/// handshakes.
+/// Handles the first request of a connection: its route answers it, or upgrades it to a client. `slot` is the
+/// connection's place among the handshakes.
 ///
-/// Not inlined, and the client is run by the caller: what the handshake had on the stack is gone by then.
+/// Not inlined, and the caller runs the client, so that the stack of the handshake is free by then.
 #[inline(never)]
 pub(super) fn serve(shared: &Arc<Shared>, arrival: Arrival, slot: Slot) -> Option<Upgraded> {
     let mut slot = slot;
@@ -35,7 +35,7 @@ pub(super) fn serve(shared: &Arc<Shared>, arrival: Arrival, slot: Slot) -> Optio
     }
 }
 
-/// The head, with the address of whoever has sent it, and what came behind it. An error names whom to blame.
+/// Reads the head, sets the client's address, and returns what arrived behind it. Errors carry the address for the log.
 fn read_head(
     shared: &Shared,
     arrival: &Arrival,
@@ -60,7 +60,7 @@ fn read_head(
     Ok((head, rest))
 }
 
-/// Puts the place among the handshakes on the client's account.
+/// Counts the handshake for this client's address.
 fn assign(shared: &Shared, slot: &mut Slot, client: Option<SocketAddr>) -> Result<(), (Option<SocketAddr>, Broken)> {
     if slot.assign(client, shared.max_handshakes_per_address) {
         return Ok(());
@@ -69,7 +69,7 @@ fn assign(shared: &Shared, slot: &mut Slot, client: Option<SocketAddr>) -> Resul
     Err((client, Broken::Answer(overloaded())))
 }
 
-/// Answers a request that has not come or is none.
+/// Answers a request that is incomplete or malformed.
 #[cold]
 #[inline(never)]
 fn give_up(shared: &Shared, transport: &Transport, peer: Option<SocketAddr>, broken: Broken) {
@@ -102,7 +102,7 @@ fn respond(shared: &Shared, transport: Transport, head: RequestHead, rest: Vec<u
     None
 }
 
-/// What was asked for, if it is going to be logged.
+/// The request line, if the log level needs it.
 fn told(head: &RequestHead) -> String {
     if log::max_level() >= log::Level::Debug { format!("{head:?}") } else { String::new() }
 }

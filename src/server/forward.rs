@@ -28,9 +28,9 @@ const OWN: [&str; 9] = [
 
 static FAILURES: LogLimit = LogLimit::new();
 
-/// Passes plain requests on to another HTTP server, for [`Server::fallback`](crate::Server::fallback): for programs on a
-/// library that keeps its sockets to itself, such as `tiny_http` or `rouille`. The hub's server listens in front, upgrades
-/// what is for the hub, and hands the rest over on a connection of its own.
+/// Passes plain requests on to another HTTP server, for [`Server::fallback`](crate::Server::fallback): for programs on
+/// a library that keeps its sockets to itself, such as `tiny_http` or `rouille`. The hub's server listens in front,
+/// upgrades what is for the hub, and hands the rest over on a connection of its own.
 ///
 /// ```no_run
 /// use wshub::server::Forward;
@@ -47,8 +47,8 @@ static FAILURES: LogLimit = LogLimit::new();
 /// ```
 ///
 /// Each request gets a connection. The client's address is added to `X-Forwarded-For`. Bodies are held in memory, the
-/// request's of up to [`Server::max_body`](crate::Server::max_body) and the answer's of up to 64 MiB. A server that does not answer
-/// within the timeout makes a 504, one that cannot be reached or answers nonsense a 502.
+/// request's of up to [`Server::max_body`](crate::Server::max_body) and the answer's of up to 64 MiB. A server that
+/// does not answer within the timeout makes a 504, one that cannot be reached or answers nonsense a 502.
 #[derive(Debug, Clone)]
 pub struct Forward {
     to: Destination,

@@ -1,4 +1,4 @@
-//! A server that runs: asking it, waiting for it, ending it.
+//! A running server: its addresses and load, waiting for it, shutting it down.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,8 +18,10 @@ use crate::config::deadline_after;
 use crate::error::DeadlineError;
 use crate::hub::Hub;
 
-/// A running server. Dropping the handle leaves it running, until the process ends: keep it to
-/// [`shutdown`](ServerHandle::shutdown), or [`stop_on_drop`](ServerHandle::stop_on_drop).
+/// A running server.
+///
+/// Dropping the handle does not stop the server. Call [`shutdown`](ServerHandle::shutdown), or make a guard with
+/// [`stop_on_drop`](ServerHandle::stop_on_drop).
 #[derive(Debug)]
 pub struct ServerHandle {
     pub(super) shared: Arc<Shared>,
@@ -50,8 +52,8 @@ impl ServerHandle {
         &self.endpoints
     }
 
-    /// A guard that shuts the server down when it is dropped, for at most `timeout`: for tests, and for programs that may
-    /// end by an error.
+    /// A guard that shuts the server down when it is dropped, for at most `timeout`: for tests, and for programs that
+    /// may end by an error.
     pub fn stop_on_drop(self, timeout: Duration) -> StopOnDrop {
         StopOnDrop { handle: self, timeout }
     }
@@ -70,13 +72,13 @@ impl ServerHandle {
     ///
     /// # Errors
     ///
-    /// How many connections were left even so, because user code does not return.
+    /// The number of connections that are left, because user code has not returned.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), DeadlineError> {
         let deadline = deadline_after(timeout);
         self.stop_accepting();
         self.shared.hubs.iter().for_each(Hub::begin_shutdown);
         for hub in &self.shared.hubs {
-            // What is left there is counted among the threads.
+            // Connections that are left show up in the count of threads below.
             let _ = hub.shutdown(deadline.saturating_duration_since(Instant::now()));
         }
         let remaining = self.shared.threads.wait_none(deadline.max(Instant::now() + Duration::from_secs(1)));
@@ -107,7 +109,7 @@ impl ServerHandle {
         self.listeners.iter().for_each(|l| l.wake());
         let acceptors = std::mem::take(&mut *self.acceptors.lock());
         for thread in acceptors {
-            // It runs no user code and cannot panic short of a bug here.
+            // It can only panic by a bug of this crate; there is nothing to do about it here.
             let _ = thread.join();
         }
         self.listeners.iter().for_each(|l| l.remove_file());
@@ -132,7 +134,7 @@ impl std::ops::Deref for StopOnDrop {
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        // Who drops it cannot be told.
+        // Dropping cannot report an error.
         let _ = self.handle.shutdown(self.timeout);
     }
 }

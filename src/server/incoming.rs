@@ -19,20 +19,20 @@ const SLICE: Duration = Duration::from_millis(250);
 const LINGER: Duration = Duration::from_secs(1);
 /// Bytes of one read. Above what glibc's allocator keeps for each thread, so that it is shared after the handshake.
 const CHUNK: usize = 2048;
-/// A body may take this many times as long as it may pause, and a second more for each [`BYTES_A_SECOND`].
+/// A body may take this many timeouts, plus one second per [`BYTES_A_SECOND`] received.
 const PATIENCE: u32 = 6;
 const BYTES_A_SECOND: u64 = 1024;
 
 static FAILURES: LogLimit = LogLimit::new();
 
-/// Why no request came.
+/// Why there is no complete request.
 #[derive(Debug)]
 pub(super) enum Broken {
-    /// The peer is gone: nobody to answer to.
+    /// The peer is gone.
     Gone,
-    /// Not HTTP at all: an answer would be no good. Why.
+    /// Not HTTP, so an HTTP answer makes no sense. Holds the reason.
     Nonsense(&'static str),
-    /// The answer that says why.
+    /// The answer to send.
     Answer(Response),
 }
 
@@ -66,28 +66,28 @@ pub(super) struct Incoming<'a> {
     pub(super) peer: Option<SocketAddr>,
 }
 
-/// Where bytes are read from: what is encrypted, or what stands in front of it.
+/// How bytes are read: through TLS, or in front of it.
 type Read = fn(&Transport, &mut [u8]) -> io::Result<usize>;
 
-/// When a wait is over: two bounds, of which one moves with the bytes that arrive.
+/// Two deadlines of a read. Both move as bytes of a body arrive.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     /// How long the peer may pause.
     pause: Duration,
-    /// When the pause that is running now is over.
+    /// When the current pause becomes too long.
     pause_ends: Instant,
-    /// When all must be there.
+    /// When the whole must have arrived.
     ends: Instant,
 }
 
 impl Clock {
-    /// For a head: it must be whole by then.
+    /// For a head: it must be complete within `timeout`.
     pub(super) fn of_head(timeout: Duration) -> Self {
         let ends = deadline_after(timeout);
         Self { pause: timeout, pause_ends: ends, ends }
     }
 
-    /// For a body: it must get on.
+    /// For a body: it must make progress.
     fn of_body(timeout: Duration) -> Self {
         let ends = deadline_after(timeout.saturating_mul(PATIENCE));
         Self { pause: timeout, pause_ends: deadline_after(timeout), ends }
@@ -105,19 +105,19 @@ impl Clock {
 }
 
 impl Incoming<'_> {
-    /// Whose connection it is, by the PROXY protocol.
+    /// Reads the header of the PROXY protocol.
     pub(super) fn proxy_header(&self, clock: &Clock) -> Result<Source, Broken> {
         let mut bytes = Vec::new();
         loop {
             match proxy_protocol::parse(&bytes).map_err(Broken::Nonsense)? {
                 Header::Whole(source) => return Ok(source),
-                // Not a byte more than the header has: TLS or HTTP comes next.
+                // Reads no byte beyond the header: TLS or HTTP follows.
                 Header::More(n) => self.read(&mut bytes, n, clock, Transport::read_before_tls)?,
             };
         }
     }
 
-    /// The head, and what came behind it.
+    /// Reads the head; also returns what arrived behind it.
     pub(super) fn head(&self, clock: &Clock) -> Result<(RequestHead, Vec<u8>), Broken> {
         let mut bytes = Vec::with_capacity(CHUNK);
         loop {
@@ -128,8 +128,8 @@ impl Incoming<'_> {
         }
     }
 
-    /// The body, of which `early` has come already. What follows it would be a second request, and is ignored: every
-    /// answer closes the connection.
+    /// Reads the body, of which `early` has arrived already. What follows would be a second request and is ignored,
+    /// because every answer closes the connection.
     pub(super) fn body(&self, head: &RequestHead, early: Vec<u8>) -> Result<Vec<u8>, Broken> {
         match head.framing()? {
             Framing::Length(length) => self.body_of_length(head, length, early),
@@ -148,7 +148,7 @@ impl Incoming<'_> {
         }
         let mut clock = Clock::of_body(self.shared.handshake_timeout);
         while bytes.len() < length {
-            // Memory follows what arrives.
+            // Allocates only for what arrives.
             let step = (length - bytes.len()).min(8 * CHUNK);
             let n = self.read(&mut bytes, step, &clock, Transport::read)?;
             clock.arrived(n);
@@ -217,7 +217,7 @@ impl Incoming<'_> {
         }
     }
 
-    /// The handshake has failed; TLS has told the peer so by itself.
+    /// Counts and logs a failed TLS handshake. TLS has alerted the peer itself.
     fn report_tls(&self, error: &io::Error) {
         self.shared.count_error(ErrorType::UpgradeFailed);
         if let Some(suppressed) = FAILURES.pass() {

@@ -1,4 +1,4 @@
-//! Where connections come from: TCP and Unix sockets.
+//! Listening sockets: TCP and Unix.
 
 use std::fs;
 use std::io;
@@ -24,7 +24,7 @@ const BACKLOG: i32 = 4096;
 pub struct Listener {
     socket: Socket,
     is_tcp: bool,
-    /// The socket file that we have made and must remove, once: afterwards the path may be somebody else's.
+    /// The socket file to remove. Taken when it is removed, because another server may use the path afterwards.
     path: Mutex<Option<PathBuf>>,
     /// Each connection begins with a header of the PROXY protocol.
     has_proxy_header: bool,
@@ -37,7 +37,7 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// What binding reports, such as an address in use.
+    /// The error of `bind`, such as an address in use.
     pub fn tcp(addr: impl ToSocketAddrs) -> io::Result<Self> {
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on");
         for addr in addr.to_socket_addrs()? {
@@ -49,25 +49,25 @@ impl Listener {
         Err(last)
     }
 
-    /// Listens on a Unix socket. A socket file that nobody listens on any more is replaced; ours is removed when the
-    /// server ends.
+    /// Listens on a Unix socket. A stale socket file, on which nobody listens any more, is replaced. The file is
+    /// removed when the server ends.
     ///
-    /// Connecting takes the right to write the file. Its mode is what the umask leaves, commonly 0755: then only this
-    /// user may connect. Use [`unix_with_mode`](Listener::unix_with_mode) for a proxy that runs as another one.
+    /// Connecting requires write permission on the file. The umask determines its mode, commonly 0755: then only the
+    /// same user can connect. Use [`unix_with_mode`](Listener::unix_with_mode) for a proxy that runs as another user.
     ///
     /// # Errors
     ///
-    /// What binding reports, such as a path in use.
+    /// The error of `bind`, such as a path in use.
     pub fn unix(path: impl AsRef<Path>) -> io::Result<Self> {
         Self::unix_file(path.as_ref(), None)
     }
 
-    /// As [`unix`](Listener::unix), with the mode of the socket file, such as `0o660`: set before anybody can connect,
-    /// whatever the umask.
+    /// As [`unix`](Listener::unix), with this mode for the socket file, such as `0o660`. It is set before anyone can
+    /// connect and does not depend on the umask.
     ///
     /// # Errors
     ///
-    /// What binding or setting the mode reports; a mode above `0o777` (`InvalidInput`).
+    /// The error of `bind` or `chmod`; `InvalidInput` for a mode above `0o777`.
     pub fn unix_with_mode(path: impl AsRef<Path>, mode: u32) -> io::Result<Self> {
         if mode > 0o777 {
             let error = format!("mode {mode:o} of a Unix socket exceeds 777");
@@ -76,12 +76,12 @@ impl Listener {
         Self::unix_file(path.as_ref(), Some(mode))
     }
 
-    /// The sockets that systemd has opened for this process (`LISTEN_FDS`, socket activation), TCP and Unix, in the order
-    /// of the unit file; none if systemd has not started it so. Call it once, early: each socket is given out once.
+    /// The TCP and Unix sockets that systemd passes to this process by socket activation (`LISTEN_FDS`), in the order
+    /// of the unit file. Empty without socket activation. Call it once, early: each socket is returned once.
     ///
     /// # Errors
     ///
-    /// A socket that is no listener for streams.
+    /// A socket that is not a listening stream socket.
     #[cfg(feature = "systemd")]
     pub fn from_systemd() -> io::Result<Vec<Self>> {
         let mut inherited = listenfd::ListenFd::from_env();
@@ -106,7 +106,7 @@ impl Listener {
             }
             result => result?,
         }
-        // From here on, the file goes with the listener.
+        // From here on, dropping the listener removes the file.
         let listener = Self::new(socket, false);
         *listener.path.lock() = Some(path.to_owned());
         if let Some(mode) = mode {
@@ -143,11 +143,11 @@ impl Listener {
         self
     }
 
-    /// Expects a header of the PROXY protocol, version 1 or 2, in front of each connection's first byte, also in front of
-    /// TLS: it tells the client's address, which [`RequestHead::remote_addr`](crate::RequestHead::remote_addr) then is.
-    /// A connection without one is closed without an answer.
+    /// Expects a header of the PROXY protocol, version 1 or 2, at the start of each connection, in front of TLS. The
+    /// header holds the client's address, which becomes [`RequestHead::remote_addr`](crate::RequestHead::remote_addr).
+    /// A connection without a header is closed without an answer.
     ///
-    /// Whoever reaches such a listener can claim any address: bind it where only the proxy comes.
+    /// A peer that reaches such a listener can claim any address, so make sure that only the proxy can reach it.
     pub fn proxy_protocol(mut self) -> Self {
         self.has_proxy_header = true;
         self
@@ -166,8 +166,8 @@ impl Listener {
         self.socket.local_addr().ok()?.as_socket()
     }
 
-    /// How long [`accept`](Self::accept) waits before it gives up with `WouldBlock`; `None` = for ever. Linux does so; other
-    /// systems may wait for ever in any case.
+    /// How long [`accept`](Self::accept) waits before it gives up with `WouldBlock`; `None` = for ever. Linux does so;
+    /// other systems may wait for ever in any case.
     pub(super) fn set_patience(&self, patience: Option<Duration>) {
         // Without it, a refused connection is kept for longer.
         let _ = self.socket.set_read_timeout(patience);
@@ -188,13 +188,13 @@ impl Listener {
         let accepted = self.socket.accept();
         self.socket.set_nonblocking(false)?;
         let (socket, _) = accepted?;
-        // Some systems hand the mode down.
+        // On some systems an accepted socket inherits the mode.
         socket.set_nonblocking(false)?;
         // Only to be refused: neither the family's options nor TLS matter.
         Ok(Transport::unix(socket))
     }
 
-    /// Removes our socket file, if there is one and it has not been done yet.
+    /// Removes the socket file, at most once.
     pub(super) fn remove_file(&self) {
         if let Some(path) = self.path.lock().take() {
             // Somebody else may have removed it.
@@ -206,7 +206,7 @@ impl Listener {
     pub(super) fn wake(&self) {
         let wakes_by_itself = cfg!(any(target_os = "linux", target_os = "android"));
         if wakes_by_itself {
-            // First: nobody takes the path over while we listen, but a successor may as soon as we do not.
+            // Before listening ends: then a successor may take the path over.
             self.remove_file();
         }
         let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
@@ -225,7 +225,7 @@ impl Listener {
 #[derive(Debug)]
 pub(super) struct Arrival {
     pub(super) transport: Transport,
-    /// What accept gave: the system forgets the address of a peer that is gone. `None` for Unix sockets.
+    /// From `accept`, because the system forgets the address of a peer that is gone. `None` for Unix sockets.
     pub(super) peer: Option<SocketAddr>,
     /// It begins with a header of the PROXY protocol.
     pub(super) has_proxy_header: bool,
@@ -254,7 +254,7 @@ impl From<UnixListener> for Listener {
     }
 }
 
-/// A socket file on which connecting is refused. To connect to any other file is refused too.
+/// Whether the path is a socket file that refuses connections. Connecting to a file of another kind is refused as well.
 fn is_stale(path: &Path) -> bool {
     let is_socket = fs::metadata(path).is_ok_and(|m| m.file_type().is_socket());
     is_socket && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)

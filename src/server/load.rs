@@ -1,9 +1,9 @@
-//! What a server has to do at one moment.
+//! How many connections a server has.
 
 use super::slots::Slots;
 
-/// How many connections a server has, to be asked at any time: a cheap handle, made by
-/// [`Server::load`](crate::Server::load). It does not keep the server alive.
+/// Reports how many connections a server has: a cheap handle, made by [`Server::load`](crate::Server::load). It does
+/// not keep the server alive.
 #[derive(Debug, Clone)]
 pub struct ServerLoad {
     pub(super) handshakes: Slots,
@@ -11,7 +11,7 @@ pub struct ServerLoad {
 }
 
 impl ServerLoad {
-    /// Connections before their upgrade, or in a plain HTTP exchange.
+    /// Connections that are not upgraded yet, or exchange plain HTTP.
     pub fn handshakes(&self) -> usize {
         self.handshakes.taken()
     }

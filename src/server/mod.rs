@@ -68,7 +68,7 @@ pub struct Server {
     listeners: Vec<Listener>,
     routes: Routes,
     endpoints: Vec<EndpointInfo>,
-    /// What `endpoints` holds once the server is spawned, for handlers that tell of it.
+    /// The endpoints, set when the server is spawned, for handlers that list them.
     told: Arc<OnceLock<Vec<EndpointInfo>>>,
     handshake_timeout: Duration,
     max_handshakes: usize,
@@ -79,7 +79,7 @@ pub struct Server {
     metrics: Option<Arc<dyn Metrics>>,
     load: ServerLoad,
     grace: Duration,
-    /// The first mistake of the builder calls, reported by `spawn`.
+    /// The first invalid setting; `spawn` reports it.
     config_error: Option<ConfigError>,
 }
 
@@ -88,7 +88,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// What binding reports.
+    /// The error of `bind`, such as an address in use.
     pub fn bind(addr: impl ToSocketAddrs) -> io::Result<Self> {
         Ok(Self::on(Listener::tcp(addr)?))
     }
@@ -97,7 +97,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// What binding reports.
+    /// The error of `bind`, such as an address in use.
     pub fn bind_unix(path: impl AsRef<Path>) -> io::Result<Self> {
         Ok(Self::on(Listener::unix(path)?))
     }
@@ -130,10 +130,10 @@ impl Server {
 
     /// Upgrades requests for this path to WebSocket connections of the hub.
     ///
-    /// A path is compared as it is sent. A segment `{name}` matches any segment that is not empty, and `*` at the end all
-    /// that follows: `/rooms/{room}`, `/files/*`. [`RequestHead::path_param`](crate::RequestHead::path_param) has what they
-    /// matched. Plain paths go first, then those that say more, from the left; the path `*` stands for every path without
-    /// a route of its own.
+    /// A path is compared byte for byte, before decoding. A segment `{name}` matches any segment that is not empty, and
+    /// a final `*` matches the rest of the path: `/rooms/{room}`, `/files/*`.
+    /// [`RequestHead::path_param`](crate::RequestHead::path_param) gives the values. Plain paths take precedence, then
+    /// the more specific pattern, segment by segment. The path `*` matches every path that has no other route.
     pub fn websocket(self, path: &str, hub: &Hub) -> Self {
         self.mount(Endpoint::new(path, hub))
     }
@@ -170,34 +170,36 @@ impl Server {
         self.route("/healthz", Route::Health(hub.clone())).route("/readyz", Route::Ready(hub.clone()))
     }
 
-    /// Answers a path with plain HTTP, on the connection's thread. Paths are as in [`websocket`](Server::websocket). The
-    /// handler sees every method. A panic in it answers 500.
+    /// Answers a path with plain HTTP, on the connection's thread. Paths are as in [`websocket`](Server::websocket).
+    /// The handler sees every method. A panic in it answers 500.
     pub fn handle(self, path: &str, handler: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
         self.route(path, Route::Handler(Arc::new(handler)))
     }
 
-    /// Answers every path without a route of its own; without it they get 404.
+    /// Answers every path that has no other route. Without a fallback such paths get 404.
     pub fn fallback(self, handler: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
         self.handle("*", handler)
     }
 
-    /// How long a request's head may take to come; default 10 s. Then 408. Not 0.
+    /// How long a request's head may take to arrive; default 10 s, at least 1 ms. After that the answer is 408.
     ///
-    /// A body may pause for as long, and must be there within six times that and a second for each KiB, so that slow lines
-    /// are served and drips are not. An answer is given up once the client has taken nothing of it for 10 s.
+    /// A body may pause for as long. As a whole it may take six times as long, plus one second per KiB received, so
+    /// that slow lines are served and a dripping peer is not. The server gives up on an answer when the client has read
+    /// nothing of it for 10 s.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
         self
     }
 
-    /// Connections that may be before their upgrade, or in a plain HTTP exchange, at one time; default 1024. One more
-    /// is refused with 503. 0 = unlimited.
+    /// Maximum number of connections that are not upgraded yet, or exchange plain HTTP, at the same time; default 1024.
+    /// Further ones are refused with 503. 0 = unlimited.
     pub fn max_handshakes(mut self, count: usize) -> Self {
         self.max_handshakes = count;
         self
     }
 
-    /// How many of these one address may have; default 512. One more is refused with 503. 0 = unlimited.
+    /// Maximum number of such connections from one address; default 512. Further ones are refused with 503.
+    /// 0 = unlimited.
     ///
     /// An IPv6 network of 64 bits counts as one address. Connections of [trusted proxies](Server::trusted_proxies), and
     /// those that begin with the [PROXY protocol](Listener::proxy_protocol), count for the clients that are named;
@@ -207,14 +209,14 @@ impl Server {
         self
     }
 
-    /// Trusts these proxies to say whose requests they pass on: addresses, prefixes such as `10.0.0.0/8`, or `unix` for
-    /// whoever comes over a Unix socket. Default none.
+    /// Trusts these proxies to report the client's address. Each is an address, a prefix such as `10.0.0.0/8`, or
+    /// `unix` for every peer on a Unix socket. Default: none.
     ///
-    /// For their requests [`RequestHead::remote_addr`](crate::RequestHead::remote_addr), the client's and the request's,
-    /// is the last address in `X-Forwarded-For` (all of its lines) that is no trusted proxy, with port 0 where none is
-    /// told; the limits per address count it. See [behind a proxy](crate::guide::proxies).
+    /// For requests from a trusted proxy, [`RequestHead::remote_addr`](crate::RequestHead::remote_addr) is the last
+    /// address in `X-Forwarded-For`, over all of its lines, that is not a trusted proxy. Its port is 0 where the proxy
+    /// reports none. Limits per address count this address. See [behind a proxy](crate::guide::proxies).
     ///
-    /// What is no address makes [`spawn`](Server::spawn) fail.
+    /// An invalid entry makes [`spawn`](Server::spawn) fail.
     pub fn trusted_proxies<S: AsRef<str>>(mut self, proxies: impl IntoIterator<Item = S>) -> Self {
         for proxy in proxies {
             let proxy = proxy.as_ref();
@@ -226,8 +228,9 @@ impl Server {
         self
     }
 
-    /// The header in which trusted proxies say whose requests they pass on; default
-    /// [`XForwardedFor`](ForwardedHeader::XForwardedFor). Only this one is read: another is a client's own.
+    /// The header in which trusted proxies report the client's address; default
+    /// [`XForwardedFor`](ForwardedHeader::XForwardedFor). Only this one is read, because a client may send the other
+    /// one.
     pub fn forwarded_header(mut self, header: ForwardedHeader) -> Self {
         self.proxies.header = header;
         self
@@ -261,13 +264,13 @@ impl Server {
         self.listeners.iter().find_map(Listener::local_addr)
     }
 
-    /// Tells at any time how many connections there are, in the handshake and in all.
+    /// A handle that reports the number of connections, in the handshake and in total.
     pub fn load(&self) -> ServerLoad {
         self.load.clone()
     }
 
-    /// Serves until the process ends. Blocks. See [`run_until_signal`](Server::run_until_signal) for an end that tells the
-    /// clients.
+    /// Serves until the process ends. Blocks. Use [`run_until_signal`](Server::run_until_signal) to close connections
+    /// properly at the end.
     ///
     /// # Errors
     ///
@@ -281,8 +284,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a setting that cannot work, with a [`ConfigError`] that names it, its value and its bounds; or an
-    /// accept thread that cannot be started.
+    /// `InvalidInput` for a setting that cannot work, with a [`ConfigError`] that names it, its value and its bounds;
+    /// or an accept thread that cannot be started.
     pub fn spawn(self) -> io::Result<ServerHandle> {
         self.validate()?;
         let addrs = self.listeners.iter().filter_map(Listener::local_addr).collect();
@@ -336,14 +339,14 @@ impl Server {
         check("grace", self.grace, Duration::ZERO..=YEAR)
     }
 
-    /// Makes `spawn` fail with the first of these.
+    /// Records an invalid setting; `spawn` fails with the first one.
     pub(crate) fn invalid(mut self, field: &'static str, reason: String) -> Self {
         self.config_error.get_or_insert_with(|| ConfigError::because(field, reason));
         self
     }
 }
 
-/// For pages that belong to the crate rather than to the application.
+/// For pages of the crate itself.
 #[cfg(feature = "dashboard")]
 impl Server {
     /// An event stream that is not listed among the endpoints.
@@ -358,7 +361,7 @@ impl Server {
     }
 }
 
-/// What the accept and connection threads share.
+/// State shared by the accept threads and the connection threads.
 #[derive(Debug)]
 struct Shared {
     routes: Routes,
@@ -391,7 +394,7 @@ impl Shared {
         }
     }
 
-    /// Sleeps, but not beyond the beginning of the stop.
+    /// Sleeps; returns early when the server begins to stop.
     fn sleep(&self, duration: Duration) {
         let mut stopped = self.stopped.lock();
         if !self.is_stopping() {

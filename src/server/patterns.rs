@@ -48,9 +48,8 @@ impl Pattern {
             };
             match segment {
                 Segment::Literal(literal) if literal == first => {}
-                Segment::Literal(_) => return None,
                 Segment::Parameter(name) if !first.is_empty() => found.push((name.as_str().into(), decoded(first)?)),
-                Segment::Parameter(_) => return None,
+                Segment::Literal(_) | Segment::Parameter(_) => return None,
                 Segment::Rest => {
                     found.push(("*".into(), decoded(text)?));
                     return Some(found);

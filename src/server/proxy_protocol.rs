@@ -1,6 +1,7 @@
-//! The PROXY protocol, versions 1 and 2: what a proxy says about a connection before the client's own first byte. No I/O.
+//! The PROXY protocol, versions 1 and 2: what a proxy says about a connection before the client's own first byte. No
+//! I/O.
 //!
-//! The specification is HAProxy's `proxy-protocol.txt`, sections 2.1 and 2.2.
+//! The specification is `proxy-protocol.txt` of `HAProxy`, sections 2.1 and 2.2.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -1,4 +1,4 @@
-//! Which path is answered by what.
+//! Routes: paths and what answers them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::http::{RequestHead, Response};
 use crate::hub::{Check, Hub};
 use crate::message::WireFormat;
 
-/// A plain HTTP request, as handlers get it.
+/// A plain HTTP request, as a handler receives it.
 #[derive(Debug)]
 pub struct Request {
     head: RequestHead,
@@ -18,7 +18,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// The head has the peer's address.
+    /// The head holds the client's address.
     pub(super) fn new(head: RequestHead, body: Vec<u8>) -> Self {
         Self { head, body }
     }
@@ -42,7 +42,7 @@ impl Request {
         serde_json::from_slice(&self.body)
     }
 
-    /// The peer's address; `None` for Unix sockets.
+    /// The client's address, see [`RequestHead::remote_addr`]; `None` for Unix sockets.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.head.remote_addr()
     }
@@ -51,7 +51,7 @@ impl Request {
 /// Answers plain HTTP.
 pub(super) type Handler = Arc<dyn Fn(&Request) -> Response + Send + Sync>;
 
-/// A path whose requests become clients of a hub.
+/// A route whose requests become clients of a hub.
 pub(super) struct ClientRoute {
     pub(super) hub: Hub,
     pub(super) format: WireFormat,
@@ -77,7 +77,7 @@ impl std::fmt::Debug for Route {
     }
 }
 
-/// Exact paths, paths with parameters, and what answers all others.
+/// Exact paths, patterns, and the fallback.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     exact: Vec<(String, Route)>,
@@ -87,7 +87,7 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    /// Adds a route; the path `*` is the fallback. The error says why it cannot be.
+    /// Adds a route; the path `*` is the fallback. The error is the reason why the path is refused.
     pub(super) fn add(&mut self, path: &str, route: Route) -> Result<(), &'static str> {
         const TAKEN: &str = "route already registered";
         if path == "*" {

@@ -56,8 +56,8 @@ impl Slots {
 }
 
 impl Slot {
-    /// Puts the place on the account of this address instead of the one before. False if `limit` others are on it already;
-    /// 0 = no limit. Unix sockets (`None`) have no account.
+    /// Puts the place on the account of this address instead of the one before. False if `limit` others are on it
+    /// already; 0 = no limit. Unix sockets (`None`) have no account.
     pub(super) fn assign(&mut self, addr: Option<SocketAddr>, limit: usize) -> bool {
         let mut taken = self.slots.0.0.lock();
         taken.give_back(self.network.take());
@@ -107,8 +107,8 @@ fn network_of(addr: SocketAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn addr(text: &str) -> Option<SocketAddr> {
-        Some(SocketAddr::new(text.parse().expect("an address"), 1))
+    fn addr(text: &str) -> SocketAddr {
+        SocketAddr::new(text.parse().expect("an address"), 1)
     }
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
         let slots = Slots::default();
         let take = |ip: &str| {
             let mut slot = slots.take(5).expect("a place");
-            slot.assign(addr(ip), 2).then_some(slot)
+            slot.assign(Some(addr(ip)), 2).then_some(slot)
         };
         let first = take("1.1.1.1");
         let _second = take("::ffff:1.1.1.1").expect("a share of two");
@@ -124,7 +124,7 @@ mod tests {
         let _other = take("1.1.1.2").expect("another address");
         drop(first);
         let mut moved = take("1.1.1.1").expect("given back");
-        assert!(moved.assign(addr("2.2.2.2"), 2));
+        assert!(moved.assign(Some(addr("2.2.2.2")), 2));
         let _again = take("1.1.1.1").expect("it is on another account");
         assert_eq!(slots.taken(), 4);
         let _v6 = take("2001:db8::1").expect("IPv6");
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn neighbours_in_ipv6_share() {
-        let network = |text: &str| network_of(addr(text).expect("an address"));
+        let network = |text: &str| network_of(addr(text));
         assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1:2:3"));
         assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
         assert_ne!(network("1.2.3.4"), network("1.2.3.5"));

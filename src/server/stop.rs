@@ -1,4 +1,4 @@
-//! Serving until the program is told to end, and an end that loses as little as possible.
+//! Serving until the program is told to end; then draining and shutting down.
 
 use std::io;
 use std::thread;
@@ -14,21 +14,21 @@ use crate::error::DeadlineError;
 use crate::guard::record;
 use crate::hub::Hub;
 
-/// What is left of the grace for close frames and last hooks, at most.
+/// Maximum part of the grace period that is reserved for the shutdown: close frames and last hooks.
 const SHUTDOWN_SHARE: Duration = Duration::from_secs(5);
 
 impl Server {
-    /// How long [`run_until`](Server::run_until) and [`run_until_signal`](Server::run_until_signal) may take to end, from
-    /// the moment they are told to; default 25 s, because Kubernetes kills after 30 s. Docker kills after 10 s: set less
-    /// there, or its `--stop-timeout`.
+    /// How long [`run_until`](Server::run_until) and [`run_until_signal`](Server::run_until_signal) may take to end,
+    /// from the moment they are told to; default 25 s, because Kubernetes kills after 30 s. Docker kills after 10 s:
+    /// set less there, or its `--stop-timeout`.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
     /// Serves until SIGTERM or SIGINT (Ctrl-C) comes, then drains every mounted hub and shuts down, within
-    /// [`grace`](Server::grace). A drain begins with [`Config::lame_duck`](crate::Config#structfield.lame_duck), 10 s by
-    /// default, also if nobody is connected; a second signal shuts down at once. Blocks.
+    /// [`grace`](Server::grace). A drain begins with [`Config::lame_duck`](crate::Config#structfield.lame_duck), 10 s
+    /// by default, also if nobody is connected; a second signal shuts down at once. Blocks.
     ///
     /// The signals are caught for the whole process, from here until its end.
     ///
@@ -71,7 +71,8 @@ impl Server {
 
 impl ServerHandle {
     /// Drains every mounted hub, all at once (see [`Hub::drain`]), then [shuts down](ServerHandle::shutdown); all of it
-    /// within `grace`, of which a fifth and at most 5 s are kept for the shutdown. Probes are answered meanwhile. Blocks.
+    /// within `grace`, of which a fifth and at most 5 s are kept for the shutdown. Probes are answered meanwhile.
+    /// Blocks.
     ///
     /// # Errors
     ///
@@ -81,7 +82,7 @@ impl ServerHandle {
         let drain_for = grace.saturating_sub(SHUTDOWN_SHARE.min(grace / 5));
         thread::scope(|scope| {
             for hub in self.hubs() {
-                // A hub that cannot be drained for want of a thread is shut down with the others.
+                // If the thread cannot be started, this hub is not drained, only shut down.
                 let drain = move || drained(hub, drain_for);
                 let _ = thread::Builder::new().name("wshub-drain".into()).spawn_scoped(scope, drain);
             }
@@ -96,7 +97,7 @@ fn drained(hub: &Hub, patience: Duration) {
     }
 }
 
-/// Nobody is left to hear of an error.
+/// Drains and shuts down; logs an error, because no caller can handle it.
 fn end(handle: &ServerHandle, grace: Duration) {
     if let Err(error) = handle.drain_and_shutdown(grace) {
         record!(Warn, "wshub::server", "shutdown: {error}");

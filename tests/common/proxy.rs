@@ -25,7 +25,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// HAProxy. The configuration listens at `bind :80`.
+    /// `HAProxy`. The configuration listens at `bind :80`.
     pub(crate) fn haproxy(config: &str) -> Self {
         let (folder, addr) = place();
         let file = folder.join("haproxy.cfg");
@@ -41,10 +41,10 @@ impl Proxy {
         let (folder, addr) = place();
         assert!(config.contains("listen 80;"), "{config}");
         let config = config.replace("listen 80;", &format!("listen {addr};"));
-        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .iter()
-            .map(|name| format!("{name}_temp_path {}/{name};\n", folder.display()))
-            .collect();
+        let mut temporary = String::new();
+        for name in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+            temporary.extend([name, "_temp_path ", folder.to_str().unwrap(), "/", name, ";\n"]);
+        }
         let whole = format!(
             "daemon off;\nworker_processes 1;\npid {0}/nginx.pid;\nerror_log {0}/error.log;\nevents {{}}\n\
              http {{\naccess_log off;\n{temporary}{config}\n}}\n",

@@ -54,9 +54,11 @@ class Stream(Raw):
             name, _, value = line.partition(":")
             if name == "":
                 self.comments.append(value.removeprefix(" "))
-            else:
-                expect(name, "data", f"the field in {line!r:.100}")
+            elif name == "data":
                 data.append(value.removeprefix(" "))
+            else:
+                # The position in the history, and when to come back after a drain.
+                expect(name in ("id", "retry"), True, f"the field in {line!r:.100}")
         return "\n".join(data) if data else self.recv()
 
     def close(self):

@@ -1,4 +1,4 @@
-//! What an operator can do: send a message, close a client, begin to drain. Each is a `POST` with JSON.
+//! Actions of an operator: send a message, close a client, begin a drain. Each is a `POST` with JSON.
 
 use std::thread;
 use std::time::Duration;
@@ -52,7 +52,7 @@ enum Recipient {
 
 type Outcome = Result<Value, (u16, String)>;
 
-/// Does what the request asks for, if whoever asks may.
+/// Performs the action, if the request is authorised.
 pub(super) fn answer(hub: &Hub, auth: &Auth, request: &Request) -> Response {
     let who = match admitted(auth, request.head()) {
         Ok(who) => who,
@@ -79,7 +79,7 @@ pub(super) fn answer(hub: &Hub, auth: &Auth, request: &Request) -> Response {
     page::guarded(Response::json(status, &body))
 }
 
-/// That the request comes from the dashboard's own page, or from no page at all.
+/// Checks that the request comes from the dashboard's own page, or from a program that is not a page.
 fn check(head: &RequestHead) -> Result<(), (u16, String)> {
     let is_own = head.header(HEADER).is_some()
         && OriginPolicy::same_origin().allows(head)
@@ -113,7 +113,7 @@ fn send(hub: &Hub, to: Recipient, text: String) -> Outcome {
     };
     let size = text.len();
     let delivery = hub.send(target, text);
-    // Where others may have it, only they know.
+    // In a cluster only the other nodes know whether they have the recipient.
     match delivery.ok().filter(|sent| is_known || sent.published) {
         None => Err((404, format!("nobody is there: {what}"))),
         Some(sent) => Ok(json!({
@@ -129,7 +129,7 @@ fn close(hub: &Hub, id: ClientId, code: u16, reason: &str) -> Outcome {
     Ok(json!({ "done": format!("closed {id} with {code} {reason:?}") }))
 }
 
-/// On a thread of its own: a drain waits.
+/// Runs on a thread of its own, because a drain blocks.
 fn drain(hub: &Hub, seconds: u64) -> Outcome {
     if !(1..=MAX_DRAIN).contains(&seconds) {
         return Err((422, format!("a drain takes 1 to {MAX_DRAIN} seconds")));

@@ -25,7 +25,7 @@ pub(super) fn basic(user: String, password: &str) -> impl Fn(&RequestHead) -> Re
         if is_right {
             return Ok(user.clone());
         }
-        // A first visit without credentials is none.
+        // A first visit has no credentials and is not logged.
         if let Some(suppressed) = given.and_then(|_| FAILURES.pass()) {
             let peer = head.remote_addr();
             record!(Info, "wshub::dashboard", "wrong credentials from {peer:?} ({suppressed} more not logged)");
@@ -48,8 +48,7 @@ fn credentials(head: &RequestHead) -> Option<Vec<u8>> {
     STANDARD.decode(token.trim()).ok()
 }
 
-/// In a time that depends on the lengths only: digests of one length would hide the expected one's, but who measures so
-/// well learns only how long the password is.
+/// Compares in a time that depends on the lengths only. So an attacker who measures times can learn the length.
 fn is_equal(given: &[u8], expected: &[u8]) -> bool {
     given.ct_eq(expected).into()
 }

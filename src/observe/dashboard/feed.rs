@@ -1,4 +1,4 @@
-//! Those who watch, and the thread that looks at the hub for them: it runs only while there are any.
+//! The viewers, and the thread that takes snapshots for them. It runs only while there are viewers.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -17,7 +17,7 @@ use crate::message::Message;
 use crate::random;
 use crate::server::EndpointInfo;
 
-/// How often the hub is looked at.
+/// Time between snapshots.
 const EVERY: Duration = Duration::from_secs(1);
 /// Points of the charts that are kept: five minutes.
 const HISTORY: usize = 300;
@@ -27,7 +27,7 @@ pub(super) struct Feed {
     sources: Sources,
     title: String,
     endpoints: Arc<OnceLock<Vec<EndpointInfo>>>,
-    /// Tells a page that comes back whether it is still the same process.
+    /// Lets a page that reconnects detect a restart of the process.
     instance: String,
     /// A leaf lock.
     state: Mutex<State>,
@@ -40,7 +40,7 @@ struct State {
     viewers: usize,
     is_running: bool,
     history: VecDeque<Sample>,
-    /// The last look; `None` while nobody watches.
+    /// The last snapshot; `None` without viewers.
     latest: Option<Arc<Snapshot>>,
 }
 
@@ -50,7 +50,7 @@ impl Feed {
         Self { sources, title, endpoints, instance, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// Greets a viewer, shows it the last look, and sees to it that there are more. On the viewer's thread.
+    /// Greets a viewer, sends it the last snapshot, and starts the thread if needed. Runs on the viewer's thread.
     pub(super) fn arrived(self: &Arc<Self>, viewer: &Client) {
         let (starts, latest, history) = {
             let mut state = self.state.lock();
@@ -77,7 +77,7 @@ impl Feed {
         let feed = Arc::clone(self);
         let builder = thread::Builder::new().name("wshub-dashboard".into()).stack_size(256 * 1024);
         let spawned = builder.spawn(move || {
-            // A look calls the application's code. If it panics, the next one comes all the same.
+            // A snapshot calls code of the application. A panic there does not prevent the next one.
             guard::catch(|| feed.look(&viewers));
             while feed.rest() {
                 guard::catch(|| feed.look(&viewers));
@@ -89,7 +89,7 @@ impl Feed {
         }
     }
 
-    /// One look at the hub, for all viewers.
+    /// Takes one snapshot and sends it to all viewers.
     fn look(&self, viewers: &Hub) {
         let (snapshot, sample) = Snapshot::take(&self.sources);
         let snapshot = Arc::new(snapshot);
@@ -110,7 +110,7 @@ impl Feed {
         }
     }
 
-    /// Waits for the time of the next look; false when nobody watches any more, and then the thread must end.
+    /// Waits until the next snapshot is due. False without viewers: then the thread must end.
     fn rest(&self) -> bool {
         let next = Instant::now() + EVERY;
         let mut state = self.state.lock();
@@ -124,7 +124,7 @@ impl Feed {
         false
     }
 
-    /// What stays the same, and what has been before.
+    /// The constant part, and the history of the charts.
     fn greeting(&self, history: &VecDeque<Sample>) -> Message {
         let Sources { hub, tracer, .. } = &self.sources;
         let config = hub.config();
@@ -150,7 +150,7 @@ fn tick(snapshot: &Snapshot, view: &View) -> Message {
     Message::text(snapshot.render(view)).with_event_name("tick")
 }
 
-/// What the viewer's stream has asked for.
+/// The view that the viewer's request asks for.
 fn view_of(viewer: &Client) -> View {
     viewer.metadata::<View>("view").map_or_else(|| View::of(viewer.request()), |view| (*view).clone())
 }

@@ -1,8 +1,8 @@
 //! A page for operators: who is connected, what flows, who is slow, why something was refused.
 //!
 //! The page is one document (`page.rs`). What it shows comes over an event stream of the crate's own: its viewers are
-//! clients of a private hub (`feed.rs`), whose thread takes one look at the observed hub each second (`snapshot.rs`) and
-//! sends every viewer the part that it asks for (`view.rs`). What an operator does comes as `POST` (`actions.rs`).
+//! clients of a private hub (`feed.rs`), whose thread takes one look at the observed hub each second (`snapshot.rs`)
+//! and sends every viewer the part that it asks for (`view.rs`). What an operator does comes as `POST` (`actions.rs`).
 
 mod actions;
 mod auth;
@@ -70,8 +70,8 @@ impl Dashboard {
         }
     }
 
-    /// Sets who may see the page and act on it: `Ok` with a name for the log, or the refusal. Asked for every request of
-    /// the page, on the connection's thread, before anything is told or done. A panic refuses with 500.
+    /// Sets who may see the page and act on it: `Ok` with a name for the log, or the refusal. Asked for every request
+    /// of the page, on the connection's thread, before anything is told or done. A panic refuses with 500.
     ///
     /// The browser must send by itself what it decides by: Basic credentials, a cookie, a header that a proxy adds.
     pub fn auth(mut self, auth: impl Fn(&RequestHead) -> Result<String, Rejection> + Send + Sync + 'static) -> Self {
@@ -79,8 +79,8 @@ impl Dashboard {
         self
     }
 
-    /// For [`auth`](Dashboard::auth): one user with a password, by HTTP Basic authentication. Others get 401 and are asked.
-    /// Comparing takes as long for a wrong password as for the right one. An empty password lets nobody in.
+    /// For [`auth`](Dashboard::auth): one user with a password, by HTTP Basic authentication. Others get 401 and are
+    /// asked. The comparison takes constant time for passwords of the same length. An empty password lets nobody in.
     ///
     /// The password goes over the wire as it is: use it on the loopback, in a trusted network, or behind TLS.
     pub fn basic(
@@ -91,8 +91,8 @@ impl Dashboard {
     }
 
     /// Sets where rates, errors and average times are read: the metrics that the hub counts in. Default: the
-    /// [`DebugMetrics`] that the hub was given, alone or in a [`MetricsPair`](crate::metrics::MetricsPair); without any the page shows
-    /// only what the hub itself knows.
+    /// [`DebugMetrics`] that the hub was given, alone or in a [`MetricsPair`](crate::metrics::MetricsPair); without any
+    /// the page shows only what the hub itself knows.
     pub fn metrics(mut self, metrics: Arc<DebugMetrics>) -> Self {
         self.metrics = Some(metrics);
         self
@@ -104,8 +104,8 @@ impl Dashboard {
         self
     }
 
-    /// Sets which endpoints are shown; default those of the server that has the dashboard. For a dashboard on a server of its
-    /// own, such as one that listens on the loopback only.
+    /// Sets which endpoints are shown; default those of the server that has the dashboard. For a dashboard on a server
+    /// of its own, such as one that listens on the loopback only.
     pub fn endpoints(mut self, endpoints: &[EndpointInfo]) -> Self {
         self.endpoints = Some(endpoints.to_vec());
         self
@@ -132,8 +132,8 @@ impl fmt::Debug for Dashboard {
 }
 
 impl Server {
-    /// Serves a dashboard at this path, such as `/admin`, and at paths below it. Its requests and viewers are not clients
-    /// of the hub that it shows, and its stream is not among the [`endpoints`](Server::endpoints).
+    /// Serves a dashboard at this path, such as `/admin`, and at paths below it. Its requests and viewers are not
+    /// clients of the hub that it shows, and its stream is not among the [`endpoints`](Server::endpoints).
     ///
     /// Without [`Dashboard::auth`], [`spawn`](Server::spawn) fails.
     pub fn dashboard(self, path: &str, dashboard: Dashboard) -> Self {

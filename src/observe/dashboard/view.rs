@@ -1,10 +1,10 @@
-//! Which part of a snapshot a viewer wants to see: said in the query of its stream.
+//! The part of a snapshot that a viewer wants to see, as its stream's query says.
 
 use crate::http::RequestHead;
 
-/// Rows of a list that a viewer gets at most, whatever it asks for.
+/// Maximum number of rows of a list.
 pub(super) const MAX_ROWS: usize = 200;
-/// Characters of a search that count.
+/// Maximum length of a search, in characters.
 const MAX_QUERY: usize = 256;
 
 /// Viewers with equal views get the same bytes.
@@ -20,7 +20,7 @@ pub(super) struct View {
     pub(super) rows: usize,
 }
 
-/// What stands first in the list of clients.
+/// The order of the list of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(super) enum Order {
     #[default]
