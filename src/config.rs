@@ -141,6 +141,9 @@ pub struct Config {
     pub violation_code: u16,
     /// Close code for clients over [`Limits::max_message_rate`] with [`RatePolicy::Close`]; default 1008.
     pub rate_limit_code: u16,
+    /// How long a connection may last, give or take a tenth at random: then it is closed with 1001, and the client comes
+    /// back, perhaps to another node. 100 ms to a year; 0 = for ever, the default.
+    pub max_age: Duration,
     /// Subprotocols that the server speaks, preferred first; the first that a client offers is chosen. Default none.
     pub subprotocols: Vec<String>,
 }
@@ -176,6 +179,7 @@ impl Default for Config {
             drain_spread: Duration::from_secs(5),
             violation_code: 0,
             rate_limit_code: 1008,
+            max_age: Duration::ZERO,
             subprotocols: Vec::new(),
         }
     }
@@ -193,6 +197,8 @@ impl Config {
         ping_period: Duration,
         /// Sets [`Config::pong_timeout`](#structfield.pong_timeout).
         pong_timeout: Duration,
+        /// Sets [`Config::max_age`](#structfield.max_age).
+        max_age: Duration,
         /// Sets [`Config::heartbeat`](#structfield.heartbeat).
         heartbeat: Duration,
         /// Sets [`Config::close_timeout`](#structfield.close_timeout).
@@ -286,6 +292,7 @@ impl Config {
         check("close_timeout", self.close_timeout, MILLISECOND..=YEAR)?;
         check_or_zero("pong_timeout", self.pong_timeout, MILLISECOND..=YEAR)?;
         check_or_zero("heartbeat", self.heartbeat, MILLISECOND..=YEAR)?;
+        check_or_zero("max_age", self.max_age, MILLISECOND * 100..=YEAR)?;
         check_or_zero("lame_duck", self.lame_duck, MILLISECOND..=YEAR)?;
         check_or_zero("drain_timeout", self.drain_timeout, MILLISECOND..=YEAR)?;
         check_or_zero("drain_spread", self.drain_spread, MILLISECOND..=YEAR)?;

@@ -43,6 +43,9 @@ pub mod proxies {}
 #[doc = include_str!("guide/scale-memory.svg")]
 pub mod performance {}
 
+#[doc = include_str!("guide/presence-and-calls.md")]
+pub mod presence_and_calls {}
+
 #[doc = include_str!("guide/cluster.md")]
 pub mod cluster {}
 

@@ -35,6 +35,7 @@
 //! | What does a client get that was away: history, recovery, last values? | [history](guide::history) |
 //! | What happens when a client reads more slowly than it is written to? | [backpressure] |
 //! | How do probes, rolling restarts, draining and shutdown work? | [lifecycle] |
+//! | Who is in a room? How do I ask a client and get its answer? | [members and calls](guide::presence_and_calls) |
 //! | How do several processes share rooms and users? | [cluster](guide::cluster) |
 //! | How do official Centrifuge SDKs become clients? | centrifuge (feature `centrifuge`) |
 //! | Does compression pay? | [compression] |

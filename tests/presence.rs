@@ -364,13 +364,14 @@ fn a_node_that_hears_its_namesake_leave_announces_itself() {
     assert_eq!(serde_json::from_str::<Presence>(&wire.beats()[1]).unwrap().client_count, 0);
 }
 
+type Change = fn(Cluster) -> Cluster;
+
 #[test]
 fn settings_that_cannot_work_are_refused_by_name() {
     let settings = |change: fn(Cluster) -> Cluster| {
         let cluster = change(Cluster::new(MemoryBus::new().adapter()));
         Hub::builder().cluster(cluster).build().map(|_| ()).map_err(|error| error.field())
     };
-    type Change = fn(Cluster) -> Cluster;
     let wrong: [(&str, Change); 11] = [
         ("presence", |c| c.presence(Duration::from_nanos(1))),
         ("presence", |c| c.presence(Duration::from_micros(9_999))),

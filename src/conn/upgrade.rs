@@ -230,10 +230,16 @@ fn register(
     let format = admission.format.unwrap_or(hub.format());
     let client = Client::new(hub, &outbox, head, subprotocol, format, admission.metadata);
     client.set_member_json(admission.member);
+    let expires_at = admission.expires_at;
     let (id, head, peer) = (client.id(), client.request(), Peer(client.remote_addr()));
     record!(Debug, "wshub::upgrade", "{id} is {peer} at {:?}", head.path());
     match hub.register(&client, admission.user, admission.rooms) {
-        Ok(announcements) => Ok(Upgraded { client, outbox, announcements: Some(announcements) }),
+        Ok(announcements) => {
+            if expires_at.is_some() {
+                client.set_expiry(expires_at);
+            }
+            Ok(Upgraded { client, outbox, announcements: Some(announcements) })
+        }
         Err(refused) => {
             Err(refuse(hub, client.request(), outbox.transport(), &refusal_of(&refused, opening.format), cors))
         }

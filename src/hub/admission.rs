@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::members::{MemberError, metadata};
 use crate::history::{Format, FormatRef};
@@ -22,6 +23,7 @@ pub struct Admission {
     pub(crate) rooms: Vec<String>,
     pub(crate) subprotocol: Option<String>,
     pub(crate) member: Option<Arc<str>>,
+    pub(crate) expires_at: Option<SystemTime>,
     pub(crate) format: Option<FormatRef>,
 }
 
@@ -51,6 +53,14 @@ impl Admission {
         if !self.rooms.contains(&name) {
             self.rooms.push(name);
         }
+        self
+    }
+
+    /// Closes the connection at this time with 4100 `expired`, for instance when the token that it came with expires: the
+    /// client may come back with a new one. [`Client::set_expiry`](crate::Client::set_expiry) sets another time. Default:
+    /// never. A time that is over closes the connection once it is open.
+    pub fn expires_at(mut self, time: SystemTime) -> Self {
+        self.expires_at = Some(time);
         self
     }
 
@@ -88,6 +98,7 @@ impl Admission {
         self.user = later.user.or(self.user);
         self.subprotocol = later.subprotocol.or(self.subprotocol);
         self.member = later.member.or(self.member);
+        self.expires_at = [self.expires_at, later.expires_at].into_iter().flatten().min();
         self.format = later.format.or(self.format);
         self.metadata.extend(later.metadata);
         later.rooms.into_iter().fold(self, Self::room)

@@ -185,6 +185,7 @@ impl Hub {
     pub(crate) fn announce(&self, client: &Client, announcements: Announcements) {
         self.count(|m| m.increment_connections());
         client.calls().set_own_thread();
+        self.limit_age(client);
         self.tell(announcements.user);
         self.run_client_hook(&self.hooks().after_connect, "after_connect", client);
         for ticket in announcements.rooms {
@@ -218,6 +219,7 @@ impl Hub {
     /// After the socket is closed: nobody waits for this connection any more.
     pub(crate) fn connection_is_over(&self, client: &Client) {
         self.unwatch(client.id());
+        self.clear_deadlines(client);
         self.inner().lifecycle.end_connection();
     }
 

@@ -71,7 +71,7 @@ impl Hub {
     }
 
     /// What another node means by a target.
-    pub(super) fn target_of<'a>(&self, to: &'a [Recipient], except: &[String]) -> Target<'a> {
+    pub(super) fn target_of<'a>(to: &'a [Recipient], except: &[String]) -> Target<'a> {
         let mut target = Target::rooms::<Cow<'_, str>>([]);
         for recipient in to {
             target = target.and(match recipient {
@@ -99,10 +99,9 @@ impl Hub {
             return vec![Recipient::All];
         }
         let elsewhere = target.parts().filter_map(|part| match part {
-            Part::All => None,
+            Part::All | Part::OneOf(_) => None,
             Part::Room(name) if name.is_empty() || name.len() > MAX_ROOM_NAME => None,
             Part::Room(name) => Some(Recipient::Room(name.to_string())),
-            Part::OneOf(_) => None,
             Part::User(id) if id.is_empty() => None,
             Part::User(id) => Some(Recipient::User(id.to_string())),
             Part::Client(id) if self.client(*id).is_some() => None,
@@ -132,7 +131,7 @@ impl LinkedHub {
 impl Node for LinkedHub {
     fn deliver(&self, to: &[Recipient], except: &[String], message: Message) {
         let Some(hub) = self.hub() else { return };
-        hub.send_here(&hub.target_of(to, except), &message);
+        hub.send_here(&Hub::target_of(to, except), &message);
     }
 
     fn control(&self, from: &str, payload: &[u8]) -> bool {

@@ -27,6 +27,8 @@ pub(super) enum Job {
     Members(Arc<str>),
     /// The time of a call to this client is over, and its caller, on another node, knows.
     GiveUp(ClientId, u64),
+    /// Closes connections whose time has come.
+    Deadlines,
 }
 
 /// One thread for a hub, which lives only while there is something to do.
@@ -159,6 +161,7 @@ impl Hub {
             Task::Job(Job::Tick(room)) => self.with_room(&room, Self::send_changes),
             Task::Job(Job::Members(room)) => self.flush_members(&room),
             Task::Job(Job::GiveUp(client, call)) => self.give_up_call(client, call),
+            Task::Job(Job::Deadlines) => self.close_due(),
         }
     }
 

@@ -15,6 +15,7 @@ mod close_watch;
 mod cluster;
 mod commands;
 mod control;
+mod deadlines;
 mod drain;
 mod drain_clock;
 mod extensions;
@@ -123,6 +124,7 @@ struct Inner {
     call_format: calls::FormatOfCalls,
     remote_calls: calls::RemoteCalls,
     members: members::Members,
+    deadlines: deadlines::Deadlines,
     announce_members: members::Announce,
     node_id: Box<str>,
     /// The cluster, if the hub is in one. It knows the hub weakly.
@@ -169,6 +171,7 @@ impl Hub {
             call_format: builder.call_format,
             remote_calls: calls::RemoteCalls::default(),
             members: members::Members::default(),
+            deadlines: deadlines::Deadlines::default(),
             announce_members: builder.announce_members,
         }))
     }

@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::print_stderr, reason = "tests may fail by a panic, and print figures")]
 
 pub(crate) mod fake;
+pub(crate) mod far;
 pub(crate) mod foreign;
 pub(crate) mod outage;
 pub(crate) mod pause;
@@ -85,6 +86,7 @@ macro_rules! suite {
     ($bus:ty) => {
         suite! { $bus:
             targets::every_target_crosses_two_and_three_nodes
+            far::members_calls_and_commands_cross_and_survive_an_outage
             targets::payloads_cross_as_they_are
             targets::the_order_of_each_sender_is_kept
             process::nodes_of_their_own_processes_share_clients

@@ -17,12 +17,15 @@ pub(super) const MAX_PENDING: usize = 64;
 
 pub(super) type CallResult = Result<Message, CallError>;
 
+/// What gets a result on the connection's thread.
+type Then = Box<dyn FnOnce(&Client, CallResult) + Send>;
+
 /// Gets the result of a call, once.
 pub(super) enum Waiter {
     /// Code of this crate, which may run on any thread: it hands the result on.
     Anywhere(Box<dyn FnOnce(CallResult) + Send>),
     /// The application's closure, on the connection's thread, and until when it waits.
-    OwnThread(Box<dyn FnOnce(&Client, CallResult) + Send>, Instant),
+    OwnThread(Then, Instant),
 }
 
 /// See the module.

@@ -59,7 +59,7 @@ impl RemoteCalls {
 impl Hub {
     /// Asks this node's clients for another node, and tells it whom, and then what each has answered.
     pub(in crate::hub) fn answer_remote(&self, from: &str, call: RemoteCall) {
-        let mut target = self.target_of(&call.to, &call.except);
+        let mut target = Self::target_of(&call.to, &call.except);
         if let Some(room) = call.one_of {
             target = target.and(Target::one_of(room));
         }

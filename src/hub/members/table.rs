@@ -14,6 +14,9 @@ pub(in crate::hub) type Json = Arc<str>;
 /// What one node says of a member: its metadata, or that it has left.
 pub(in crate::hub) type Told = Option<Option<Json>>;
 
+/// A node's members, and the version with them.
+type Versioned<T> = (u64, Vec<(Arc<str>, T)>);
+
 /// Members that are kept of one other node in one room.
 const MAX_REMOTE: usize = 65_536;
 /// Between two requests for the same list.
@@ -197,7 +200,7 @@ impl Table {
     }
 
     /// The members here that have changed since other nodes were told, and the version with them; `None` if none has.
-    pub(in crate::hub) fn take_untold(&mut self) -> Option<(u64, Vec<(Arc<str>, Told)>)> {
+    pub(in crate::hub) fn take_untold(&mut self) -> Option<Versioned<Told>> {
         if self.untold.is_empty() {
             return None;
         }
@@ -211,7 +214,7 @@ impl Table {
     }
 
     /// All members here, for another node that has asked.
-    pub(in crate::hub) fn here(&self) -> (u64, Vec<(Arc<str>, Option<Json>)>) {
+    pub(in crate::hub) fn here(&self) -> Versioned<Option<Json>> {
         (self.version, self.here.iter().map(|(key, here)| (Arc::clone(key), here.metadata())).collect())
     }
 

@@ -95,7 +95,6 @@ pub(super) fn member_change(room: &str, changes: &[MemberChange]) -> Option<Mess
             MemberChange::Joined(member) => data.joined.push(member),
             MemberChange::Updated(member) => data.updated.push(member),
             MemberChange::Left(member) => data.left.push(member),
-            _ => {}
         }
     }
     Event::new(MEMBER_CHANGE, data).message().ok()
@@ -120,12 +119,12 @@ struct MemberChanges<'a> {
 
 /// A call of the client's, or the answer to one of ours.
 fn call(callbacks: &Callbacks, client: &Client, message: &Message) -> HandlerResult {
-    let handled = callbacks.calls.handle(client, message);
+    let result = callbacks.calls.handle(client, message);
     let other = || match &callbacks.on_message {
         Some(handler) => handler(client, message),
         None => Err(EventError::bad_request("not a call and no answer to one").into()),
     };
-    handled.unwrap_or_else(other)
+    result.unwrap_or_else(other)
 }
 
 fn pong(client: &Client) -> HandlerResult {

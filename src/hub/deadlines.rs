@@ -1,0 +1,153 @@
+//! Connections that end at a given time: because what they were admitted by has expired, or because of their age.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::keeper::Job;
+use super::{Client, Hub};
+use crate::client_id::ClientId;
+use crate::config::deadline_after;
+use crate::lock::Leaf;
+use crate::random;
+use crate::ws::close_code;
+
+/// The close code of a connection whose admission has expired: the client may come back with a new one.
+pub(super) const EXPIRED: u16 = 4100;
+
+/// Why a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Reason {
+    Expired,
+    Old,
+}
+
+/// The times at which connections end. A leaf lock. Connections without such a time are not in it.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines(Leaf<Times>);
+
+#[derive(Debug, Default)]
+struct Times {
+    in_order: BTreeSet<(Instant, ClientId, Reason)>,
+    of_client: HashMap<(ClientId, Reason), Instant>,
+    /// When the keeper looks next.
+    job: Option<Instant>,
+}
+
+impl Times {
+    /// Sets a connection's time; when the keeper has to look, if that is earlier than it does.
+    fn set(&mut self, client: ClientId, reason: Reason, at: Option<Instant>) -> Option<Instant> {
+        if let Some(old) = self.of_client.remove(&(client, reason)) {
+            self.in_order.remove(&(old, client, reason));
+        }
+        let at = at?;
+        self.of_client.insert((client, reason), at);
+        self.in_order.insert((at, client, reason));
+        self.look_at(at)
+    }
+
+    fn look_at(&mut self, at: Instant) -> Option<Instant> {
+        let is_earlier = self.job.is_none_or(|job| at < job);
+        is_earlier.then(|| *self.job.insert(at))
+    }
+
+    /// Takes out what is due, and says when to look again.
+    fn take_due(&mut self, now: Instant) -> (Vec<(ClientId, Reason)>, Option<Instant>) {
+        self.job = self.job.filter(|job| *job > now);
+        let mut due = Vec::new();
+        while let Some((at, client, reason)) = self.in_order.first().copied().filter(|(at, ..)| *at <= now) {
+            self.in_order.remove(&(at, client, reason));
+            self.of_client.remove(&(client, reason));
+            due.push((client, reason));
+        }
+        let next = self.in_order.first().map(|(at, ..)| *at);
+        (due, next.and_then(|at| self.look_at(at)))
+    }
+}
+
+impl Client {
+    /// Sets when the connection's admission expires, in place of
+    /// [`Admission::expires_at`](crate::Admission::expires_at); `None` = never. At that time it is closed with 4100
+    /// `expired`: the client may come back with a new admission. Does nothing after its end.
+    pub fn set_expiry(&self, at: Option<SystemTime>) {
+        let left = at.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
+        self.hub().set_deadline(self, Reason::Expired, left);
+    }
+}
+
+impl Hub {
+    /// For a client that has become connected.
+    pub(super) fn limit_age(&self, client: &Client) {
+        let age = self.config().max_age;
+        if !age.is_zero() {
+            self.set_deadline(client, Reason::Old, Some(jittered(age, random::uuid().as_fields().0)));
+        }
+    }
+
+    fn set_deadline(&self, client: &Client, reason: Reason, left: Option<Duration>) {
+        let job = {
+            // Under its lock: an end that comes meanwhile clears what is set here.
+            let own = client.state().read();
+            let at = left.filter(|_| !own.gone).map(deadline_after);
+            self.inner().deadlines.0.lock().set(client.id(), reason, at)
+        };
+        if let Some(at) = job {
+            self.keeper().schedule(at, Job::Deadlines);
+        }
+    }
+
+    /// The client is gone.
+    pub(super) fn clear_deadlines(&self, client: &Client) {
+        let mut times = self.inner().deadlines.0.lock();
+        times.set(client.id(), Reason::Expired, None);
+        times.set(client.id(), Reason::Old, None);
+    }
+
+    /// On the keeper's thread: closes the connections whose time has come.
+    pub(super) fn close_due(&self) {
+        let (due, next) = self.inner().deadlines.0.lock().take_due(Instant::now());
+        for (id, reason) in due {
+            if let Some(client) = self.client(id) {
+                match reason {
+                    Reason::Expired => client.close_checked(EXPIRED, "expired"),
+                    Reason::Old => client.close_checked(close_code::GOING_AWAY, "maximum age reached"),
+                }
+            }
+        }
+        if let Some(at) = next {
+            self.keeper().schedule(at, Job::Deadlines);
+        }
+    }
+}
+
+/// Between 90 and 110 % of it: connections that came together do not go together.
+fn jittered(age: Duration, random: u32) -> Duration {
+    let tenth = age / 10;
+    age.saturating_sub(tenth).saturating_add((tenth * 2).mul_f64(f64::from(random) / f64::from(u32::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_is_a_tenth_either_way() {
+        let age = Duration::from_secs(100);
+        assert_eq!(jittered(age, 0), Duration::from_secs(90));
+        assert_eq!(jittered(age, u32::MAX), Duration::from_secs(110));
+    }
+
+    #[test]
+    fn times_come_in_order_and_cleared_ones_do_not() {
+        let (mut times, now) = (Times::default(), Instant::now());
+        let second = Duration::from_secs(1);
+        let [a, b, c] = std::array::from_fn(|_| ClientId::random());
+        assert_eq!(times.set(a, Reason::Old, Some(now + second * 2)), Some(now + second * 2));
+        assert_eq!(times.set(b, Reason::Expired, Some(now + second)), Some(now + second));
+        assert_eq!(times.set(c, Reason::Old, Some(now + second * 3)), None, "the keeper looks earlier");
+        assert_eq!(times.set(c, Reason::Expired, None), None);
+        assert_eq!(times.take_due(now + second), (vec![(b, Reason::Expired)], Some(now + second * 2)));
+        times.set(a, Reason::Old, None);
+        assert_eq!(times.take_due(now + second * 3), (vec![(c, Reason::Old)], None));
+        assert!(times.in_order.is_empty() && times.of_client.is_empty());
+    }
+}
