@@ -1,19 +1,19 @@
-//! What the chat says over the wire (JSON in text messages), its rules for names and texts, and what rooms remember.
+//! What the chat says over the wire (JSON in text messages), and its rules for names and texts.
 
-use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use wshub::{Client, ClientId, HandlerError, Hub};
+use wshub::history::Position;
+use wshub::{Client, ClientId, HandlerError};
 
-/// From the page. `{"type":"join","room":"lobby"}` is answered by `joined`, `leave` by `left`.
+/// From the page. `{"type":"join","room":"lobby"}` is answered by `joined`, `leave` by `left`. Who comes back joins with
+/// `since`, the last `position` that it has seen of the room.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub(crate) enum Request {
-    Join { room: String },
+    Join { room: String, since: Option<String> },
     Leave { room: String },
     Message { room: String, text: String },
 }
@@ -29,18 +29,44 @@ impl Request {
 }
 
 /// To the page: `welcome` first; `rooms` whenever they change; `arrived` and `departed` to the other members of a room;
-/// `message` to all of them, its author too; `error` instead of what a request asked for.
+/// `message` to all of them, its author too; `error` instead of what a request asked for. What is said in a room bears its
+/// `position`, see `wshub::history::WithPosition`. `history` holds what came behind `since`, if `recovery` is `complete`, else
+/// all that is remembered.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub(crate) enum Event<'a> {
     Welcome(Person),
-    Rooms { rooms: Vec<Room> },
-    Joined { room: &'a str, members: Vec<Person>, history: Vec<&'a Line> },
-    Left { room: &'a str },
-    Arrived { room: &'a str, member: Person },
-    Departed { room: &'a str, member: Person },
-    Message { room: &'a str, from: &'a Person, text: &'a str, at: u64 },
-    Error { code: &'a str, message: String },
+    Rooms {
+        rooms: Vec<Room>,
+    },
+    Joined {
+        room: &'a str,
+        members: Vec<Person>,
+        history: Vec<&'a Line>,
+        position: Option<Position>,
+        recovery: &'static str,
+    },
+    Left {
+        room: &'a str,
+    },
+    Arrived {
+        room: &'a str,
+        member: Person,
+    },
+    Departed {
+        room: &'a str,
+        member: Person,
+    },
+    Message {
+        room: &'a str,
+        from: &'a Person,
+        text: &'a str,
+        at: u64,
+    },
+    Error {
+        code: &'a str,
+        message: String,
+    },
 }
 
 #[derive(Serialize)]
@@ -62,6 +88,11 @@ pub(crate) struct Person {
 }
 
 impl Person {
+    /// Bytes that it holds.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<Self>() + self.name.len()
+    }
+
     pub(crate) fn of(client: &Client) -> Self {
         Self { id: client.id(), name: client.metadata::<String>("name").as_deref().cloned().unwrap_or_default() }
     }
@@ -83,51 +114,6 @@ impl Line {
         }
         let at = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
         Ok(Self { from, text, at: u64::try_from(at).unwrap_or(u64::MAX) })
-    }
-}
-
-/// The newest lines of a room: at most 2,000, and at most 1 MiB of JSON.
-#[derive(Default)]
-pub(crate) struct History {
-    lines: VecDeque<(usize, Line)>,
-    bytes: usize,
-}
-
-impl History {
-    pub(crate) fn lines(&self) -> Vec<&Line> {
-        self.lines.iter().map(|(_, line)| line).collect()
-    }
-
-    fn last_at(&self) -> u64 {
-        self.lines.back().map_or(0, |(_, line)| line.at)
-    }
-
-    /// `bytes` is the line's share of the limit.
-    pub(crate) fn push(&mut self, line: Line, bytes: usize) {
-        self.lines.push_back((bytes, line));
-        self.bytes += bytes;
-        while self.lines.len() > 2000 || self.bytes > 1 << 20 {
-            self.bytes -= self.lines.pop_front().map_or(0, |(bytes, _)| bytes);
-        }
-    }
-}
-
-/// The histories of all rooms; of empty ones only the 100 in which there was talk last, for a page that comes back.
-#[derive(Default)]
-pub(crate) struct Histories(Mutex<HashMap<String, Arc<Mutex<History>>>>);
-
-impl Histories {
-    pub(crate) fn of(&self, hub: &Hub, room: &str) -> Arc<Mutex<History>> {
-        let mut all = self.0.lock();
-        if !all.contains_key(room) {
-            // Nobody is in these rooms, or about to join.
-            let is_empty = |name: &str, kept| Arc::strong_count(kept) == 1 && !hub.room_exists(name);
-            let empty = all.iter().filter(|(name, kept)| is_empty(name, kept));
-            let mut empty: Vec<_> = empty.map(|(name, kept)| (kept.lock().last_at(), name.clone())).collect();
-            empty.sort_unstable();
-            empty.iter().rev().skip(99).for_each(|(_, name)| drop(all.remove(name)));
-        }
-        Arc::clone(all.entry(room.to_owned()).or_default())
     }
 }
 
