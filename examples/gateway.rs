@@ -5,8 +5,10 @@
 //! seconds. SIGTERM or SIGINT ends the readings, drains the clients and then the program.
 //!
 //! A client of `/ws` first gets the text message `sensors NAME NAME …`. It sends `subscribe NAME` or `unsubscribe NAME`
-//! and gets `subscribed NAME`, `unsubscribed NAME` or `error WHY`; and for every reading of a sensor that it has
-//! subscribed to `{"sensor":NAME,"value":NUMBER,"at":UNIX_MS}`.
+//! and gets `subscribed NAME`, `unsubscribed NAME` or `error WHY`; and for the last and every further reading of a sensor
+//! that it has subscribed to `{"sensor":NAME,"value":NUMBER,"at":UNIX_MS}`. `history NAME` gives the last hundred readings,
+//! `{"sensor":NAME,"history":[…]}`; `watch` the last reading of each sensor at once, and then the newest ten times a second
+//! at most, however fast the sensors are. The page does both. `--tick-us N` sets how fast they are: a tick takes 10,000 µs.
 #![allow(clippy::print_stdout, reason = "the report goes to standard output")]
 
 mod common;
@@ -16,13 +18,16 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use wshub::{Client, Config, DropPolicy, HandlerResult, Hub, Limits, Message, Server, Target};
+use wshub::history::Range;
+use wshub::{Client, Config, DropPolicy, HandlerResult, Hub, Limits, Message, Response, RoomOptions, Server};
 
 /// Sensors, and how many ticks lie between their readings: 1, 10 and 100 readings a second.
 const SENSORS: [(&str, u64); 4] =
     [("sensor/temperature", 100), ("sensor/humidity", 100), ("sensor/pressure", 10), ("sensor/vibration", 1)];
-const TICK: Duration = Duration::from_millis(10);
+/// How many ticks lie between reports: five seconds, unless ticks are faster.
 const REPORT: u64 = 500;
+/// The room whose state is the last reading of each sensor.
+const VALUES: &str = "values";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
@@ -38,12 +43,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .drain_spread(Duration::from_secs(1));
     let hub = Hub::builder()
         .config(config)
+        .rooms("sensor/*", RoomOptions::history().messages(100).bytes(64 * 1024).rewind(1))
+        .rooms(VALUES, RoomOptions::state().at_most(10))
         .limits(Limits::default().max_connections(500).max_message_rate(20))
         .after_connect(|client| drop(client.send(format!("sensors {}", SENSORS.map(|(name, _)| name).join(" ")))))
         .on_message(receive)
         .on_error(|client, error| drop(client.send(format!("error {error}"))))
         .build()?;
-    let handle = Server::bind(common::option("addr", "127.0.0.1:8080"))?.websocket("/ws", &hub).probes(&hub).spawn()?;
+    let handle = Server::bind(common::option("addr", "127.0.0.1:8080"))?
+        .websocket("/ws", &hub)
+        .probes(&hub)
+        .handle("/", |request| common::get(request, || Response::html(include_str!("gateway.html"))))
+        .spawn()?;
     common::announce(&handle.local_addr().map(|a| a.to_string()).unwrap_or_default());
 
     let is_over = Arc::new(AtomicBool::new(false));
@@ -61,6 +72,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// The program's own loop.
 fn work(hub: &Hub, is_over: &AtomicBool) -> Result<(), Box<dyn std::error::Error>> {
+    let tick_us = common::option("tick-us", "10000").parse()?;
     let mut next = Instant::now();
     for tick in 1_u64.. {
         if is_over.load(Ordering::Relaxed) {
@@ -71,27 +83,41 @@ fn work(hub: &Hub, is_over: &AtomicBool) -> Result<(), Box<dyn std::error::Error
             let _cork = hub.cork();
             for (sensor, _) in SENSORS.iter().filter(|(_, ticks)| tick % ticks == 0) {
                 let reading = serde_json::json!({"sensor": sensor, "value": measure(sensor), "at": unix_ms()});
-                hub.send(Target::room(*sensor), Message::json(&reading)?)?;
+                let reading = Message::json(&reading)?;
+                hub.publish(sensor, &reading);
+                hub.set(VALUES, sensor, reading)?;
             }
         }
         if tick % REPORT == 0 {
             report(hub);
         }
-        next += TICK;
+        next += Duration::from_micros(tick_us);
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     Ok(())
 }
 
 fn receive(client: &Client, message: &Message) -> HandlerResult {
-    let request = message.as_text().and_then(|text| text.split_once(' '));
+    let text = message.as_text().unwrap_or_default();
+    if text == "watch" {
+        return client.join_with(VALUES, None, |_| client.send("watching"))?.map_err(Into::into);
+    }
+    let request = text.split_once(' ');
     let (verb, sensor) = request.filter(|(_, name)| SENSORS.iter().any(|(s, _)| s == name)).ok_or("no such sensor")?;
     match verb {
-        "subscribe" => client.join(sensor)?,
-        "unsubscribe" => client.leave(sensor)?,
-        _ => return Err("subscribe or unsubscribe".into()),
+        // The answer comes before the last reading.
+        "subscribe" => client.join_with(sensor, None, |_| client.send(format!("subscribed {sensor}")))??,
+        "unsubscribe" => {
+            client.leave(sensor)?;
+            client.send(format!("unsubscribed {sensor}"))?;
+        }
+        "history" => {
+            let page = client.hub().history(sensor, Range::oldest_first()).ok_or("nothing has been read yet")?;
+            let readings: Vec<_> = page.publications.iter().filter_map(|p| p.message().as_text()).collect();
+            client.send(format!("{{\"sensor\":\"{sensor}\",\"history\":[{}]}}", readings.join(",")))?;
+        }
+        _ => return Err("subscribe, unsubscribe or history".into()),
     }
-    client.send(format!("{verb}d {sensor}"))?;
     Ok(())
 }
 

@@ -108,7 +108,7 @@ run "unit tests and a smoke test with no feature" \
     timeout 600 cargo test --locked --no-default-features --lib --test smoke
 run "code in the documentation" timeout 600 cargo test --locked --all-features --doc
 run "the load test" timeout 900 cargo test --locked --manifest-path benches/loadgen/Cargo.toml
-for page in chat feed; do
+for page in chat feed gateway; do
     run "the page of the $page example in a browser" browser "$page"
 done
 run "the dashboard of the chat example in a browser" browser chat dashboard

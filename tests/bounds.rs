@@ -23,7 +23,7 @@ use counting::{live_bytes, resident_kib};
 use rustls::StreamOwned;
 use socket2::SockRef;
 use wshub::{
-    Client, Config, Hub, RequestHead, Server, ServerHandle,
+    Client, Config, Hub, RequestHead, RoomOptions, Server, ServerHandle,
     server::{Endpoint, Listener},
 };
 
@@ -222,5 +222,46 @@ fn a_stalled_connection() {
         // And the writer's stack, and what the allocator does not use.
         assert!(resident <= heap + heap / 4 + 64 * 1024, "{resident} bytes");
         hub.shutdown(Duration::ZERO).unwrap();
+    }
+}
+
+/// In a room with a history a member that stalls costs a batch in its queue, what is on its way, and a cursor: not a full
+/// queue.
+#[test]
+fn a_stalled_member_of_a_room_with_a_history() {
+    const COUNT: usize = 16;
+    const MESSAGE: usize = 4000;
+    /// A batch in the queue, one that is on its way, a message, the queue's places.
+    const BOUND: usize = 2 * 64 * 1024 + 3 * MESSAGE + 8 * 1024;
+    let _alone = alone();
+    for kind in [Kind::Plain, Kind::EventStream] {
+        let config = Config::default().queue_bytes(1 << 20).write_timeout(PATIENCE);
+        let hub = Hub::builder().config(config).rooms("busy", RoomOptions::history()).build().unwrap();
+        let clients: Vec<_> = (0..COUNT).map(|_| deaf(&hub, kind)).collect();
+        clients.iter().for_each(|(_, client)| client.join("busy").unwrap());
+        for _ in 0..2000 {
+            hub.publish("busy", "x".repeat(MESSAGE));
+        }
+        let before = live_bytes();
+        for _ in 0..2000 {
+            hub.publish("busy", "x".repeat(MESSAGE));
+        }
+        assert!(live_bytes().saturating_sub(before) < 64 * 1024, "a busy room costs more and more");
+        for (_, client) in &clients {
+            let (messages, bytes) = client.queue_depth();
+            assert!(
+                messages <= 32 && bytes <= 64 * 1024 + 2 * MESSAGE,
+                "{kind:?}: {messages} messages of {bytes} bytes"
+            );
+        }
+        // What is gone from the history is held by the clients alone, each frame by all of them.
+        hub.clear_history("busy");
+        let held = live_bytes();
+        let kept: Vec<_> = clients.into_iter().map(|(far, _)| far).collect();
+        hub.shutdown(Duration::ZERO).unwrap();
+        let heap = held.saturating_sub(live_bytes());
+        eprintln!("stalled in a room with a history, {kind:?}: {} bytes of the heap", heap / COUNT);
+        assert!(heap <= COUNT * BOUND, "{heap} bytes for {COUNT}");
+        drop(kept);
     }
 }

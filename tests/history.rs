@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{TestServer, eventually};
 use wshub::history::{Gap, Joined, Position, Range, Recovery, WhenBehind, WithPosition};
-use wshub::{Client, Config, Hub, Limits, Message, RoomOptions, Target};
+use wshub::{Client, Config, DropPolicy, Hub, Limits, Message, RoomOptions, Target};
 
 fn with_history(options: RoomOptions) -> TestServer {
     TestServer::new(Hub::builder().rooms("news*", options))
@@ -267,4 +267,35 @@ fn the_old_ways_are_there_for_who_wants_them() {
         }
     }
     panic!("no close frame");
+}
+
+#[test]
+fn what_other_messages_push_out_of_a_queue_is_told_as_a_gap() {
+    let (tell, told) = mpsc::channel();
+    let builder = Hub::builder()
+        .config(Config::default().write_timeout(Duration::from_secs(600)).drop_policy(DropPolicy::DropOldest))
+        .rooms("news", RoomOptions::history().messages(1000).bytes(100 << 20))
+        .on_gap(move |_, gap| tell.send((gap.from().unwrap(), gap.to())).unwrap());
+    let server = TestServer::new(builder);
+    let hub = &server.hub;
+    let (mut slow, client) = server.pair();
+    client.join("news").unwrap();
+    // The socket is full, and then publications wait in the queue, behind others that would go first.
+    while client.queue_depth().0 < 5 {
+        hub.send(client.id(), Message::text("x".repeat(10_000))).unwrap();
+    }
+    (1..=3).for_each(|n| _ = hub.publish("news", n.to_string()));
+    for _ in 0..600 {
+        hub.send(client.id(), "flood").unwrap();
+    }
+    hub.send(client.id(), "end").unwrap();
+    let got: Vec<u64> = slow.texts_until_end().iter().filter_map(|text| text.parse().ok()).collect();
+    let mut all = got.clone();
+    while all.len() < 3 {
+        let (from, to) = told.recv_timeout(common::PATIENCE).unwrap();
+        all.extend(from..=to);
+    }
+    all.sort_unstable();
+    assert_eq!(all, [1, 2, 3], "got {got:?}");
+    assert!(got.len() < 3, "the flood has pushed nothing out");
 }

@@ -44,6 +44,11 @@ impl Gap {
         Position::new(self.epoch, self.to)
     }
 
+    /// Whether the other one begins where it ends.
+    pub(crate) fn is_followed_by(&self, next: &Self) -> bool {
+        next.epoch == self.epoch && next.from == Some(self.to + 1)
+    }
+
     /// Joins it with one that follows.
     pub(crate) fn extend(&mut self, next: &Self) {
         self.to = next.to;

@@ -253,6 +253,8 @@ impl Publication {
             return frame;
         }
         let frame = kind.format.message(self).and_then(|message| Encoded::new(&message, kind.wire, compressed));
+        let is_message = self.0.subject == Subject::Message;
+        let frame = frame.map(|frame| if is_message { frame.at(&self.0.room, self.offset()) } else { frame });
         let bytes = frame.as_ref().map_or(0, Encoded::held);
         frames.bytes += bytes;
         if let Some(ledger) = &frames.ledger {

@@ -8,11 +8,16 @@ use std::time::Instant;
 
 use super::Hub;
 use super::load::WeakHub;
+use super::memory::Stream;
 use super::room::Room;
 use crate::client_id::ClientId;
 use crate::guard::record;
-use crate::history::Gap;
+use crate::history::{Gap, WhenBehind};
 use crate::lock::{Condition, Leaf};
+use crate::message::Encoded;
+
+/// Gaps of one client and room that wait to be told; further ones are told as part of the last.
+const MAX_GAPS: usize = 16;
 
 /// Something to be done for a room at its time.
 #[derive(Debug)]
@@ -44,8 +49,8 @@ struct Desk {
     /// In the order of their times; the number tells those of one time apart.
     jobs: BTreeMap<(Instant, u64), Job>,
     next_number: u64,
-    /// Gaps to be told, one for each client and room: so they are bounded.
-    gaps: HashMap<(ClientId, Arc<str>), Gap>,
+    /// Gaps to be told, in order, at most so many for each client and room.
+    gaps: HashMap<(ClientId, Arc<str>), Vec<Gap>>,
     is_running: bool,
     is_stopped: bool,
 }
@@ -53,7 +58,7 @@ struct Desk {
 /// What the thread does next.
 enum Task {
     Job(Job),
-    Gap(ClientId, Gap),
+    Gaps(ClientId, Vec<Gap>),
 }
 
 /// The hub's own handle: the thread ends with it.
@@ -82,8 +87,12 @@ impl Keeper {
     /// Has the hook told that the client misses these publications. Not under a lock.
     pub(super) fn tell_gap(self: &Arc<Self>, client: ClientId, gap: Gap) {
         self.add(|desk| {
-            let key = (client, Arc::from(gap.room()));
-            desk.gaps.entry(key).and_modify(|told| told.extend(&gap)).or_insert(gap);
+            let told = desk.gaps.entry((client, Arc::from(gap.room()))).or_default();
+            let is_full = told.len() >= MAX_GAPS;
+            match told.last_mut().filter(|last| is_full || last.is_followed_by(&gap)) {
+                Some(last) => last.extend(&gap),
+                None => told.push(gap),
+            }
         });
     }
 
@@ -134,7 +143,7 @@ impl Keeper {
                 return None;
             }
             if let Some(key) = desk.gaps.keys().next().cloned() {
-                return desk.gaps.remove(&key).map(|gap| Task::Gap(key.0, gap));
+                return desk.gaps.remove(&key).map(|gaps| Task::Gaps(key.0, gaps));
             }
             let Some((at, _)) = desk.jobs.first_key_value().map(|(key, _)| *key) else {
                 desk.is_running = false;
@@ -155,7 +164,7 @@ impl Hub {
 
     fn keep(&self, task: Task) {
         match task {
-            Task::Gap(id, gap) => self.report_gap(id, &gap),
+            Task::Gaps(id, gaps) => gaps.iter().for_each(|gap| self.report_gap(id, gap)),
             Task::Job(Job::Linger(room)) => self.with_room(&room, Self::end_if_idle),
             Task::Job(Job::Expire(room)) => self.with_room(&room, Self::remove_expired),
             Task::Job(Job::Tick(room)) => self.with_room(&room, Self::send_changes),
@@ -168,6 +177,20 @@ impl Hub {
     fn with_room(&self, room: &Weak<Room>, job: impl FnOnce(&Self, &Arc<Room>)) {
         if let Some(room) = room.upgrade() {
             job(self, &room);
+        }
+    }
+
+    /// A message of another kind has pushed a publication out of the client's queue: who reads on in histories is told.
+    pub(super) fn report_evicted(&self, client: ClientId, frame: &Encoded) {
+        let Some((name, offset)) = frame.place() else { return };
+        let Some(room) = self.find_room(name) else { return };
+        let position = {
+            let state = room.state.read();
+            let memory = state.memory.as_ref().filter(|memory| memory.options.when_behind == WhenBehind::CatchUp);
+            memory.and_then(|memory| memory.position(Stream::History))
+        };
+        if let Some(position) = position {
+            self.keeper().tell_gap(client, Gap::new(Arc::clone(name), position.epoch(), Some(offset), offset));
         }
     }
 

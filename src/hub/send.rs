@@ -249,7 +249,10 @@ impl Hub {
     #[cold]
     fn tell_drop(&self, outbox: &Arc<Outbox>, client: &Client, frame: &Encoded, sent: &Sent) {
         match sent {
-            Sent::Evicted(old) => old.iter().for_each(|f| self.report_drop(outbox, client, f)),
+            Sent::Evicted(old) => old.iter().for_each(|f| {
+                self.report_drop(outbox, client, f);
+                self.report_evicted(client.id(), f);
+            }),
             _ => self.report_drop(outbox, client, frame),
         }
         if let Sent::SlowConsumer = sent {

@@ -83,6 +83,8 @@ pub(crate) struct Encoded(Arc<Wire>);
 
 #[derive(Debug)]
 struct Wire {
+    /// Room and offset, of a publication of a room's history.
+    place: Option<Box<(Arc<str>, u64)>>,
     bytes: Bytes,
     source: Source,
 }
@@ -120,26 +122,43 @@ impl Encoded {
             return None;
         }
         let frame = ws::encode_compressed(message.kind, &message.payload, compressed.level, window.bits())?;
-        Some(Self(Arc::new(Wire { bytes: Bytes::from(frame), source: Source::Message(message.clone()) })))
+        Some(Self(Arc::new(Wire { place: None, bytes: Bytes::from(frame), source: Source::Message(message.clone()) })))
     }
 
     fn frame(message: &Message) -> Self {
         let frame = ws::encode_message(message.kind, &message.payload);
         let header = frame.len() - message.payload.len();
         // What only event streams carry is not worth a copy of the payload.
-        Self(Arc::new(Wire { bytes: Bytes::from(frame), source: Source::Payload(message.kind, header) }))
+        Self(Arc::new(Wire { place: None, bytes: Bytes::from(frame), source: Source::Payload(message.kind, header) }))
     }
 
     fn event(message: &Message) -> Option<Self> {
         let (chunk, event) = http::encode_event_chunk(message.as_text()?, message.event.as_deref());
-        Some(Self(Arc::new(Wire { bytes: Bytes::from(chunk), source: Source::Event(message.clone(), event) })))
+        Some(Self(Arc::new(Wire {
+            place: None,
+            bytes: Bytes::from(chunk),
+            source: Source::Event(message.clone(), event),
+        })))
     }
 
     /// The same event without its chunk, sharing its bytes.
     fn without_chunk(&self) -> Self {
         let Source::Event(message, event) = &self.0.source else { return self.clone() };
         let (bytes, source) = (self.0.bytes.slice(event.clone()), Source::Message(message.clone()));
-        Self(Arc::new(Wire { bytes, source }))
+        Self(Arc::new(Wire { place: None, bytes, source }))
+    }
+
+    /// Names the place that the message has in a room's history. For a form that has just been made.
+    pub(crate) fn at(mut self, room: &Arc<str>, offset: u64) -> Self {
+        if let Some(wire) = Arc::get_mut(&mut self.0) {
+            wire.place = Some(Box::new((Arc::clone(room), offset)));
+        }
+        self
+    }
+
+    /// The place that it has in a room's history.
+    pub(crate) fn place(&self) -> Option<(&Arc<str>, u64)> {
+        self.0.place.as_deref().map(|(room, offset)| (room, *offset))
     }
 
     pub(crate) fn wire(&self) -> &[u8] {

@@ -10,7 +10,7 @@
 // Prints one line per check, and at the end how many passed and failed; exits with 1 if one failed.
 
 import assert from 'node:assert/strict';
-import { DESKTOP, PHONE, Server, picture, run, unexpected, until, visit as visitPath, within } from './harness.mjs';
+import { DESKTOP, PHONE, Server, Wire, picture, run, unexpected, until, visit as visitPath, within } from './harness.mjs';
 
 const { CHAT_BIN } = process.env;
 if (!CHAT_BIN) {
@@ -22,13 +22,13 @@ const server = new Server(CHAT_BIN);
 // --- pages --------------------------------------------------------------------------------------------------
 
 /// A page in a profile of its own. `name: null` opens it without a name in its address.
-async function visit(name, options = DESKTOP) {
+async function visit(name, options = DESKTOP, through = server) {
   const prepare = page => {
     page.frames_received = [];
     page.on('websocket', socket => socket.on('framereceived', ({ payload }) => page.frames_received.push(JSON.parse(payload))));
   };
   const path = `/${name === null ? '' : `?name=${encodeURIComponent(name)}`}`;
-  const page = await visitPath(server, path, `page of ${name ?? 'a new visitor'}`, { options, prepare });
+  const page = await visitPath(through, path, `page of ${name ?? 'a new visitor'}`, { options, prepare });
   if (name !== null) await online(page);
   return page;
 }
@@ -379,6 +379,31 @@ const checks = {
     }
     await say(ben, 'and in the lobby too');
     await heard(ana, 'and in the lobby too');
+  },
+
+  async 'a page whose connection is cut goes on without a doubled or lost line'() {
+    const wire = await new Wire(server).start();
+    const ben = await visit('Ben'), ana = await visit('Ana', DESKTOP, wire);
+    for (const page of [ana, ben]) await enter(page, 'wire');
+    await say(ana, 'line 0');
+    let line = 0;
+    for (let round = 0; round < 3; round++) {
+      await say(ben, `line ${++line}`);
+      wire.restarting = true;
+      ana.frames_received.length = 0;
+      wire.cut();
+      for (let more = 0; more < 3; more++) await say(ben, `line ${++line}`);
+      await online(ana);
+      const joined = await until('the room is joined again', async () => joinedFrame(ana, 'wire'));
+      assert.equal(joined.recovery, 'complete');
+      assert.ok(joined.history.length <= 4, 'only what is new is sent');
+      await say(ben, `line ${++line}`);
+      await heard(ana, `line ${line}`);
+      const expected = Array.from({ length: line + 1 }, (_, n) => `line ${n}`);
+      assert.deepEqual(await texts(ana), expected);
+      await here(ana, ['Ana', 'Ben']);
+    }
+    wire.stop();
   },
 
   async 'the console stayed clean and the page asked for nothing else'() {

@@ -8,7 +8,7 @@
 
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
-import { PHONE, Server, picture, run, unexpected, until, visit as visitPath } from './harness.mjs';
+import { PHONE, Server, Wire, picture, run, unexpected, until, visit as visitPath } from './harness.mjs';
 
 const { FEED_BIN } = process.env;
 if (!FEED_BIN) {
@@ -90,6 +90,38 @@ const checks = {
     });
     assert.equal(JSON.stringify(JSON.parse(heard[0].data).payload), large);
     assert.deepEqual(heard.slice(1).map(({ data }) => JSON.parse(data).payload), Array.from({ length: 300 }, (_, n) => n));
+  },
+
+  async 'an EventSource that is cut twenty times in a busy feed misses nothing'() {
+    const wire = await new Wire(server).start();
+    wire.restarting = true;
+    const page = await visitPath(wire, '/', 'a page on a bad wire', { requests });
+    await page.evaluate(() => {
+      Object.assign(window, { got: [], opened: 0 });
+      const stream = new EventSource('/events');
+      stream.onopen = () => window.opened++;
+      stream.onmessage = event => { const { type, payload } = JSON.parse(event.data); if (type === 'busy') window.got.push(payload); };
+      stream.addEventListener('gap', event => window.got.push(`gap ${event.data}`));
+    });
+    await until('the stream is open', () => page.evaluate(() => window.opened === 1));
+    let n = 0, over = false;
+    const publisher = (async () => {
+      while (!over) {
+        assert.equal((await publish(`{"type":"busy","payload":${n++}}`))[0], 200);
+        await new Promise(next => setTimeout(next, 60));
+      }
+    })();
+    for (let cuts = 1; cuts <= 20; cuts++) {
+      await new Promise(next => setTimeout(next, 150));
+      wire.cut();
+      await until(`the stream is open again, ${cuts}`, () => page.evaluate(cuts => window.opened > cuts, cuts));
+    }
+    over = true;
+    await publisher;
+    const all = Array.from({ length: n }, (_, i) => i);
+    await until('everything has come', async () => (await page.evaluate(() => window.got.length)) >= n);
+    assert.deepEqual(await page.evaluate(() => window.got), all);
+    wire.stop();
   },
 
   async 'bad requests get a reason and nobody hears of them'() {

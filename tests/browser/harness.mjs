@@ -6,6 +6,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 
@@ -81,6 +82,35 @@ export class Server {
   }
 
   get isGone() { return this.child.exitCode !== null || this.child.signalCode !== null; }
+}
+
+/// A way to the server that can be cut: connections through it are passed on as they are. A stand-in for `server` in `visit`.
+export class Wire {
+  sockets = new Set();
+  /// While connections are cut, failed ones may be logged.
+  restarting = false;
+
+  constructor(server) { this.server = server; }
+
+  async start() {
+    this.listener = createServer(near => {
+      const far = connect(this.server.port, '127.0.0.1');
+      for (const [one, other] of [[near, far], [far, near]]) {
+        one.pipe(other);
+        one.on('error', () => other.destroy());
+        one.on('close', () => { this.sockets.delete(one); other.destroy(); });
+        this.sockets.add(one);
+      }
+    });
+    await new Promise(ok => this.listener.listen(0, '127.0.0.1', ok));
+    this.url = `http://127.0.0.1:${this.listener.address().port}`;
+    return this;
+  }
+
+  /// Ends all connections, in the middle of whatever they carry.
+  cut() { for (const socket of this.sockets) socket.resetAndDestroy(); }
+
+  stop() { this.listener.close(); this.cut(); }
 }
 
 // --- pages --------------------------------------------------------------------------------------------------
