@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use common::{TestServer, eventually};
+use wshub::cluster::{Cluster, MemoryBus};
 use wshub::history::{Gap, Joined, Position, Range, Recovery, WhenBehind, WithPosition};
 use wshub::{Client, Config, DropPolicy, Hub, Limits, Message, RoomOptions, Target};
 
@@ -298,4 +299,27 @@ fn what_other_messages_push_out_of_a_queue_is_told_as_a_gap() {
     all.sort_unstable();
     assert_eq!(all, [1, 2, 3], "got {got:?}");
     assert!(got.len() < 3, "the flood has pushed nothing out");
+}
+
+#[test]
+fn in_a_cluster_each_node_has_its_own_history_and_says_so() {
+    let bus = MemoryBus::new();
+    let node = || {
+        let cluster = Cluster::new(bus.adapter());
+        TestServer::new(Hub::builder().rooms("news", RoomOptions::history()).cluster(cluster))
+    };
+    let (here, there) = (node(), node());
+    let (mut socket, client) = there.pair();
+    client.join("news").unwrap();
+    eventually("the message travels", || {
+        here.hub.publish("news", "1");
+        there.hub.position("news").is_some_and(|position| position.offset() > 0)
+    });
+    assert_eq!(socket.text(), "1");
+    let position = here.hub.position("news").unwrap();
+    assert_ne!(there.hub.position("news").unwrap().epoch(), position.epoch());
+    let (mut moved, client) = there.pair();
+    let joined = client.join_from("news", Some(position)).unwrap();
+    assert_eq!(joined.recovery, Recovery::OtherEpoch);
+    assert_eq!(moved.text(), "1", "what is held is replayed");
 }

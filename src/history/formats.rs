@@ -67,7 +67,7 @@ impl Format for WithPosition {
 }
 
 /// The message, with its position as the last field if it is a JSON object.
-pub(crate) fn with_position(publication: &Publication) -> Message {
+fn with_position(publication: &Publication) -> Message {
     let message = publication.message();
     let Some(body) = message.as_text().map(str::trim).and_then(|t| t.strip_prefix('{')?.strip_suffix('}')) else {
         return message.clone();
@@ -96,7 +96,7 @@ struct StateEvent<'a> {
 /// The new value of a key, or that it is gone.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub(crate) enum Change<'a> {
+enum Change<'a> {
     Removed {
         removed: bool,
     },
@@ -111,7 +111,7 @@ pub(crate) enum Change<'a> {
 
 impl<'a> Change<'a> {
     /// `None` for a binary value.
-    pub(crate) fn of(publication: &'a Publication) -> Option<Self> {
+    fn of(publication: &'a Publication) -> Option<Self> {
         if publication.is_removal() {
             return Some(Self::Removed { removed: true });
         }

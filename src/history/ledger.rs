@@ -21,6 +21,26 @@ impl Totals {
     }
 }
 
+/// Bytes of bookkeeping that a room that remembers counts with, whatever it holds.
+pub(crate) const ROOM_OVERHEAD: usize = 1024;
+
+/// A room that remembers, counted while it exists.
+#[derive(Debug)]
+pub(crate) struct RoomShare(Arc<Totals>);
+
+impl RoomShare {
+    pub(crate) fn new(hub: &Arc<Totals>) -> Self {
+        hub.bytes.fetch_add(ROOM_OVERHEAD, Ordering::Relaxed);
+        Self(Arc::clone(hub))
+    }
+}
+
+impl Drop for RoomShare {
+    fn drop(&mut self) {
+        self.0.bytes.fetch_sub(ROOM_OVERHEAD, Ordering::Relaxed);
+    }
+}
+
 /// Bytes held by one room, and by all rooms of its hub. Relaxed, as `Totals`.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {

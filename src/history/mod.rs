@@ -32,8 +32,8 @@ pub use state::StateError;
 pub use store::{Bounds, Event, HistoryStore, StoreError, Stored};
 
 pub(crate) use entry::{decode as decode_entry, encode as encode_entry};
-pub(crate) use formats::{Change, PLAIN, STREAM, with_position};
-pub(crate) use ledger::Totals;
+pub(crate) use formats::{PLAIN, STREAM};
+pub(crate) use ledger::{RoomShare, Totals};
 pub(crate) use patterns::Patterns;
 pub(crate) use publication::{FormatRef, FrameKind, Subject};
 pub(crate) use ring::Ring;

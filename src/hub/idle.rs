@@ -18,8 +18,16 @@ impl Hub {
         }
     }
 
+    /// Before a value of so many bytes is set: rooms without members go for it.
+    pub(super) fn make_room_for(&self, room: &Arc<Room>, bytes: usize) {
+        let limit = self.limits().history_bytes;
+        if limit != 0 && self.inner().held.bytes().saturating_add(bytes) > limit {
+            self.make_room(room, limit.saturating_sub(bytes));
+        }
+    }
+
     /// Has the keeper end the room in time, if it has no members.
-    pub(super) fn watch_idle(&self, room: &Arc<Room>) {
+    fn watch_idle(&self, room: &Arc<Room>) {
         let at = {
             let state = room.state.read();
             let is_idle = state.roster.is_empty() && !state.closed;

@@ -49,6 +49,16 @@ impl Hub {
         load
     }
 
+    /// Messages, values and bytes that the room remembers; `None` if it does not.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn remembered(&self, room: &str) -> Option<(usize, usize, usize)> {
+        let room = self.find_room(room)?;
+        let state = room.state.read();
+        let memory = state.memory.as_ref()?;
+        let messages = memory.history.as_ref().map_or(0, Ring::len);
+        Some((messages, memory.state.as_ref().map_or(0, State::len), memory.bytes()))
+    }
+
     fn add_memory(&self, load: &mut HubLoad) {
         load.history_bytes = self.inner().held.bytes();
         load.history_encodings = self.inner().held.encodings();

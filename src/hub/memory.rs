@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::client::Client;
 use crate::atomic::AtomicU64;
-use crate::history::{Epoch, FrameKind, Position, Publication, Ring, RoomOptions, State, Totals};
+use crate::history::{Epoch, FrameKind, Position, Publication, Ring, RoomOptions, RoomShare, State, Totals};
 use crate::message::Encoded;
 use crate::outbox::Outbox;
 
@@ -55,6 +55,7 @@ pub(super) struct Memory {
     pub(super) ticked: Option<Instant>,
     /// The whole state in one message, of this version.
     pub(super) snapshots: Vec<(u64, FrameKind, Encoded)>,
+    _share: RoomShare,
 }
 
 impl Memory {
@@ -74,9 +75,11 @@ impl Memory {
             ticking_from: None,
             ticked: None,
             snapshots: Vec::new(),
+            _share: RoomShare::new(hub),
         }
     }
 
+    #[cfg(feature = "dashboard")]
     pub(super) fn bytes(&self) -> usize {
         self.history.as_ref().map_or(0, Ring::bytes) + self.state.as_ref().map_or(0, State::bytes)
     }

@@ -138,7 +138,7 @@ impl Hub {
                 // Another thread may have removed the client already.
                 let left = room.leave(client);
                 self.remove_closed(&room);
-                self.watch_idle(&room);
+                self.after_use(&room);
                 self.watch_members(&room.name);
                 debug_assert!(!matches!(left, Ok(Some(_))), "the ticket is here");
             }
@@ -150,7 +150,7 @@ impl Hub {
         self.run_room_hook(&self.hooks().before_room_leave, "before_room_leave", client, &room.name);
         let left = room.leave(client);
         self.remove_closed(room);
-        self.watch_idle(room);
+        self.after_use(room);
         self.watch_members(&room.name);
         self.tell(left?);
         Ok(())

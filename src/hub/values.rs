@@ -14,6 +14,9 @@ use crate::guard::dispose;
 use crate::history::{Publication, Publish, StateError, Subject};
 use crate::message::Message;
 
+/// Bytes that a value may need besides its payload, for its wire forms too, for which room is made beforehand.
+const MARGIN: usize = 4096;
+
 /// What is to be done with a key.
 #[derive(Debug)]
 struct Change<'a> {
@@ -92,6 +95,7 @@ impl Hub {
         let mut change = Change { key, value: Some(Publish::new(value)), expires };
         loop {
             let room = self.room_with(name, |options| options.state).ok_or(StateError::NoState)?;
+            self.make_room_for(&room, len + MARGIN);
             match self.change(&room, &mut change, |_| true) {
                 Ok(delivery) => {
                     self.count_sent(delivery.queued, len);
@@ -164,7 +168,7 @@ impl Hub {
             if let Some(key) = publication.key() {
                 values.check(key, publication.held()).map_err(NotDone::Error)?;
             }
-            if limit != 0 && publication.held() > limit {
+            if limit != 0 && self.inner().held.bytes().saturating_add(publication.held()) > limit {
                 return Err(NotDone::Error(StateError::TooLarge { limit }));
             }
         }

@@ -92,8 +92,19 @@ function showRooms(list, ui, act) {
   }, (node, room) => {
     node.firstChild.setAttribute('aria-pressed', String(ui.room === room.name));
     put(node.firstChild.lastChild, number(room.members) + (room.elsewhere ? ` + ${number(room.elsewhere)} elsewhere` : ''));
+    node.title = room.remembered ? `remembers ${held(...room.remembered)}` : '';
   });
   emptiness('rooms-empty', !list.rows.length, ui.rooms ? 'No room matches.' : 'There is no room.');
+}
+
+const held = (messages, values, size) => [messages && plural(messages, 'message'), values && plural(values, 'value'), bytes(size)].filter(Boolean).join(', ');
+
+/// What all rooms remember, and what of it was lost.
+function showRemembered(all) {
+  const lost = [all.gaps && plural(all.gaps, 'gap'), all.evictions && plural(all.evictions, 'room') + ' forgotten'].filter(Boolean);
+  const node = byId('rooms-memory');
+  node.hidden = !all.rooms && !lost.length;
+  put(node, `Remembered in ${plural(all.rooms, 'room')}: ${held(all.messages, all.values, all.bytes)}${lost.length ? `; ${lost.join(', ')}` : ''}`);
 }
 
 /// What had been counted at each of the last ticks, by type.

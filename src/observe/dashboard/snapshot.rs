@@ -54,6 +54,9 @@ struct RoomRow {
     members: usize,
     /// Members on other nodes.
     elsewhere: usize,
+    /// Messages, values and bytes that it remembers; absent if it remembers nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remembered: Option<(usize, usize, usize)>,
 }
 
 /// One point of the charts: what has been counted up to a moment. Serialises to an array, in this order.
@@ -79,8 +82,15 @@ impl Snapshot {
         let nodes = if hub.adapter_state().is_some() { hub.cluster_nodes() } else { Vec::new() };
         let elsewhere = |name: &str| nodes.iter().skip(1).filter_map(|node| node.rooms.get(name)).sum();
         let rooms = hub.rooms().into_iter();
-        let rooms: Vec<_> =
-            rooms.map(|(name, members)| RoomRow { elsewhere: elsewhere(&name), name, members }).collect();
+        let rooms: Vec<_> = rooms
+            .map(|(name, members)| RoomRow {
+                elsewhere: elsewhere(&name),
+                remembered: hub.remembered(&name),
+                name,
+                members,
+            })
+            .collect();
+        let load = hub.load();
         let stats = sources.stats();
         let sample = Sample::of(clients.len(), stats.as_ref());
         let common = json!({
@@ -100,6 +110,11 @@ impl Snapshot {
                 "seen_ms": u64::try_from(node.last_seen.as_millis()).unwrap_or(u64::MAX),
             })).collect::<Vec<_>>(),
             "stats": stats.as_ref().map(counts),
+            "remembered": {
+                "rooms": load.remembering_rooms, "messages": load.history_messages, "values": load.state_values,
+                "bytes": load.history_bytes, "gaps": stats.as_ref().map(|stats| stats.history_gaps),
+                "evictions": stats.as_ref().map(|stats| stats.history_evictions),
+            },
             "slow": slow(&clients),
             "traces": tracer.iter().flat_map(|tracer| tracer.recent(MAX_TRACES)).map(|trace| json!(*trace)).collect::<Vec<_>>(),
         });
