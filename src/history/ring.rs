@@ -67,6 +67,7 @@ impl Ring {
     }
 
     /// Bytes held, bookkeeping included.
+    #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "only the dashboard shows it"))]
     pub(crate) fn bytes(&self) -> usize {
         self.ledger.bytes()
     }

@@ -107,6 +107,7 @@ impl State {
         self.values
     }
 
+    #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "only the dashboard shows it"))]
     pub(crate) fn bytes(&self) -> usize {
         self.ledger.bytes()
     }
