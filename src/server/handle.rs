@@ -42,7 +42,7 @@ impl ServerHandle {
         &self.addrs
     }
 
-    /// As [`Server::load`].
+    /// As [`Server::load`](crate::Server::load).
     pub fn load(&self) -> ServerLoad {
         ServerLoad { handshakes: self.shared.handshakes.clone(), threads: self.shared.threads.clone() }
     }
