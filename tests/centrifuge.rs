@@ -434,6 +434,31 @@ fn a_client_that_does_not_read_its_replies_is_closed() {
     drop(metrics);
 }
 
+/// Event streams of the same hub read the same rooms, and are no clients of the protocol.
+#[test]
+fn event_streams_stand_beside() {
+    let hub = builder().on_upgrade(|head| {
+        Ok(if head.path() == "/events" { Admission::anonymous().room("a") } else { Admission::anonymous() })
+    });
+    let hub = protocol().connect_timeout(Duration::from_millis(50)).install(hub).build().unwrap();
+    let server = TestServer::of(hub.clone(), |server| server.event_stream("/events", &hub));
+    let mut stream = common::stream::SseClient::connect(server.addr, "/events", "");
+    let mut socket = connected(&server);
+    subscribe(&mut socket, &json!({"channel": "a"}));
+    // Longer than a client of the protocol may be silent at first.
+    assert_eq!(server.connect().expect_close().0, 3502);
+    server.hub.publish("a", "{\"n\":1}");
+    let data = loop {
+        match stream.next_item() {
+            Some(common::stream::Item::Event(event)) if !event.data.is_empty() => break event.data,
+            Some(_) => {}
+            None => panic!("the stream has ended"),
+        }
+    };
+    assert_eq!(data, "{\"n\":1}");
+    assert_eq!(server.hub.room_count("a"), 2);
+}
+
 fn post(server: &TestServer, method: &str, headers: &str, body: &str) -> (u16, String) {
     let length = body.len();
     let request = format!("POST /api/{method} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {length}\r\n\r\n{body}");

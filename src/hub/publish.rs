@@ -53,7 +53,7 @@ impl Hub {
     pub fn publish(&self, room: &str, publish: impl Into<Publish>) -> Published {
         let publish = publish.into();
         if let Some(sharing) = self.sharing(room) {
-            return self.publish_shared(sharing, room, publish);
+            return sharing.publish(room, publish);
         }
         let target = Target::room(room).except_all(publish.except.iter().copied());
         let message = publish.message.clone();

@@ -110,6 +110,12 @@ impl Sharing {
         is_queued
     }
 
+    /// Publishes without waiting for the place.
+    pub(super) fn publish(&self, room: &str, publish: Publish) -> Published {
+        let published = self.enqueue(room, publish, None);
+        Published { delivery: Delivery { published, ..Delivery::default() }, position: None }
+    }
+
     fn append_all(&self) {
         loop {
             match self.queue.1.recv_timeout(TICK) {
@@ -130,7 +136,7 @@ impl Sharing {
         let room = hub.room_with(name, |options| options.shared)?;
         let bounds = room.bounds()?;
         if self.decided() == Mode::Shared {
-            match self.call(|| self.store.append(name, &encode_entry(&publish), bounds)) {
+            match call(|| self.store.append(name, &encode_entry(&publish), bounds)) {
                 Ok(position) => {
                     dispose(publish);
                     return Some(position);
@@ -151,10 +157,6 @@ impl Sharing {
         *mode
     }
 
-    fn call<T>(&self, code: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        guard::catch(code).unwrap_or_else(|| Err(StoreError::new("the store panicked")))
-    }
-
     fn set(&self, to: Mode) -> Mode {
         let before = std::mem::replace(&mut *self.mode.lock(), to);
         self.changed.notify_all();
@@ -171,7 +173,7 @@ impl Sharing {
 
     fn follow_always(&self) {
         while self.hub.upgrade().is_some() {
-            let ended = self.call(|| self.store.follow(&mut |event| self.on(event)));
+            let ended = call(|| self.store.follow(&mut |event| self.on(event)));
             let Some(hub) = self.hub.upgrade() else { return };
             let error = ended.err().unwrap_or_else(|| StoreError::new("the store has to be followed anew"));
             self.go_away(&hub, &error);
@@ -206,9 +208,9 @@ impl Sharing {
                 Mirror::Local(before) => {
                     // What was published here meanwhile is in no store: whoever has it is of another epoch.
                     if let Some(before) = before {
-                        self.call(|| self.store.renew(&room.name, before))?;
+                        call(|| self.store.renew(&room.name, before))?;
                     }
-                    hub.load_stored(&room, &self.call(|| self.store.read(&room.name, 0, bounds))?);
+                    hub.load_stored(&room, &call(|| self.store.read(&room.name, 0, bounds))?);
                 }
             }
         }
@@ -229,7 +231,7 @@ impl Sharing {
     /// Applies what the store holds behind the room's top, or all of it if that is of another epoch or leaves a hole.
     fn catch_up(&self, hub: &Hub, room: &Arc<Room>) -> Result<(), StoreError> {
         let (Some(top), Some(bounds)) = (hub.position(&room.name), room.bounds()) else { return Ok(()) };
-        let stored = self.call(|| self.store.read(&room.name, top.offset(), bounds))?;
+        let stored = call(|| self.store.read(&room.name, top.offset(), bounds))?;
         let mut applied = Applied::Done;
         if stored.position.epoch() == top.epoch() {
             for (offset, entry) in &stored.entries {
@@ -243,13 +245,13 @@ impl Sharing {
                 return Ok(());
             }
         }
-        hub.load_stored(room, &self.call(|| self.store.read(&room.name, 0, bounds))?);
+        hub.load_stored(room, &call(|| self.store.read(&room.name, 0, bounds))?);
         Ok(())
     }
 
     /// Forgets what the store holds of a room.
     pub(super) fn clear(&self, hub: &Hub, room: &str) {
-        if let Err(error) = self.call(|| self.store.clear(room)) {
+        if let Err(error) = call(|| self.store.clear(room)) {
             self.go_away(hub, &error);
         }
     }
@@ -261,7 +263,7 @@ impl Sharing {
         }
         let Some(bounds) = room.bounds() else { return };
         if self.decided() == Mode::Shared {
-            let read = self.call(|| self.store.read(&room.name, 0, bounds)).and_then(|stored| {
+            let read = call(|| self.store.read(&room.name, 0, bounds)).and_then(|stored| {
                 hub.load_unread(room, &stored);
                 // What was appended between reading and now was told to a room that had not been read.
                 self.catch_up(hub, room)
@@ -274,6 +276,11 @@ impl Sharing {
         hub.go_local(room);
         self.has_local.store(true, Ordering::Relaxed);
     }
+}
+
+/// The store may be the application's.
+fn call<T>(code: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    guard::catch(code).unwrap_or_else(|| Err(StoreError::new("the store panicked")))
 }
 
 impl Hub {
@@ -293,12 +300,6 @@ impl Hub {
         let mut publish = Publish::new(message);
         publish.except.clone_from(&target.except);
         Some(Delivery { published: sharing.enqueue(room, publish, None), ..Delivery::default() })
-    }
-
-    /// Publishes to a room whose history is shared.
-    pub(super) fn publish_shared(&self, sharing: &Sharing, room: &str, publish: Publish) -> Published {
-        let published = sharing.enqueue(room, publish, None);
-        Published { delivery: Delivery { published, ..Delivery::default() }, position: None }
     }
 
     /// Publishes as [`publish`](Hub::publish), and waits for the place if the room's history is shared: for at most

@@ -154,7 +154,7 @@ impl Dispatch<'_> {
         let chan_info = self.session.subscription(&wish.channel).map(|s| s.info).unwrap_or_default();
         let info = self.session.client_info(self.client, chan_info);
         let attached = Attached { info: Some(info), ..Attached::default() };
-        recover::publish(self.client.hub(), &wish.channel, data, attached, Recording::Queued)?;
+        recover::publish(self.client.hub(), &wish.channel, &data, &attached, Recording::Queued)?;
         Ok(())
     }
 

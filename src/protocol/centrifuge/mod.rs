@@ -187,7 +187,7 @@ impl Centrifuge {
         let timers = Timers::new(self.settings.clone());
         let shared = Arc::new(Shared { callbacks: self.callbacks, settings: self.settings });
         let own = Arc::new(Installed { shared, timers });
-        let [begin, end, handle, join, leave] = std::array::from_fn(|_| Arc::clone(&own));
+        let [begin, end, handle] = std::array::from_fn(|_| Arc::clone(&own));
         builder
             .map_config(|mut config| {
                 config.subprotocols.push(PROTOBUF.to_owned());
@@ -204,8 +204,8 @@ impl Centrifuge {
             .after_connect(move |client| begin.begin(client))
             .before_disconnect(move |client| end.end(client))
             .on_message(move |client, message| handle.handle(client, message))
-            .after_room_join(move |client, room| join.joined(client, room))
-            .after_room_leave(move |client, room| leave.left(client, room))
+            .after_room_join(joined)
+            .after_room_leave(left)
     }
 }
 
@@ -226,6 +226,10 @@ struct Installed {
 
 impl Installed {
     fn begin(&self, client: &Client) {
+        if client.is_event_stream() {
+            // It sends nothing, and reads what every event stream reads.
+            return;
+        }
         let due = Instant::now() + self.shared.settings.connect_timeout;
         Session::begin(client, &self.shared, due);
         self.timers.schedule(client, due);
@@ -247,17 +251,17 @@ impl Installed {
         }
         self.timers.remove(client);
     }
+}
 
-    fn joined(&self, client: &Client, room: &str) {
-        if let Some(session) = Session::of(client) {
-            subscribe::joined_by_program(client, &session, room);
-        }
+fn joined(client: &Client, room: &str) {
+    if let Some(session) = Session::of(client) {
+        subscribe::joined_by_program(client, &session, room);
     }
+}
 
-    fn left(&self, client: &Client, room: &str) {
-        if let Some(session) = Session::of(client) {
-            subscribe::left(client, &session, room);
-        }
+fn left(client: &Client, room: &str) {
+    if let Some(session) = Session::of(client) {
+        subscribe::left(client, &session, room);
     }
 }
 

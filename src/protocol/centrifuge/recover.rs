@@ -84,16 +84,16 @@ pub(super) enum Recording {
 pub(super) fn publish(
     hub: &Hub,
     channel: &str,
-    data: Message,
-    attached: Attached,
+    data: &Message,
+    attached: &Attached,
     recording: Recording,
 ) -> Result<Option<Place>, CommandError> {
     let published = match recording {
         Recording::Queued | Recording::Awaited(_) if !hub.has_history(channel) => None,
         Recording::Skipped => None,
-        Recording::Queued => Some(hub.publish(channel, attached.to(Publish::new(data.clone())))),
+        Recording::Queued => Some(hub.publish(channel, attached.to(Publish::new(data)))),
         Recording::Awaited(time) => {
-            let publish = attached.to(Publish::new(data.clone()));
+            let publish = attached.to(Publish::new(data));
             Some(hub.publish_confirmed(channel, publish, time).ok_or(CommandError::INTERNAL)?)
         }
     };
@@ -101,7 +101,7 @@ pub(super) fn publish(
         let is_taken = published.position.is_some() || published.delivery.published;
         return if is_taken { Ok(published.position.map(Place::from)) } else { Err(CommandError::TOO_MANY_REQUESTS) };
     }
-    let Attached { info, tags } = attached;
+    let Attached { info, tags } = attached.clone();
     let publication = Publication { data: data.payload().clone(), info, tags, ..Publication::default() };
     broadcast(hub, &Push { channel: channel.to_owned(), publication: Some(publication), ..Push::default() }, |_| true);
     Ok(None)

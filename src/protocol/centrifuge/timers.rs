@@ -10,6 +10,7 @@ use super::session::{Phase, Session, State};
 use super::settings::Settings;
 use super::subscribe::end_expired;
 use super::wire::reply::Reply;
+use crate::guard::record;
 use crate::lock::{Condition, Leaf};
 use crate::{Client, ClientId};
 
@@ -71,7 +72,7 @@ impl Timers {
         let thread = thread::Builder::new().name("wshub-centrifuge".into()).stack_size(256 * 1024);
         if let Err(error) = thread.spawn(move || own.run()) {
             self.queue.lock().is_running = false;
-            log::warn!(target: "wshub::conn", "could not start the thread for pings, trying again: {error}");
+            record!(Warn, "wshub::conn", "could not start the thread for pings, trying again: {error}");
         }
     }
 

@@ -26,10 +26,16 @@ pub(super) struct Idempotency {
     made: Condition,
 }
 
+/// How far a publication has come.
+#[derive(Debug, Clone)]
+enum Publication {
+    Pending,
+    Made(Option<Place>),
+}
+
 #[derive(Debug, Default)]
 struct State {
-    /// `None` while the publication is being made.
-    results: HashMap<Key, Option<Option<Place>>>,
+    results: HashMap<Key, Publication>,
     /// In the order in which they came.
     order: VecDeque<(Instant, Key)>,
 }
@@ -46,16 +52,18 @@ impl Idempotency {
         let mut state = self.state.lock();
         state.forget(now);
         while let Some(result) = state.results.get(&key) {
-            if let Some(result) = result {
-                return Ok(result.clone());
+            if let Publication::Made(place) = result {
+                return Ok(place.clone());
             }
             self.made.wait(&mut state);
         }
-        state.results.insert(key.clone(), None);
+        state.results.insert(key.clone(), Publication::Pending);
         state.order.push_back((now, key.clone()));
         drop(state);
-        let pending = Pending { own: self, key, result: None };
-        pending.finish(publish()?)
+        let mut pending = Pending { own: self, key, made: None };
+        let place = publish()?;
+        pending.made = Some(Publication::Made(place.clone()));
+        Ok(place)
     }
 }
 
@@ -76,24 +84,17 @@ impl State {
 struct Pending<'a> {
     own: &'a Idempotency,
     key: Key,
-    result: Option<Option<Place>>,
-}
-
-impl Pending<'_> {
-    fn finish(mut self, result: Option<Place>) -> Outcome {
-        self.result = Some(result.clone());
-        Ok(result)
-    }
+    made: Option<Publication>,
 }
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         let mut state = self.own.state.lock();
-        match self.result.take() {
-            Some(result) => {
+        match self.made.take() {
+            Some(made) => {
                 // It may have been forgotten meanwhile.
                 if let Some(entry) = state.results.get_mut(&self.key) {
-                    *entry = Some(result);
+                    *entry = made;
                 }
             }
             None => {

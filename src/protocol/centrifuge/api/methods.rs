@@ -53,28 +53,29 @@ pub(super) const ALL: [(&str, Method); 11] = [
 #[derive(Serialize)]
 struct Empty {}
 
+#[allow(clippy::unnecessary_wraps, reason = "one signature for all methods")]
 impl Call<'_> {
     /// A body that is no such request is 400, as at Centrifugo.
-    fn run<A: DeserializeOwned, R: Serialize>(&self, method: fn(&Self, A) -> Result<R, CommandError>) -> Response {
+    fn run<A: DeserializeOwned, R: Serialize>(&self, method: fn(&Self, &A) -> Result<R, CommandError>) -> Response {
         let body = if self.body.is_empty() { b"{}" } else { self.body };
         match serde_json::from_slice(body) {
-            Ok(request) => response(method(self, request)),
+            Ok(request) => response(method(self, &request)),
             Err(error) => Response::text(400, format!("invalid request: {error}\n")),
         }
     }
 
-    fn publish(&self, request: Publish) -> Result<Published, CommandError> {
+    fn publish(&self, request: &Publish) -> Result<Published, CommandError> {
         let data = request.payload()?;
-        self.publish_to(&request.channel, &data, &request)
+        self.publish_to(&request.channel, &data, request)
     }
 
-    fn broadcast(&self, request: Publish) -> Result<impl Serialize + use<>, CommandError> {
+    fn broadcast(&self, request: &Publish) -> Result<impl Serialize + use<>, CommandError> {
         let data = request.payload()?;
         if request.channels.is_empty() {
             return Err(CommandError::BAD_REQUEST);
         }
         let responses: Vec<_> =
-            request.channels.iter().map(|channel| part(self.publish_to(channel, &data, &request))).collect();
+            request.channels.iter().map(|channel| part(self.publish_to(channel, &data, request))).collect();
         Ok(BTreeMap::from([("responses", responses)]))
     }
 
@@ -83,7 +84,7 @@ impl Call<'_> {
         let publish = || {
             let attached = Attached { info: None, tags: request.tags.clone() };
             let recording = if request.skip_history { Recording::Skipped } else { Recording::Awaited(PATIENCE) };
-            recover::publish(self.hub, channel, message_of(data), attached, recording)
+            recover::publish(self.hub, channel, &message_of(data), &attached, recording)
         };
         let place = match request.idempotency_key.as_str() {
             "" => publish(),
@@ -92,7 +93,7 @@ impl Call<'_> {
         place.map(Published::from)
     }
 
-    fn subscribe(&self, request: OfUser) -> Result<Empty, CommandError> {
+    fn subscribe(&self, request: &OfUser) -> Result<Empty, CommandError> {
         checked(&request.channel)?;
         let info = payload(request.info.as_deref(), request.b64info.as_deref())?.unwrap_or_default();
         let data = payload(request.data.as_deref(), request.b64data.as_deref())?;
@@ -104,7 +105,7 @@ impl Call<'_> {
             offset: since.map(|since| since.offset).unwrap_or_default(),
             ..Subscribe::default()
         };
-        for (client, session) in self.connections(&request)? {
+        for (client, session) in self.connections(request)? {
             if session.is_connected() && !session.is_subscribed(&wish.channel) {
                 let data = data.as_ref().map(message_of);
                 subscribe::subscribe_by_server(&client, &session, &wish, data, info.clone())?;
@@ -113,20 +114,20 @@ impl Call<'_> {
         Ok(Empty {})
     }
 
-    fn unsubscribe(&self, request: OfUser) -> Result<Empty, CommandError> {
+    fn unsubscribe(&self, request: &OfUser) -> Result<Empty, CommandError> {
         checked(&request.channel)?;
-        for (client, session) in self.connections(&request)? {
+        for (client, session) in self.connections(request)? {
             subscribe::end(&client, &session, &request.channel, subscribe::BY_SERVER, "server unsubscribe");
         }
         Ok(Empty {})
     }
 
-    fn disconnect(&self, request: OfUser) -> Result<Empty, CommandError> {
+    fn disconnect(&self, request: &OfUser) -> Result<Empty, CommandError> {
         let disconnect = match &request.disconnect {
             Some(wanted) if wanted.code != 0 => Disconnect::new(wanted.code, wanted.reason.clone()),
             _ => Disconnect::FORCE_NO_RECONNECT,
         };
-        for (client, _) in self.connections(&request)? {
+        for (client, _) in self.connections(request)? {
             if !request.whitelist.contains(&client.id().to_string()) {
                 disconnect.close(&client);
             }
@@ -148,27 +149,27 @@ impl Call<'_> {
         Ok(clients.into_iter().filter_map(with_session).collect())
     }
 
-    fn presence(&self, request: Channel) -> Result<impl Serialize + use<>, CommandError> {
+    fn presence(&self, request: &Channel) -> Result<impl Serialize + use<>, CommandError> {
         let channel = checked(&request.channel)?;
         Ok(BTreeMap::from([("presence", members::presence(self.hub, channel))]))
     }
 
-    fn presence_stats(&self, request: Channel) -> Result<impl Serialize + use<>, CommandError> {
+    fn presence_stats(&self, request: &Channel) -> Result<impl Serialize + use<>, CommandError> {
         let stats = members::presence_stats(self.hub, checked(&request.channel)?);
         Ok(BTreeMap::from([("num_clients", stats.num_clients), ("num_users", stats.num_users)]))
     }
 
-    fn history(&self, request: History) -> Result<impl Serialize + use<>, CommandError> {
+    fn history(&self, request: &History) -> Result<impl Serialize + use<>, CommandError> {
         checked(&request.channel)?;
-        recover::page(self.hub, &request, MAX_HISTORY)
+        recover::page(self.hub, request, MAX_HISTORY)
     }
 
-    fn history_remove(&self, request: Channel) -> Result<Empty, CommandError> {
+    fn history_remove(&self, request: &Channel) -> Result<Empty, CommandError> {
         recover::remove(self.hub, checked(&request.channel)?)?;
         Ok(Empty {})
     }
 
-    fn channels(&self, request: Channels) -> Result<impl Serialize + use<>, CommandError> {
+    fn channels(&self, request: &Channels) -> Result<impl Serialize + use<>, CommandError> {
         let rooms = self.hub.rooms().into_iter();
         let is_asked = |name: &str| request.pattern.is_empty() || matches(&request.pattern, name);
         let channels: BTreeMap<String, BTreeMap<&str, usize>> = rooms
@@ -178,7 +179,7 @@ impl Call<'_> {
         Ok(BTreeMap::from([("channels", channels)]))
     }
 
-    fn info(&self, _: Channels) -> Result<impl Serialize + use<>, CommandError> {
+    fn info(&self, _: &Channels) -> Result<impl Serialize + use<>, CommandError> {
         let rooms = self.hub.rooms();
         let node = serde_json::json!({
             "uid": self.hub.node_id(),

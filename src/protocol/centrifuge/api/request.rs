@@ -84,7 +84,7 @@ pub(super) struct Disconnect {
     pub(super) reason: String,
 }
 
-/// Of presence, presence_stats and history_remove.
+/// Of `presence`, `presence_stats` and `history_remove`.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub(super) struct Channel {

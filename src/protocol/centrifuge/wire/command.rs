@@ -97,6 +97,7 @@ pub(crate) struct Connect {
 
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
+#[allow(clippy::struct_excessive_bools, reason = "the protocol's")]
 pub(crate) struct Subscribe {
     #[prost(string, tag = "1")]
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
@@ -132,7 +133,7 @@ pub(crate) struct Subscribe {
     pub(crate) flag: i64,
 }
 
-/// Of unsubscribe, presence and presence_stats.
+/// Of `unsubscribe`, `presence` and `presence_stats`.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Channel {

@@ -110,6 +110,7 @@ pub(crate) struct Connected {
 /// Of subscribe.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
+#[allow(clippy::struct_excessive_bools, reason = "the protocol's")]
 pub(crate) struct Subscribed {
     #[prost(bool, tag = "1")]
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
@@ -148,6 +149,7 @@ pub(crate) struct Subscribed {
 /// Of presence.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
+#[allow(clippy::struct_field_names, reason = "the protocol's")]
 pub(crate) struct Presence {
     /// By client id.
     #[prost(btree_map = "string, message", tag = "1")]
@@ -155,7 +157,7 @@ pub(crate) struct Presence {
     pub(crate) presence: BTreeMap<String, ClientInfo>,
 }
 
-/// Of presence_stats.
+/// Of `presence_stats`.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct PresenceStats {
@@ -170,6 +172,7 @@ pub(crate) struct PresenceStats {
 /// Of history.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
+#[allow(clippy::struct_field_names, reason = "the protocol's")]
 pub(crate) struct Publications {
     #[prost(message, repeated, tag = "1")]
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
@@ -201,7 +204,7 @@ pub(crate) struct Refreshed {
     pub(crate) ttl: u32,
 }
 
-/// Of sub_refresh, and of the push `refresh`.
+/// Of `sub_refresh`, and of the push `refresh`.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Expiry {
