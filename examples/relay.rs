@@ -2,7 +2,8 @@
 //!
 //! Users at `/ws?user=U`, the relays of devices at `/ws?user=U&device=D`. The access file says who may see which devices,
 //! as `{"ann": ["lock", "lamp"]}`; it is read again at `POST /invalidate?user=U` or `?device=D`. What a device sends goes
-//! to its users; what a user sends with a `deviceId` goes to that device. Who comes and goes is told as `presence`.
+//! to its users; what a user sends with a `deviceId` goes to that device. Who comes and goes is told as `presence`. A user that
+//! calls `device`, with `{"deviceId","method","data"}`, gets the device's answer.
 
 mod common;
 
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use wshub::calls::{CallError, CallRefusal};
 use wshub::protocol::relay::{Conn, Identity, Message, Relay};
 use wshub::{Rejection, RequestHead, Response, Server, Target, server::Request};
 
@@ -35,6 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             forward(conn, message);
             Ok(())
         })
+        .on_call("device", ask)
         .on_user_connect(|relay, user| user_presence(relay, user, "online"))
         .on_user_disconnect(|relay, user| user_presence(relay, user, "offline"))
         .on_device_connect(|relay, device| device_presence(relay, device, "online"))
@@ -66,6 +69,28 @@ fn forward(conn: &Conn, mut message: Message) {
         }
         Some(_) => {}
     }
+}
+
+#[derive(serde::Deserialize)]
+struct Question {
+    #[serde(rename = "deviceId")]
+    device: String,
+    method: String,
+    data: Box<serde_json::value::RawValue>,
+}
+
+/// A user's call, passed on to a device that it may see; it waits for the answer for at most five seconds.
+fn ask(conn: &Conn, data: &wshub::Message) -> Result<wshub::Message, CallRefusal> {
+    let question: Question = data.parse_json().map_err(|e| CallRefusal::new("bad_message", e.to_string()))?;
+    if conn.device().is_some() || !conn.may_see(&question.device) {
+        return Err(CallRefusal::new("forbidden", "no access to this device"));
+    }
+    let payload = wshub::Message::raw_json(question.data.get());
+    let answer = conn.relay().call_device(&question.device, &question.method, payload, Duration::from_secs(5));
+    answer.map_err(|error| match error {
+        CallError::Refused { code, message } => CallRefusal::new(code, message),
+        other => CallRefusal::new("no_answer", other.to_string()),
+    })
 }
 
 fn presence(status: &str) -> Message {

@@ -56,8 +56,8 @@ impl<'a> Target<'a> {
         Self::from_parts(names.into_iter().map(|n| Part::Room(n.into())))
     }
 
-    /// One client in the room, each in its turn: for work that one of them has to do. Only clients of this node are
-    /// chosen.
+    /// One client in the room, each in its turn: for work that one of them has to do. A send chooses among the clients of
+    /// this node; [`Hub::call`](crate::Hub::call) asks one of another node if this one has none.
     pub fn one_of(room: impl Into<Cow<'a, str>>) -> Self {
         Self::one(Part::OneOf(room.into()))
     }
