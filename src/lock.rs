@@ -2,7 +2,7 @@
 //! and release builds pay nothing.
 //!
 //! User code, drops of user values, log calls and metrics run without any of these locks; debug builds check that in
-//! [`assert_no_lock_held`]. I/O runs under one lock only: a client's own `SOCKET`.
+//! [`assert_no_lock_held`]. I/O runs under four kinds of lock only, each of which is the right to it: see [`rank`].
 //!
 //! The table of all locks stands in `hub/mod.rs`.
 
@@ -21,9 +21,13 @@ pub(crate) mod rank {
     pub(crate) const ROOM: u8 = 4;
     pub(crate) const CLIENT: u8 = 5;
     pub(crate) const USERS: u8 = 6;
-    /// The right to write to one client's socket.
+    /// A bus adapter's connection: held over I/O on it, by the cluster's threads alone.
+    pub(crate) const BUS: u8 = 18;
+    /// What a TLS connection has received: held over reads of its socket, by the connection's thread alone.
+    pub(crate) const INBOUND: u8 = 19;
+    /// The right to write to one client's socket: held over that.
     pub(crate) const SOCKET: u8 = 20;
-    /// What the writing side needs under `SOCKET`: nothing but `LEAF` is taken under it.
+    /// A TLS connection's state, under `INBOUND` or `SOCKET`: held over writes to its socket that do not block.
     pub(crate) const SOCKET_STATE: u8 = 21;
     /// Nothing is taken under a leaf.
     pub(crate) const LEAF: u8 = 31;

@@ -163,6 +163,33 @@ fn no_files_of_a_folder_import_each_other() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Whether the table of locks names the file under `src`, or one of its folders, such as `cluster/redis`.
+fn is_in_table(table: &str, path: &Path) -> bool {
+    let name = path.strip_prefix(root().join("src")).unwrap();
+    let is_of_hub = ["hub/mod.rs", "hub/room.rs", "hub/client.rs"].iter().any(|file| name == Path::new(file));
+    is_of_hub || name.ancestors().any(|place| table.contains(&format!("`{}`", place.display())))
+}
+
+#[test]
+fn every_lock_has_a_rank_and_stands_in_the_table() {
+    let hub = fs::read_to_string(root().join("src/hub/mod.rs")).unwrap();
+    let table: String = hub.lines().filter(|line| line.starts_with("/// | ")).collect();
+    let mut wrong = Vec::new();
+    for path in sources().into_iter().filter(|path| !path.ends_with("src/lock.rs") && !path.ends_with("_tests.rs")) {
+        let code = code(&path);
+        let is_foreign =
+            ["parking_lot", "sync::Mutex", "sync::RwLock", "sync::Condvar"].iter().any(|name| code.contains(name));
+        if is_foreign {
+            wrong.push(format!("{} has a lock without a rank", path.display()));
+        }
+        let holds_lock = ["Leaf<", "Ranked<"].iter().any(|name| code.contains(name));
+        if holds_lock && !is_in_table(&table, &path) {
+            wrong.push(format!("the table in hub/mod.rs misses {}", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 #[test]
 fn files_have_at_most_500_lines() {
     let mut all = sources();

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime};
@@ -440,6 +441,20 @@ impl PartialEq for Client {
 }
 
 impl Eq for Client {}
+
+/// This connection alone.
+impl From<&Client> for Target<'_> {
+    fn from(client: &Client) -> Self {
+        Self::client(client.id())
+    }
+}
+
+/// By the connection, as equality.
+impl Hash for Client {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id().hash(state);
+    }
+}
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -113,6 +113,11 @@ impl Hub {
         self.inner().users.read().by_id.contains_key(user_id)
     }
 
+    /// The ids of all users with connections, in no particular order. O(n): for dashboards, not for hot paths.
+    pub fn users(&self) -> Vec<Arc<str>> {
+        self.inner().users.read().by_id.keys().cloned().collect()
+    }
+
     /// How many users have connections.
     pub fn user_count(&self) -> usize {
         self.inner().users.read().by_id.len()

@@ -43,6 +43,7 @@ mod users;
 mod values;
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 pub use admission::{Admission, Rejection};
@@ -90,17 +91,47 @@ use users::Users;
 #[derive(Clone)]
 pub struct Hub(Arc<Inner>);
 
-/// | lock | rank | guards | written by |
+/// # Locks
+///
+/// Every lock of the crate, in the order in which a thread takes them: rising rank only, at most one of a rank at a time.
+/// No user code, no destructor of a user's value and no log call runs under any of them. Debug builds check both at each
+/// acquisition and each call; release builds pay nothing. See [`lock`](crate::lock).
+///
+/// | lock | rank | guards | taken by |
 /// | --- | --- | --- | --- |
 /// | `clients` | 1 | every connection, counts per address | connect, disconnect |
 /// | `rooms` | 2 | room names → rooms | first join, last leave |
-/// | a room's `sequence` | 3 | the order of its publications | who publishes to a room that remembers |
+/// | a room's `sequence` | 3 | the order of its publications | publishers to a room that remembers |
 /// | a room's `state` | 4 | its members, whether it is closed | join, leave |
 /// | a client's `state` | 5 | its user, rooms, metadata, callbacks | join, leave, `set_user`, metadata |
 /// | `users` | 6 | user ids → connections | connect, disconnect, `set_user` |
 ///
-/// Taken in rising rank only, at most one of a rank at a time; never held over user code, a socket or the cluster. All
-/// other locks of the crate are leaves.
+/// The next are the right to do I/O on one connection, and nothing else of the crate does I/O under a lock:
+///
+/// | lock | rank | I/O | taken by |
+/// | --- | --- | --- | --- |
+/// | `cluster/redis` `publishing`, `cluster/nats` `life` | 18 | on the adapter's own connection | the cluster's threads |
+/// | `transport/tls.rs` `inbound` | 19 | reads of its socket | the connection's thread |
+/// | `outbox/mod.rs` `socket` | 20 | writes to its socket: senders without blocking, the writer thread blocking | senders, the writer thread |
+/// | `transport/tls.rs` `state` | 21 | writes of records that do not block | readers and writers of the socket |
+/// | `outbox/mod.rs` `controls` | 21 | none: it wakes sleepers | who sends control frames, who writes |
+///
+/// All others are leaves, rank 31: no lock is taken under them, and what runs under them is short.
+///
+/// | leaf | guards |
+/// | --- | --- |
+/// | `hub/lifecycle.rs` `live` | the number of connections that have not ended |
+/// | `hub/close_watch.rs` `state` | closes that are watched |
+/// | `hub/keeper.rs` `desk` | what is due for rooms that remember |
+/// | `history/publication.rs` `frames` | a publication's wire forms |
+/// | `outbox/gate.rs` `lock`, `outbox/writer.rs` `state`, `outbox/catch_up.rs`, `outbox/held.rs` `list`, `outbox/flusher.rs` `state` | sleepers, the writer thread, rooms that a client is behind in, output that is held back |
+/// | `transport/tls.rs` `Tls` | the certificates in use |
+/// | `ws/deflate.rs` `COMPRESSORS`, `DECOMPRESSORS` | spare compressors |
+/// | `log_limit.rs` `window`, `metrics/debug.rs` `errors`, `since`, `trace/tracer.rs` `kept`, `trace/sampling.rs` `window` | records, counts and traces |
+/// | `cluster/mod.rs` `threads`, `cluster/shared.rs` `state`, `table`, `cluster/memory.rs`, `cluster/nats/mod.rs` `session`, `cluster/nats/mailbox.rs` `state`, `cluster/nats/engine.rs` `stop`, `thread`, `cluster/redis/store.rs` `idle` | the bus |
+/// | `server/mod.rs` `stopped`, `server/handle.rs` `acceptors`, `server/slots.rs`, `server/listener.rs` `path` | the server's threads and places |
+/// | `protocol/relay/devices.rs`, `protocol/relay/subscriptions.rs`, `protocol/relay/types.rs` `limiter`, `protocol/feed/subscribers.rs` `state`, `protocol/centrifuge/session.rs` `state`, `protocol/centrifuge/timers.rs` `queue`, `protocol/centrifuge/api/idempotency.rs` `state` | each protocol's own state |
+/// | `observe/dashboard/feed.rs` `state` | the dashboard's viewers |
 struct Inner {
     clients: Ranked<{ rank::CLIENTS }, Clients>,
     rooms: Ranked<{ rank::ROOMS }, Directory>,
@@ -265,6 +296,13 @@ impl PartialEq for Hub {
 }
 
 impl Eq for Hub {}
+
+/// By the hub, as equality.
+impl Hash for Hub {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

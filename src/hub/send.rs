@@ -10,12 +10,13 @@ use super::recipients::Recipients;
 use super::roster::Member;
 use super::target::{Delivery, Part, Target};
 use crate::config::deadline_after;
+use crate::error::CloseError;
 use crate::guard::record_limited;
 use crate::lock::assert_no_lock_held;
 use crate::message::{Encoded, Encodings, Message, SendError};
 use crate::outbox::{Cork, GaveUp, Outbox, Sent};
 use crate::trace;
-use crate::ws::close_code;
+use crate::ws::{check_close, close_code};
 
 thread_local! {
     /// This thread is in the `on_send_dropped` hook: drops that the hook itself causes do not call it again.
@@ -103,6 +104,25 @@ impl Hub {
         let delivery = self.deliver_waiting(&target, &recipients, &message, deadline);
         span.sent(delivery.queued, delivery.dropped, delivery.refused, published);
         Ok(Delivery { published, ..delivery })
+    }
+
+    /// Closes every connection of the target on this hub, each as [`Client::close`] does; says how many were open. Does not
+    /// block. Other nodes of a cluster are not asked.
+    ///
+    /// # Errors
+    ///
+    /// A code that may not be sent, or a reason over 123 bytes; then nobody is closed.
+    pub fn close<'a>(&self, target: impl Into<Target<'a>>, code: u16, reason: &str) -> Result<usize, CloseError> {
+        check_close(code, reason)?;
+        let target = target.into();
+        let mut count = 0;
+        self.resolve(&target).for_each(|member| {
+            if !target.except.contains(&member.client.id()) && !member.client.is_closed() {
+                member.client.close_checked(code, reason);
+                count += 1;
+            }
+        });
+        Ok(count)
     }
 
     /// Corks this thread: what it sends, through this or any other hub, waits until the guard is dropped. See [`Cork`].

@@ -155,6 +155,19 @@ impl From<&Message> for Message {
     }
 }
 
+impl From<Arc<str>> for Message {
+    fn from(text: Arc<str>) -> Self {
+        Self::text(&*text)
+    }
+}
+
+/// A binary message.
+impl From<Bytes> for Message {
+    fn from(bytes: Bytes) -> Self {
+        Self::binary(bytes)
+    }
+}
+
 impl From<&str> for Message {
     fn from(text: &str) -> Self {
         Self::text(text)

@@ -5,9 +5,8 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 
 use crate::atomic::{AtomicI64, AtomicU64};
+use crate::lock::Leaf;
 use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
 
 use super::{ErrorType, Metrics};
 
@@ -30,8 +29,8 @@ pub struct DebugMetrics {
     adapter: AdapterCounts,
     latency: Times,
     broadcast: Times,
-    errors: Mutex<BTreeMap<ErrorType, u64>>,
-    since: Mutex<Instant>,
+    errors: Leaf<BTreeMap<ErrorType, u64>>,
+    since: Leaf<Instant>,
 }
 
 /// Relaxed everywhere in this file: counts that order nothing else.
@@ -167,14 +166,17 @@ impl DebugMetrics {
             adapter: AdapterCounts::default(),
             latency: Times::default(),
             broadcast: Times::default(),
-            errors: Mutex::new(BTreeMap::new()),
-            since: Mutex::new(Instant::now()),
+            errors: Leaf::new(BTreeMap::new()),
+            since: Leaf::new(Instant::now()),
         }
     }
 
     /// A snapshot; counts that change meanwhile may be a moment apart.
     pub fn stats(&self) -> DebugStats {
         let (latency, broadcast) = (self.latency.get(), self.broadcast.get());
+        // One lock at a time: a guard lives to the end of its statement.
+        let errors = self.errors.lock().clone();
+        let uptime = self.since.lock().elapsed();
         DebugStats {
             active_connections: self.active_connections.load(ORDER),
             total_connections: self.connections.load(ORDER),
@@ -198,8 +200,8 @@ impl DebugMetrics {
             average_latency: latency.average(),
             broadcast,
             average_broadcast: broadcast.average(),
-            errors: self.errors.lock().clone(),
-            uptime: self.since.lock().elapsed(),
+            errors,
+            uptime,
         }
     }
 

@@ -7,8 +7,6 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use super::Shared;
 use super::accept::Acceptor;
 use super::endpoint::EndpointInfo;
@@ -17,6 +15,7 @@ use super::load::ServerLoad;
 use crate::config::deadline_after;
 use crate::error::DeadlineError;
 use crate::hub::Hub;
+use crate::lock::Leaf;
 
 /// A running server.
 ///
@@ -28,7 +27,7 @@ pub struct ServerHandle {
     pub(super) addrs: Vec<SocketAddr>,
     pub(super) endpoints: Vec<EndpointInfo>,
     pub(super) listeners: Vec<Arc<Listener>>,
-    pub(super) acceptors: Mutex<Vec<JoinHandle<()>>>,
+    pub(super) acceptors: Leaf<Vec<JoinHandle<()>>>,
 }
 
 impl ServerHandle {

@@ -8,9 +8,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
+use crate::lock::Leaf;
 #[cfg(feature = "tls")]
 use crate::transport::Tls;
 use crate::transport::Transport;
@@ -25,7 +25,7 @@ pub struct Listener {
     socket: Socket,
     is_tcp: bool,
     /// The socket file to remove. Taken when it is removed, because another server may use the path afterwards.
-    path: Mutex<Option<PathBuf>>,
+    path: Leaf<Option<PathBuf>>,
     /// Each connection begins with a header of the PROXY protocol.
     has_proxy_header: bool,
     #[cfg(feature = "tls")]
@@ -120,7 +120,7 @@ impl Listener {
         Self {
             socket,
             is_tcp,
-            path: Mutex::default(),
+            path: Leaf::default(),
             has_proxy_header: false,
             #[cfg(feature = "tls")]
             tls: None,

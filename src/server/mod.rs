@@ -24,8 +24,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
 pub use crate::conn::{Accept, AcceptError};
 pub use crate::http::{HeadError, MAX_HEAD, MAX_HEADERS};
 pub use crate::transport::Transport;
@@ -42,6 +40,7 @@ use crate::error::ConfigError;
 pub use crate::http::ForwardedHeader;
 use crate::http::{Response, TrustedProxies};
 use crate::hub::Hub;
+use crate::lock::{Condition, Leaf};
 use crate::message::WireFormat;
 use crate::metrics::{ErrorType, Metrics, guarded};
 use routes::{ClientRoute, Route, Routes};
@@ -304,13 +303,13 @@ impl Server {
             handshakes: self.load.handshakes,
             threads: self.load.threads,
             stopping: AtomicBool::new(false),
-            stopped: Mutex::new(false),
-            changed: Condvar::new(),
+            stopped: Leaf::new(false),
+            changed: Condition::new(),
         });
         let listeners: Vec<Arc<Listener>> = self.listeners.into_iter().map(Arc::new).collect();
         let endpoints = self.endpoints;
         let _ = self.told.set(endpoints.clone());
-        let handle = ServerHandle { shared, addrs, endpoints, listeners, acceptors: Mutex::default() };
+        let handle = ServerHandle { shared, addrs, endpoints, listeners, acceptors: Leaf::default() };
         match handle.start() {
             Ok(()) => Ok(handle),
             Err(error) => {
@@ -378,9 +377,9 @@ struct Shared {
     /// Set once. SeqCst: it is rarely written, and an acceptor that wakes up must see it.
     stopping: AtomicBool,
     /// Set once the accept threads have ended.
-    stopped: Mutex<bool>,
+    stopped: Leaf<bool>,
     /// `stopping` or `stopped` has changed.
-    changed: Condvar,
+    changed: Condition,
 }
 
 impl Shared {

@@ -5,14 +5,13 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::config::reached;
+use crate::lock::{Condition, Leaf};
 use crate::transport::canonical_ip;
 
 /// How many places are taken, and waiting for that to become none.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Slots(Arc<(Mutex<Taken>, Condvar)>);
+pub(super) struct Slots(Arc<(Leaf<Taken>, Condition)>);
 
 /// Guarded by a leaf lock.
 #[derive(Debug, Default)]
@@ -50,7 +49,7 @@ impl Slots {
     pub(super) fn wait_none(&self, deadline: Instant) -> usize {
         let (taken, changed) = &*self.0;
         let mut taken = taken.lock();
-        while taken.all > 0 && !changed.wait_until(&mut taken, deadline).timed_out() {}
+        while taken.all > 0 && !changed.wait_until(&mut taken, deadline) {}
         taken.all
     }
 }

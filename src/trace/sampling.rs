@@ -3,9 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use crate::atomic::AtomicU64;
+use crate::lock::Leaf;
 use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
 
 /// Which messages a [`Tracer`](super::Tracer) records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,7 +30,7 @@ pub(super) struct Sampler {
     /// Messages seen under `OneIn`. Relaxed: a count.
     seen: AtomicU64,
     /// The second that runs, and what it has had.
-    window: Mutex<(Option<Instant>, u32)>,
+    window: Leaf<(Option<Instant>, u32)>,
 }
 
 const ONE_IN: u64 = 0;
@@ -39,7 +38,7 @@ const PER_SECOND: u64 = 1 << 32;
 
 impl Sampler {
     pub(super) fn new(sampling: Sampling) -> Self {
-        Self { setting: AtomicU64::new(pack(sampling)), seen: AtomicU64::new(0), window: Mutex::default() }
+        Self { setting: AtomicU64::new(pack(sampling)), seen: AtomicU64::new(0), window: Leaf::default() }
     }
 
     pub(super) fn set(&self, sampling: Sampling) {

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use parking_lot::Mutex;
-
 use super::current::{self, Recording};
 use super::record::{Outcome, Trace, cut};
 use super::sampling::{Sampler, Sampling};
 use super::subscription::{Subscriber, Subscription, subscription};
 use crate::atomic::AtomicU64;
 use crate::client_id::ClientId;
+use crate::lock::Leaf;
 use crate::ws::MessageKind;
 
 /// Rises with each trace. Relaxed: only that no two are equal matters.
@@ -27,7 +26,7 @@ struct Shared {
     capacity: usize,
     sampler: Sampler,
     /// A leaf lock: only pointers are moved under it.
-    kept: Mutex<Kept>,
+    kept: Leaf<Kept>,
 }
 
 #[derive(Default)]
@@ -42,7 +41,7 @@ impl Tracer {
     /// takes about 1 KiB, and at most some 30 KiB.
     pub fn new(capacity: usize) -> Self {
         let sampler = Sampler::new(Sampling::default());
-        Self(Arc::new(Shared { capacity, sampler, kept: Mutex::default() }))
+        Self(Arc::new(Shared { capacity, sampler, kept: Leaf::default() }))
     }
 
     /// Sets which messages are recorded; default all.

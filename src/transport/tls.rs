@@ -16,12 +16,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection};
 
 use super::{SocketOrSink, is_timeout, send_blocking, send_now};
+use crate::lock::{Leaf, rank};
 
 /// Ciphertext of one read.
 const READ: usize = 4 * 1024;
@@ -37,7 +37,7 @@ const STEP: usize = 256 * 1024;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Tls(Arc<Mutex<Arc<ServerConfig>>>);
+pub struct Tls(Arc<Leaf<Arc<ServerConfig>>>);
 
 impl Tls {
     /// Reads a certificate chain, the server's own certificate first, and its private key from PEM files. TLS 1.2 and
@@ -92,7 +92,7 @@ impl Tls {
     /// hold `http/1.1` and nothing else, or be empty.
     pub fn from_config(config: Arc<ServerConfig>) -> Self {
         // A leaf lock: nothing is done under it but cloning and replacing the handle.
-        Self(Arc::new(Mutex::new(config)))
+        Self(Arc::new(Leaf::new(config)))
     }
 
     /// What connections that come now get.
@@ -117,10 +117,10 @@ fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Er
 
 /// The TLS side of one connection.
 pub(super) struct Session {
-    /// A leaf lock, never held during a system call that may block.
-    state: Mutex<State>,
+    /// Never held during a system call that may block.
+    state: Leaf<State, { rank::SOCKET_STATE }>,
     /// Ciphertext that has come and is not decrypted yet. Used by the connection's reading thread alone.
-    inbound: Mutex<Vec<u8>>,
+    inbound: Leaf<Vec<u8>, { rank::INBOUND }>,
 }
 
 struct State {
@@ -140,7 +140,7 @@ impl Session {
         // `STEP` bounds the ciphertext that waits.
         tls.set_buffer_limit(None);
         let state = State { tls, pending: Vec::new(), sent: 0, owes: false, is_lent: false };
-        Ok(Self { state: Mutex::new(state), inbound: Mutex::default() })
+        Ok(Self { state: Leaf::new(state), inbound: Leaf::default() })
     }
 
     /// Blocks until plaintext arrives; 0 is the end. The first call performs the handshake.

@@ -4,9 +4,9 @@
 //! next message, whatever the number of connections.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
-use parking_lot::Mutex;
 
 use super::Violation;
+use crate::lock::Leaf;
 
 /// The end of a sync flush, which is not sent (RFC 7692 §7.2.1): the two lengths of an empty stored block.
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
@@ -25,8 +25,8 @@ struct Kind {
 }
 
 /// Leaf locks: nothing is taken under them.
-static COMPRESSORS: Mutex<Vec<(Kind, Compress)>> = Mutex::new(Vec::new());
-static DECOMPRESSORS: Mutex<Vec<Decompress>> = Mutex::new(Vec::new());
+static COMPRESSORS: Leaf<Vec<(Kind, Compress)>> = Leaf::new(Vec::new());
+static DECOMPRESSORS: Leaf<Vec<Decompress>> = Leaf::new(Vec::new());
 
 /// The compressed payload; `None` if it is not shorter than the plain one.
 pub(crate) fn compress(payload: &[u8], level: u32, window_bits: u8) -> Option<Vec<u8>> {

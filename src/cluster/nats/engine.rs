@@ -5,12 +5,12 @@ use std::io;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use crate::cluster::adapter::AdapterError;
+use crate::lock::Leaf;
 
 /// Stack of the thread, in bytes; TLS handshakes need the most.
 const STACK: usize = 512 * 1024;
@@ -21,8 +21,8 @@ const SLACK: Duration = Duration::from_secs(1);
 pub(super) struct Engine {
     handle: Handle,
     /// Dropped to end the thread.
-    stop: Mutex<Option<oneshot::Sender<()>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    stop: Leaf<Option<oneshot::Sender<()>>>,
+    thread: Leaf<Option<JoinHandle<()>>>,
 }
 
 impl Engine {
@@ -40,7 +40,7 @@ impl Engine {
             runtime.shutdown_background();
         };
         let thread = thread::Builder::new().name("wshub-nats".into()).stack_size(STACK).spawn(run)?;
-        Ok(Self { handle, stop: Mutex::new(Some(stop)), thread: Mutex::new(Some(thread)) })
+        Ok(Self { handle, stop: Leaf::new(Some(stop)), thread: Leaf::new(Some(thread)) })
     }
 
     /// Does a piece of work on the thread and waits for it, for at most `limit` and a second.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
 
 use crate::cluster::adapter::AdapterError;
 use crate::guard::record;
+use crate::lock::{Condition, Leaf};
 use crate::log_limit::LogLimit;
 
 /// Envelopes and bytes that may wait. What comes on top is lost: reading more slowly is not possible, because answers
@@ -31,8 +31,8 @@ pub(super) struct Receiver(Arc<Mailbox>);
 
 #[derive(Default)]
 struct Mailbox {
-    state: Mutex<State>,
-    changed: Condvar,
+    state: Leaf<State>,
+    changed: Condition,
 }
 
 #[derive(Default)]

@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use async_nats::Auth;
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::adapter::{Adapter, AdapterError, Inbox};
 use crate::error::ConfigError;
+use crate::lock::{Leaf, rank};
 use engine::Engine;
 use mailbox::Post;
 use session::{Session, is_unavailable};
@@ -83,9 +83,9 @@ use settings::{IDLE, Settings, TIMEOUT, check_subject};
 pub struct NatsAdapter {
     settings: Settings,
     /// Taken for moments only.
-    life: Mutex<Life>,
+    life: Leaf<Life, { rank::BUS }>,
     /// The connection that publishes. Only `connect` and `publish` take it, and they come one at a time.
-    session: Mutex<Option<Session>>,
+    session: Leaf<Option<Session>>,
 }
 
 #[derive(Default)]
@@ -102,7 +102,7 @@ impl NatsAdapter {
     ///
     /// It is no URL of a NATS server. The error does not quote it, because it may hold a password.
     pub fn new(urls: &str) -> Result<Self, ConfigError> {
-        Ok(Self { settings: Settings::new(urls)?, life: Mutex::default(), session: Mutex::default() })
+        Ok(Self { settings: Settings::new(urls)?, life: Leaf::default(), session: Leaf::default() })
     }
 
     /// The subject over which the nodes of this cluster talk; default `wshub.messages`.

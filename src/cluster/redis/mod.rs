@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError};
 
 use super::adapter::{Adapter, AdapterError, Inbox};
 use crate::error::ConfigError;
+use crate::lock::{Leaf, rank};
 pub use store::RedisStore;
 
 use connection::{Received, Redis};
@@ -77,7 +77,7 @@ pub struct RedisAdapter {
     connect_timeout: Duration,
     response_timeout: Duration,
     idle: Duration,
-    publishing: Mutex<Option<Publishing>>,
+    publishing: Leaf<Option<Publishing>, { rank::BUS }>,
     closed: AtomicBool,
 }
 
@@ -103,7 +103,7 @@ impl RedisAdapter {
             connect_timeout: TIMEOUT,
             response_timeout: TIMEOUT,
             idle: IDLE,
-            publishing: Mutex::default(),
+            publishing: Leaf::default(),
             closed: AtomicBool::new(false),
         })
     }

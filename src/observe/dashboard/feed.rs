@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
 use serde_json::json;
 
 use super::rows::millis;
@@ -13,6 +12,7 @@ use super::snapshot::{Sample, Snapshot, Sources};
 use super::view::{MAX_ROWS, View};
 use crate::guard::{self, record};
 use crate::hub::{Client, Hub, Target};
+use crate::lock::{Condition, Leaf};
 use crate::message::Message;
 use crate::random;
 use crate::server::EndpointInfo;
@@ -30,9 +30,9 @@ pub(super) struct Feed {
     /// Lets a page that reconnects detect a restart of the process.
     instance: String,
     /// A leaf lock.
-    state: Mutex<State>,
+    state: Leaf<State>,
     /// The last viewer has left.
-    changed: Condvar,
+    changed: Condition,
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ struct State {
 impl Feed {
     pub(super) fn new(sources: Sources, title: String, endpoints: Arc<OnceLock<Vec<EndpointInfo>>>) -> Self {
         let instance = random::uuid().to_string();
-        Self { sources, title, endpoints, instance, state: Mutex::default(), changed: Condvar::new() }
+        Self { sources, title, endpoints, instance, state: Leaf::default(), changed: Condition::new() }
     }
 
     /// Greets a viewer, sends it the last snapshot, and starts the thread if needed. Runs on the viewer's thread.
@@ -115,7 +115,7 @@ impl Feed {
         let next = Instant::now() + EVERY;
         let mut state = self.state.lock();
         while state.viewers > 0 {
-            if self.changed.wait_until(&mut state, next).timed_out() {
+            if self.changed.wait_until(&mut state, next) {
                 return true;
             }
         }

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::guard::{self, record_limited};
+use crate::lock::Leaf;
 use crate::{Client, Delivery, Message, close_code};
 
 /// Anything that takes part in the broadcasts of a [`Feed`](super::Feed): a line printer, another protocol's
@@ -63,7 +62,7 @@ type Entry = (SubscriberId, Arc<dyn Subscriber>);
 /// The subscribers that the program has registered. Its lock is a leaf: nothing of theirs runs under it.
 #[derive(Default)]
 pub(super) struct Registry {
-    state: Mutex<State>,
+    state: Leaf<State>,
 }
 
 #[derive(Default)]
