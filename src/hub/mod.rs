@@ -123,7 +123,7 @@ pub struct Hub(Arc<Inner>);
 /// | `hub/lifecycle.rs` `live` | the number of connections that have not ended |
 /// | `hub/close_watch.rs` `state` | closes that are watched |
 /// | `hub/keeper.rs` `desk` | what is due for rooms that remember |
-/// | `hub/calls`, `hub/members`, `hub/sharing.rs` | calls that wait for an answer, members, histories that are shared |
+/// | `hub/calls`, `hub/members`, `hub/sharing.rs`, `hub/deadlines.rs` | calls that wait for an answer, members, shared histories, what ends at a given time |
 /// | `history/publication.rs` `frames`, `history/memory_store.rs` | a publication's wire forms, histories in memory |
 /// | `outbox/gate.rs` `lock`, `outbox/writer.rs` `state`, `outbox/catch_up.rs`, `outbox/held.rs` `list`, `outbox/flusher.rs` `state` | sleepers, the writer thread, rooms that a client is behind in, output that is held back |
 /// | `transport/tls.rs` `Tls` | the certificates in use |
