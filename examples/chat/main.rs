@@ -50,8 +50,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .on_message(receive)
         .on_error(|client, error| drop(client.send_json(&Event::from(error))))
         .after_room_leave(|client, room| drop(left(client, room)))
-        .after_room_join(move |_, _| drop(joined.try_send(())))
-        .after_room_leave(move |_, _| drop(changed.try_send(())))
+        .after_room_join(move |_, _| _ = joined.try_send(()))
+        .after_room_leave(move |_, _| _ = changed.try_send(()))
         .build()?;
     let endpoint = Endpoint::new("/ws", &hub).description("The chat of the page").tag("protocol", "chat JSON");
     let dashboard = Dashboard::new(&hub).title("chat").metrics(shown).tracer(tracer);
