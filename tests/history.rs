@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{TestServer, eventually};
 use wshub::cluster::{Cluster, MemoryBus};
-use wshub::history::{Gap, Joined, Position, Range, Recovery, WhenBehind, WithPosition};
+use wshub::history::{Gap, Joined, Position, Publication, Range, Recovery, WhenBehind, WithPosition};
 use wshub::{Client, Config, DropPolicy, Hub, Limits, Message, RoomOptions, Target};
 
 fn with_history(options: RoomOptions) -> TestServer {
@@ -101,7 +101,7 @@ fn the_greeting_comes_before_the_replay_and_the_replay_before_the_rest() {
         hub.publish("news", "6");
         client.send("answer").unwrap();
         assert_eq!(joined.recovery, Recovery::Complete);
-        publications.iter().map(|p| p.offset()).collect::<Vec<_>>()
+        publications.iter().map(Publication::offset).collect::<Vec<_>>()
     });
     assert_eq!(collected.unwrap(), [2, 3, 4, 5]);
     assert_eq!([socket.text(), socket.text()], ["answer", "6"]);

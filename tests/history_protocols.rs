@@ -57,7 +57,7 @@ fn subscribers_come_back_with_a_position() {
     assert_eq!(event(&mut back), json!({"type": "subscribed", "data": {"room": "r"}}), "it is in the room already");
 
     (4..=6).for_each(|n| _ = emit_to_room(&server.hub, "news", n, "r").unwrap());
-    for (since, recovery) in [(at(1).to_string(), "gap"), ("7".into(), "other_epoch"), ("".into(), "other_epoch")] {
+    for (since, recovery) in [(at(1).to_string(), "gap"), ("7".into(), "other_epoch"), (String::new(), "other_epoch")] {
         let mut late = connect(&server);
         late.send_text(&json!({"type": "subscribe", "room": "r", "since": since}).to_string());
         let data = json!({"room": "r", "position": at(6), "recovery": recovery, "replayed": 3});

@@ -1,6 +1,11 @@
 //! Rooms with a history under load: whoever publishes, joins, stalls and comes back, each member gets every message once and
 //! in order, or is told what it misses.
-#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::items_after_statements,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by a panic, and counts little"
+)]
 
 mod common;
 

@@ -30,6 +30,7 @@ pub enum WhenBehind {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "options do nothing until they are given to a hub's builder"]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct RoomOptions {
     pub(crate) history: bool,
     pub(crate) messages: usize,

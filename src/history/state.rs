@@ -8,7 +8,7 @@
 //! Removals are remembered as well, as many as there may be keys. A reader who is behind a removal that has been
 //! forgotten starts again from the whole state.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -63,7 +63,7 @@ pub(crate) struct State {
     /// Keys with a value.
     values: usize,
     /// When values expire, and their versions.
-    expiries: BTreeMap<(Instant, u64), ()>,
+    expiries: BTreeSet<(Instant, u64)>,
     /// The highest version of a removal that has been forgotten.
     forgotten: u64,
     ledger: Arc<Ledger>,
@@ -85,7 +85,7 @@ impl State {
             changes: BTreeMap::new(),
             keys: HashMap::new(),
             values: 0,
-            expiries: BTreeMap::new(),
+            expiries: BTreeSet::new(),
             forgotten: 0,
             ledger: Ledger::new(hub),
             max_keys: options.state_keys,
@@ -146,7 +146,7 @@ impl State {
         self.values += usize::from(!change.is_removal());
         change.enter(&self.ledger);
         if let Some(at) = expires {
-            self.expiries.insert((at, self.version), ());
+            self.expiries.insert((at, self.version));
         }
         self.keys.insert(key.into(), self.version);
         self.changes.insert(self.version, Change { publication: change.clone(), expires });
@@ -183,14 +183,14 @@ impl State {
 
     /// The key whose value has expired first, if one has.
     pub(crate) fn expired(&self, now: Instant) -> Option<Arc<str>> {
-        let ((at, version), ()) = self.expiries.first_key_value()?;
+        let (at, version) = self.expiries.first()?;
         let change = self.changes.get(version).filter(|_| *at <= now)?;
         change.publication.key().map(Arc::from)
     }
 
     /// When the next value expires.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        self.expiries.first_key_value().map(|((at, _), ())| *at)
+        self.expiries.first().map(|(at, _)| *at)
     }
 
     /// All values, the one that has not changed for longest first.

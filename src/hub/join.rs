@@ -16,6 +16,7 @@ use crate::outbox::Outbox;
 
 /// How a client comes into a room.
 #[derive(Debug, Clone, Copy, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a way of its own to come in")]
 pub(super) struct Entry {
     /// It has everything up to here.
     pub(super) since: Option<Position>,

@@ -11,7 +11,7 @@ use super::room::Room;
 use super::target::Delivery;
 use crate::config::{MAX_ROOM_NAME, deadline_after};
 use crate::guard::dispose;
-use crate::history::{Publication, Publish, StateError, Subject};
+use crate::history::{Publication, Publish, State, StateError, Subject};
 use crate::message::Message;
 
 /// Bytes that a value may need besides its payload, for its wire forms too, for which room is made beforehand.
@@ -78,7 +78,7 @@ impl Hub {
         let mut state = room.state.write();
         let Some(memory) = &mut state.memory else { return Vec::new() };
         memory.used = Instant::now();
-        memory.state.as_ref().map_or_else(Vec::new, |values| values.values())
+        memory.state.as_ref().map_or_else(Vec::new, State::values)
     }
 
     fn set_value(
@@ -216,7 +216,7 @@ impl Hub {
         let next = {
             let mut state = room.state.write();
             let Some(memory) = &mut state.memory else { return };
-            memory.expiry = memory.state.as_ref().and_then(|values| values.next_expiry());
+            memory.expiry = memory.state.as_ref().and_then(State::next_expiry);
             memory.expiry
         };
         if let Some(at) = next {

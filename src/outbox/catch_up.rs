@@ -80,10 +80,11 @@ impl Outbox {
     fn with_sources<T>(&self, change: impl FnOnce(&mut Vec<Entry>) -> T) -> T {
         let mut sources = self.sources.0.lock();
         let result = change(&mut sources);
-        match sources.iter().any(|entry| !entry.held) {
-            true => self.marks.fetch_or(mark::BEHIND, Ordering::SeqCst),
-            false => self.marks.fetch_and(!mark::BEHIND, Ordering::SeqCst),
-        };
+        if sources.iter().any(|entry| !entry.held) {
+            self.marks.fetch_or(mark::BEHIND, Ordering::SeqCst);
+        } else {
+            self.marks.fetch_and(!mark::BEHIND, Ordering::SeqCst);
+        }
         result
     }
 
