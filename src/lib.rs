@@ -198,6 +198,8 @@ mod client_id;
 mod log_limit;
 // Catches panics of the application's code; log records.
 mod guard;
+// Atomics, threads and channels: loom's, when the outbox is checked.
+mod sync;
 // Locks, and the order in which they are taken.
 mod lock;
 // What hooks have been told, against what is.

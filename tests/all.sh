@@ -106,6 +106,7 @@ run "the same over TLS" over_tls
 run "unit tests and a smoke test with the default features" timeout 600 cargo test --locked --lib --test smoke
 run "unit tests and a smoke test with no feature" \
     timeout 600 cargo test --locked --no-default-features --lib --test smoke
+run "the outbox under a model checker" timeout 600 cargo run --locked --release --manifest-path tests/loom/Cargo.toml
 run "code in the documentation" timeout 600 cargo test --locked --all-features --doc
 run "the load test" timeout 900 cargo test --locked --manifest-path benches/loadgen/Cargo.toml
 for page in chat feed gateway; do

@@ -1,6 +1,6 @@
 //! Frames that have left the queue and are on their way into the socket.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
@@ -85,7 +85,7 @@ thread_local! {
     /// An empty batch whose allocation the next flush of this thread uses again.
     static SCRATCH: Cell<Batch> = const { Cell::new(Batch::new()) };
     /// Where small frames are copied together.
-    static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static JOINED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 impl Batch {
@@ -183,11 +183,12 @@ impl Batch {
 
     /// Many small frames in one system call: copying them together costs less than the kernel's walk over a vector.
     fn write_joined(&self, send: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
-        JOINED.with_borrow_mut(|joined| {
-            joined.clear();
-            self.chunks.iter().for_each(|chunk| joined.extend_from_slice(chunk.bytes()));
-            send(&[IoSlice::new(&joined[self.offset..])])
-        })
+        let mut joined = JOINED.take();
+        joined.clear();
+        self.chunks.iter().for_each(|chunk| joined.extend_from_slice(chunk.bytes()));
+        let result = send(&[IoSlice::new(&joined[self.offset..])]);
+        JOINED.set(joined);
+        result
     }
 
     /// Many frames in one system call. Not inlined: its kilobyte of stack would become resident in every connection.

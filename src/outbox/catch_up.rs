@@ -19,12 +19,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::{Outbox, mark, phase};
 use crate::guard;
 use crate::lock::Leaf;
 use crate::message::Encoded;
+use crate::sync::atomic::Ordering;
 
 /// Most messages that one pull pushes.
 pub(crate) const BATCH_MESSAGES: usize = 32;

@@ -1,7 +1,7 @@
 //! One thread for the process that writes what nobody else writes in time: what bursts hold back for too long, and what
 //! waits for a socket whose writer thread could not be started. It runs only while there is any of that.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,8 @@ const RETRY: Duration = Duration::from_millis(100);
 /// The pause between two attempts to start a writer thread.
 const WRITER_RETRY: Duration = Duration::from_secs(1);
 
-static FLUSHER: Flusher = Flusher { state: Leaf::new(State::new()), wake: Condition::new() };
+static FLUSHER: LazyLock<Flusher> =
+    LazyLock::new(|| Flusher { state: Leaf::new(State::new()), wake: Condition::new() });
 
 struct Flusher {
     state: Leaf<State>,

@@ -1,9 +1,9 @@
 //! Where threads sleep until an outbox changes.
 
-use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::Instant;
 
 use crate::lock::{Condition, Leaf};
+use crate::sync::atomic::{AtomicU32, Ordering, fence};
 
 /// A condition variable that costs a fence and a load where nobody sleeps.
 #[derive(Debug, Default)]

@@ -9,21 +9,29 @@
 //! loads the new number, which is not the mark: the client is listed again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::AtomicU32 as Counter;
 use std::time::{Duration, Instant};
 
 use super::Outbox;
 use crate::lock::Leaf;
+use crate::sync::atomic::{AtomicU32, Ordering, fence};
 
 /// How long a burst may hold a message back.
 pub(super) const HELD_AT_MOST: Duration = Duration::from_millis(1);
+
+/// A thread that has pushed so many messages within [`HELD_AT_MOST`] is not waiting in application code: pushing takes its
+/// time, and a flush from outside would only write twice what it is about to write once.
+const BUSY_PUSHES: u32 = 500;
+
+/// How long such a thread may hold a message back.
+const HELD_WHILE_BUSY: Duration = Duration::from_millis(5);
 
 /// Entries for which the list keeps its allocation between bursts.
 const KEPT: usize = 1024;
 
 /// Numbers lists, so that a client's mark tells whether this very list has it. Relaxed: numbers are only unique, among
 /// those in use at one time.
-static NEXT: AtomicU32 = AtomicU32::new(1);
+static NEXT: Counter = Counter::new(1);
 
 /// A new list's number. Never 0, which marks a client that is on no list.
 pub(super) fn next_number() -> u32 {
@@ -35,9 +43,11 @@ pub(super) fn next_number() -> u32 {
 
 /// The clients that one thread has pushed to and not flushed. Only that thread adds to it; it and the flusher take.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(crate) struct Held {
     /// The number of the list. Written under the lock of `list`; the owner also reads it without: see the module.
     number: AtomicU32,
+    /// Messages that the owner has pushed, modulo 2^32. Only the owner writes it. Relaxed: the flusher takes it for a hint.
+    pushes: AtomicU32,
     list: Leaf<List>,
 }
 
@@ -46,13 +56,15 @@ struct List {
     outboxes: Vec<Arc<Outbox>>,
     /// When the first of them was listed.
     since: Option<Instant>,
+    /// `pushes` at that moment, or at the flusher's last look that found the owner busy.
+    pushes_seen: u32,
     /// The flusher looks at this list.
     is_watched: bool,
 }
 
 /// What the flusher finds when it looks at a list.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Look {
+pub(crate) enum Look {
     /// Nothing is held back: the flusher forgets the list.
     Empty,
     /// Something is held back; look again at this time.
@@ -61,7 +73,7 @@ pub(super) enum Look {
 
 impl Default for Held {
     fn default() -> Self {
-        Self { number: AtomicU32::new(next_number()), list: Leaf::default() }
+        Self { number: AtomicU32::new(next_number()), pushes: AtomicU32::new(0), list: Leaf::default() }
     }
 }
 
@@ -69,7 +81,8 @@ impl Held {
     /// The owner has pushed to `outbox`, which must be flushed in time. True if the flusher does not look at this list yet
     /// and must be told to.
     #[inline]
-    pub(super) fn touch(&self, outbox: &Arc<Outbox>) -> bool {
+    pub(crate) fn touch(&self, outbox: &Arc<Outbox>) -> bool {
+        self.pushes.store(self.pushes.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         // (2) of the module's argument; (3) follows.
         fence(Ordering::SeqCst);
         !outbox.is_marked(self.number.load(Ordering::Relaxed)) && self.add(outbox)
@@ -82,6 +95,7 @@ impl Held {
         if list.since.is_none() {
             // The only look at the clock, once for all that the burst holds back.
             list.since = Some(Instant::now());
+            list.pushes_seen = self.pushes.load(Ordering::Relaxed);
         }
         !std::mem::replace(&mut list.is_watched, true)
     }
@@ -109,17 +123,22 @@ impl Held {
     }
 
     /// Flushes everything if it has been held back for long enough.
-    pub(super) fn flush_if_due(&self, now: Instant) -> Look {
+    pub(crate) fn flush_if_due(&self, now: Instant) -> Look {
         let mut due = {
             let mut list = self.list.lock();
-            match list.since.map(|since| since + HELD_AT_MOST) {
-                None => {
-                    list.is_watched = false;
-                    return Look::Empty;
-                }
-                Some(due) if due > now => return Look::Until(due),
-                Some(_) => self.take(&mut list),
+            let Some(since) = list.since else {
+                list.is_watched = false;
+                return Look::Empty;
+            };
+            if since + HELD_AT_MOST > now {
+                return Look::Until(since + HELD_AT_MOST);
             }
+            let pushes = self.pushes.load(Ordering::Relaxed);
+            let is_busy = pushes.wrapping_sub(std::mem::replace(&mut list.pushes_seen, pushes)) >= BUSY_PUSHES;
+            if is_busy && since + HELD_WHILE_BUSY > now {
+                return Look::Until(now + HELD_AT_MOST);
+            }
+            self.take(&mut list)
         };
         flush_all(&mut due);
         Look::Until(now + HELD_AT_MOST)
@@ -139,5 +158,72 @@ fn flush_all(list: &mut Vec<Arc<Outbox>>) {
         // A mark does not outlive its list, so that numbers may be used again.
         outbox.unmark_corked();
         outbox.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::message::{Compressed, Encoded, Message, WireFormat};
+    use crate::transport::Transport;
+    use std::os::unix::net::UnixStream;
+
+    const PUSHES: usize = BUSY_PUSHES as usize;
+
+    /// An outbox whose socket takes everything, and the far end.
+    fn outbox() -> (Arc<Outbox>, UnixStream) {
+        let (near, far) = UnixStream::pair().expect("a pair");
+        let config = Arc::new(Config::default().queue_messages(10 * PUSHES));
+        let outbox = Outbox::new(Transport::from(near), config, WireFormat::WebSocket, Vec::new());
+        outbox.open();
+        (outbox, far)
+    }
+
+    fn push(held: &Held, outbox: &Arc<Outbox>, count: usize) {
+        let frame =
+            Encoded::new(&Message::text("x"), WireFormat::WebSocket, Compressed::default()).expect("carries all");
+        for _ in 0..count {
+            outbox.push(&frame);
+            held.touch(outbox);
+        }
+    }
+
+    fn milliseconds(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    #[test]
+    fn what_is_held_back_is_due_after_a_millisecond() {
+        let (held, (outbox, _far)) = (Held::default(), outbox());
+        let before = Instant::now();
+        assert_eq!(held.flush_if_due(before), Look::Empty);
+        push(&held, &outbox, PUSHES - 1);
+        assert!(matches!(held.flush_if_due(before), Look::Until(due) if due > before));
+        assert_eq!(outbox.depth().0, PUSHES - 1);
+        held.flush_if_due(Instant::now() + milliseconds(1));
+        assert_eq!(outbox.depth().0, 0);
+        assert_eq!(held.flush_if_due(Instant::now()), Look::Empty);
+    }
+
+    #[test]
+    fn a_thread_that_pushes_a_lot_may_finish_but_not_for_ever() {
+        let (held, (outbox, _far)) = (Held::default(), outbox());
+        push(&held, &outbox, PUSHES + 1);
+        let listed = held.list.lock().since.expect("listed");
+        held.flush_if_due(listed + milliseconds(1));
+        assert_eq!(outbox.depth().0, PUSHES + 1, "it is busy");
+        held.flush_if_due(listed + milliseconds(2));
+        assert_eq!(outbox.depth().0, 0, "it has not pushed since");
+        push(&held, &outbox, PUSHES + 1);
+        let listed = held.list.lock().since.expect("listed");
+        for look in 1..5 {
+            held.flush_if_due(listed + milliseconds(look));
+            assert!(outbox.depth().0 > look as usize * PUSHES, "look {look}");
+            push(&held, &outbox, PUSHES);
+        }
+        held.flush_if_due(listed + milliseconds(5));
+        // A flush hands over to the writer thread after a thousand messages.
+        assert!(outbox.depth().0 < 4 * PUSHES, "it has had its time");
     }
 }

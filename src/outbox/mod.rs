@@ -22,7 +22,7 @@
 //! drains it. If (5) comes first, the unlock (4) is visible to (3): the pusher gets the mutex, unless another thread has it
 //! by then. That thread is a holder with a (4) still to come, and the argument starts again with it. The same holds for the
 //! `urgent` flag in place of the queue. A pusher that gets the mutex and finds the socket handed over may leave: the writer
-//! thread has yet to lock it, so it will see the push. `tests/outbox_model.rs` explores this argument exhaustively,
+//! thread has yet to lock it, so it will see the push. `tests/loom` runs this code under a model checker,
 //! `tests/races.rs` runs it against real sockets.
 
 mod batch;
@@ -39,13 +39,14 @@ mod writer;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence};
-use std::sync::{LazyLock, OnceLock};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 pub(crate) use catch_up::{BATCH_BYTES, BATCH_MESSAGES, Pulled, Source};
 pub(crate) use cork::Burst;
 pub use cork::Cork;
+#[cfg(wshub_loom)]
+pub(crate) use held::Held;
 pub(crate) use send::{GaveUp, Sent, flush_all};
 
 use crate::atomic::AtomicU64;
@@ -53,6 +54,8 @@ use crate::config::Config;
 use crate::guard;
 use crate::lock::{Leaf, rank};
 use crate::message::{Encoded, WireFormat};
+use crate::sync::OnceLock;
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence};
 use crate::transport::Transport;
 use batch::{Batch, Done};
 use catch_up::Sources;
@@ -150,7 +153,7 @@ struct Dropped {
     bytes: AtomicU64,
 }
 
-#[cfg(target_pointer_width = "64")]
+#[cfg(all(target_pointer_width = "64", not(wshub_loom)))]
 const _: () = assert!(std::mem::offset_of!(Outbox, settings) <= 64, "what a send reads fits on one cache line");
 
 impl Outbox {

@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use super::batch::{Batch, Done, Progress};
@@ -11,6 +10,7 @@ use super::catch_up::MAX_PULLS;
 use super::{Backlog, Outbox, WriteFailure, phase};
 use crate::config::deadline_after;
 use crate::message::Encoded;
+use crate::sync::atomic::{Ordering, fence};
 use crate::transport::{Transport, is_timeout};
 
 /// Batches that a sender writes for others before it hands the socket to the writer thread.

@@ -1,11 +1,9 @@
 //! The bounded queue of one client: a crossbeam channel with a cap on bytes as well.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-
 use crate::message::Encoded;
+use crate::sync::OnceLock;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::channel::{Receiver, Sender, bounded, unbounded};
 
 /// Slots that are allocated at once. A longer queue gets its memory in blocks, as messages come.
 const MOST_SLOTS: usize = 1024;
@@ -59,7 +57,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { bytes: AtomicUsize::new(0), channel: OnceLock::new() }
     }
 

@@ -1,12 +1,12 @@
 //! Sending one frame: straight into the socket, or into the queue by the drop policy.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Outbox, cork, mark};
 use crate::config::DropPolicy;
 use crate::message::Encoded;
+use crate::sync::atomic::Ordering;
 use crate::ws::close_code;
 
 /// How long a send waits for the thread that holds the socket before the drop policy applies.

@@ -1,11 +1,11 @@
 //! The writer thread of a connection: it takes over while the socket pushes back, and ends when it is not needed any more.
 
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::Outbox;
 use crate::lock::{Condition, Leaf};
+use crate::sync::thread::{self, JoinHandle};
 
 /// How long the thread waits for the next call before it is given back.
 const IDLE_TIME: Duration = Duration::from_secs(3);

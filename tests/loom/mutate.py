@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Breaks the outbox in one place after the other and says whether the model notices.
+
+usage: tests/loom/mutate.py [NAME ...]     (default: every mutation)
+
+Works on a copy; needs about a minute for each.
+"""
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+FENCE = "fence(Ordering::SeqCst);"
+
+# name: file, text, its replacement, which of several occurrences
+MUTATIONS = {
+    "pusher-fence": ("pump", FENCE, "", 0),
+    "holder-fence": ("pump", FENCE, "", 1),
+    "direct-fence": ("pump", FENCE, "", 2),
+    "writer-fence": ("pump", FENCE, "", 3),
+    "holder-look": ("pump", "Pumped::Idle if self.has_work() => {}", "", 0),
+    "direct-look": ("pump", "if self.has_work() || self.wants_pull() {", "if self.wants_pull() {", 0),
+    "writer-look": ("pump", "if !self.has_work() && !self.pull() {", "if !self.pull() {", 0),
+    "idle-look": ("mod", "if self.has_work() || self.wants_pull() {", "if self.wants_pull() {", 0),
+    "urgent-look": ("pump", " || self.urgent.load(Ordering::SeqCst)", "", 0),
+    "call-by-flush": ("pump", "Pumped::Blocked | Pumped::More => return self.call_writer(),",
+                      "Pumped::Blocked | Pumped::More => return,", 0),
+    "call-by-direct": ("pump", "drop(slot);\n        self.call_writer();", "drop(slot);", 0),
+    "queue-first": ("pump", "\n            && self.queue.is_empty()", "", 0),
+    "backlog-first": ("pump", "let is_free = slot.is_none()\n            && ", "let is_free = ", 0),
+    "urgent-first": ("pump", "\n            && !self.urgent.load(Ordering::Relaxed)", "", 0),
+    "phase-first": ("pump", "\n            && self.phase.load(Ordering::Relaxed) == phase::OPEN;", ";", 0),
+    "handed-over": ("pump", "if slot.as_ref().is_some_and(|b| b.handed_over) {", "if false {", 0),
+    "urgent-behind-half": ("batch", "usize::from(self.offset > 0)", "0", 0),
+    "close-is-last": ("pump", "if batch.closes() {\n            return;\n        }", "", 0),
+    "close-sent-ends": ("pump", "if self.phase.load(Ordering::SeqCst) >= phase::CLOSE_SENT {", "if false {", 0),
+    "closing-look-first": ("pump", "if batch.is_empty() && is_closing {",
+                           "if batch.is_empty() && self.phase.load(Ordering::SeqCst) == phase::CLOSING {", 0),
+    "closing-goes-on": ("pump", "if self.is_open() && !self.has_work() =>", "if !self.has_work() =>", 0),
+    "room-wakes": ("pump", "        self.gate.wake();\n    }\n\n    /// The writer thread's work",
+                   "    }\n\n    /// The writer thread's work", 0),
+    "blocked-wakes": ("pump", "self.is_blocked.store(is_blocked, Ordering::SeqCst);\n            self.gate.wake();",
+                      "self.is_blocked.store(is_blocked, Ordering::SeqCst);", 0),
+    "blocked-is-noted": ("pump", "self.note_taken(true);", "", 1),
+    "full-waits": ("send", "self.gate.wait_for(Instant::now() + patience, look).unwrap_or(false)", "look().unwrap_or(false)", 0),
+    "sleeper-fence": ("gate", FENCE, "", 0),
+    "waker-fence": ("gate", FENCE, "", 1),
+    "waker-lock": ("gate", "drop(self.lock.lock());", "", 0),
+    "writer-given-back": ("writer", "state.thread = None;", "", 0),
+    "writer-work": ("writer", "state.work = true;", "", 0),
+    "list-fence": ("held", FENCE, "", 0),
+    "kill-wakes": ("mod", "self.gate.wake();", "", -1),
+}
+
+
+def mutate(folder, name):
+    file, text, replacement, which = MUTATIONS[name]
+    path = os.path.join(folder, "src", "outbox", f"{file}.rs")
+    with open(path, encoding="utf-8") as source:
+        pieces = source.read().split(text)
+    if len(pieces) < 2:
+        sys.exit(f"{name}: {file}.rs does not have {text!r}")
+    cuts = range(len(pieces) - 1) if which < 0 else [which]
+    joined = pieces[0]
+    for at, piece in enumerate(pieces[1:]):
+        joined += (replacement if at in cuts else text) + piece
+    with open(path, "w", encoding="utf-8") as source:
+        source.write(joined)
+
+
+def run(name):
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(os.path.join(ROOT, "src"), os.path.join(folder, "src"))
+        model = os.path.join(folder, "tests", "loom")
+        shutil.copytree(HERE, model, ignore=shutil.ignore_patterns("target"))
+        if name:
+            mutate(folder, name)
+        command = ["cargo", "build", "--release", "--quiet", "--manifest-path", os.path.join(model, "Cargo.toml")]
+        target = os.environ.get("CARGO_TARGET_DIR", os.path.join(HERE, "target"))
+        if subprocess.run([*command, "--target-dir", target], check=False, stderr=subprocess.DEVNULL).returncode:
+            return "does not compile"
+        binary = os.path.join(target, "release", "wshub-loom")
+        try:
+            result = subprocess.run([binary], check=False, capture_output=True, text=True, timeout=300)
+        except subprocess.TimeoutExpired:
+            return "found: it hangs"
+        if result.returncode == 0:
+            return "NOT FOUND"
+        # A scenario that fails prints why between its name and the word; one that ends the process prints no more.
+        started = [found.group() for line in result.stdout.splitlines() if (found := re.match("[a-z-]+(?=: )", line))]
+        return f"found by {started[-1] if started else 'the first'}, status {result.returncode}"
+
+
+for mutation in sys.argv[1:] or MUTATIONS:
+    print(f"{mutation}: {run(mutation)}", flush=True)
