@@ -329,7 +329,7 @@ pub(crate) fn is_token(text: &str) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Connections at one time; one more is refused with 503.
+    /// Connections at one time; one more is refused with 503. The guide to embedding derives it from a machine's memory.
     pub max_connections: usize,
     /// Connections at one time of one user; one more is refused with 429.
     pub max_connections_per_user: usize,

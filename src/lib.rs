@@ -97,7 +97,7 @@
 //! Unix only: the crate writes to blocking sockets without blocking (`MSG_DONTWAIT`) and serves Unix sockets. It is
 //! developed and tested on Linux.
 //!
-//! Rust 1.89 or newer. Until 1.0 a new minor version may change the interface or need a newer Rust, and the changelog says
+//! Rust 1.85 or newer; features `redis` and `nats`: 1.88 and 1.89. Until 1.0 a new minor version may change the interface or need a newer Rust, and the changelog says
 //! so; a patch version does neither. Close codes, HTTP statuses, the names of metrics and errors, and log targets count
 //! as interface.
 //!

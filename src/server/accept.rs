@@ -104,9 +104,8 @@ impl<'a> Acceptor<'a> {
             self.listener.set_patience(None);
             self.spare = None;
             // The kernel allocates the descriptor first, so the error does not mean that a connection is waiting.
-            if let Ok(transport) = self.listener.accept_waiting()
-                && !self.listener.is_secure()
-            {
+            let waiting = self.listener.accept_waiting().ok().filter(|_| !self.listener.is_secure());
+            if let Some(transport) = waiting {
                 answer(&transport);
                 // Reads the request, which has probably arrived: unread input would turn the close into a reset.
                 let _ = transport.set_read_timeout(Some(Duration::from_millis(20)));

@@ -160,10 +160,10 @@ impl Session {
                 return Ok(n);
             }
             // Reached only when a read has brought less than a record.
-            if let Some(begun) = begun
-                && socket.read_timeout()?.is_some_and(|timeout| begun.elapsed() >= timeout)
-            {
-                return Err(io::ErrorKind::WouldBlock.into());
+            if let Some(begun) = begun {
+                if socket.read_timeout()?.is_some_and(|timeout| begun.elapsed() >= timeout) {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
             }
             begun.get_or_insert_with(Instant::now);
             let n = super::retry(|| (&*socket).read(&mut chunk))?;

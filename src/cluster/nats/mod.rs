@@ -220,10 +220,10 @@ impl Adapter for NatsAdapter {
         let before = self.session.lock().take();
         let settings = self.settings.clone();
         let open = async move {
-            if let Some(mut session) = before
-                && !is_unavailable(&session.confirm().await)
-            {
-                return Ok(session);
+            if let Some(mut session) = before {
+                if !is_unavailable(&session.confirm().await) {
+                    return Ok(session);
+                }
             }
             Session::open(&settings).await
         };

@@ -1,0 +1,81 @@
+#!/bin/bash
+# Prints what each feature adds: crates of a build, CPU seconds of a cold release build, and the size of a stripped program.
+# Fails where a figure exceeds its bound. The table in the README comes from here.
+#
+#     tests/features.sh            crates and sizes
+#     tests/features.sh --cold     cold builds as well, each from nothing: some minutes
+set -euo pipefail
+cd "$(dirname "$0")/.."
+is_cold=${1:-}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failed=0
+
+# bound WHAT VALUE LIMIT: fails if the value is above the limit.
+bound() {
+    awk -v value="$2" -v limit="$3" 'BEGIN { exit !(value <= limit) }' && return
+    echo "$1: $2 exceeds $3"
+    failed=$((failed + 1))
+}
+
+# crates OPTIONS...: how many crates a build of the library with these options has.
+crates() {
+    cargo tree --locked --edges normal --prefix none --format '{p}' "$@" | sed 's/ (\*)//' | sort -u | wc -l
+}
+
+# cold OPTIONS...: CPU seconds of a release build from nothing. Of the processor and not of the clock, because a machine may
+# have other work.
+cold() {
+    local times
+    rm -rf "$work/cold"
+    TIMEFORMAT='%U %S'
+    times=$({ time cargo build --quiet --locked --release --target-dir "$work/cold" "$@" 2>"$work/log"; } 2>&1) ||
+        { cat "$work/log" >&2; return 1; }
+    awk '{ printf "%.0f", $1 + $2 }' <<<"$times"
+}
+
+# size PROFILE EXAMPLE OPTIONS...: KB of the stripped example.
+size() {
+    local profile=$1 example=$2
+    shift 2
+    cargo build --quiet --locked --profile "$profile" --example "$example" "$@"
+    strip -o "$work/program" "target/$profile/examples/$example"
+    echo $(($(stat -c %s "$work/program") / 1000))
+}
+
+echo "| features | crates | cold build, CPU seconds | stripped program, KB |"
+echo "| --- | --- | --- | --- |"
+# features | most crates | example | most KB
+while IFS='|' read -r features most_crates example most_size; do
+    options=(--no-default-features --features "$features")
+    count=$(crates "${options[@]}")
+    bytes=$(size release "$example" "${options[@]}")
+    seconds=–
+    [ -z "$is_cold" ] || seconds=$(cold --lib "${options[@]}")
+    echo "| ${features:-none} | $count | $seconds | $bytes (\`$example\`) |"
+    bound "crates with features '$features'" "$count" "$most_crates"
+    bound "size of $example with features '$features'" "$bytes" "$most_size"
+done <<'TABLE'
+|50|gateway|1900
+dashboard|51|gateway|1900
+deflate|52|gateway|2000
+prometheus|53|gateway|1900
+centrifuge|58|gateway|1900
+default|63|gateway|2100
+default,tls|72|gateway|2200
+default,redis|96|cluster|3500
+default,redis-tls|106|cluster|5500
+default,nats|126|cluster|7000
+TABLE
+
+small=$(size small gateway --no-default-features)
+echo "| none, profile \`small\` | | | $small (\`gateway\`) |"
+bound "size of gateway in profile small" "$small" 1000
+
+if [ -n "$is_cold" ]; then
+    library=$(cold --lib)
+    chat=$(cold --example chat)
+    echo "The example chat: $chat CPU seconds, the library alone: $library."
+    bound "cold build of chat, in hundredths of the library's" "$((chat * 100 / library))" 220
+fi
+[ "$failed" -eq 0 ]
