@@ -201,9 +201,7 @@ impl Session {
                 // now.
                 let sent = state.send_own_records(socket);
                 result?;
-                if let Err(error) = sent
-                    && !is_timeout(&error)
-                {
+                if let Some(error) = sent.err().filter(|error| !is_timeout(error)) {
                     return Err(error);
                 }
             }
