@@ -426,9 +426,10 @@ mod tests {
 
     #[test]
     fn every_setting_has_an_upper_and_a_lower_bound() {
-        let nano = Duration::from_nanos(1);
-        let most = Duration::MAX - nano;
         type Change = fn(Config, Duration) -> Config;
+        type Set = fn(Config, usize) -> Config;
+        let nano = Duration::from_nanos(1);
+        let most = Duration::MAX.saturating_sub(nano);
         let times: [(&str, Change); 7] = [
             ("write_timeout", Config::write_timeout),
             ("close_timeout", Config::close_timeout),
@@ -443,7 +444,6 @@ mod tests {
             assert_eq!(offending(&set(Config::default(), most)), Some(name));
             assert_eq!(offending(&set(Config::default(), Duration::MAX)), None, "{name}: for ever");
         }
-        type Set = fn(Config, usize) -> Config;
         let sizes: [(&str, Set); 8] = [
             ("read_buffer", Config::read_buffer),
             ("max_message_size", Config::max_message_size),

@@ -101,8 +101,8 @@ mod tests {
 
     impl Drop for Chain<'_> {
         fn drop(&mut self) {
-            self.0.fetch_add(1, Ordering::Relaxed);
             static NEXT: AtomicUsize = AtomicUsize::new(0);
+            self.0.fetch_add(1, Ordering::Relaxed);
             panic_any(Chain(&NEXT));
         }
     }

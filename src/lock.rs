@@ -82,10 +82,6 @@ impl<T, const RANK: u8> Leaf<T, RANK> {
         let held = Held::take(RANK);
         self.0.try_lock().map(|inner| Guard { inner, held })
     }
-
-    pub(crate) fn into_inner(self) -> T {
-        self.0.into_inner()
-    }
 }
 
 /// Without the value: printing takes no lock.

@@ -11,7 +11,7 @@ use common::{TEXT, TestServer, WsClient};
 use wshub::{Config, Hub};
 
 /// A TiB; on 32-bit processors the largest limit.
-const HUGE: usize = if usize::BITS > 32 { (1_u64 << 40) as usize } else { isize::MAX.unsigned_abs() };
+const HUGE: usize = if usize::BITS > 32 { 1_usize.wrapping_shl(40) } else { isize::MAX.unsigned_abs() };
 const MIB: u64 = 1 << 20;
 
 /// Peaks of the process in MiB: resident, and address space.

@@ -233,7 +233,7 @@ fn register(
     let expires_at = admission.expires_at;
     let (id, head, peer) = (client.id(), client.request(), Peer(client.remote_addr()));
     record!(Debug, "wshub::upgrade", "{id} is {peer} at {:?}", head.path());
-    match hub.register(&client, admission.user, admission.rooms) {
+    match hub.register(&client, admission.user, &admission.rooms) {
         Ok(announcements) => {
             if expires_at.is_some() {
                 client.set_expiry(expires_at);

@@ -24,7 +24,7 @@ fn unset(state: &mut State, key: &str) {
     drop(state.apply(&change, None));
 }
 
-fn shown(publications: Vec<Publication>) -> Vec<(String, Option<String>)> {
+fn shown(publications: &[Publication]) -> Vec<(String, Option<String>)> {
     let text = |p: &Publication| (!p.is_removal()).then(|| p.message().as_text().expect("text").to_owned());
     publications.iter().map(|p| (p.key().expect("key").to_owned(), text(p))).collect()
 }
@@ -38,7 +38,7 @@ fn over_its_bounds_nothing_changes() {
     assert_eq!(set(&mut state, "b", "3", None), Ok(()), "a key that is there is no new one");
     let large = "x".repeat(OVERHEAD);
     assert_eq!(set(&mut state, "a", &large, None), Err(StateError::TooLarge { limit: 3 * OVERHEAD }));
-    assert_eq!(shown(state.values()), [("a".into(), Some("1".into())), ("b".into(), Some("3".into()))]);
+    assert_eq!(shown(&state.values()), [("a".into(), Some("1".into())), ("b".into(), Some("3".into()))]);
     unset(&mut state, "a");
     assert_eq!((state.len(), state.has("a"), state.has("b")), (1, false, true));
     assert_eq!(set(&mut state, "c", "3", None), Ok(()), "there is room again");
@@ -70,7 +70,7 @@ fn removals_are_bounded_and_a_reader_behind_them_starts_again() {
         set(&mut state, key, "1", None).expect("fits");
         unset(&mut state, key);
     }
-    assert_eq!(shown(state.after(1).cloned().collect()), [("c".into(), None), ("d".into(), None)]);
+    assert_eq!(shown(&state.after(1).cloned().collect::<Vec<_>>()), [("c".into(), None), ("d".into(), None)]);
     assert!(state.is_too_old(3) && !state.is_too_old(4), "b's removal had version 4");
     assert_eq!(state.values().len(), 0);
 }
@@ -110,7 +110,7 @@ proptest! {
             for publication in owed.into_iter().take(limit) {
                 assert!(publication.offset() > *cursor);
                 *cursor = publication.offset();
-                reader.extend(shown(vec![publication]));
+                reader.extend(shown(&[publication]));
             }
         };
         for step in steps {

@@ -113,7 +113,7 @@ impl std::fmt::Debug for Admission {
             .field("metadata", &keys)
             .field("rooms", &self.rooms)
             .field("subprotocol", &self.subprotocol)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

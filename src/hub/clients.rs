@@ -134,7 +134,7 @@ impl Hub {
         &self,
         client: &Client,
         user: Option<Arc<str>>,
-        rooms: Vec<String>,
+        rooms: &[String],
     ) -> Result<Announcements, Refused> {
         if user.as_deref() == Some("") {
             return Err(Refused::EmptyUser);

@@ -135,7 +135,7 @@ impl<'a> Closing<'a> {
     fn close_due(&mut self) -> Option<Instant> {
         loop {
             let now = self.begun.elapsed();
-            let Some(Reverse((at, id))) = self.looks.peek().copied() else { return None };
+            let Reverse((at, id)) = self.looks.peek().copied()?;
             if at > now {
                 return self.begun.checked_add(at);
             }

@@ -219,7 +219,7 @@ mod tests {
         let listed = held.list.lock().since.expect("listed");
         for look in 1..5 {
             held.flush_if_due(listed + milliseconds(look));
-            assert!(outbox.depth().0 > look as usize * PUSHES, "look {look}");
+            assert!(outbox.depth().0 > usize::try_from(look).unwrap() * PUSHES, "look {look}");
             push(&held, &outbox, PUSHES);
         }
         held.flush_if_due(listed + milliseconds(5));

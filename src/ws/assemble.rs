@@ -1,5 +1,7 @@
 //! Bytes from a client to whole messages: framing, masking, fragmentation, sizes, text.
 
+#![allow(clippy::mut_mut, reason = "what is taken off the front of the input is changed in place: unmasked")]
+
 use std::io::Cursor;
 
 use tungstenite::protocol::frame::FrameHeader;

@@ -160,7 +160,7 @@ fn memory_follows_what_has_arrived() {
 fn nothing_is_kept_between_messages() {
     let mut decoder = Decoder::new(1 << 20, false);
     let mut events = Vec::new();
-    feed(&mut decoder, &[frame(0x82, &[1; 100_000]), frame(0x81, b"x")].concat(), 4096, &mut events).unwrap();
+    feed(&mut decoder, &[frame(0x82, &vec![1; 100_000]), frame(0x81, b"x")].concat(), 4096, &mut events).unwrap();
     assert_eq!(events.len(), 2);
     assert!(!decoder.is_mid_message() && decoder.space().is_none());
     assert!(size_of::<Decoder>() <= 320, "{} bytes", size_of::<Decoder>());

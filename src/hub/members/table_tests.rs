@@ -14,7 +14,7 @@ fn apply(known: &mut BTreeMap<Arc<str>, Option<Json>>, changes: Vec<MemberChange
         match change {
             MemberChange::Joined(member) => assert!(known.insert(member.id, member.metadata).is_none(), "joined twice"),
             MemberChange::Updated(member) => {
-                assert!(known.insert(member.id, member.metadata).is_some(), "updated nobody")
+                assert!(known.insert(member.id, member.metadata).is_some(), "updated nobody");
             }
             MemberChange::Left(member) => assert!(known.remove(&member.id).is_some(), "left twice"),
         }
