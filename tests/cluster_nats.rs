@@ -128,10 +128,10 @@ fn envelopes_of_go_nodes_are_delivered() {
 
 #[test]
 fn a_burst_of_many_small_envelopes_arrives() {
+    const MESSAGES: usize = 50_000;
     if Kind::Nats.is_missing() {
         return;
     }
-    const MESSAGES: usize = 50_000;
     let broker = Broker::nats();
     let (server, metrics) = node(adapter(&broker.url()), "one");
     connected(&server.hub);

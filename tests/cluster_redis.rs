@@ -147,10 +147,10 @@ fn a_user_who_may_not_subscribe_is_never_connected() {
 
 #[test]
 fn what_has_come_together_is_published_in_few_writes() {
+    const MESSAGES: u64 = 1000;
     if Kind::Redis.is_missing() {
         return;
     }
-    const MESSAGES: u64 = 1000;
     let mut broker = Broker::absent(Kind::Redis);
     let (one, metrics) = early_node(settings::<Redis>(&broker, "one").max_age(common::PATIENCE));
     for n in 0..MESSAGES {
@@ -254,11 +254,11 @@ fn a_message_that_comes_in_pieces_arrives() {
 #[cfg(feature = "redis-tls")]
 #[test]
 fn tls_checks_the_server_and_joins_nodes() {
+    use broker_suite::process::Node;
+
     if Kind::Redis.is_missing() {
         return;
     }
-    use broker_suite::process::Node;
-
     let mut broker = Broker::absent(Kind::Redis);
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls");
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

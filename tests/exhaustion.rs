@@ -23,7 +23,7 @@ use wshub::{
 };
 
 /// No process has room for such a stack.
-const ABSURD: usize = if usize::BITS > 32 { (1_u64 << 50) as usize } else { 1 << 30 };
+const ABSURD: usize = if usize::BITS > 32 { 1_usize.wrapping_shl(50) } else { 1 << 30 };
 
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -163,27 +163,27 @@ fn a_process_that_runs_out_of_memory_refuses_in_time_and_comes_back() {
     let server = echo_server();
     echo(&mut server.connect());
     let _limit = Lowered::space(64 * 1024 * 1024);
-    let mut served = Vec::new();
+    let mut clients = Vec::new();
     let refusal = loop {
         let (head, client) = WsClient::try_connect(server.addr, "/ws", "");
         if !head.contains(" 101 ") {
             break head;
         }
-        served.push(client);
-        assert!(served.len() < 1000, "more stacks than memory");
+        clients.push(client);
+        assert!(clients.len() < 1000, "more stacks than memory");
     };
     assert!(refusal.starts_with("HTTP/1.1 503 "), "{refusal}");
-    assert!(served.len() > 10, "only {} were served", served.len());
+    assert!(clients.len() > 10, "only {} were served", clients.len());
     for _ in 0..50 {
         assert!(WsClient::try_connect(server.addr, "/ws", "").0.starts_with("HTTP/1.1 503 "));
         // More than a stack, so the last thread cannot have taken what is left.
         assert!(Vec::<u8>::new().try_reserve_exact(768 * 1024).is_ok(), "no memory is left for those that are served");
     }
-    served.iter_mut().for_each(echo);
-    let half = served.len() / 2;
-    served.truncate(half);
+    clients.iter_mut().for_each(echo);
+    let half = clients.len() / 2;
+    clients.truncate(half);
     eventually("new clients are served", || WsClient::try_connect(server.addr, "/ws", "").0.contains(" 101 "));
-    served.iter_mut().for_each(echo);
+    clients.iter_mut().for_each(echo);
 }
 
 #[test]

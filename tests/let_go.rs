@@ -131,6 +131,7 @@ fn a_destructor_that_panics() {
 #[test]
 fn a_destructor_that_needs_a_large_stack() {
     #[inline(never)]
+    #[allow(clippy::large_stack_arrays, reason = "the stack is the point")]
     fn deep() {
         let large = black_box([1_u8; 100 * 1024]);
         assert_eq!(large.iter().map(|n| usize::from(*n)).sum::<usize>(), large.len());
