@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The order in which locks are taken.
+#[allow(dead_code, reason = "some locks exist only with a feature")]
 pub(crate) mod rank {
     pub(crate) const CLIENTS: u8 = 1;
     pub(crate) const ROOMS: u8 = 2;

@@ -374,7 +374,7 @@ fn defaults_are_the_protocols() {
     assert_eq!(config.drop_policy, DropPolicy::Disconnect);
     let seconds = Duration::from_secs;
     assert_eq!((config.write_timeout, config.pong_timeout), (seconds(10), seconds(60)));
-    assert_eq!(config.ping_period, seconds(54));
+    assert_eq!(config.ping_period, seconds(25));
 }
 
 #[test]

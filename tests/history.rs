@@ -273,17 +273,25 @@ fn the_old_ways_are_there_for_who_wants_them() {
 #[test]
 fn what_other_messages_push_out_of_a_queue_is_told_as_a_gap() {
     let (tell, told) = mpsc::channel();
+    let config = Config::default().write_timeout(Duration::from_secs(600)).drop_policy(DropPolicy::DropOldest);
     let builder = Hub::builder()
-        .config(Config::default().write_timeout(Duration::from_secs(600)).drop_policy(DropPolicy::DropOldest))
+        .config(config)
         .rooms("news", RoomOptions::history().messages(1000).bytes(100 << 20))
         .on_gap(move |_, gap| tell.send((gap.from().unwrap(), gap.to())).unwrap());
     let server = TestServer::new(builder);
     let hub = &server.hub;
     let (mut slow, client) = server.pair();
     client.join("news").unwrap();
-    // The socket is full, and then publications wait in the queue, behind others that would go first.
-    while client.queue_depth().0 < 5 {
-        hub.send(client.id(), Message::text("x".repeat(10_000))).unwrap();
+    // The kernel's buffers are full and stay so; then publications wait in the queue, behind others that would go first.
+    let mut full_looks = 0;
+    while full_looks < 30 {
+        if client.queue_depth().0 < 5 {
+            full_looks = 0;
+            hub.send(client.id(), Message::text("x".repeat(10_000))).unwrap();
+        } else {
+            full_looks += 1;
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
     (1..=3).for_each(|n| _ = hub.publish("news", n.to_string()));
     for _ in 0..600 {

@@ -91,6 +91,7 @@ fn a_connection_is_followed_by_its_id_from_accept_to_end() {
     client.join("till").unwrap();
     client.close(4000, "enough").unwrap();
     socket.expect_close();
+    drop(socket);
     let id = client.id().to_string();
     eventually("it is gone", || sink.of(&id).last().is_some_and(|line| line.contains(" gone after ")));
     let accepted = format!("wshub::server: {peer} accepted");

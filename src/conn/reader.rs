@@ -18,7 +18,7 @@ use crate::transport::{is_gone, is_timeout};
 use crate::ws::{Decoder, Event};
 
 /// Bytes of one read on the stack, within what the handshake has made resident.
-const CHUNK: usize = 1024;
+const CHUNK: usize = 4096;
 
 /// What the socket's read timeout means at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -81,7 +81,7 @@ impl Flusher {
         if state.refused.is_some_and(|at| at.elapsed() < RETRY) {
             return false;
         }
-        let builder = thread::Builder::new().name("wshub-flusher".into()).stack_size(64 * 1024);
+        let builder = thread::Builder::new().name("wshub-flusher".into()).stack_size(256 * 1024);
         state.is_running = builder.spawn(|| self.run()).is_ok();
         state.refused = (!state.is_running).then(Instant::now);
         state.is_running

@@ -250,6 +250,10 @@ impl Outbox {
         let pumped = self.pump(&mut slot, &mut done, send, Transport::try_finish);
         drop(slot);
         done.dispose();
+        if has_taken.get() {
+            // Relaxed, as in `send_blocking`: a sign of life.
+            self.acknowledged.fetch_add(1, Ordering::Relaxed);
+        }
         match pumped {
             Pumped::Idle => self.flush(),
             Pumped::Blocked | Pumped::More => return Some(has_taken.get()),

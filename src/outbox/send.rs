@@ -34,10 +34,11 @@ pub(crate) enum GaveUp {
     Closed,
 }
 
-/// Writes what has been pushed to each of them, at the end of this thread's cork if it is corked.
+/// Writes what has been pushed to each of them: at the end of this thread's cork if it is corked, but at once where a
+/// whole batch waits, so that a cork does not fill the queue of a healthy client.
 pub(crate) fn flush_all<'a>(outboxes: impl Iterator<Item = &'a Arc<Outbox>>) {
     let corked = cork::is_active();
-    outboxes.for_each(|outbox| outbox.flush_unless(corked));
+    outboxes.for_each(|outbox| outbox.flush_unless(corked && !outbox.is_crowded()));
 }
 
 impl Outbox {

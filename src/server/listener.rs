@@ -154,6 +154,10 @@ impl Listener {
     }
 
     /// Whether its connections speak TLS, so that nothing may be sent to them in plaintext.
+    #[cfg_attr(
+        not(feature = "tls"),
+        allow(clippy::unused_self, reason = "without the feature there is nothing to look up")
+    )]
     pub(super) fn is_secure(&self) -> bool {
         #[cfg(feature = "tls")]
         return self.tls.is_some();

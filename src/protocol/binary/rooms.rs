@@ -220,6 +220,9 @@ fn send_to_own_room(client: &Client, message: &Message) -> HandlerResult {
 /// it changes during that need the same clients be looked at once more.
 fn acknowledge_join(client: &Client, room: &str) {
     ACKNOWLEDGED.set(ACKNOWLEDGED.get().wrapping_add(1));
+    // The acknowledgement leaves after the second look: what its receiver causes others to do is not seen by that look, and
+    // so is told once.
+    let _cork = client.hub().cork();
     let mut told = members(client, room);
     // Ids always are JSON.
     let list = serde_json::to_vec(&told).unwrap_or_default();
