@@ -1,5 +1,5 @@
-//! What a message bus has to offer: two connections' worth of verbs. Queue, threads, backoff, order, counts and logs are
-//! not its business.
+//! The trait for message buses. An adapter only moves bytes: queue, threads, backoff, order, counts and logs belong to
+//! the cluster.
 
 use std::error::Error;
 use std::fmt;
@@ -8,22 +8,23 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
-/// A message bus that carries envelopes between the nodes of a cluster. It never sees a client.
+/// Connects to a message bus that carries envelopes between the nodes of a cluster. An adapter never sees a client.
 ///
-/// An adapter moves bytes and says when it cannot. Everything else is done for it: `connect` and the publishing methods are
-/// only called on the thread `wshub-publish`, one call at a time, and `subscribe` on the thread `wshub-subscribe`; after an
-/// error they are called again, with backoff. A panic in any of them is caught and treated as an error.
+/// An adapter moves bytes and reports failures. The hub does everything else. It calls `connect` and the publishing
+/// methods on the thread `wshub-publish` only, one call at a time, and `subscribe` on the thread `wshub-subscribe`.
+/// After an error it calls them again, with backoff. It catches a panic in any of them and treats it as an error.
 ///
-/// The bus must give every subscriber the envelopes of one publisher in the order in which they were published. It may
-/// lose them, and it may hand a node its own.
+/// The bus must deliver the envelopes of one publisher to every subscriber in the order in which they were published.
+/// It may lose envelopes, and it may return a node's own envelopes to it.
 pub trait Adapter: Send + Sync + 'static {
-    /// Opens the connection that publishes, or checks that the open one still stands. Called before the first
-    /// `publish`, after one has failed with [`AdapterError::Unavailable`], and when the subscription has been lost or
-    /// regained, so that a connection that broke unnoticed costs no message. May block for a bounded time.
+    /// Opens the publishing connection, or checks that the open one still works. The hub calls it before the first
+    /// `publish`, after a `publish` has failed with [`AdapterError::Unavailable`], and when the subscription has been
+    /// lost or regained, so that a connection that broke unnoticed loses no message. May block for a bounded time. The
+    /// default does nothing.
     ///
     /// # Errors
     ///
-    /// The bus cannot be reached. The default does nothing.
+    /// Fails if the bus cannot be reached.
     fn connect(&self) -> Result<(), AdapterError> {
         Ok(())
     }
@@ -32,16 +33,18 @@ pub trait Adapter: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The envelope is lost then: it is not tried again, because it may have been published all the same.
+    /// The envelope of a failed call is lost. The hub does not retry it, because it may have been published all the
+    /// same.
     fn publish(&self, envelope: &[u8]) -> Result<(), AdapterError>;
 
-    /// Publishes several encoded envelopes in their order, for instance in one write: what has come together is handed over
-    /// together, at least one, at most some hundred, and about 256 KiB unless a single message is larger. Gives one result
-    /// for each envelope that may have been published, in the same order. Those behind have not been tried, and are
-    /// published later. May block for a bounded time.
+    /// Publishes several encoded envelopes in order, for instance in one write. A call gets all waiting envelopes at
+    /// once: at least one, at most some hundred, and about 256 KiB unless a single message is larger. Returns one
+    /// result for each envelope that may have been published, in the same order. The hub publishes the envelopes
+    /// without a result later. May block for a bounded time.
     ///
-    /// A failed envelope is lost, as in [`publish`](Adapter::publish). After an [`AdapterError::Unavailable`], `connect`
-    /// is called before anything else is published. The default calls `publish` for each, up to that.
+    /// A failed envelope is lost, as in [`publish`](Adapter::publish). After an [`AdapterError::Unavailable`], the hub
+    /// calls `connect` before it publishes anything else. The default calls `publish` for each envelope and stops after
+    /// the first `Unavailable`.
     fn publish_all(&self, envelopes: &[Bytes]) -> Vec<Result<(), AdapterError>> {
         let mut results = Vec::with_capacity(envelopes.len());
         for envelope in envelopes {
@@ -53,43 +56,44 @@ pub trait Adapter: Send + Sync + 'static {
         results
     }
 
-    /// The largest envelope that the bus takes at present, in bytes; `None` if the adapter does not know. Heartbeats are held
-    /// to it. Called on the thread `wshub-publish`; must not block. The default does not know: the hub then finds out, by
-    /// sending smaller heartbeats when one is [rejected](AdapterError::Rejected).
+    /// Returns the largest envelope that the bus accepts at present, in bytes, or `None` if the adapter does not know.
+    /// It limits the size of heartbeats. The hub calls it on the thread `wshub-publish`; it must not block. The default
+    /// returns `None`: the hub then finds the limit by sending smaller heartbeats when the bus
+    /// [rejects](AdapterError::Rejected) one.
     fn max_envelope(&self) -> Option<usize> {
         None
     }
 
-    /// Subscribes, says [`Inbox::subscribed`] once every envelope published from then on will come, and hands each of
-    /// them to [`Inbox::receive`], until it fails or [`close`](Adapter::close) is called. Blocks as long.
+    /// Subscribes, calls [`Inbox::subscribed`] once every envelope published from then on will arrive, and passes each
+    /// one to [`Inbox::receive`]. Blocks until the subscription fails or [`close`](Adapter::close) is called.
     ///
     /// # Errors
     ///
-    /// Why it ended. Ending with `Ok` counts as an error too, unless the adapter is closed.
+    /// Returns the reason why the subscription ended. `Ok` counts as an error too, unless the adapter is closed.
     fn subscribe(&self, inbox: &Inbox) -> Result<(), AdapterError>;
 
-    /// Makes `subscribe` and a blocked `connect` or `publish` end soon; the hub is done with the adapter. Called from any
-    /// thread, perhaps more than once. Must not block.
+    /// Makes `subscribe` and a blocked `connect` or `publish` return soon: the hub no longer needs the adapter. Called
+    /// from any thread, perhaps more than once. Must not block.
     fn close(&self);
 }
 
-/// Why an adapter could not do what it was asked to.
+/// The failure of an adapter's operation.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AdapterError {
-    /// The bus cannot be reached, or the connection has broken: connect again, with backoff.
+    /// The bus cannot be reached, or the connection has broken. The hub connects again, with backoff.
     Unavailable(Box<dyn Error + Send + Sync>),
-    /// The bus refused this one request, for instance because the envelope is too large for it; the connection stands.
+    /// The bus refused this one request, for instance because the envelope is too large. The connection still works.
     Rejected(Box<dyn Error + Send + Sync>),
 }
 
 impl AdapterError {
-    /// An [`AdapterError::Unavailable`].
+    /// Creates an [`AdapterError::Unavailable`].
     pub fn unavailable(why: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Unavailable(why.into())
     }
 
-    /// An [`AdapterError::Rejected`].
+    /// Creates an [`AdapterError::Rejected`].
     pub fn rejected(why: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Rejected(why.into())
     }
@@ -111,23 +115,23 @@ impl Error for AdapterError {
     }
 }
 
-/// How a hub stands with its message bus. In lower case in health documents.
+/// The state of a hub's link to its message bus. Health documents show it in lower case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum AdapterState {
-    /// The first connection is being made.
+    /// The hub is connecting for the first time.
     Connecting,
     /// The hub publishes and is subscribed.
     Connected,
-    /// Publishing or the subscription has failed; it is tried again.
+    /// Publishing or the subscription has failed. The hub retries.
     Disconnected,
     /// The hub has been shut down.
     Closed,
 }
 
 impl AdapterState {
-    /// The name in health documents and logs.
+    /// Returns the name used in health documents and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
@@ -144,11 +148,11 @@ impl fmt::Display for AdapterState {
     }
 }
 
-/// Where an adapter puts what it receives. A cheap handle, shared by cloning; usable from any thread.
+/// Receives envelopes from an adapter. A cheap handle that can be cloned and used from any thread.
 #[derive(Clone)]
 pub struct Inbox(pub(super) Arc<dyn Receiver>);
 
-/// What stands behind an [`Inbox`].
+/// The receiving side of an [`Inbox`].
 pub(super) trait Receiver: Send + Sync {
     fn subscribed(&self);
     fn receive(&self, envelope: &[u8]);
@@ -158,29 +162,31 @@ pub(super) trait Receiver: Send + Sync {
 }
 
 impl Inbox {
-    /// The subscription stands: every envelope published from now on will come.
+    /// Reports that the subscription works: every envelope published from now on will arrive.
     pub fn subscribed(&self) {
         self.0.subscribed();
     }
 
-    /// Delivers one received envelope to this node's clients. Never blocks on a client, never panics; what is no envelope
-    /// is counted and left at that.
+    /// Delivers one received envelope to this node's clients. Never blocks on a client and never panics. Malformed
+    /// envelopes are counted and otherwise ignored.
     pub fn receive(&self, envelope: &[u8]) {
         self.0.receive(envelope);
     }
 
-    /// As [`receive`](Inbox::receive) for several that have come together: each client's share is written at once.
+    /// Like [`receive`](Inbox::receive), for several envelopes that arrived together. Each client's messages are
+    /// written at once.
     pub fn receive_all<'a>(&self, envelopes: impl IntoIterator<Item = &'a [u8]>) {
         self.0.receive_all(&mut envelopes.into_iter());
     }
 
-    /// So many envelopes have come and are lost, for instance because they came faster than the hub took them: each is
-    /// counted as [`AdapterSubscribe`](crate::metrics::ErrorType::AdapterSubscribe). Logging that is up to the adapter.
+    /// Reports that `count` envelopes arrived but were lost, for instance because they came faster than the hub took
+    /// them. Each one counts as [`AdapterSubscribe`](crate::metrics::ErrorType::AdapterSubscribe). The adapter logs the
+    /// loss itself.
     pub fn lost(&self, count: usize) {
         self.0.lost(count);
     }
 
-    /// Whether the hub is done: `subscribe` has to end.
+    /// Returns whether the hub has closed the adapter, so that `subscribe` must return.
     pub fn is_closed(&self) -> bool {
         self.0.is_closed()
     }

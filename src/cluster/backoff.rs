@@ -1,11 +1,11 @@
-//! How long to wait before the next attempt.
+//! The wait before the next connection attempt.
 
 use std::time::Duration;
 
 use crate::random;
 
-/// Doubles from `min` to `max`; each wait is between half of that and all of it, so that nodes do not come back as one
-/// herd.
+/// Doubles from `min` to `max`. Each wait is between half the current value and all of it, so that nodes do not
+/// reconnect all at once.
 #[derive(Debug)]
 pub(super) struct Backoff {
     min: Duration,
@@ -19,7 +19,7 @@ impl Backoff {
     }
 
     pub(super) fn next(&mut self) -> Duration {
-        // A version 4 id is the randomness at hand: its lowest 32 bits are random.
+        // A version 4 UUID serves as the source of randomness: its lowest 32 bits are random.
         let random = random::uuid().as_u128() & 0xffff_ffff;
         self.next_with(u32::try_from(random).unwrap_or(0))
     }

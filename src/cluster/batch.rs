@@ -1,34 +1,34 @@
-//! What one call of the adapter publishes, and how each message in it has fared.
+//! The messages of one adapter call, and the outcome of each.
 
 use bytes::Bytes;
 
 use super::adapter::AdapterError;
 use super::queue::Waiting;
 
-/// Messages in one call, at most.
+/// Maximum number of messages in one call.
 pub(super) const MAX_MESSAGES: usize = 128;
-/// Bytes in one call, roughly; a larger message goes alone.
+/// Approximate maximum of bytes in one call; a larger message goes alone.
 pub(super) const MAX_BYTES: usize = 256 * 1024;
 
 /// Several messages and their envelopes, in order. A message has several envelopes if its target is a union.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// Each with the end of its envelopes.
+    /// Each message with the end index of its envelopes.
     messages: Vec<(Waiting, usize)>,
     envelopes: Vec<Bytes>,
 }
 
-/// The messages of a batch by their fate. The caller drops them: payloads may be the application's types.
+/// The messages of a batch by outcome. The caller drops them: payloads may be user types.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) published: Vec<Waiting>,
     pub(super) lost: Vec<Waiting>,
-    /// Those of which no envelope has been tried.
+    /// Messages of which no envelope has been tried.
     pub(super) untried: Vec<Waiting>,
 }
 
 impl Batch {
-    /// Encodes the messages. Those with an envelope over `max_envelope` bytes are left out and given back.
+    /// Encodes the messages. Returns those with an envelope over `max_envelope` bytes separately.
     pub(super) fn encode(waiting: Vec<Waiting>, node_id: &str, max_envelope: usize) -> (Self, Vec<Waiting>) {
         let (mut batch, mut too_large) = (Self::default(), Vec::new());
         for waiting in waiting {
@@ -39,7 +39,7 @@ impl Batch {
 
     fn add(&mut self, waiting: Waiting, node_id: &str, max_envelope: usize) -> Option<Waiting> {
         let start = self.envelopes.len();
-        // Before the message is encoded, because that makes it larger still.
+        // Check before encoding, which only makes the message larger.
         let mut fits = waiting.outgoing.message.len() <= max_envelope;
         if fits {
             self.envelopes.extend(waiting.outgoing.envelopes(node_id).map(|e| Bytes::from(e.encode())));

@@ -1,4 +1,4 @@
-//! The wire form of a heartbeat, and its division into envelopes that the bus can carry. No I/O.
+//! The wire form of a heartbeat, and its division into envelopes that the bus accepts. No I/O.
 
 use std::collections::BTreeMap;
 
@@ -9,25 +9,26 @@ use super::envelope::{Envelope, EnvelopeError};
 use super::fields::{Presence, is_false, or_empty};
 use super::gojson;
 
-/// Envelopes in one heartbeat, at most: what a receiver keeps while it waits for the rest is bounded.
+/// Maximum number of envelopes in one heartbeat. It bounds the memory of a receiver that waits for the rest.
 const MAX_PARTS: u32 = 1024;
 
-/// The payload of a presence envelope: a [`Presence`], and fields that Go nodes ignore. Each is left out where it says
-/// nothing, so that an ordinary heartbeat has the bytes of a Go node's.
+/// The payload of a presence envelope: a [`Presence`], plus fields that Go nodes ignore. Empty fields are omitted, so
+/// that an ordinary heartbeat is byte-identical to a Go node's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Beat {
     pub(super) node_id: String,
-    /// Clients of the node, also where `rooms` holds a part of them.
+    /// All clients of the node, even if `rooms` holds only a part of the rooms.
     pub(super) client_count: u64,
     #[serde(default, deserialize_with = "or_empty")]
     pub(super) rooms: BTreeMap<String, u64>,
-    /// When it was sent, in Unix milliseconds. For people; nothing depends on it.
+    /// When the node sent it, in Unix milliseconds. For diagnostics only.
     #[serde(default)]
     pub(super) ts: i64,
-    /// Tells the node from an earlier one of the same id. In the heartbeats that announce it, and in its farewell.
+    /// Distinguishes the node from an earlier one with the same id. Present in heartbeats that announce the node and in
+    /// its farewell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) run: Option<String>,
-    /// This envelope holds a part of the rooms.
+    /// Set if this envelope holds a part of the rooms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) part: Option<Part>,
     /// The node is leaving.
@@ -35,19 +36,19 @@ pub(super) struct Beat {
     pub(super) gone: bool,
 }
 
-/// The place of an envelope in a heartbeat that needs several.
+/// The position of an envelope in a heartbeat that needs several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Part {
-    /// Which heartbeat it belongs to; one more for each.
+    /// Number of the heartbeat; it grows by one each time.
     pub(super) beat: u64,
-    /// From 0.
+    /// Index of the part, from 0.
     pub(super) index: u32,
-    /// How many there are.
+    /// Number of parts.
     pub(super) of: u32,
 }
 
 impl Part {
-    /// Whether a receiver can use it.
+    /// Returns whether the position is valid.
     pub(super) fn is_valid(self) -> bool {
         self.index < self.of && self.of <= MAX_PARTS
     }
@@ -63,7 +64,7 @@ impl From<Presence> for Beat {
 /// A heartbeat as envelopes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Encoded {
-    /// Each is within the limit. Empty if not even the number of clients is.
+    /// Each is within the limit. Empty if even a heartbeat without rooms is too large.
     pub(super) envelopes: Vec<Bytes>,
     /// Rooms whose counts did not fit.
     pub(super) rooms_left_out: usize,
@@ -78,8 +79,9 @@ impl Beat {
         Envelope::presence_of(&self.node_id, gojson::to_vec(self)).encode()
     }
 
-    /// Encodes the heartbeat in envelopes of at most `limit` bytes: one if that suffices, else several parts with the
-    /// same number, `beat`. Rooms that fit into no part, or into one part too many, are left out.
+    /// Encodes the heartbeat in envelopes of at most `limit` bytes: one if that suffices, otherwise several parts with
+    /// the same number, `beat`. Rooms that fit into no part, or would need more than the maximum number of parts, are
+    /// left out.
     pub(super) fn encode(&self, beat: u64, limit: usize) -> Encoded {
         let whole = self.envelope();
         if whole.len() <= limit {
@@ -88,7 +90,7 @@ impl Beat {
         let groups = self.groups(beat, limit);
         let of = u32::try_from(groups.len()).unwrap_or(MAX_PARTS);
         let part = |(rooms, index)| {
-            // One part is the whole of what fits.
+            // A single part is not marked as a part.
             let part = (of > 1).then_some(Part { beat, index, of });
             Self { rooms, part, ..self.without_rooms() }
         };
@@ -104,12 +106,13 @@ impl Beat {
         Encoded { envelopes, rooms_left_out: self.rooms.len() - sent }
     }
 
-    /// Divides the rooms, in their order, so that a part with each group fits. At least one group, perhaps empty.
+    /// Divides the rooms, in order, so that each group fits into a part. Returns at least one group, perhaps an empty
+    /// one.
     fn groups(&self, beat: u64, limit: usize) -> Vec<BTreeMap<String, u64>> {
         let longest = Part { beat, index: MAX_PARTS, of: MAX_PARTS };
         let empty = Self { part: Some(longest), ..self.without_rooms() };
         let payload = gojson::to_vec(&empty).len();
-        // Three bytes of the payload become four in base64, the last ones padded.
+        // Base64 turns three bytes of the payload into four, and pads the end.
         let frame = empty.envelope().len() - payload.div_ceil(3) * 4;
         let space = (limit.saturating_sub(frame) / 4 * 3).saturating_sub(payload);
         let (mut groups, mut used) = (vec![BTreeMap::new()], 0);
@@ -218,7 +221,7 @@ mod tests {
             prop_assert_eq!(told.len(), parts.iter().map(|part| part.rooms.len()).sum::<usize>(), "no room twice");
             prop_assert!(told.iter().all(|room| whole.rooms.get_key_value(room.0) == Some(room)));
             prop_assert_eq!(told.len() + rooms_left_out, whole.rooms.len());
-            // A limit that leaves space for the longest of these names loses none.
+            // A limit with space for the longest of these names leaves out no room.
             if limit > 1500 {
                 prop_assert_eq!(rooms_left_out, 0);
             }

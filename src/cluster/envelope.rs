@@ -1,7 +1,7 @@
-//! What nodes send each other: JSON, the same bytes as the Go package `wshub` puts on its bus.
+//! The wire format between nodes: JSON, byte-identical to that of the Go package `wshub`.
 //!
-//! The fields and their order are that package's `AdapterMessage`. Three more carry what it does not know, and are left
-//! out where they say nothing; its decoder ignores them.
+//! The fields and their order are those of that package's `AdapterMessage`. Three further fields carry what it does not
+//! know. They are omitted when empty, and its decoder ignores them.
 
 use std::error::Error;
 use std::fmt;
@@ -16,8 +16,8 @@ use crate::ws::MessageKind;
 
 /// One message between the nodes of a cluster.
 ///
-/// The fields are public so that an adapter, a bridge or a test can read them; [`decode`](Envelope::decode) gives only
-/// envelopes in which they fit together.
+/// The fields are public so that an adapter, a bridge or a test can read them. [`decode`](Envelope::decode) returns
+/// only envelopes with consistent fields.
 ///
 /// ```
 /// let json = br#"{"node_id":"a","type":"room","room":"lobby","msg_type":1,"data":"aGVsbG8="}"#;
@@ -28,64 +28,64 @@ use crate::ws::MessageKind;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
-    /// The node that sent it; a node ignores what carries its own id. Never empty.
+    /// The sending node. A node ignores envelopes with its own id. Never empty.
     pub node_id: String,
-    /// What it asks for; `type` on the wire.
+    /// The kind of message; `type` on the wire.
     #[serde(rename = "type")]
     pub kind: EnvelopeKind,
-    /// The room, for `room` and `room_except`; else empty, and not on the wire.
+    /// The room, for `room` and `room_except`; otherwise empty and omitted on the wire.
     #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "or_empty")]
     pub room: String,
-    /// The user, for `user`; else empty, and not on the wire.
+    /// The user, for `user`; otherwise empty and omitted on the wire.
     #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "or_empty")]
     pub user_id: String,
-    /// The client, for `client`; else empty, and not on the wire.
+    /// The client, for `client`; otherwise empty and omitted on the wire.
     #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "or_empty")]
     pub client_id: String,
-    /// Clients that get no copy. Go nodes heed it for `broadcast_except` and `room_except` only.
+    /// Clients that get no copy. Go nodes apply it to `broadcast_except` and `room_except` only.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "or_empty")]
     pub except: Vec<String>,
     /// 1 for text, 2 for binary, 0 for presence.
     pub msg_type: u8,
-    /// The payload, in base64 on the wire; for presence the JSON of a [`Presence`].
+    /// The payload, in base64 on the wire. For presence, the JSON of a [`Presence`].
     #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
     pub data: Bytes,
-    /// All parts of a union of targets, on the envelope of its first part. The fields above name that part alone, for
-    /// Go nodes. Empty, and not on the wire, when the target has one part.
+    /// All parts of a union of targets, in the envelope of its first part. The fields above name only that part, for Go
+    /// nodes. Empty, and omitted on the wire, if the target has one part.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub union: Vec<Recipient>,
-    /// This is a further part of a union: for Go nodes only, because the envelope of the first part says it all. Not
-    /// on the wire when false.
+    /// Marks a further part of a union. Only Go nodes use it, because the envelope of the first part holds the whole
+    /// union. Omitted on the wire when false.
     #[serde(default, skip_serializing_if = "is_false")]
     pub part: bool,
-    /// What the message tells clients on an event stream besides its text. Not on the wire when there is nothing.
+    /// The message's fields for clients on an event stream, besides its text. Omitted on the wire if there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<EnvelopeEvent>,
 }
 
-/// What an [`Envelope`] asks for.
+/// The kind of an [`Envelope`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EnvelopeKind {
     /// To everyone.
     Broadcast,
-    /// To everyone but the clients in `except`.
+    /// To everyone except the clients in `except`.
     BroadcastExcept,
     /// To a room.
     Room,
-    /// To a room but the clients in `except`.
+    /// To a room except the clients in `except`.
     RoomExcept,
     /// To a user's connections.
     User,
     /// To one client.
     Client,
-    /// Nothing to deliver: how many clients the sending node has.
+    /// The sending node's client counts; nothing to deliver.
     Presence,
 }
 
 impl Envelope {
-    /// A message to one recipient. `None` if it cannot be named on the wire: an empty name, or a room's over
-    /// [`MAX_ROOM_NAME`](crate::limit::MAX_ROOM_NAME).
+    /// Creates an envelope with a message to one recipient. Returns `None` if the recipient cannot be named on the
+    /// wire: an empty name, or a room name over [`MAX_ROOM_NAME`](crate::limit::MAX_ROOM_NAME).
     pub fn message(node_id: &str, to: &Recipient, except: Vec<String>, message: &Message) -> Option<Self> {
         let kind = match to {
             Recipient::All if except.is_empty() => EnvelopeKind::Broadcast,
@@ -109,12 +109,12 @@ impl Envelope {
         to.is_valid().then_some(envelope)
     }
 
-    /// A node's counts.
+    /// Creates an envelope with a node's counts.
     pub fn presence(presence: &Presence) -> Self {
         Self::presence_of(&presence.node_id, gojson::to_vec(presence))
     }
 
-    /// A presence envelope with this payload.
+    /// Creates a presence envelope with this payload.
     pub(super) fn presence_of(node_id: &str, payload: Vec<u8>) -> Self {
         Self { data: payload.into(), ..Self::empty(node_id, EnvelopeKind::Presence) }
     }
@@ -135,16 +135,16 @@ impl Envelope {
         }
     }
 
-    /// The bytes for the wire.
+    /// Encodes the envelope for the wire.
     pub fn encode(&self) -> Vec<u8> {
         gojson::to_vec(self)
     }
 
-    /// Reads what came over the wire. Unknown fields are ignored, and a `null` payload is an empty one.
+    /// Decodes an envelope. Unknown fields are ignored, and a `null` payload becomes an empty one.
     ///
     /// # Errors
     ///
-    /// Not JSON, fields that are missing or of the wrong form, or fields that do not fit together.
+    /// Fails if the input is not JSON, if fields are missing or malformed, or if they are inconsistent.
     pub fn decode(bytes: &[u8]) -> Result<Self, EnvelopeError> {
         let envelope: Self = serde_json::from_slice(bytes).map_err(EnvelopeError::Json)?;
         envelope.check()?;
@@ -169,7 +169,7 @@ impl Envelope {
         }
     }
 
-    /// Whom the message is for: all parts of a union, else the one that the fields name. Empty for presence.
+    /// Returns the recipients: all parts of a union, otherwise the one that the fields name. Empty for presence.
     pub fn recipients(&self) -> Vec<Recipient> {
         if !self.union.is_empty() {
             return self.union.clone();
@@ -183,7 +183,7 @@ impl Envelope {
         }
     }
 
-    /// The message to deliver; `None` for presence.
+    /// Returns the message to deliver, or `None` for presence.
     pub fn into_message(self) -> Option<Message> {
         let kind = match self.msg_type {
             1 => MessageKind::Text,
@@ -197,11 +197,11 @@ impl Envelope {
         })
     }
 
-    /// The counts that a presence envelope carries.
+    /// Returns the counts of a presence envelope.
     ///
     /// # Errors
     ///
-    /// Not presence, or its payload is not the JSON of a [`Presence`].
+    /// Fails if the envelope is not presence, or if its payload is not the JSON of a [`Presence`].
     pub fn to_presence(&self) -> Result<Presence, EnvelopeError> {
         if self.kind != EnvelopeKind::Presence {
             return Err(EnvelopeError::Invalid("not presence"));
@@ -210,15 +210,15 @@ impl Envelope {
     }
 }
 
-/// Why bytes are no [`Envelope`].
+/// The reason why bytes are not a valid [`Envelope`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum EnvelopeError {
-    /// More bytes than [`Cluster::max_envelope`](crate::cluster::Cluster::max_envelope) allows; how many.
+    /// The envelope, of this many bytes, exceeds [`Cluster::max_envelope`](crate::cluster::Cluster::max_envelope).
     TooLarge(usize),
-    /// Not JSON, or not of an envelope's form.
+    /// The bytes are not JSON, or lack the form of an envelope.
     Json(serde_json::Error),
-    /// Fields that do not fit together.
+    /// The fields are inconsistent.
     Invalid(&'static str),
 }
 

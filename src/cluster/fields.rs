@@ -1,4 +1,4 @@
-//! What envelopes are made of.
+//! The field types of envelopes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::config::MAX_ROOM_NAME;
 use crate::message::Message;
 
-/// One part of a target, as it crosses nodes.
+/// One part of a target, in its wire form.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Recipient {
     /// Everyone.
@@ -25,13 +25,13 @@ pub enum Recipient {
     /// Every connection of the user.
     #[serde(rename = "user_id")]
     User(String),
-    /// The client of this id.
+    /// The client with this id.
     #[serde(rename = "client_id")]
     Client(String),
 }
 
 impl Recipient {
-    /// Whether it can be named on the wire, where an empty name is no name.
+    /// Returns whether it can be named on the wire, where an empty name means no name.
     pub(super) fn is_valid(&self) -> bool {
         match self {
             Self::All => true,
@@ -41,8 +41,8 @@ impl Recipient {
     }
 }
 
-/// What [`Message::with_event_name`], [`with_event_id`](Message::with_event_id) and [`with_retry`](Message::with_retry) have
-/// set.
+/// The event stream fields set by [`Message::with_event_name`], [`with_event_id`](Message::with_event_id) and
+/// [`with_retry`](Message::with_retry).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct EnvelopeEvent {
     /// The name of the event.
@@ -63,7 +63,7 @@ impl EnvelopeEvent {
         Some(Self { name: fields.name.clone(), id: fields.id.clone(), retry })
     }
 
-    /// The message with these fields; they become one line each, whatever they were on the wire.
+    /// Sets these fields on a message. Each becomes a single line, whatever its form on the wire.
     pub(super) fn set_on(self, mut message: Message) -> Message {
         if let Some(name) = self.name {
             message = message.with_event_name(name);
@@ -78,20 +78,20 @@ impl EnvelopeEvent {
     }
 }
 
-/// The payload of a presence envelope: how many clients a node has.
+/// The payload of a presence envelope: a node's client counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Presence {
-    /// The node.
+    /// The node's id.
     pub node_id: String,
-    /// Its clients.
+    /// Number of clients on the node.
     pub client_count: u64,
-    /// Clients in each of its rooms.
+    /// Number of clients in each of its rooms.
     #[serde(deserialize_with = "or_empty", default)]
     pub rooms: BTreeMap<String, u64>,
-    /// When it was sent, in Unix milliseconds by the sender's clock. For people; nothing depends on it.
+    /// When the node sent it, in Unix milliseconds by the sender's clock. For diagnostics only.
     #[serde(default)]
     pub ts: i64,
-    /// The node is leaving. Not on the wire when false; Go nodes see a node without clients until it expires.
+    /// The node is leaving. Omitted on the wire when false. Go nodes see a node without clients until it expires.
     #[serde(default, skip_serializing_if = "is_false")]
     pub gone: bool,
 }
@@ -101,7 +101,7 @@ pub(super) fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-/// `null` is what Go writes for an empty slice or map.
+/// Go writes an empty slice or map as `null`.
 pub(super) fn or_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
     Option::deserialize(from).map(Option::unwrap_or_default)
 }

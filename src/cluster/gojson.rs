@@ -1,11 +1,12 @@
-//! JSON as Go's `encoding/json` writes it: `<`, `>`, `&` and two line separators escaped, so that it can stand in HTML.
+//! JSON as Go's `encoding/json` writes it: `<`, `>`, `&` and two line separators are escaped, which makes it safe in
+//! HTML.
 
 use std::io;
 
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 
-/// Cannot fail for what this module is used for: structs, strings, numbers, and maps with string keys.
+/// Cannot fail for the types used here: structs, strings, numbers, and maps with string keys.
 pub(super) fn to_vec<T: Serialize>(value: &T) -> Vec<u8> {
     let mut bytes = Vec::new();
     let result = value.serialize(&mut Serializer::with_formatter(&mut bytes, Go));
@@ -17,8 +18,8 @@ struct Go;
 
 impl Formatter for Go {
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, text: &str) -> io::Result<()> {
-        // The two separators begin with this byte. Without a way out of the loop it takes many bytes at a time, and
-        // payloads in base64 have none of these.
+        // Both separators begin with 0xe2. A loop without an early exit checks many bytes at a time, and base64
+        // payloads contain none of these.
         let is_suspect = |byte: &u8| matches!(byte, b'<' | b'>' | b'&' | 0xe2);
         if !text.as_bytes().iter().fold(false, |found, byte| found | is_suspect(byte)) {
             return CompactFormatter.write_string_fragment(writer, text);

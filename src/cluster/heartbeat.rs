@@ -1,38 +1,39 @@
-//! When this node sends its heartbeats, and what they say.
+//! When this node sends heartbeats, and their contents.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use super::beat::Beat;
 use super::presence::Counts;
 
-/// Between heartbeats that are asked for, unless the interval is so short that a part of it is less: a crowd of new nodes
-/// causes no storm of answers.
+/// Minimum time between requested heartbeats, unless a twentieth of the interval is shorter. It prevents a storm of
+/// answers when many nodes join at once.
 const GAP: Duration = Duration::from_millis(250);
 
 pub(super) struct Heartbeat {
     interval: Duration,
-    /// When to look at the counts.
+    /// When to check the counts next.
     next: Instant,
-    /// The last heartbeat: when it was begun, and its counts.
+    /// Start and counts of the last heartbeat.
     last: Option<(Instant, Counts)>,
-    /// Tells this node from an earlier one of the same id.
+    /// Distinguishes this node from an earlier one with the same id.
     run: String,
     /// The number of the last heartbeat.
     number: u64,
-    /// The largest envelope that the bus may take, in bytes, since it has refused a larger one.
+    /// The largest envelope, in bytes, to try on the bus after it has refused a larger one.
     learned: Option<usize>,
 }
 
 impl Heartbeat {
-    /// The first heartbeat is asked for when the subscription stands; without one it goes out an interval later.
+    /// The first heartbeat is requested when the subscription is established. Without a subscription it is sent after
+    /// one interval.
     pub(super) fn new(interval: Duration, run: String, now: Instant) -> Self {
-        // Not from 0: the parts of an earlier node of the same id must not pass for this one's.
+        // Starts at a random number, so that parts from an earlier node with the same id are not taken for this node's.
         let number = u64::from(crate::random::uuid().as_fields().0);
         Self { interval, next: now + interval, last: None, run, number, learned: None }
     }
 
-    /// When to look at the counts next. A heartbeat that is asked for comes earlier: the first at once, further ones keep
-    /// their distance.
+    /// Returns when to check the counts next. A requested heartbeat comes earlier: the first at once, further ones
+    /// after the minimum gap.
     pub(super) fn due(&self, is_wanted: bool, now: Instant) -> Instant {
         match &self.last {
             _ if !is_wanted => self.next,
@@ -41,12 +42,13 @@ impl Heartbeat {
         }
     }
 
-    /// The counts have been looked at, and sent if need was: looks again after half an interval.
+    /// Called after the counts were checked and sent if needed. Schedules the next check after half an interval.
     pub(super) fn rest(&mut self, now: Instant) {
         self.next = now + self.interval / 2;
     }
 
-    /// Whether the last heartbeat said this already, less than about half an interval ago.
+    /// Returns whether the last heartbeat had the same counts and is recent (less than three quarters of an interval
+    /// old).
     pub(super) fn has_said(&self, counts: &Counts, now: Instant) -> bool {
         let said = |(at, said): &(Instant, Counts)| said == counts && now - *at < self.interval * 3 / 4;
         self.last.as_ref().is_some_and(said)
@@ -56,12 +58,12 @@ impl Heartbeat {
         self.last.is_some()
     }
 
-    /// Half of an interval: no batch of messages should take longer, or the next heartbeat is late.
+    /// Half an interval. A batch of messages that takes longer delays the next heartbeat.
     pub(super) fn patience(&self) -> Duration {
         self.interval / 2
     }
 
-    /// The next heartbeat, and its number. One that was asked for announces the node.
+    /// Returns the next heartbeat and its number. A requested heartbeat, and the first one, announces the node.
     pub(super) fn beat(&mut self, node_id: &str, counts: Counts, is_wanted: bool, now: Instant) -> (Beat, u64) {
         let run = (is_wanted || self.last.is_none()).then(|| self.run.clone());
         let beat = Beat { run, ..beat(node_id, &counts) };
@@ -74,17 +76,17 @@ impl Heartbeat {
         Beat { run: Some(self.run.clone()), gone: true, ..beat(node_id, &Counts::default()) }
     }
 
-    /// The limit of envelopes, in bytes, given what the settings and the bus say.
+    /// Returns the maximum envelope size, in bytes, given the limit of the settings and the bus.
     pub(super) fn limit(&self, known: usize) -> usize {
         self.learned.map_or(known, |learned| learned.min(known))
     }
 
-    /// The bus refused an envelope of this size: smaller ones are tried from now on.
+    /// The bus refused an envelope of this size: try smaller ones from now on.
     pub(super) fn shrink(&mut self, refused: usize) {
         self.learned = Some(refused / 2);
     }
 
-    /// Nothing small enough is left to be tried, so the size was not the reason.
+    /// No smaller envelope is left to try, so size was not the reason.
     pub(super) fn forget_limit(&mut self) {
         self.learned = None;
     }

@@ -1,4 +1,4 @@
-//! A bus inside one process: for several hubs in one program, and for tests.
+//! A bus inside one process, for several hubs in one program and for tests.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use super::adapter::{Adapter, AdapterError, Inbox};
 use crate::atomic::AtomicU64;
 use crate::lock::Leaf;
 
-/// Envelopes that may wait for one subscriber.
+/// Maximum number of envelopes that wait for one subscriber.
 const CAPACITY: usize = 256;
-/// How long a publisher waits for a subscriber whose queue is full, in all.
+/// Total time that a publisher waits for subscribers with full queues.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Envelopes that are handed over at once.
+/// Maximum number of envelopes delivered at once.
 const BATCH: usize = 64;
 
-/// Connects the hubs of one process. A cheap handle, shared by cloning.
+/// Connects the hubs of one process. A cheap handle that can be cloned.
 ///
 /// ```
 /// use wshub::{Hub, cluster::{Cluster, MemoryBus}};
@@ -40,16 +40,17 @@ struct Subscriber {
 }
 
 impl MemoryBus {
-    /// A bus without hubs.
+    /// Creates a bus without hubs.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An adapter for one hub. It gets what the other hubs publish while it is subscribed, in each one's order. A hub for
-    /// which 256 envelopes wait holds the others' publishers up for at most a second each time, and then loses some.
+    /// Creates an adapter for one hub. While subscribed, the hub gets the other hubs' messages, in each publisher's
+    /// order. A hub with 256 waiting envelopes delays a publisher by at most a second per envelope and then loses that
+    /// envelope.
     pub fn adapter(&self) -> MemoryAdapter {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        // Relaxed: only unique.
+        // Relaxed: the ids must only be unique.
         MemoryAdapter { bus: self.clone(), id: NEXT.fetch_add(1, Ordering::Relaxed), closed: AtomicBool::new(false) }
     }
 }
@@ -58,7 +59,7 @@ impl MemoryBus {
 pub struct MemoryAdapter {
     bus: MemoryBus,
     id: u64,
-    /// Set before the queue is taken off the bus, read after it is put there; both under the bus's lock.
+    /// Set before the queue is removed from the bus and read before it is added, both under the bus's lock.
     closed: AtomicBool,
 }
 
@@ -82,7 +83,7 @@ impl Adapter for MemoryAdapter {
         let deadline = std::time::Instant::now() + PATIENCE;
         let mut full = 0;
         for other in others {
-            // A subscriber that has just gone misses nothing.
+            // A disconnected subscriber needs no envelope, so only timeouts count.
             let sent = other.queue.send_deadline(envelope.clone(), deadline);
             full += usize::from(matches!(sent, Err(crossbeam_channel::SendTimeoutError::Timeout(_))));
         }
@@ -92,7 +93,7 @@ impl Adapter for MemoryAdapter {
     fn subscribe(&self, inbox: &Inbox) -> Result<(), AdapterError> {
         let queue = self.open()?;
         inbox.subscribed();
-        // Ends when the sending half is taken off the bus.
+        // Ends when the sending half is removed from the bus.
         while let Ok(first) = queue.recv() {
             let batch: Vec<Bytes> = std::iter::once(first).chain(queue.try_iter().take(BATCH - 1)).collect();
             inbox.receive_all(batch.iter().map(|b| &b[..]));

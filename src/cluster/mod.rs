@@ -1,14 +1,16 @@
-//! Several hubs as one: a hub's link to a message bus.
+//! Connects several hubs over a message bus so that they act as one.
 //!
 //! ```text
 //! hub.send ── queue ── publisher ── Adapter::publish ──▶ bus ──▶ Adapter::subscribe ── subscriber ── hub delivers
 //!             bounded  one thread                               one thread            to its own clients
 //! ```
 //!
-//! [`Cluster`] sets a hub's link up; an [`Adapter`] carries envelopes over one kind of bus. Redis, NATS and an
-//! in-process bus are included. The [guide](crate::guide::cluster) shows how to run a cluster and what it promises.
+//! [`Cluster`] configures a hub's link to the bus. An [`Adapter`] carries envelopes over one kind of bus. Adapters for
+//! Redis, NATS and an in-process bus are included. The [guide](crate::guide::cluster) shows how to run a cluster and
+//! what it promises.
 //!
-//! The cluster knows envelopes, not clients: its way to them is a trait that the hub implements.
+//! The cluster handles envelopes and knows no clients. It reaches them through the trait `Node`, which the hub
+//! implements.
 
 mod adapter;
 mod backoff;
@@ -58,17 +60,17 @@ use crate::message::Message;
 use publisher::Publisher;
 use shared::Shared;
 
-/// The client to which nodes of this crate address what they tell each other: there is none of this name, so that nodes that
-/// do not understand it deliver it to nobody.
+/// Client id that marks messages between nodes of this crate. No client has this id, so nodes that do not know the
+/// convention deliver such a message to nobody.
 const CONTROL: &str = "wshub.control";
-/// How long the publisher may take to publish what waits when the link ends; and then how long both threads may take to
-/// come back from the adapter before they are left behind.
+/// Time for the publisher to publish waiting messages when the link ends; then time for both threads to return from the
+/// adapter before they are left behind.
 const FLUSH: Duration = Duration::from_secs(1);
-/// Stack of the two threads, in bytes; only what is used takes memory. They run the adapter, the application's metrics and
-/// hooks. A broker's client that reads nested answers by recursion can need more than 1 MiB for a hundred levels.
+/// Stack size of the two threads, in bytes; only the used part takes memory. The threads run the adapter, user metrics
+/// and hooks. A broker client that parses nested responses recursively can need more than 1 MiB for a hundred levels.
 const STACK: usize = 4 * 1024 * 1024;
 
-/// A hub's link to the bus: a queue, a table of nodes, two threads. It ends when it is stopped or dropped.
+/// A hub's link to the bus: a queue, a table of nodes and two threads. The link ends when it is stopped or dropped.
 pub(crate) struct Link {
     shared: Arc<Shared>,
     threads: Leaf<Vec<JoinHandle<()>>>,
@@ -94,7 +96,7 @@ impl Link {
             let _ended = ended;
             code();
         };
-        // When it cannot be spawned, `ended` is dropped with the closure.
+        // If spawning fails, the closure is dropped and `ended` with it.
         let thread = thread::Builder::new().name(name.into()).stack_size(STACK).spawn(run)?;
         self.threads.lock().push(thread);
         Ok(())
@@ -108,10 +110,10 @@ impl Link {
         self.shared.state.lock().halves.state()
     }
 
-    /// Queues a message for the other nodes; whether it fits. Never blocks.
+    /// Queues a message for the other nodes and returns whether it fits. Never blocks.
     pub(crate) fn publish(&self, outgoing: Outgoing) -> bool {
         static FULL: LogLimit = LogLimit::seldom();
-        // Dropped behind the lock: the payload may be the application's type.
+        // Dropped after the lock is released: the payload may be a user type.
         let refused;
         {
             let mut state = self.shared.state.lock();
@@ -138,39 +140,40 @@ impl Link {
         false
     }
 
-    /// Queues a message of this crate's nodes to each other; whether it fits.
+    /// Queues a message from this crate to the same crate on other nodes. Returns whether it fits.
     pub(crate) fn publish_control(&self, json: String) -> bool {
         let to = vec![Recipient::Client(CONTROL.to_owned())];
         self.publish(Outgoing { to, except: Vec::new(), message: Message::raw_json(json) })
     }
 
-    /// Bytes of such a message that fit into an envelope of any bus.
+    /// Maximum size of a control message, in bytes, that fits into an envelope of any bus.
     pub(crate) fn control_limit(&self) -> usize {
         (self.shared.settings.max_envelope / 2).clamp(1, 24 * 1024)
     }
 
-    /// Whether the other nodes are known.
+    /// Returns whether presence is on, so that the other nodes are known.
     pub(crate) fn has_presence(&self) -> bool {
         self.shared.table.is_some()
     }
 
-    /// The clients of the other nodes.
+    /// Returns the number of clients on the other nodes.
     pub(crate) fn remote_clients(&self) -> usize {
         self.shared.table.as_ref().map_or(0, |table| table.lock().clients(Instant::now()))
     }
 
-    /// The clients of the other nodes in a room.
+    /// Returns the number of clients on the other nodes in a room.
     pub(crate) fn remote_room(&self, name: &str) -> usize {
         self.shared.table.as_ref().map_or(0, |table| table.lock().room(name, Instant::now()))
     }
 
-    /// The other nodes.
+    /// Returns the other nodes.
     pub(crate) fn remote_nodes(&self) -> Vec<ClusterNode> {
         self.shared.table.as_ref().map_or_else(Vec::new, |table| table.lock().nodes(Instant::now()))
     }
 
-    /// Publishes what waits, says farewell, closes the adapter and waits for the threads, all within about two seconds. A
-    /// thread that does not come back from the adapter is left behind. On one of the two threads it does not wait.
+    /// Publishes waiting messages, sends the farewell, closes the adapter and joins the threads, all within about two
+    /// seconds. A thread that does not return from the adapter is left behind. A call on one of the two threads does
+    /// not wait.
     pub(crate) fn stop(&self) {
         let until = Instant::now() + FLUSH;
         {
@@ -181,7 +184,7 @@ impl Link {
         let threads = std::mem::take(&mut *self.threads.lock());
         let own: ThreadId = thread::current().id();
         if threads.is_empty() || threads.iter().any(|t| t.thread().id() == own) {
-            // The publisher closes the adapter, and both threads end by themselves.
+            // The publisher closes the adapter, and both threads then end.
             return;
         }
         if !self.wait_ended(until) {
@@ -192,7 +195,7 @@ impl Link {
             }
         }
         for thread in threads {
-            // Panics in an adapter or hook are caught; this thread has none left to tell.
+            // Panics in an adapter or hook are caught, so the thread has none to report.
             let _ = thread.join();
         }
     }
@@ -210,7 +213,7 @@ impl Drop for Link {
     }
 }
 
-/// Counts a thread out when it ends, however it does.
+/// Decrements the number of live threads when a thread ends, normally or by a panic.
 struct Ended(Arc<Shared>);
 
 impl Drop for Ended {

@@ -1,27 +1,27 @@
-//! The other nodes of the cluster, as their heartbeats describe them.
+//! The table of the cluster's other nodes, built from their heartbeats.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use super::beat::{Beat, Part};
 
-/// Nodes that are remembered: more than any cluster has, and a bound for a flood of invented ones.
+/// Maximum number of nodes in the table: more than any cluster has, and a bound for a flood of invented ones.
 const MAX_NODES: usize = 4096;
 
-/// Nodes of one id that are remembered.
+/// Maximum number of runs kept for one node id.
 const MAX_RUNS: usize = 8;
 
-/// A node of the cluster: see [`Hub::cluster_nodes`](crate::Hub::cluster_nodes).
+/// A node of the cluster; see [`Hub::cluster_nodes`](crate::Hub::cluster_nodes).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClusterNode {
-    /// Its node id.
+    /// The node's id.
     pub id: String,
-    /// Its clients.
+    /// Number of clients on the node.
     pub clients: usize,
-    /// Clients in each of its rooms.
+    /// Number of clients in each of its rooms.
     pub rooms: BTreeMap<String, usize>,
-    /// How long ago it said so; zero for this node itself.
+    /// Time since its last heartbeat; zero for this node itself.
     pub last_seen: Duration,
 }
 
@@ -38,16 +38,16 @@ pub(crate) struct Counts {
     pub(crate) rooms: BTreeMap<String, usize>,
 }
 
-/// What a heartbeat has changed.
+/// The effect of a heartbeat on the table.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// A node that was not known, perhaps the successor of one of the same id.
+    /// The node was not known. It may be the successor of one with the same id.
     New,
-    /// A known node, and how many of its figures are different now: its clients, and each of its rooms.
+    /// The node was known. `changes` counts the figures that differ: its client count, and each room.
     Known { changes: usize },
-    /// A known node has said farewell.
+    /// A known node has sent its farewell.
     Gone,
-    /// Nothing: an unknown node's farewell, or one node too many.
+    /// No effect: an unknown node's farewell, or more nodes than the table holds.
     Ignored,
 }
 
@@ -55,16 +55,16 @@ pub(super) enum Heard {
 struct Seen {
     clients: usize,
     rooms: BTreeMap<String, usize>,
-    /// By this node's monotonic clock: no clock jump makes a node come or go.
+    /// Time of the last heartbeat, by this node's monotonic clock. A clock adjustment neither adds nor removes nodes.
     at: Instant,
-    /// The nodes of this id that have announced themselves and not left, the oldest first: normally one, two while
-    /// a node is replaced. Empty for nodes that do not say which they are.
+    /// The runs of this id that have announced themselves and not left, oldest first: normally one, two while a node is
+    /// being replaced. Empty for nodes that do not send a run id.
     runs: Vec<String>,
-    /// The parts of a heartbeat that has not arrived as a whole.
+    /// Parts of a heartbeat that has not arrived completely.
     partial: Option<Partial>,
 }
 
-/// A heartbeat in several envelopes, some of which are still to come.
+/// A heartbeat in several envelopes, some of which have not arrived yet.
 #[derive(Debug)]
 struct Partial {
     beat: u64,
@@ -73,7 +73,7 @@ struct Partial {
     rooms: BTreeMap<String, usize>,
 }
 
-/// The other nodes. Those that have not been heard of for `ttl` do not count, whether or not they have been removed yet.
+/// The other nodes. Nodes that have been silent for `ttl` do not count, even if they have not been removed yet.
 #[derive(Debug)]
 pub(super) struct Table {
     nodes: HashMap<String, Seen>,
@@ -105,8 +105,8 @@ impl Table {
         if is_new { Heard::New } else { Heard::Known { changes } }
     }
 
-    /// A farewell ends the node that said it and those of its id before it, which have gone without a word. One that has
-    /// announced itself later stays: it is the successor.
+    /// Handles a farewell. It removes the run that sent it and older runs of the same id, which have ended without a
+    /// farewell. A run that announced itself later stays: it is the successor.
     fn bury(&mut self, node_id: &str, run: Option<&str>) -> Heard {
         let Some(node) = self.nodes.get_mut(node_id) else { return Heard::Ignored };
         if let Some(run) = run.filter(|_| !node.runs.is_empty()) {
@@ -120,7 +120,7 @@ impl Table {
         Heard::Gone
     }
 
-    /// Removes nodes that have not been heard of for too long; who they were.
+    /// Removes nodes that have been silent for too long and returns their ids.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<String> {
         let ttl = self.ttl;
         let expired = |seen: &Seen| now.saturating_duration_since(seen.at) >= ttl;
@@ -143,7 +143,7 @@ impl Table {
         self.present(now).fold(0, |sum, (_, seen, _)| sum.saturating_add(count(seen)))
     }
 
-    /// All of them, by id.
+    /// Returns all present nodes, sorted by id.
     pub(super) fn nodes(&self, now: Instant) -> Vec<ClusterNode> {
         let node = |(id, seen, last_seen): (&String, &Seen, Duration)| ClusterNode {
             id: id.clone(),
@@ -158,7 +158,7 @@ impl Table {
 }
 
 impl Seen {
-    /// Whether this is a node of the id that was not known.
+    /// Adds a run and returns whether it was new.
     fn announce(&mut self, run: &str) -> bool {
         if self.runs.iter().any(|known| known == run) {
             return false;
@@ -170,7 +170,7 @@ impl Seen {
         true
     }
 
-    /// How many figures are different now: the clients, and each room.
+    /// Updates the counts. Returns how many figures differ now: the client count, and each room.
     fn update(&mut self, clients: usize, beat: Beat) -> usize {
         let rooms = beat.rooms.into_iter().map(|(name, count)| (name, saturate(count))).collect();
         let rooms = match beat.part {
@@ -184,8 +184,8 @@ impl Seen {
         usize::from(std::mem::replace(&mut self.clients, clients) != clients) + changed
     }
 
-    /// Takes a part of a heartbeat; all its rooms, once the last part has come. Until then, and if a part is lost, the
-    /// rooms of the heartbeat before count.
+    /// Adds a part of a heartbeat. Returns all its rooms once the last part has arrived. Until then, or if a part is
+    /// lost, the rooms of the previous heartbeat count.
     fn collect(&mut self, part: Part, rooms: BTreeMap<String, usize>) -> Option<BTreeMap<String, usize>> {
         if !part.is_valid() {
             return None;
@@ -267,13 +267,13 @@ mod tests {
             Beat { part, ..beat(9, rooms) }
         };
         table.hear("n".into(), beat(5, &[("a", 1), ("old", 1)]), now);
-        // In any order, each perhaps twice; the number of clients counts at once.
+        // Parts arrive in any order, perhaps twice; the number of clients counts at once.
         assert_eq!(table.hear("n".into(), part(1, 1, 2, &[("b", 2)]), now), Heard::Known { changes: 1 });
         assert_eq!(table.hear("n".into(), part(1, 1, 2, &[("b", 2)]), now), Heard::Known { changes: 0 });
         assert_eq!((table.clients(now), table.room("old", now), table.room("b", now)), (9, 1, 0));
         assert_eq!(table.hear("n".into(), part(1, 0, 2, &[("a", 1)]), now), Heard::Known { changes: 2 });
         assert_eq!((table.room("a", now), table.room("b", now), table.room("old", now)), (1, 2, 0));
-        // One that loses a part does not mix with the next.
+        // A heartbeat that loses a part does not mix with the next.
         table.hear("n".into(), part(2, 0, 2, &[("lost", 1)]), now);
         table.hear("n".into(), part(3, 1, 2, &[("c", 3)]), now);
         assert_eq!((table.room("b", now), table.room("c", now)), (2, 0));
@@ -294,16 +294,16 @@ mod tests {
         assert_eq!(hear(of("old", false)), Heard::New);
         assert_eq!(hear(of("new", false)), Heard::New);
         assert_eq!(hear(beat(2, &[])), Heard::Known { changes: 1 }, "an ordinary one does not say whose it is");
-        // Asked for by a newcomer, both announce themselves once more.
+        // A new node requests heartbeats, so both announce themselves once more.
         assert_eq!(hear(of("old", false)), Heard::Known { changes: 1 });
         assert_eq!(hear(of("old", true)), Heard::Ignored);
         assert_eq!((hear(of("old", true)), hear(of("new", true))), (Heard::Ignored, Heard::Gone));
-        // One that has crashed does not keep the next one's farewell from counting.
+        // A crashed run does not keep the next run's farewell from counting.
         assert_eq!((hear(of("crashed", false)), hear(of("next", false))), (Heard::New, Heard::New));
         assert_eq!(hear(of("next", true)), Heard::Gone);
         (0..100).for_each(|n| _ = hear(of(&n.to_string(), false)));
         assert_eq!(hear(of("99", true)), Heard::Gone);
-        // Where one of the two does not say which run it is, the id decides.
+        // If either heartbeat lacks a run id, the node id decides.
         assert_eq!((hear(beat(1, &[])), hear(of("any", true))), (Heard::New, Heard::Gone));
         let nameless = Beat { gone: true, ..beat(0, &[]) };
         assert_eq!((hear(of("new", false)), hear(nameless)), (Heard::New, Heard::Gone));

@@ -1,4 +1,4 @@
-//! The thread that publishes: messages in their order, heartbeats between them, and the way back after a failure.
+//! The publishing thread. It publishes messages in order and heartbeats between them, and reconnects after a failure.
 
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
@@ -18,23 +18,23 @@ use crate::guard::{self, dispose, record};
 use crate::log_limit::LogLimit;
 use crate::metrics::ErrorType;
 
-/// | state | does | until |
+/// | state | action | until |
 /// | --- | --- | --- |
-/// | down | drops what has waited too long | `retry_at`: connects |
-/// | up | publishes heartbeats that are due, and what waits; by turns when both are to be done | a failure: down |
-/// | stopping | publishes what waits, while up and in time, then says farewell | nothing waits |
+/// | down | drops messages that have waited too long | `retry_at`: connects |
+/// | up | publishes due heartbeats and waiting messages, taking turns if there are both | a failure: down |
+/// | stopping | publishes waiting messages, while up and before the deadline, then sends the farewell | nothing waits |
 pub(super) struct Publisher {
     shared: Arc<Shared>,
     is_up: bool,
-    /// When to connect, while down.
+    /// When to connect next, while down.
     retry_at: Instant,
     backoff: Backoff,
-    /// Something has been published since the last failure: the next failure is followed by an attempt at once.
+    /// Something has been published since the last failure, so the next failure is followed by an immediate attempt.
     is_proven: bool,
     heartbeat: Option<Heartbeat>,
-    /// The last step was a heartbeat: messages that wait are next.
+    /// The last step was a heartbeat, so waiting messages are next.
     has_just_beaten: bool,
-    /// Messages that are published at once. Fewer on a bus that is slow, so that heartbeats keep their time.
+    /// Maximum number of messages per call. It shrinks on a slow bus so that heartbeats stay on time.
     batch: usize,
 }
 
@@ -63,8 +63,8 @@ impl Publisher {
         }
     }
 
-    /// Runs until the link ends. A step that panics, which only the application's code does (its logger, its payloads), costs
-    /// what that step was about, and the thread goes on.
+    /// Runs until the link ends. Only user code (its logger, its payloads) can make a step panic. A panic loses the
+    /// work of that step, and the thread goes on.
     pub(super) fn run(mut self) {
         while !guard::catch(|| self.step()).unwrap_or(false) {}
         guard::catch(|| self.say_farewell());
@@ -73,7 +73,7 @@ impl Publisher {
         guard::catch(|| self.shared.close());
     }
 
-    /// Waits for something to do and does it. True at the end.
+    /// Waits for work and does it. Returns true at the end.
     fn step(&mut self) -> bool {
         match self.next() {
             Step::Connect => self.connect(),
@@ -85,7 +85,7 @@ impl Publisher {
         false
     }
 
-    /// Sleeps until there is something to do.
+    /// Sleeps until there is work.
     fn next(&mut self) -> Step {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.state.lock();
@@ -98,7 +98,7 @@ impl Publisher {
         }
     }
 
-    /// What to do now, or when to look again if nothing happens before.
+    /// Returns the next step, or the time to check again if nothing happens before.
     fn look(&mut self, state: &mut State) -> ControlFlow<Step, Option<Instant>> {
         let now = Instant::now();
         let max_age = self.shared.settings.max_age;
@@ -125,7 +125,7 @@ impl Publisher {
     }
 
     fn look_while_up(&mut self, state: &mut State, now: Instant) -> ControlFlow<Step, Option<Instant>> {
-        // A link that ends has one more heartbeat to send, its farewell.
+        // A link that ends sends only one more heartbeat, its farewell.
         let heartbeat = self.heartbeat.as_ref().filter(|_| state.stop.is_none());
         let due = heartbeat.map(|heartbeat| heartbeat.due(state.beat, now));
         let is_turn = !self.has_just_beaten || state.queue.is_empty();
@@ -147,7 +147,7 @@ impl Publisher {
             Ok(()) => {
                 self.is_up = true;
                 self.shared.report(Half::Publish, Ok(()));
-                // What this node said before may have been lost.
+                // This node's earlier heartbeats may have been lost.
                 if self.heartbeat.as_ref().is_some_and(Heartbeat::has_beaten) {
                     self.shared.state.lock().beat = true;
                 }
@@ -156,7 +156,7 @@ impl Publisher {
         }
     }
 
-    /// The connection has failed: connects again, at once if it had worked, else later.
+    /// Marks the connection as failed. Reconnects at once if it had worked, otherwise after the backoff.
     fn fail(&mut self, error: &AdapterError) {
         self.is_up = false;
         let wait = if std::mem::take(&mut self.is_proven) { Duration::ZERO } else { self.backoff.next() };
@@ -188,14 +188,14 @@ impl Publisher {
         }
     }
 
-    /// Fits the number of messages that are published at once to the time that it takes.
+    /// Adapts the number of messages per call to the time that a call takes.
     fn adapt(&mut self, took: Duration) {
         let Some(heartbeat) = &self.heartbeat else { return };
         let is_slow = took > heartbeat.patience();
         self.batch = if is_slow { (self.batch / 2).max(1) } else { (self.batch * 2).min(MAX_MESSAGES) };
     }
 
-    /// Hands envelopes to the adapter; what it says of each, or `None` if it panicked.
+    /// Passes envelopes to the adapter. Returns its results, or `None` if it panicked.
     fn put(&mut self, envelopes: &[Bytes]) -> Option<Vec<Result<(), AdapterError>>> {
         if envelopes.is_empty() {
             return Some(Vec::new());
@@ -212,7 +212,7 @@ impl Publisher {
         }
     }
 
-    /// Notes what results say of the connection.
+    /// Updates the state of the connection from the results.
     fn judge(&mut self, results: &[Result<(), AdapterError>]) {
         static REJECTED: LogLimit = LogLimit::seldom();
         for result in results {
@@ -227,7 +227,7 @@ impl Publisher {
                         record!(Warn, "wshub::cluster", "the bus refused: {why} ({suppressed} more not logged)");
                     }
                 }
-                // The others behind it have failed for the same reason.
+                // The results after it failed for the same reason.
                 Err(error) => return self.fail(error),
             }
         }
@@ -247,14 +247,14 @@ impl Publisher {
         }
     }
 
-    /// Sends this node's counts, if that is asked for, due, or they have changed.
+    /// Sends this node's counts if they are requested, due, or have changed.
     fn beat(&mut self, wanted: bool) {
         self.shared.expire_nodes();
         let counts = self.shared.node.counts();
         let Some(heartbeat) = &mut self.heartbeat else { return };
         let now = Instant::now();
         heartbeat.rest(now);
-        // Without counts the hub is gone, and this link is about to be stopped.
+        // Without counts the hub is gone, and this link is about to stop.
         let Some(counts) = counts else { return };
         if !wanted && heartbeat.has_said(&counts, now) {
             return;
@@ -263,13 +263,13 @@ impl Publisher {
         self.send_beat(&beat, number);
         self.shared.node.beat_sent();
         if let Some(heartbeat) = &mut self.heartbeat {
-            // The time that sending took is no time between two heartbeats.
+            // Do not count the time of sending as part of the interval.
             heartbeat.rest(Instant::now());
         }
     }
 
-    /// Publishes a heartbeat in envelopes that the bus takes. A bus that refuses one may have a limit that nobody has told:
-    /// smaller ones are tried at once, and kept to.
+    /// Publishes a heartbeat in envelopes that the bus accepts. A bus that refuses one may have a limit that it does
+    /// not announce, so smaller envelopes are tried at once, and that size is kept.
     fn send_beat(&mut self, beat: &Beat, number: u64) {
         loop {
             let Some(heartbeat) = &self.heartbeat else { return };
@@ -289,7 +289,7 @@ impl Publisher {
         }
     }
 
-    /// The largest envelope in bytes that the settings and the bus allow.
+    /// Returns the largest envelope, in bytes, that the settings and the bus allow.
     fn known_limit(&self) -> usize {
         let settings = &self.shared.settings;
         let of_bus = self.shared.call(|| Ok(settings.adapter.max_envelope()));

@@ -1,4 +1,4 @@
-//! What waits to be published: bounded in messages, in bytes and in time.
+//! Messages that wait to be published, bounded in number, bytes and time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -7,18 +7,18 @@ use super::envelope::Envelope;
 use super::fields::Recipient;
 use crate::message::Message;
 
-/// A message on its way to other nodes. Encoding it is left to the publisher's thread.
+/// A message on its way to other nodes. The publisher's thread encodes it.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    /// At least one, each at most once.
+    /// At least one recipient, without duplicates.
     pub(crate) to: Vec<Recipient>,
     pub(crate) except: Vec<String>,
     pub(crate) message: Message,
 }
 
 impl Outgoing {
-    /// One envelope for each recipient, each made when it is asked for. Where there are several, the first tells nodes
-    /// that understand it the whole union, and the others are for those that do not.
+    /// Returns one envelope for each recipient, built lazily. If there are several, the first carries the whole union
+    /// for nodes that understand it; the others are for nodes that do not.
     pub(super) fn envelopes(&self, node_id: &str) -> impl Iterator<Item = Envelope> {
         let union = if self.to.len() > 1 { self.to.clone() } else { Vec::new() };
         let envelope = move |to| Envelope::message(node_id, to, self.except.clone(), &self.message);
@@ -27,7 +27,7 @@ impl Outgoing {
         first.into_iter().chain(envelopes.map(|rest| Envelope { part: true, ..rest }))
     }
 
-    /// Bytes in memory, roughly.
+    /// Returns the approximate size in memory, in bytes.
     fn size(&self) -> usize {
         let name = |to: &Recipient| match to {
             Recipient::All => 0,
@@ -38,7 +38,7 @@ impl Outgoing {
     }
 }
 
-/// A message in the queue, or taken out of it.
+/// A message that is in the queue or was taken from it.
 #[derive(Debug)]
 pub(super) struct Waiting {
     since: Instant,
@@ -59,7 +59,7 @@ impl Queue {
         Self { waiting: VecDeque::new(), bytes: 0, max_messages, max_bytes }
     }
 
-    /// Gives the message back if it does not fit. What is larger than the whole queue fits into an empty one.
+    /// Returns the message if it does not fit. A message larger than the whole queue fits into an empty one.
     pub(super) fn push(&mut self, outgoing: Outgoing, now: Instant) -> Result<(), Outgoing> {
         let size = outgoing.size();
         let is_over = self.waiting.len() >= self.max_messages || self.bytes.saturating_add(size) > self.max_bytes;
@@ -75,14 +75,14 @@ impl Queue {
         let first = self.waiting.pop_front()?;
         self.bytes -= first.size;
         if self.waiting.is_empty() {
-            // After a crowd has waited, its memory goes too.
+            // Release the memory of a long queue.
             self.waiting.shrink_to(64);
         }
         Some(first)
     }
 
-    /// Takes the first messages: at most so many, of at most so many bytes together, but one in any case. Empty only if
-    /// nothing waits.
+    /// Takes the first messages, up to `messages` and `bytes`, but at least one. Returns none only if the queue is
+    /// empty.
     pub(super) fn take(&mut self, messages: usize, bytes: usize) -> Vec<Waiting> {
         let mut taken: Vec<Waiting> = self.pop().into_iter().collect();
         let mut sum = taken.iter().map(|w| w.size).sum::<usize>();
@@ -94,7 +94,8 @@ impl Queue {
         taken
     }
 
-    /// Puts messages back that were taken and not tried. They may go beyond what fits: others were accepted meanwhile.
+    /// Puts back messages that were taken and not tried. The queue may then exceed its limits, because it accepted
+    /// others meanwhile.
     pub(super) fn put_back(&mut self, taken: Vec<Waiting>) {
         for waiting in taken.into_iter().rev() {
             self.bytes += waiting.size;
@@ -102,8 +103,8 @@ impl Queue {
         }
     }
 
-    /// Takes what has waited for longer than `age`. The caller drops it outside of the queue's lock: payloads may be the
-    /// application's types.
+    /// Takes the messages that have waited for longer than `age`. The caller drops them outside the queue's lock:
+    /// payloads may be user types.
     pub(super) fn take_late(&mut self, now: Instant, age: Duration) -> Vec<Waiting> {
         let is_late = |waiting: &Waiting| now.saturating_duration_since(waiting.since) > age;
         let mut late = Vec::new();
@@ -118,7 +119,7 @@ impl Queue {
         std::iter::from_fn(|| self.pop()).collect()
     }
 
-    /// Since when the first has waited.
+    /// Returns the time when the oldest message was queued.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.waiting.front().map(|w| w.since)
     }

@@ -1,4 +1,4 @@
-//! How a hub takes part in a cluster.
+//! Settings of a hub's part in a cluster.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use super::envelope::EnvelopeError;
 use crate::error::ConfigError;
 use crate::random;
 
-/// The shortest interval of heartbeats: a shorter one would leave no time for messages.
+/// Minimum heartbeat interval. A shorter one would leave no time for messages.
 const MIN_PRESENCE: Duration = Duration::from_millis(10);
-/// The least that envelopes must be able to hold: about a message of one byte to a client.
+/// Minimum of `max_envelope`: enough for a message of about one byte to a client.
 const MIN_ENVELOPE: usize = 128;
 const MAX_BYTES: usize = 1 << 30;
 
 type OnDecodeError = dyn Fn(&EnvelopeError, &[u8]) + Send + Sync;
 
-/// A hub's place in a cluster: over which bus, under which name, how much may wait.
+/// Settings of a hub in a cluster: the bus, the node id, presence and queue limits.
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,7 +42,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Takes part over this bus, under a random id (UUID), without presence.
+    /// Joins a cluster over this bus, with a random id (UUID) and without presence.
     pub fn new(adapter: impl Adapter) -> Self {
         Self {
             adapter: Box::new(adapter),
@@ -57,59 +57,61 @@ impl Cluster {
         }
     }
 
-    /// The node's name: a host or pod name makes logs easier to read. 1 to 256 bytes, and **no two nodes may have the same**:
-    /// they would not hear each other. A node that replaces an earlier one of that name may begin before the earlier one
-    /// has ended. Default: a random UUID.
+    /// Sets the node id; a host or pod name makes logs easier to read. 1 to 256 bytes. **No two nodes may have the same
+    /// id**: they would ignore each other's messages. A node that replaces another with the same id may start before
+    /// the old one has ended. Default: a random UUID.
     pub fn node_id(mut self, id: impl Into<String>) -> Self {
         self.node_id = id.into();
         self
     }
 
-    /// Tells the other nodes this often how many clients this one has, and counts theirs. All nodes should have the same
-    /// interval: one that is not heard of for three of them counts as gone. 10 ms to a year; 0 = 5 s. Default: no presence,
-    /// and [`Hub::global_client_count`](crate::Hub::global_client_count) counts this node alone.
+    /// Turns presence on and sets its interval: this node then reports its client counts to the other nodes and adds up
+    /// theirs. Use the same interval on all nodes: a node that is silent for three intervals counts as gone. 10 ms to a
+    /// year; 0 means 5 s. Default: no presence, and [`Hub::global_client_count`](crate::Hub::global_client_count)
+    /// counts this node alone.
     pub fn presence(mut self, interval: Duration) -> Self {
         self.presence = Some(if interval.is_zero() { Duration::from_secs(5) } else { interval });
         self
     }
 
-    /// Messages that may wait to be published; default 4096. Further ones are delivered here, not published, and counted
-    /// as dropped. 1 to 16,777,216.
+    /// Maximum number of messages that wait to be published; default 4096. Further messages are delivered on this node
+    /// only and counted as dropped. 1 to 16,777,216.
     pub fn queue_messages(mut self, messages: usize) -> Self {
         self.queue_messages = messages;
         self
     }
 
-    /// Bytes that may wait to be published; default 16 MiB. A larger single message is accepted only into an empty queue.
-    /// 1 byte to 1 GiB.
+    /// Maximum size of the messages that wait to be published, in bytes; default 16 MiB. A single message above the
+    /// maximum is accepted only into an empty queue. 1 byte to 1 GiB.
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.queue_bytes = bytes;
         self
     }
 
-    /// How long a message may wait to be published, for instance while the bus is away; default 5 s. An older one is
-    /// dropped and counted: clients elsewhere get it soon or never. 1 ms to a year.
+    /// Maximum time that a message waits to be published, for instance while the bus is down; default 5 s. An older
+    /// message is dropped and counted: clients on other nodes get it soon or never. 1 ms to a year.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
         self
     }
 
-    /// Largest envelope in bytes that is published or accepted; default 16 MiB. A payload takes a third more than its own
-    /// length; a heartbeat that would be larger is sent in parts. 128 bytes to 1 GiB.
+    /// Maximum envelope size, in bytes, to publish or accept; default 16 MiB. Base64 makes a payload a third larger. A
+    /// larger heartbeat is sent in parts. 128 bytes to 1 GiB.
     pub fn max_envelope(mut self, bytes: usize) -> Self {
         self.max_envelope = bytes;
         self
     }
 
-    /// The first and the longest wait before a failed connection is tried again; default 1 s and 30 s. The wait doubles
-    /// with each failure; each is shortened by up to half at random. Not 0, at most a year, and the first not above the longest.
+    /// Sets the first and the longest wait before a failed connection is retried; default 1 s and 30 s. The wait
+    /// doubles with each failure, and each wait is shortened by up to half at random. Neither may be 0 or above a year,
+    /// and the first must not exceed the longest.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.backoff = (first, longest);
         self
     }
 
-    /// Called with whatever arrives and is no envelope of a cluster. On the subscriber's thread: keep it fast. Default:
-    /// counted and logged only.
+    /// Sets a hook that gets each malformed or oversized envelope. It runs on the subscriber's thread, so keep it fast.
+    /// Default: such envelopes are only counted and logged.
     pub fn on_decode_error(mut self, hook: impl Fn(&EnvelopeError, &[u8]) + Send + Sync + 'static) -> Self {
         self.on_decode_error = Some(Box::new(hook));
         self
@@ -120,7 +122,7 @@ impl Cluster {
     }
 
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        // Beyond it the clock could not hold what they are added to.
+        // Adding a longer duration could overflow an `Instant`.
         const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
         const MILLISECOND: Duration = Duration::from_millis(1);
         let (first, longest) = self.backoff;

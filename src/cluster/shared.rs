@@ -1,4 +1,4 @@
-//! What the publisher, the subscriber and the hub share.
+//! State shared by the publisher, the subscriber and the hub.
 
 use std::time::Instant;
 
@@ -19,21 +19,21 @@ use crate::message::Message;
 use crate::metrics::{ErrorType, Metrics};
 use crate::outbox::Burst;
 
-/// The hub, as the cluster sees it. No method blocks on a client; all do nothing when the hub is gone.
+/// The cluster's interface to the hub. No method blocks on a client. All do nothing once the hub is gone.
 pub(crate) trait Node: Send + Sync + 'static {
     /// Delivers to this node's clients.
     fn deliver(&self, to: &[Recipient], except: &[String], message: Message);
-    /// This node's clients; `None` when the hub is gone.
+    /// Returns this node's counts, or `None` once the hub is gone.
     fn counts(&self) -> Option<Counts>;
-    /// Another node of this crate tells something. False if it is not understood.
+    /// Handles a control message from another node of this crate. Returns false if it is not understood.
     fn control(&self, from: &str, payload: &[u8]) -> bool;
-    /// A heartbeat has been sent.
+    /// Called after a heartbeat has been sent.
     fn beat_sent(&self);
-    /// Another node has left, or is silent.
+    /// Called when another node has left or is silent.
     fn node_gone(&self, id: &str);
-    /// Counts something.
+    /// Calls the metrics.
     fn count(&self, what: &dyn Fn(&dyn Metrics));
-    /// Runs the application's code, and catches its panics.
+    /// Runs user code and catches its panics.
     fn guarded(&self, what: &'static str, code: &dyn Fn());
 }
 
@@ -41,32 +41,32 @@ pub(super) struct Shared {
     pub(super) settings: Cluster,
     pub(super) node: Box<dyn Node>,
     pub(super) state: Leaf<State>,
-    /// There is work for the publisher.
+    /// Signals work for the publisher.
     pub(super) work: Condition,
-    /// The link closes, or a thread has ended.
+    /// Signals that the link closes or a thread has ended.
     pub(super) over: Condition,
     pub(super) table: Option<Leaf<Table>>,
-    /// Tells this node from another one of the same id.
+    /// Distinguishes this node from others with the same id.
     pub(super) run: String,
-    /// How this node's own envelopes begin: buses hand them back.
+    /// The first bytes of this node's own envelopes, to recognise those that the bus returns.
     own: Vec<u8>,
-    /// How those of presence begin.
+    /// The first bytes of this node's own presence envelopes.
     own_presence: Vec<u8>,
 }
 
-/// What is to be done. Its lock is a leaf: nothing is called under it.
+/// The work to do. Its lock is a leaf: nothing is called under it.
 pub(super) struct State {
     pub(super) queue: Queue,
     pub(super) halves: Halves,
-    /// The connection for publishing is to be looked after, because the subscription was lost or regained.
+    /// Check the publishing connection, because the subscription was lost or regained.
     pub(super) check: bool,
-    /// A heartbeat is wanted soon.
+    /// Send a heartbeat soon.
     pub(super) beat: bool,
-    /// The link is to end; until when the publisher may finish what waits.
+    /// Set when the link is to end: the publisher's deadline for waiting messages.
     pub(super) stop: Option<Instant>,
-    /// The adapter is closed, or being closed: nothing is received any more.
+    /// The adapter is closed or being closed: nothing is received any more.
     pub(super) closed: bool,
-    /// Threads that run.
+    /// Number of running threads.
     pub(super) live: usize,
 }
 
@@ -98,7 +98,7 @@ impl Shared {
         }
     }
 
-    /// Calls the adapter. A panic in it is an error like others.
+    /// Calls the adapter. A panic in it becomes an error.
     pub(super) fn call<T>(&self, code: impl FnOnce() -> Result<T, AdapterError>) -> Result<T, AdapterError> {
         guard::catch(code).unwrap_or_else(|| {
             record_limited!(Error, "wshub::cluster", "the adapter panicked");
@@ -111,7 +111,7 @@ impl Shared {
         self.node.count(&|m| m.increment_errors(error));
     }
 
-    /// Notes that one half of the link works or has failed; counts and logs what that changes.
+    /// Records that one half of the link works or has failed, and counts and logs the transition.
     pub(super) fn report(&self, half: Half, result: Result<(), &AdapterError>) {
         let (before, has_changed, after) = {
             let mut state = self.state.lock();
@@ -124,7 +124,7 @@ impl Shared {
                 Half::Subscribe => (ErrorType::AdapterSubscribe, "the subscription"),
             };
             self.count_error(counts_as);
-            // Once for each outage, not for each attempt.
+            // Warn once per outage, not per attempt.
             if has_changed {
                 record!(Warn, "wshub::cluster", "{}: {what} failed: {error}", self.settings.node_id);
             } else {
@@ -146,7 +146,7 @@ impl Shared {
         }
     }
 
-    /// Ends the link: the adapter lets go of the bus. Does nothing the second time.
+    /// Ends the link and closes the adapter. A second call does nothing.
     pub(super) fn close(&self) {
         let before = {
             let mut state = self.state.lock();
@@ -157,7 +157,7 @@ impl Shared {
         };
         self.over.notify_all();
         if before != AdapterState::Closed {
-            // What an adapter makes of its own end is nobody's concern any more.
+            // `close` returns nothing, and `call` has already reported a panic in it.
             let _ = self.call(|| {
                 self.settings.adapter.close();
                 Ok(())
@@ -170,7 +170,7 @@ impl Shared {
         static REFUSED: LogLimit = LogLimit::seldom();
         self.count_error(ErrorType::AdapterDecode);
         if let Some(suppressed) = REFUSED.pass() {
-            // Not the text of JSON errors: it quotes what came.
+            // Do not log the text of JSON errors: it quotes the input.
             let why = match error {
                 EnvelopeError::Json(error) => format!("{:?} error at column {}", error.classify(), error.column()),
                 other => other.to_string(),
@@ -193,7 +193,7 @@ impl Shared {
             return Ok(());
         }
         let envelope = Envelope::decode(bytes)?;
-        // What is published is never received, and what is received is never published: nothing goes round.
+        // A node never receives its own messages and never republishes received ones, so no message loops.
         if envelope.node_id == self.settings.node_id || envelope.part {
             return Ok(());
         }
@@ -214,8 +214,8 @@ impl Shared {
         Ok(())
     }
 
-    /// A heartbeat that bears this node's id. After the farewell of an earlier node of this id, the others may have forgotten
-    /// this one, too: it announces itself again.
+    /// Handles a heartbeat that carries this node's id. After the farewell of an earlier node with this id, the other
+    /// nodes may have removed this one too, so it announces itself again.
     fn hear_namesake(&self, bytes: &[u8]) {
         static NAMESAKE: LogLimit = LogLimit::seldom();
         let Some(beat) = Envelope::decode(bytes).ok().and_then(|envelope| Beat::decode(&envelope).ok()) else { return };
@@ -239,13 +239,13 @@ impl Shared {
         let Some(table) = &self.table else { return Ok(()) };
         let beat = Beat::decode(envelope)?;
         let id = &envelope.node_id;
-        // A node that has been silent for too long is new.
+        // A node that was silent for too long counts as new.
         self.expire_nodes();
         let heard = table.lock().hear(id.clone(), beat, Instant::now());
         match heard {
             Heard::New => {
                 record!(Info, "wshub::cluster", "{}: node {id} has come", self.settings.node_id);
-                // It does not know this node yet.
+                // The new node does not know this one yet.
                 self.want_beat();
             }
             Heard::Gone => {
@@ -258,7 +258,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Forgets nodes that are silent.
+    /// Removes nodes that have been silent for too long.
     pub(super) fn expire_nodes(&self) {
         let Some(table) = &self.table else { return };
         let expired = table.lock().expire(Instant::now());
@@ -273,7 +273,7 @@ impl Receiver for Shared {
     fn subscribed(&self) {
         self.report(Half::Subscribe, Ok(()));
         let mut state = self.state.lock();
-        // The bus is there: publishing need not wait any longer. And what other nodes answer to a heartbeat comes now.
+        // The bus is reachable, so publishing need not wait any longer. Other nodes' answers to a heartbeat now arrive.
         state.check = true;
         state.beat = true;
         self.work.notify_one();

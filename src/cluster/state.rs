@@ -1,4 +1,4 @@
-//! How the link to the bus stands, from what its two threads say.
+//! The state of the link to the bus, derived from the reports of its two threads.
 
 use super::adapter::AdapterState;
 
@@ -9,14 +9,14 @@ pub(super) enum Half {
     Subscribe,
 }
 
-/// | publishing | subscribed | state |
+/// | publishing | subscription | state |
 /// | --- | --- | --- |
 /// | works | works | connected |
 /// | failed | any | disconnected |
 /// | any | failed | disconnected |
 /// | otherwise | | connecting |
 ///
-/// `closed` once the link has ended, whatever the halves say.
+/// The state is `closed` once the link has ended, whatever the halves report.
 #[derive(Debug, Default)]
 pub(super) struct Halves {
     publish: Option<bool>,
@@ -34,7 +34,7 @@ impl Halves {
         }
     }
 
-    /// Whether this half has changed; a closed link does not change any more.
+    /// Sets a half and returns whether it has changed. A closed link no longer changes.
     pub(super) fn set(&mut self, half: Half, works: bool) -> bool {
         let field = match half {
             Half::Publish => &mut self.publish,

@@ -1,4 +1,4 @@
-//! The thread that receives: it subscribes, and again with backoff whenever that has ended.
+//! The receiving thread. It subscribes, and subscribes again with backoff whenever a subscription has ended.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use super::shared::Shared;
 use super::state::Half;
 use crate::guard;
 
-/// Runs until the adapter is closed. A panic, of the application's logger for instance, ends one subscription, not the
+/// Runs until the adapter is closed. A panic, for instance in the user's logger, ends one subscription but not the
 /// thread.
 pub(super) fn run(shared: &Arc<Shared>) {
     let (first, longest) = shared.settings.backoff;
@@ -21,7 +21,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
     }
 }
 
-/// One subscription, up to its end.
+/// Runs one subscription to its end.
 fn subscribe(shared: &Shared, inbox: &Inbox, backoff: &mut Backoff) {
     let result = shared.call(|| shared.settings.adapter.subscribe(inbox));
     if inbox.is_closed() {
@@ -36,7 +36,7 @@ fn subscribe(shared: &Shared, inbox: &Inbox, backoff: &mut Backoff) {
 
 fn wait(shared: &Shared, until: Instant) {
     let mut state = shared.state.lock();
-    // What broke the subscription may have broken the other connection as well.
+    // The cause may have broken the other connection as well.
     state.check = true;
     shared.work.notify_one();
     while !state.closed && !shared.over.wait_until(&mut state, until) {}

@@ -1,4 +1,4 @@
-//! The one thread on which the NATS client runs.
+//! The single thread that runs the NATS client.
 
 use std::future::Future;
 use std::io;
@@ -12,12 +12,12 @@ use tokio::task::AbortHandle;
 use crate::cluster::adapter::AdapterError;
 use crate::lock::Leaf;
 
-/// Stack of the thread, in bytes; TLS handshakes need the most.
+/// Stack size of the thread, in bytes; TLS handshakes need the most.
 const STACK: usize = 512 * 1024;
-/// How much later than promised a piece of work may answer, before its thread counts as stuck.
+/// Time beyond its limit that a task may take before the thread counts as stuck.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// A thread with an async runtime. The thread ends when this is stopped or dropped, and with it all work on it.
+/// A thread with an async runtime. The thread and all tasks on it end when the engine is stopped or dropped.
 pub(super) struct Engine {
     handle: Handle,
     /// Dropped to end the thread.
@@ -28,13 +28,13 @@ pub(super) struct Engine {
 impl Engine {
     pub(super) fn start() -> io::Result<Self> {
         let mut builder = Builder::new_current_thread();
-        // Resolving a host's name takes a second thread for a moment.
+        // Resolving a host name takes a second thread for a moment.
         builder.max_blocking_threads(1).thread_name("wshub-nats-dns").thread_keep_alive(Duration::from_secs(1));
         let runtime = builder.enable_io().enable_time().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let run = move || {
-            // An error: the sender has been dropped, which is how it ends.
+            // Returns an error when the sender is dropped, which is the signal to stop.
             let _ = runtime.block_on(stopped);
             // Does not wait for the resolver.
             runtime.shutdown_background();
@@ -43,11 +43,11 @@ impl Engine {
         Ok(Self { handle, stop: Leaf::new(Some(stop)), thread: Leaf::new(Some(thread)) })
     }
 
-    /// Does a piece of work on the thread and waits for it, for at most `limit` and a second.
+    /// Runs a task on the thread and waits for it, for at most `limit` plus one second.
     ///
     /// # Errors
     ///
-    /// It took too long, it panicked, or the thread has been stopped; the work is dropped then.
+    /// Fails if the task takes too long, panics, or the thread has been stopped. The task is dropped then.
     pub(super) fn call<T: Send + 'static>(
         &self,
         limit: Duration,
@@ -55,7 +55,7 @@ impl Engine {
     ) -> Result<T, AdapterError> {
         let (answer, answered) = crossbeam_channel::bounded(1);
         let _task = self.spawn(async move {
-            // Nobody waits any more: it came too late.
+            // An error means that the caller no longer waits.
             let _ = answer.send(tokio::time::timeout(limit, work).await);
         });
         match answered.recv_timeout(limit.saturating_add(SLACK)) {
@@ -66,12 +66,12 @@ impl Engine {
         }
     }
 
-    /// Starts a piece of work that goes on until it ends, panics, or its handle or this is dropped.
+    /// Starts a task that runs until it ends or panics, or until its handle or the engine is dropped.
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> Task {
         Task(self.handle.spawn(work).abort_handle())
     }
 
-    /// Lets the thread end soon. Does not block.
+    /// Makes the thread end soon. Does not block.
     pub(super) fn stop(&self) {
         drop(self.stop.lock().take());
     }
@@ -81,13 +81,13 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.stop();
         if let Some(thread) = self.thread.lock().take() {
-            // Panics of tasks do not reach it, so there is none to tell.
+            // Panics of tasks do not reach the thread, so there is none to report.
             let _ = thread.join();
         }
     }
 }
 
-/// Ends a piece of work when dropped.
+/// Aborts its task when dropped.
 pub(super) struct Task(AbortHandle);
 
 impl Drop for Task {

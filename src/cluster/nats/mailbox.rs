@@ -1,4 +1,4 @@
-//! What has come from the server, on its way from the client's thread to the hub's.
+//! A bounded queue from the client's thread to the hub's subscriber thread.
 
 use std::sync::Arc;
 
@@ -9,21 +9,21 @@ use crate::guard::record;
 use crate::lock::{Condition, Leaf};
 use crate::log_limit::LogLimit;
 
-/// Envelopes and bytes that may wait. What comes on top is lost: reading more slowly is not possible, because answers
-/// and signs of life come over the same connection.
+/// Maximum number and bytes of waiting envelopes. Further envelopes are lost. The client cannot read more slowly
+/// instead, because responses and pings use the same connection.
 const MAX_WAITING: usize = 64 * 1024;
 const MAX_BYTES: usize = 32 * 1024 * 1024;
 
-/// What the receiving thread is to do next.
+/// The next event for the receiving thread.
 pub(super) enum Post {
     Subscribed,
     Envelopes(Vec<Bytes>),
-    /// So many have come and did not fit.
+    /// This many envelopes arrived and did not fit.
     Lost(usize),
     End(AdapterError),
 }
 
-/// The sending half, on the client's thread. The end is told when it is dropped, however that comes.
+/// The sending half, on the client's thread. Dropping it reports the end of the subscription to the receiver.
 pub(super) struct Sender(Arc<Mailbox>);
 
 /// The receiving half.
@@ -40,7 +40,7 @@ struct State {
     is_subscribed: bool,
     waiting: Vec<Bytes>,
     bytes: usize,
-    /// Envelopes that are lost and not yet told of.
+    /// Lost envelopes that have not been reported yet.
     lost: usize,
     end: Option<AdapterError>,
 }
@@ -74,7 +74,7 @@ impl Sender {
         }
     }
 
-    /// So many were lost on their way here.
+    /// Records envelopes that the client lost before they reached the mailbox.
     pub(super) fn lost(&self, count: usize) {
         if count > 0 {
             self.0.state.lock().lost += count;
@@ -95,7 +95,7 @@ impl Drop for Sender {
 }
 
 impl Receiver {
-    /// Waits for something to do. What came before the end is given before it.
+    /// Waits for the next event. Everything that arrived before the end is returned before it.
     pub(super) fn take(&self) -> Post {
         let mut state = self.0.state.lock();
         loop {
@@ -118,7 +118,7 @@ impl Receiver {
 }
 
 impl State {
-    /// Whether it fits. What is larger than the whole mailbox fits into an empty one.
+    /// Adds an envelope and returns whether it fits. One that is larger than the whole mailbox fits into an empty one.
     fn put(&mut self, envelope: &Bytes) -> bool {
         let is_over = self.waiting.len() >= MAX_WAITING || self.bytes.saturating_add(envelope.len()) > MAX_BYTES;
         if is_over && !self.waiting.is_empty() {

@@ -27,7 +27,7 @@ use mailbox::Post;
 use session::{Session, is_unavailable};
 use settings::{IDLE, Settings, TIMEOUT, check_subject};
 
-/// Joins hubs over a NATS server, or a cluster of them. Feature `nats`.
+/// Connects hubs over a NATS server or a cluster of NATS servers. Feature `nats`.
 ///
 /// ```
 /// use wshub::{Hub, cluster::{Cluster, NatsAdapter}};
@@ -41,113 +41,118 @@ use settings::{IDLE, Settings, TIMEOUT, check_subject};
 /// | URL | connects |
 /// | --- | --- |
 /// | `[nats://][LOGIN@]host[:port]` | over TCP, to port 4222 unless another is given; over TLS if the server wants it |
-/// | `tls://…` | over TLS only, with the system's root certificates or [other ones](Self::root_certificates) |
+/// | `tls://…` | over TLS only, with the system's root certificates or [others](Self::root_certificates) |
 /// | `URL,URL,…` | to the first of these servers that answers |
 ///
-/// `LOGIN` is `user:password` or a token; special characters are percent-encoded. The user must be allowed to publish and
-/// to subscribe to the subject, `wshub.messages`, and to `_INBOX.>` (or another [prefix](Self::inbox_prefix)).
+/// `LOGIN` is `user:password` or a token; special characters are percent-encoded. The user needs permission to publish
+/// and subscribe to the subject, `wshub.messages`, and to `_INBOX.>` (or another [prefix](Self::inbox_prefix)).
 ///
-/// Two connections are kept, one for publishing and one for the subscription. What has come together is published in chunks
-/// of up to 16 KiB, and after each the adapter waits until the server has worked on it: it sends a small message to itself,
-/// which comes back behind them. NATS hands each node its own messages too; they are skipped before they are decoded.
+/// The adapter keeps two connections, one for publishing and one for the subscription. It publishes waiting messages in
+/// chunks of up to 16 KiB. After each chunk it waits until the server has processed it: it sends a small message to
+/// itself, which arrives after the chunk. NATS returns each node's own messages to it; the node skips them before
+/// decoding.
 ///
 /// # What is guaranteed
 ///
-/// A publisher's messages arrive in order, each at most once. A message is lost when it cannot be published (it is counted
-/// then: up to 16 KiB of messages that were not yet confirmed when the connection broke or the server fell silent, because
-/// nobody knows which of them went out; when a silent server wakes up, it may still deliver them), and without a count for a
-/// node that is not subscribed at that moment. When more than 65,536 messages or 32 MiB have come and the hub has not yet
-/// taken them, what comes then is lost with a warning, and counted by the node that lost it, as
-/// [`AdapterSubscribe`](crate::metrics::ErrorType::AdapterSubscribe). A slow node that the server cuts off has lost its subscription
-/// for a while. Nothing is kept for a later connection.
+/// A publisher's messages arrive in order, each at most once.
 ///
-/// A message over the server's `max_payload`, 1 MiB unless set otherwise, is lost alone and counted as
-/// [`AdapterPublish`](crate::metrics::ErrorType::AdapterPublish); the connection stands. So it is with a missing permission to
-/// publish. A heartbeat that would be larger is sent in parts.
+/// A message that cannot be published is lost and counted. When the connection breaks or the server falls silent, this
+/// affects up to 16 KiB of messages that were not yet confirmed, because any of them may have gone out. A silent server
+/// that recovers may still deliver them. A message is lost without a count for a node that is not subscribed at that
+/// moment.
+///
+/// If more than 65,536 messages or 32 MiB wait for the hub, further messages are lost with a warning. The node that
+/// lost them counts them as [`AdapterSubscribe`](crate::metrics::ErrorType::AdapterSubscribe). A slow node that the
+/// server disconnects has no subscription for a while. Nothing is kept for a later connection.
+///
+/// A message over the server's `max_payload`, 1 MiB by default, is lost alone and counted as
+/// [`AdapterPublish`](crate::metrics::ErrorType::AdapterPublish); the connection stays open. The same holds for a
+/// missing permission to publish. A heartbeat over that size is sent in parts.
 ///
 /// # How long things take
 ///
-/// - A connection is given up after the [connect timeout](Self::connect_timeout) for each server of the list, logging in
-///   and looking up its name included.
-/// - A server that does not answer is noticed after the [response timeout](Self::response_timeout) by who publishes;
-///   otherwise by the subscription, after twice the [idle time](Self::idle) and the response timeout: 12 s. A publishing
-///   call takes at most three response timeouts, and before them what connecting takes if the connection is lost.
-/// - Closing ends whatever the adapter is doing at once.
+/// - Connecting fails after the [connect timeout](Self::connect_timeout) for each server of the list. It includes name
+///   resolution and login.
+/// - If a server stops responding, a publishing call notices it after the [response timeout](Self::response_timeout).
+///   Otherwise the subscription notices it after twice the [idle time](Self::idle) plus the response timeout: 12 s. A
+///   publishing call takes at most three response timeouts, plus the time to connect if the connection is lost.
+/// - Closing ends any operation of the adapter at once.
 ///
 /// # Threads
 ///
-/// The client is `async-nats`, on one thread, `wshub-nats`, with a runtime that nothing else sees. The thread starts with
-/// the first connection and ends when the adapter is closed or dropped. Looking up a host's name takes another,
-/// `wshub-nats-dns`, for a moment. The client does not reconnect by itself; where a program records its traces
-/// (`tracing`), it says there that it gives up.
+/// The client is `async-nats`. It runs on one thread, `wshub-nats`, with a private runtime. The thread starts with the
+/// first connection and ends when the adapter is closed or dropped. Resolving a host name takes another thread,
+/// `wshub-nats-dns`, for a moment. The client does not reconnect by itself. If a program records its traces
+/// (`tracing`), they say that it gives up.
 pub struct NatsAdapter {
     settings: Settings,
-    /// Taken for moments only.
+    /// Locked only briefly.
     life: Leaf<Life, { rank::BUS }>,
-    /// The connection that publishes. Only `connect` and `publish` take it, and they come one at a time.
+    /// The publishing connection. Only `connect` and `publish` take it, and their calls never overlap.
     session: Leaf<Option<Session>>,
 }
 
 #[derive(Default)]
 struct Life {
-    /// Kept when closed, because dropping it waits for its thread.
+    /// Kept after closing, because dropping it waits for its thread.
     engine: Option<Arc<Engine>>,
     is_closed: bool,
 }
 
 impl NatsAdapter {
-    /// A server, or several with commas between them. Does not connect yet.
+    /// Creates an adapter for one server, or several separated by commas. Does not connect yet.
     ///
     /// # Errors
     ///
-    /// It is no URL of a NATS server. The error does not quote it, because it may hold a password.
+    /// Fails if a URL is not that of a NATS server. The error does not quote the URL, because it may contain a
+    /// password.
     pub fn new(urls: &str) -> Result<Self, ConfigError> {
         Ok(Self { settings: Settings::new(urls)?, life: Leaf::default(), session: Leaf::default() })
     }
 
-    /// The subject over which the nodes of this cluster talk; default `wshub.messages`.
+    /// Sets the subject that the nodes of the cluster share; default `wshub.messages`.
     ///
     /// # Errors
     ///
-    /// It is empty, or has blanks, wildcards or empty words in it.
+    /// Fails if it is empty, or contains blanks, control characters, wildcards or empty words.
     pub fn subject(mut self, subject: impl Into<String>) -> Result<Self, ConfigError> {
         self.settings.subject = subject.into();
         check_subject("subject", &self.settings.subject)?;
         Ok(self)
     }
 
-    /// Where the adapter's messages to itself go, by which it sees that the server answers: to this word, a dot and random
-    /// letters. Default `_INBOX`, as other clients of NATS do.
+    /// Sets the prefix of the subject for the adapter's messages to itself, which show that the server responds. The
+    /// subject is the prefix, a dot and a random UUID. Default `_INBOX`, as in other NATS clients.
     ///
     /// # Errors
     ///
-    /// As for [`subject`](Self::subject).
+    /// The same as for [`subject`](Self::subject).
     pub fn inbox_prefix(mut self, prefix: impl Into<String>) -> Result<Self, ConfigError> {
         self.settings.inbox_prefix = prefix.into();
         check_subject("inbox_prefix", &self.settings.inbox_prefix)?;
         Ok(self)
     }
 
-    /// How long connecting may take, for each server of the list, logging in included; default 2 s, as 0.
+    /// Sets the timeout for connecting to each server of the list, login included. Default 2 s; 0 means the default.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connect_timeout = or(timeout, TIMEOUT);
         self
     }
 
-    /// How long a server may take to answer; default 2 s, as 0.
+    /// Sets how long a server may take to respond. Default 2 s; 0 means the default.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.settings.response_timeout = or(timeout, TIMEOUT);
         self
     }
 
-    /// After how long a silence a connection is tested: the subscription at once, the one that publishes before it is next
-    /// used. Default 5 s, as 0.
+    /// Sets the silence after which a connection is tested: the subscription within twice this time, the publishing
+    /// connection before its next use. Default 5 s; 0 means the default.
     pub fn idle(mut self, silence: Duration) -> Self {
         self.settings.idle = or(silence, IDLE);
         self
     }
 
-    /// Connects as this user, whatever the URLs say.
+    /// Connects as this user, overriding the URLs.
     pub fn user_and_password(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         let mut auth = Auth::new();
         auth.username = Some(user.into());
@@ -156,7 +161,7 @@ impl NatsAdapter {
         self
     }
 
-    /// Connects with this token, whatever the URLs say.
+    /// Connects with this token, overriding the URLs.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         let mut auth = Auth::new();
         auth.token = Some(token.into());
@@ -164,7 +169,8 @@ impl NatsAdapter {
         self
     }
 
-    /// Trusts the certificates in this file (PEM), for TLS, instead of the system's. Read at each connection.
+    /// Trusts the root certificates in this file (PEM), for TLS, instead of the system's. Each connection reads the
+    /// file again.
     pub fn root_certificates(mut self, path: impl Into<PathBuf>) -> Self {
         self.settings.root_certificates = Some(path.into());
         self
@@ -183,13 +189,13 @@ impl NatsAdapter {
         Ok(engine)
     }
 
-    /// The longest that opening a session may take.
+    /// Returns the maximum time to open a session.
     fn opening(&self) -> Duration {
         let servers = u32::try_from(self.settings.servers.len()).unwrap_or(u32::MAX);
         self.settings.connect_timeout.saturating_mul(servers)
     }
 
-    /// Publishes over the session that stands; on the engine's thread, so that the session is lost if that fails.
+    /// Publishes over the open session. Runs on the engine's thread, so that a failure drops the session.
     fn publish_over(
         &self,
         engine: &Engine,
@@ -200,8 +206,8 @@ impl NatsAdapter {
             let results = session.publish_all(&envelopes).await;
             (session, results)
         };
-        // The last chunk may be begun shortly before the time is up, and waits to be handed over and for its answer. What
-        // this adds is for a client that hangs.
+        // The last chunk may begin shortly before the time is up, and then waits for the client and for the response.
+        // The rest of the limit covers a client that hangs.
         let (session, results) = engine.call(self.settings.response_timeout.saturating_mul(4), publish)?;
         if !results.iter().any(is_unavailable) {
             *self.session.lock() = Some(session);
@@ -266,7 +272,7 @@ impl Adapter for NatsAdapter {
         let engine = self.engine()?;
         let (sender, posts) = mailbox::mailbox();
         let settings = self.settings.clone();
-        // Unconstrained: it must take all that the client's reader has put down, however much that is, before that goes on.
+        // Unconstrained: the task must take everything that the client's reader has queued before the reader goes on.
         let _task = engine.spawn(tokio::task::unconstrained(async move {
             let received = async {
                 let session = Session::open(&settings).await?;

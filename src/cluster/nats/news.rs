@@ -1,4 +1,4 @@
-//! What the NATS client tells about a connection beside its answers.
+//! The state of a connection as the NATS client's events report it.
 
 use std::fmt::Display;
 
@@ -9,7 +9,7 @@ use crate::cluster::adapter::AdapterError;
 use crate::guard::record;
 use crate::log_limit::LogLimit;
 
-/// Written by the client's callbacks, read by the session; both on the client's thread.
+/// Connection state. The client's callbacks write it and the session reads it, both on the client's thread.
 pub(super) struct News {
     /// The subject of the session's messages to itself.
     own: String,
@@ -20,11 +20,11 @@ pub(super) struct News {
 struct State {
     has_connected: bool,
     is_lost: bool,
-    /// What the server refused since that was last asked.
+    /// The last refusal since this was last taken.
     refused: Option<String>,
-    /// Messages that the client dropped since that was last asked, because nobody took them.
+    /// Number of messages that the client dropped, because its queue was full, since this was last taken.
     dropped: usize,
-    /// Why the session's messages to itself do not come back.
+    /// Why the session's messages to itself do not return.
     no_echo: Option<String>,
 }
 
@@ -52,7 +52,7 @@ impl News {
             Event::Disconnected | Event::Closed => self.state.send_modify(|state| state.is_lost = true),
             Event::ServerError(error) => self.refuse(error),
             Event::SlowConsumer(_) => {
-                // Nobody waits for that: it is asked for.
+                // No waiter needs waking: the session polls this value.
                 self.state.send_if_modified(|state| {
                     state.dropped += 1;
                     false
@@ -65,7 +65,7 @@ impl News {
                     );
                 }
             }
-            // Connecting is reported by other means, and a server that is about to end says so by disconnecting.
+            // Connecting is reported by other means, and a server that is about to stop disconnects.
             _ => {}
         }
     }
@@ -93,14 +93,14 @@ impl News {
         dropped
     }
 
-    /// Waits until the session is of no use any more.
+    /// Waits until the session has failed.
     pub(super) async fn trouble(&self) -> AdapterError {
         let mut state = self.state.subscribe();
         let _ = state.wait_for(|state| state.is_lost || state.no_echo.is_some()).await;
         self.lost()
     }
 
-    /// Why the session is of no use any more.
+    /// Returns the reason why the session has failed.
     pub(super) fn lost(&self) -> AdapterError {
         let state = self.state.borrow();
         match state.no_echo.as_ref().or(state.refused.as_ref()) {
@@ -110,7 +110,7 @@ impl News {
     }
 }
 
-/// The server has taken a request and not answered it.
+/// The error for a request that the server accepted but did not answer.
 pub(super) fn silent() -> AdapterError {
     AdapterError::unavailable("the server does not answer in time")
 }

@@ -1,8 +1,8 @@
 //! One connection to the server, from the handshake to its first failure.
 //!
-//! The client's `flush` waits until the bytes are in the socket, which says nothing about the server. So a session sends
-//! itself a small message, over a subject that only it knows, and waits for that to come back: the server works on
-//! one connection's requests in their order, and has then done all that were sent before.
+//! The client's `flush` waits only until the bytes are in the socket, which does not show that the server has processed
+//! them. Instead, a session sends itself a small message over a subject that only it knows, and waits for its return.
+//! The server processes the requests of one connection in order, so it has then processed all earlier ones.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -20,14 +20,14 @@ use super::settings::{Server, Settings};
 use crate::cluster::adapter::AdapterError;
 use crate::random;
 
-/// Messages between the client's reader and [`Session::receive`]. The reader does not wait: it must hold what one turn of
-/// it reads, which is at most 8 MiB.
+/// Capacity of the queue between the client's reader and [`Session::receive`]. The reader does not wait, so the queue
+/// must hold everything that the reader reads in one turn, at most 8 MiB.
 const CAPACITY: usize = 128 * 1024;
-/// Requests that wait to be written.
+/// Maximum number of requests that wait to be written.
 const REQUESTS: usize = 256;
 
-/// Bytes that are published at once, unless a single envelope is larger: so much is in doubt when there is no answer. A
-/// server that was only asleep still reads what lies in its socket, while the next session goes on.
+/// Maximum bytes published at once, unless a single envelope is larger. If the server does not respond, this much is in
+/// doubt: a server that was only suspended still reads the data in its socket, while the next session goes on.
 const CHUNK: usize = 16 * 1024;
 
 /// A connection. It is never repaired: after a failure it is dropped, and its tasks end.
@@ -37,7 +37,7 @@ pub(super) struct Session {
     response_timeout: Duration,
     /// When the server last answered.
     proven: Instant,
-    /// The subject of its messages to itself, and where they arrive.
+    /// The subject of the session's messages to itself, and the subscription that receives them.
     own: Subject,
     echoes: Subscriber,
     sent: u64,
@@ -73,25 +73,25 @@ impl Session {
         Ok(session)
     }
 
-    /// Whether it is not lost, as far as is known, and the server has answered within this time.
+    /// Returns whether the connection is not known to be lost and the server has responded within this time.
     pub(super) fn is_fresh(&self, within: Duration) -> bool {
         !self.news.is_lost() && self.proven.elapsed() < within
     }
 
-    /// The largest message that the server takes, in bytes.
+    /// Returns the largest message that the server accepts, in bytes.
     pub(super) fn max_payload(&self) -> usize {
         self.client.server_info().max_payload
     }
 
-    /// Waits until the server has done all that it was asked to.
+    /// Waits until the server has processed all earlier requests.
     ///
     /// # Errors
     ///
-    /// `Rejected`: it refused some of it. `Unavailable`: the session is at its end.
+    /// Returns `Rejected` if the server refused some of them, and `Unavailable` if the session has failed.
     pub(super) async fn confirm(&mut self) -> Result<(), AdapterError> {
         timeout(self.response_timeout, self.echo()).await.unwrap_or_else(|_| Err(silent()))?;
         self.proven = Instant::now();
-        // The server's refusals come before the echo, but by another task.
+        // The server's refusals arrive before the echo, but through another task.
         tokio::task::yield_now().await;
         self.news.take_refused().map_or(Ok(()), |why| Err(rejected(why)))
     }
@@ -104,7 +104,7 @@ impl Session {
             tokio::select! {
                 echo = self.echoes.next() => match echo {
                     Some(echo) if echo.payload == probe => return Ok(()),
-                    // Of an earlier one that was not waited for.
+                    // The echo of an earlier probe, which the session no longer waits for.
                     Some(_) => {}
                     None => return Err(self.news.lost()),
                 },
@@ -113,8 +113,8 @@ impl Session {
         }
     }
 
-    /// Publishes in this order, and gives one result for each that has been tried. Stops at the first that is
-    /// `Unavailable`, and after the response timeout.
+    /// Publishes in order. Returns one result for each envelope tried. Stops at the first `Unavailable`, and after the
+    /// response timeout.
     pub(super) async fn publish_all(&mut self, envelopes: &[Bytes]) -> Vec<Result<(), AdapterError>> {
         let start = Instant::now();
         let mut results = Vec::with_capacity(envelopes.len());
@@ -151,7 +151,7 @@ impl Session {
         results
     }
 
-    /// Gives them to the client. Those that are too large for the server get their result here.
+    /// Passes the envelopes to the client. Envelopes that are too large for the server get their result here.
     async fn hand_over(
         &self,
         envelopes: &[Bytes],
@@ -167,7 +167,7 @@ impl Session {
         Ok(())
     }
 
-    /// Subscribes and puts what comes into the mailbox, until the connection is lost.
+    /// Subscribes and puts received messages into the mailbox until the connection is lost.
     pub(super) async fn receive(mut self, mailbox: &Sender, idle: Duration) -> Result<(), AdapterError> {
         let mut messages = self.client.subscribe(self.subject.clone()).await.map_err(unavailable)?;
         self.confirm().await?;
@@ -185,9 +185,9 @@ impl Session {
                     is_quiet = false;
                 }
                 trouble = self.news.trouble() => return Err(trouble),
-                // Nothing for a while: is it still there?
+                // After a quiet interval, check that the server still responds.
                 _ = pulse.tick() => {
-                    // The client tells of what it drops by another task, perhaps only now.
+                    // The client reports dropped messages through another task, perhaps only now.
                     mailbox.lost(self.news.take_dropped());
                     if std::mem::replace(&mut is_quiet, true) {
                         self.confirm().await?;
@@ -200,8 +200,8 @@ impl Session {
 
 fn options(settings: &Settings, auth: &Auth, news: &Arc<News>) -> ConnectOptions {
     let (before, auth, after) = (Arc::clone(news), auth.clone(), Arc::clone(news));
-    // The client would connect again by itself, and send late what has been reported as lost. It asks for credentials each
-    // time, and gives up after one attempt for which it gets none.
+    // The client would reconnect by itself, and then send messages late that were already reported as lost. It requests
+    // credentials for each attempt, and gives up after one attempt without them.
     let login = move |_nonce| {
         let login =
             if before.has_connected() { Err(AuthError::new("the session has ended")) } else { Ok(auth.clone()) };

@@ -1,4 +1,4 @@
-//! Where the server is, as whom to connect, over which subject.
+//! The adapter's settings: servers, credentials, subjects and timeouts.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::error::ConfigError;
 pub(super) const TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) const IDLE: Duration = Duration::from_secs(5);
 
-/// What a [`NatsAdapter`](super::NatsAdapter) was told. Not `Debug`: passwords.
+/// The settings of a [`NatsAdapter`](super::NatsAdapter). Not `Debug`, because they contain passwords.
 #[derive(Clone)]
 pub(super) struct Settings {
-    /// At least one.
+    /// At least one server.
     pub(super) servers: Vec<Server>,
     pub(super) subject: String,
     pub(super) inbox_prefix: String,
@@ -48,14 +48,14 @@ impl Settings {
         self.servers.iter_mut().for_each(|server| server.auth = auth.clone());
     }
 
-    /// Hosts and ports, without the credentials.
+    /// Returns hosts and ports, without the credentials.
     pub(super) fn hosts(&self) -> Vec<String> {
         let host = |server: &Server| format!("{}:{}", server.addr.host(), server.addr.port());
         self.servers.iter().map(host).collect()
     }
 }
 
-/// Errors do not quote the URL: there may be a password in it.
+/// Parses a URL. Errors do not quote it, because it may contain a password.
 fn server(url: &str) -> Result<Server, ConfigError> {
     let refuse = |reason| ConfigError::new("url", reason);
     let addr: ServerAddr = url.parse().map_err(|_| refuse("is not the URL of a NATS server: nats://HOST:PORT"))?;
@@ -66,8 +66,8 @@ fn server(url: &str) -> Result<Server, ConfigError> {
         return Err(refuse("names no host"));
     }
     if addr.tls_required() && CryptoProvider::get_default().is_none() {
-        // The client takes the process's; where the program has chosen none and several are built in, it would panic. If
-        // another thread is faster, there is one.
+        // The client uses the process's crypto provider. If the program has installed none and several are built in,
+        // the client would panic. If another thread is faster, its provider serves as well.
         let _ = ring::default_provider().install_default();
     }
     let decode = |text: &str| percent_decode_str(text).decode_utf8().map(std::borrow::Cow::into_owned);
@@ -83,7 +83,7 @@ fn server(url: &str) -> Result<Server, ConfigError> {
     Ok(Server { addr: without_login(addr).ok_or_else(|| refuse("names no host"))?, auth })
 }
 
-/// The client traces addresses.
+/// Removes the credentials, because the client traces addresses.
 fn without_login(addr: ServerAddr) -> Option<ServerAddr> {
     let mut url = addr.into_inner();
     url.set_username("").ok()?;
@@ -91,7 +91,7 @@ fn without_login(addr: ServerAddr) -> Option<ServerAddr> {
     ServerAddr::from_url(url).ok()
 }
 
-/// A subject that one can publish to: words between dots, no wildcards.
+/// Checks that a subject can be published to: words between dots, no wildcards.
 pub(super) fn check_subject(field: &'static str, subject: &str) -> Result<(), ConfigError> {
     let is_word = |word: &str| !word.is_empty() && !word.contains(|c: char| "*>".contains(c) || c.is_whitespace());
     if subject.split('.').all(is_word) && !subject.contains(char::is_control) {

@@ -1,7 +1,7 @@
-//! One connection to Redis: commands out, answers in, everything bounded in time.
+//! One connection to Redis. It sends commands and reads responses; everything is bounded in time.
 //!
-//! The client library's own calls for pipelines and subscriptions are passed by where they wait for each answer anew after
-//! the first has timed out, or take an error for a subscription.
+//! It avoids the client library's calls for pipelines and subscriptions where they wait again for each response after
+//! the first has timed out, or mistake an error for a subscription.
 
 use std::mem::ManuallyDrop;
 use std::time::{Duration, Instant};
@@ -11,8 +11,9 @@ use redis::{Client, Cmd, ConnectionInfo, Msg, RedisError, ServerError, ServerErr
 
 use super::super::adapter::AdapterError;
 
-/// Bytes in one write, unless a single message is larger: as many as Redis reads at once. Of a server that hung and comes
-/// back, the next connection cannot overtake what this one has left there, and no more than this is ever in doubt.
+/// Maximum bytes in one write, unless a single message is larger: the amount that Redis reads at once. When a server
+/// hangs and recovers, the next connection cannot overtake data that this one left there, and no more than this is in
+/// doubt.
 const CHUNK: usize = 16 * 1024;
 
 pub(super) struct Redis {
@@ -20,10 +21,10 @@ pub(super) struct Redis {
     response_timeout: Duration,
 }
 
-/// What a subscription has brought.
+/// The result of waiting on a subscription.
 pub(super) enum Received {
     Message(Msg),
-    /// Nothing within the time asked for.
+    /// No message arrived in time.
     Nothing,
 }
 
@@ -38,12 +39,12 @@ impl Redis {
         Ok(redis)
     }
 
-    /// How long the next answers may take.
+    /// Sets the timeout of the next responses.
     fn wait_for(&self, timeout: Duration) -> Result<(), AdapterError> {
         self.connection.set_read_timeout(Some(timeout)).map_err(unavailable)
     }
 
-    /// Whether Redis answers. It need not allow the PING.
+    /// Checks that Redis responds. A refused PING (no permission) counts as a response.
     pub(super) fn ping(&mut self) -> Result<(), AdapterError> {
         self.send(&cmd("PING"))?;
         match self.connection.recv_response().map_err(unavailable)? {
@@ -58,8 +59,9 @@ impl Redis {
         self.connection.send_packed_command(&command.get_packed_command()).map_err(unavailable)
     }
 
-    /// Publishes the first of these envelopes in one write and reads the answers: how many is up to [`CHUNK`]. One result
-    /// for each: if the connection breaks, those without an answer share its error, because any of them may have gone out.
+    /// Publishes the first envelopes, up to [`CHUNK`] bytes, in one write and reads the responses. Returns one result
+    /// for each envelope tried. If the connection breaks, all envelopes without a response share its error, because any
+    /// of them may have gone out.
     pub(super) fn publish(&mut self, channel: &str, envelopes: &[Bytes]) -> Vec<Result<(), AdapterError>> {
         let (mut commands, mut count) = (Vec::new(), 0);
         for envelope in envelopes {
@@ -87,7 +89,7 @@ impl Redis {
         let start = Instant::now();
         self.connection.send_packed_command(commands).map_err(unavailable)?;
         while results.len() < count {
-            // Each answer has its timeout; a server that drips them has one for all.
+            // Each response has its own timeout; this limit stops a server that drips them.
             if start.elapsed() > self.response_timeout * 2 {
                 return Err(AdapterError::unavailable("the answers take too long"));
             }
@@ -100,13 +102,13 @@ impl Redis {
         Ok(())
     }
 
-    /// One command and its answer, which may be an error of Redis.
+    /// Sends one command and returns the response, which may be a Redis error.
     pub(super) fn ask(&mut self, command: &Cmd) -> Result<Value, AdapterError> {
         self.send(command)?;
         self.connection.recv_response().map_err(unavailable)
     }
 
-    /// Subscribes; from then on [`receive`](Self::receive) waits for `tick` at a time.
+    /// Subscribes. After that, each [`receive`](Self::receive) waits for at most `tick`.
     pub(super) fn subscribe(&mut self, channel: &str, tick: Duration) -> Result<(), AdapterError> {
         self.send(cmd("SUBSCRIBE").arg(channel))?;
         match self.connection.recv_response().map_err(unavailable)? {
@@ -118,8 +120,8 @@ impl Redis {
     }
 
     pub(super) fn receive(&mut self) -> Result<Received, AdapterError> {
-        // Dropping it would end the subscription and wait for the answer. It owns nothing while it caches no messages, and
-        // it caches them for commands only.
+        // Dropping it would end the subscription and wait for the response. It owns nothing as long as it caches no
+        // messages, and it caches them for commands only.
         let mut subscription = ManuallyDrop::new(self.connection.as_pubsub());
         match subscription.get_message() {
             Ok(message) => Ok(Received::Message(message)),
@@ -128,7 +130,7 @@ impl Redis {
         }
     }
 
-    /// Asks for a sign of life on the subscription. Messages may come before it.
+    /// Sends a PING on the subscription and waits for the response. Messages may arrive before it.
     pub(super) fn ping_subscribed(&mut self, tick: Duration, message: impl Fn(&Msg)) -> Result<(), AdapterError> {
         self.wait_for(self.response_timeout)?;
         self.send(&cmd("PING"))?;
@@ -136,7 +138,7 @@ impl Redis {
             let value = self.connection.recv_response().map_err(unavailable)?;
             match Msg::from_value(&value) {
                 Some(received) => message(&received),
-                // An answer, though it were an error: somebody is there.
+                // Any response, even an error, shows that the server is alive.
                 None => return self.wait_for(tick),
             }
         }
@@ -147,7 +149,7 @@ fn unavailable(error: RedisError) -> AdapterError {
     AdapterError::unavailable(error)
 }
 
-/// Redis does not publish this one; or it publishes nothing at all at the moment.
+/// Classifies an error as the refusal of one message or as an outage.
 fn refused(error: ServerError) -> AdapterError {
     let is_outage = matches!(error.code(), "NOAUTH" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "UNBLOCKED");
     let error = RedisError::from(error);

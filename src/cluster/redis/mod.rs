@@ -1,4 +1,4 @@
-//! The bus is a Redis (or Valkey) server: PUBLISH and SUBSCRIBE on one channel.
+//! A Redis (or Valkey) server as the bus: PUBLISH and SUBSCRIBE on one channel.
 
 mod connection;
 mod store;
@@ -21,10 +21,10 @@ use connection::{Received, Redis};
 const CHANNEL: &str = "wshub:messages";
 const TIMEOUT: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(5);
-/// How often the subscription looks up whether it is to end.
+/// How often the subscription checks whether the adapter is closed.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Joins hubs over a Redis or Valkey server. Feature `redis`.
+/// Connects hubs over a Redis or Valkey server. Feature `redis`.
 ///
 /// ```no_run
 /// use wshub::{Hub, cluster::{Cluster, RedisAdapter}};
@@ -41,36 +41,38 @@ const TICK: Duration = Duration::from_millis(100);
 /// | `rediss://…` | over TLS, with the system's root certificates; feature `redis-tls`; `valkeys://` too |
 /// | `unix:///path[?user=…&pass=…]` | to a Unix socket; `redis+unix://` too |
 ///
-/// Special characters in names and passwords are percent-encoded. A database number changes nothing: Redis keeps channels
-/// apart from databases. An ACL user needs `+publish +subscribe +ping` and the channel (`&wshub:messages`). TLS is done by
-/// rustls with the process's default cryptography; where the program has installed none, `ring` becomes it.
+/// Special characters in names and passwords are percent-encoded. A database number has no effect: Redis channels do
+/// not belong to a database. An ACL user needs `+publish +subscribe +ping` and the channel (`&wshub:messages`). TLS
+/// uses rustls with the process's default crypto provider; if the program has installed none, the adapter installs
+/// `ring`.
 ///
-/// Two connections are kept, one for publishing and one for the subscription. What has come together is published in writes
-/// of up to 16 KiB, without a round trip for each message. Redis hands each node its own messages too; they are skipped
-/// before they are decoded.
+/// The adapter keeps two connections, one for publishing and one for the subscription. It publishes waiting messages in
+/// writes of up to 16 KiB, without a round trip per message. Redis returns each node's own messages to it; the node
+/// skips them before decoding.
 ///
 /// # What is guaranteed
 ///
 /// A publisher's messages arrive in order, each at most once. A message is lost
 ///
-/// - when it cannot be published; it is counted then. When a connection breaks, that is the message or the 16 KiB of
-///   messages that were written and not yet confirmed: nobody knows which of them went out;
-/// - without a count, for a node that is not subscribed at that moment, or that Redis has cut off because it reads too
-///   slowly (`client-output-buffer-limit pubsub`, by default 32 MiB).
+/// - when it cannot be published. It is counted then. When a connection breaks, this affects the messages that were
+///   written and not yet confirmed, up to 16 KiB or one larger message: any of them may have gone out;
+/// - without a count, for a node that is not subscribed at that moment, or that Redis has disconnected because it reads
+///   too slowly (`client-output-buffer-limit pubsub`, by default 32 MiB).
 ///
-/// An error that Redis gives for one PUBLISH, such as a missing permission, loses that message and is counted as
-/// [`AdapterPublish`](crate::metrics::ErrorType::AdapterPublish); the connection stands. When Redis wants a password, is loading or
-/// has lost its master, that is an outage.
+/// If Redis returns an error for one PUBLISH, such as a missing permission, that message is lost and counted as
+/// [`AdapterPublish`](crate::metrics::ErrorType::AdapterPublish); the connection stays open. If Redis requires a
+/// password, is loading, or has lost its master, the adapter treats it as an outage.
 ///
 /// # How long things take
 ///
-/// - A connection is given up after the [connect timeout](Self::connect_timeout) for each address of the host, and one for
-///   the login; a command after the [response timeout](Self::response_timeout). Looking up the host's name takes as long
-///   as the system lets it.
-/// - A server that has gone or hangs, without the connection being closed, is noticed after the response timeout by who
-///   publishes; otherwise by the subscription, after the [idle time](Self::idle) and the response timeout: about 7 s.
-/// - A hub that shuts down waits for about two seconds at most. A thread in the middle of a command ends when that is
-///   answered or given up.
+/// - Connecting fails after the [connect timeout](Self::connect_timeout) for each address of the host, plus one for the
+///   login; a command after the [response timeout](Self::response_timeout). The system decides how long resolving the
+///   host name may take.
+/// - If a server disappears or hangs without closing the connection, a publishing call notices it after the response
+///   timeout. Otherwise the subscription notices it after the [idle time](Self::idle) plus the response timeout: about
+///   7 s.
+/// - A hub that shuts down waits for about two seconds at most. A thread in the middle of a command ends when the
+///   command is answered or times out.
 pub struct RedisAdapter {
     info: ConnectionInfo,
     channel: String,
@@ -81,7 +83,7 @@ pub struct RedisAdapter {
     closed: AtomicBool,
 }
 
-/// The connection that publishes.
+/// The publishing connection.
 struct Publishing {
     redis: Redis,
     /// When it was last known to work.
@@ -89,12 +91,12 @@ struct Publishing {
 }
 
 impl RedisAdapter {
-    /// For the server of this URL; nothing is connected yet.
+    /// Creates an adapter for the server at this URL. Does not connect yet.
     ///
     /// # Errors
     ///
-    /// It is no URL of a Redis server, or `rediss://` without the feature `redis-tls`. The text does not contain the URL,
-    /// because of the password in it.
+    /// Fails if the URL is not that of a Redis server, or is `rediss://` without the feature `redis-tls`. The error
+    /// does not contain the URL, because of the password in it.
     pub fn new(url: &str) -> Result<Self, ConfigError> {
         let info = connection_info(url)?;
         Ok(Self {
@@ -108,26 +110,27 @@ impl RedisAdapter {
         })
     }
 
-    /// The channel that the nodes of the cluster share; default `wshub:messages`, as that of Go nodes.
+    /// Sets the channel that the nodes of the cluster share; default `wshub:messages`, which Go nodes use too.
     pub fn channel(mut self, name: impl Into<String>) -> Self {
         self.channel = name.into();
         self
     }
 
-    /// How long connecting may take, for each address that the host's name stands for; default 2 s, as 0.
+    /// Sets the timeout for connecting to each address that the host name resolves to. Default 2 s; 0 means the
+    /// default.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = or(timeout, TIMEOUT);
         self
     }
 
-    /// How long Redis may take to answer, and to take what is written; default 2 s, as 0.
+    /// Sets how long Redis may take to respond, and to accept written data. Default 2 s; 0 means the default.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = or(timeout, TIMEOUT);
         self
     }
 
-    /// After how long a silence a connection is tested with a PING: the subscription at once, the one that publishes before
-    /// it is next used. Default 5 s, as 0.
+    /// Sets the silence after which a connection is tested with a PING: the subscription at once, the publishing
+    /// connection before its next use. Default 5 s; 0 means the default.
     pub fn idle(mut self, silence: Duration) -> Self {
         self.idle = or(silence, IDLE);
         self
@@ -144,7 +147,7 @@ impl RedisAdapter {
 
     fn open_proven(&self) -> Result<Publishing, AdapterError> {
         let mut redis = self.open()?;
-        // Connecting alone does not tell whether Redis wants a password, or answers at all.
+        // Connecting alone does not show whether Redis requires a password, or responds at all.
         redis.ping()?;
         Ok(Publishing { redis, proven: Instant::now() })
     }
@@ -187,7 +190,7 @@ impl Adapter for RedisAdapter {
         let start = Instant::now();
         let mut results = Vec::with_capacity(envelopes.len());
         let mut works = true;
-        // What is left when time is up comes again with the next call.
+        // Envelopes left when the time is up are tried in the next call.
         while works && results.len() < envelopes.len() && start.elapsed() < self.response_timeout && !self.is_closed() {
             let some = publishing.redis.publish(&self.channel, &envelopes[results.len()..]);
             works = !some.iter().any(|r| matches!(r, Err(AdapterError::Unavailable(_))));
@@ -225,7 +228,7 @@ impl Adapter for RedisAdapter {
 
 impl fmt::Debug for RedisAdapter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The address alone: not the password.
+        // The address only, without the password.
         let address = self.info.addr().to_string();
         f.debug_struct("RedisAdapter")
             .field("address", &address)
@@ -241,20 +244,20 @@ fn connection_info(url: &str) -> Result<ConnectionInfo, ConfigError> {
     }
     #[cfg(feature = "redis-tls")]
     if is_tls && rustls::crypto::CryptoProvider::get_default().is_none() {
-        // The client library takes the process's; where the program has chosen none, there must be one. If another thread
-        // is faster, there is.
+        // The client library uses the process's crypto provider. If the program has installed none, install one. If
+        // another thread is faster, its provider serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
     let info = url.into_connection_info().map_err(|error| ConfigError::because("url", reason(url, &error)))?;
     let settings = info.redis_settings().clone();
-    // Answers and messages look different in RESP3, which has nothing to offer here. The name of the library and the number
-    // of a database would cost round trips, and change nothing.
+    // RESP3 formats responses and messages differently and offers no benefit here. Setting the library name and the
+    // database number would cost round trips and change nothing.
     let settings = settings.set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name().set_db(0);
     let tcp = info.tcp_settings().clone().set_nodelay(true);
     Ok(info.set_redis_settings(settings).set_tcp_settings(tcp))
 }
 
-/// What is wrong with a URL, without the URL.
+/// Describes the fault in a URL without quoting the URL.
 fn reason(url: &str, error: &RedisError) -> String {
     const SCHEMES: [&str; 7] = ["redis", "rediss", "valkey", "valkeys", "unix", "redis+unix", "valkey+unix"];
     if !url.split_once("://").is_some_and(|(scheme, _)| SCHEMES.contains(&scheme)) {

@@ -1,4 +1,4 @@
-//! Shared histories in Redis (or Valkey): a stream and a hash for each room.
+//! Shared histories in Redis (or Valkey): one stream and one hash per room.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -13,17 +13,18 @@ use crate::error::ConfigError;
 use crate::history::{Bounds, Epoch, Event, HistoryStore, Position, StoreError, Stored};
 use crate::lock::Leaf;
 
-/// Before the name of each room.
+/// Default prefix of the keys and of the channel.
 const PREFIX: &str = "wshub:history:";
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// How often a follower looks up whether it is to end.
+/// How often a follower calls its callback, which decides whether it ends.
 const TICK: Duration = Duration::from_millis(100);
-/// After this time without an append the follower asks for a sign of life.
+/// Silence after which the follower sends a PING.
 const IDLE: Duration = Duration::from_secs(5);
-/// Connections that are kept for commands.
+/// Maximum number of idle connections kept for commands.
 const KEPT: usize = 4;
 
-/// Keys: stream, hash. Arguments: epoch if there is none, entries, age and linger in ms, channel, room, entry.
+/// Keys: stream, hash. Arguments: epoch to use if there is none, maximum number of entries, age and linger in ms,
+/// channel, room, entry.
 const APPEND: &str = "\
 local epoch = redis.call('HGET', KEYS[2], 'epoch') \
 if not epoch then epoch = ARGV[1] redis.call('DEL', KEYS[1]) redis.call('HSET', KEYS[2], 'epoch', epoch) end \
@@ -34,7 +35,7 @@ redis.call('PEXPIRE', KEYS[2], ARGV[4]) \
 redis.call('PUBLISH', ARGV[5], epoch .. ' ' .. string.format('%.0f', offset) .. ' ' .. #ARGV[6] .. ' ' .. ARGV[6] .. ARGV[7]) \
 return {epoch, offset}";
 
-/// Keys: stream, hash. Arguments: the first id, epoch if there is none, linger in ms.
+/// Keys: stream, hash. Arguments: first id to read, epoch to use if there is none, linger in ms.
 const READ: &str = "\
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset') \
 if not meta[1] then \
@@ -42,7 +43,7 @@ redis.call('DEL', KEYS[1]) redis.call('HSET', KEYS[2], 'epoch', ARGV[2], 'offset
 meta = {ARGV[2], '0'} redis.call('PEXPIRE', KEYS[2], ARGV[3]) end \
 return {meta[1], tonumber(meta[2] or '0'), redis.call('XRANGE', KEYS[1], ARGV[1], '+')}";
 
-/// Keys: stream, hash. Arguments: the old epoch, the new one, linger in ms.
+/// Keys: stream, hash. Arguments: old epoch, new epoch, linger in ms.
 const RENEW: &str = "\
 local epoch = redis.call('HGET', KEYS[2], 'epoch') \
 if epoch ~= ARGV[1] then return epoch or ARGV[1] end \
@@ -50,12 +51,12 @@ redis.call('DEL', KEYS[1]) \
 redis.call('HSET', KEYS[2], 'epoch', ARGV[2], 'offset', 0) \
 return ARGV[2]";
 
-/// Shares the histories of rooms with [`RoomOptions::shared`](crate::RoomOptions::shared) over Redis 5 or newer. Feature
-/// `redis`.
+/// Shares the histories of rooms with [`RoomOptions::shared`](crate::RoomOptions::shared) over Redis 5 or newer.
+/// Feature `redis`.
 ///
-/// Each room is a stream and a hash, `wshub:history:{ROOM}:s` and `wshub:history:{ROOM}:m`; one script appends to both and
-/// publishes to the channel `wshub:history:told`. The stream expires after the history's age, the hash after its linger. A
-/// command blocks for about two seconds at most.
+/// Each room has a stream and a hash, `wshub:history:{ROOM}:s` and `wshub:history:{ROOM}:m`. One script appends to both
+/// and publishes to the channel `wshub:history:told`. The stream expires after the history's age, the hash after its
+/// linger time. A command blocks for about two seconds at most.
 pub struct RedisStore {
     info: ConnectionInfo,
     prefix: String,
@@ -64,17 +65,18 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// For the server of this URL, as [`RedisAdapter::new`](super::RedisAdapter::new); nothing is connected yet.
+    /// Creates a store for the server at this URL, as [`RedisAdapter::new`](super::RedisAdapter::new) does. Does not
+    /// connect yet.
     ///
     /// # Errors
     ///
-    /// As [`RedisAdapter::new`](super::RedisAdapter::new).
+    /// The same as for [`RedisAdapter::new`](super::RedisAdapter::new).
     pub fn new(url: &str) -> Result<Self, ConfigError> {
         Ok(Self { info: connection_info(url)?, prefix: PREFIX.to_owned(), idle: Leaf::default() })
     }
 
-    /// What the names of keys and of the channel begin with; default `wshub:history:`. Nodes that share histories have the
-    /// same.
+    /// Sets the prefix of the keys and of the channel; default `wshub:history:`. Nodes that share histories use the
+    /// same prefix.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
@@ -84,7 +86,7 @@ impl RedisStore {
         format!("{}told", self.prefix)
     }
 
-    /// A script with the two keys of a room, which lie on one node of a Redis cluster.
+    /// Builds a script call with the two keys of a room, which share a node of a Redis cluster.
     fn script(&self, script: &str, room: &str) -> Cmd {
         let mut command = cmd("EVAL");
         command
@@ -101,7 +103,7 @@ impl RedisStore {
             Some(redis) => redis,
             None => Redis::open(&self.info, TIMEOUT, TIMEOUT).map_err(StoreError::new)?,
         };
-        // A connection that has failed is not used again: an answer may still be on its way.
+        // Do not reuse a failed connection: a response may still be on its way.
         let value = redis.ask(command).map_err(StoreError::new)?;
         let superfluous = {
             let mut idle = self.idle.lock();
@@ -121,7 +123,7 @@ impl RedisStore {
 }
 
 impl fmt::Debug for RedisStore {
-    /// Without the address: there may be a password in it.
+    /// Omits the address, which may contain a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore").field("prefix", &self.prefix).finish_non_exhaustive()
     }
@@ -227,7 +229,7 @@ impl HistoryStore for RedisStore {
     }
 }
 
-/// What somebody else publishes there is ignored.
+/// Ignores payloads of any other form on the channel.
 fn tell(on: &mut dyn FnMut(Event<'_>) -> bool, message: &Msg) -> bool {
     let told = told(message.get_payload_bytes());
     told.is_none_or(|(room, position, entry)| on(Event::Appended { room, position, entry }))
