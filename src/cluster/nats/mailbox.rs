@@ -15,7 +15,7 @@ const MAX_WAITING: usize = 64 * 1024;
 const MAX_BYTES: usize = 32 * 1024 * 1024;
 
 /// The next event for the receiving thread.
-pub(super) enum Post {
+pub(super) enum Inbound {
     Subscribed,
     Envelopes(Vec<Bytes>),
     /// This many envelopes arrived and did not fit.
@@ -96,21 +96,21 @@ impl Drop for Sender {
 
 impl Receiver {
     /// Waits for the next event. Everything that arrived before the end is returned before it.
-    pub(super) fn take(&self) -> Post {
+    pub(super) fn take(&self) -> Inbound {
         let mut state = self.0.state.lock();
         loop {
             if std::mem::take(&mut state.is_subscribed) {
-                return Post::Subscribed;
+                return Inbound::Subscribed;
             }
             if !state.waiting.is_empty() {
                 state.bytes = 0;
-                return Post::Envelopes(std::mem::take(&mut state.waiting));
+                return Inbound::Envelopes(std::mem::take(&mut state.waiting));
             }
             if state.lost > 0 {
-                return Post::Lost(std::mem::take(&mut state.lost));
+                return Inbound::Lost(std::mem::take(&mut state.lost));
             }
             if let Some(why) = state.end.take() {
-                return Post::End(why);
+                return Inbound::End(why);
             }
             self.0.changed.wait(&mut state);
         }
@@ -136,7 +136,7 @@ mod tests {
 
     fn envelopes(receiver: &Receiver) -> Vec<Bytes> {
         match receiver.take() {
-            Post::Envelopes(envelopes) => envelopes,
+            Inbound::Envelopes(envelopes) => envelopes,
             _ => panic!("no envelopes"),
         }
     }
@@ -148,20 +148,20 @@ mod tests {
         sender.put(["a", "b"].map(Bytes::from).into_iter());
         sender.put(["c"].map(Bytes::from).into_iter());
         drop(sender);
-        assert!(matches!(receiver.take(), Post::Subscribed));
+        assert!(matches!(receiver.take(), Inbound::Subscribed));
         assert_eq!(envelopes(&receiver), ["a", "b", "c"]);
         assert!(
-            matches!(receiver.take(), Post::End(AdapterError::Unavailable(why)) if why.to_string() == "it has ended")
+            matches!(receiver.take(), Inbound::End(AdapterError::Unavailable(why)) if why.to_string() == "it has ended")
         );
 
         let (sender, receiver) = mailbox();
         sender.end(AdapterError::rejected("why"));
-        assert!(matches!(receiver.take(), Post::End(AdapterError::Rejected(why)) if why.to_string() == "why"));
+        assert!(matches!(receiver.take(), Inbound::End(AdapterError::Rejected(why)) if why.to_string() == "why"));
     }
 
     fn lost(receiver: &Receiver) -> usize {
         match receiver.take() {
-            Post::Lost(count) => count,
+            Inbound::Lost(count) => count,
             _ => panic!("nothing is lost"),
         }
     }

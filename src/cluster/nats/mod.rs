@@ -7,9 +7,9 @@
 
 mod engine;
 mod mailbox;
-mod news;
 mod session;
 mod settings;
+mod status;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use super::adapter::{Adapter, AdapterError, Inbox};
 use crate::error::ConfigError;
 use crate::lock::{Leaf, rank};
 use engine::Engine;
-use mailbox::Post;
+use mailbox::Inbound;
 use session::{Session, is_unavailable};
 use settings::{IDLE, Settings, TIMEOUT, check_subject};
 
@@ -270,7 +270,7 @@ impl Adapter for NatsAdapter {
 
     fn subscribe(&self, inbox: &Inbox) -> Result<(), AdapterError> {
         let engine = self.engine()?;
-        let (sender, posts) = mailbox::mailbox();
+        let (sender, receiver) = mailbox::mailbox();
         let settings = self.settings.clone();
         // Unconstrained: the task must take everything that the client's reader has queued before the reader goes on.
         let _task = engine.spawn(tokio::task::unconstrained(async move {
@@ -283,11 +283,11 @@ impl Adapter for NatsAdapter {
             }
         }));
         loop {
-            match posts.take() {
-                Post::Subscribed => inbox.subscribed(),
-                Post::Envelopes(envelopes) => inbox.receive_all(envelopes.iter().map(|envelope| &envelope[..])),
-                Post::Lost(count) => inbox.lost(count),
-                Post::End(why) => return Err(why),
+            match receiver.take() {
+                Inbound::Subscribed => inbox.subscribed(),
+                Inbound::Envelopes(envelopes) => inbox.receive_all(envelopes.iter().map(|envelope| &envelope[..])),
+                Inbound::Lost(count) => inbox.lost(count),
+                Inbound::End(why) => return Err(why),
             }
         }
     }

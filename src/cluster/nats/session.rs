@@ -15,8 +15,8 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::mailbox::Sender;
-use super::news::{News, silent};
 use super::settings::{Server, Settings};
+use super::status::{ConnectionStatus, silent};
 use crate::cluster::adapter::AdapterError;
 use crate::random;
 
@@ -41,7 +41,7 @@ pub(super) struct Session {
     own: Subject,
     echoes: Subscriber,
     sent: u64,
-    news: Arc<News>,
+    status: Arc<ConnectionStatus>,
 }
 
 impl Session {
@@ -60,22 +60,22 @@ impl Session {
 
     async fn open_one(settings: &Settings, server: &Server) -> Result<Self, AdapterError> {
         let own = Subject::from(format!("{}.{}", settings.inbox_prefix, random::uuid().simple()));
-        let news = Arc::new(News::new(&own));
-        let options = options(settings, &server.auth, &news);
+        let status = Arc::new(ConnectionStatus::new(&own));
+        let options = options(settings, &server.auth, &status);
         let client = options.connect(&server.addr).await.map_err(unavailable)?;
-        news.connected();
+        status.connected();
         let echoes = client.subscribe(own.clone()).await.map_err(unavailable)?;
         let subject = Subject::from(settings.subject.as_str());
         let response_timeout = settings.response_timeout;
         let proven = Instant::now();
-        let mut session = Self { client, subject, response_timeout, proven, own, echoes, sent: 0, news };
+        let mut session = Self { client, subject, response_timeout, proven, own, echoes, sent: 0, status };
         session.confirm().await?;
         Ok(session)
     }
 
     /// Returns whether the connection is not known to be lost and the server has responded within this time.
     pub(super) fn is_fresh(&self, within: Duration) -> bool {
-        !self.news.is_lost() && self.proven.elapsed() < within
+        !self.status.is_lost() && self.proven.elapsed() < within
     }
 
     /// Returns the largest message that the server accepts, in bytes.
@@ -93,7 +93,7 @@ impl Session {
         self.proven = Instant::now();
         // The server's refusals arrive before the echo, but through another task.
         tokio::task::yield_now().await;
-        self.news.take_refused().map_or(Ok(()), |why| Err(rejected(why)))
+        self.status.take_refused().map_or(Ok(()), |why| Err(rejected(why)))
     }
 
     async fn echo(&mut self) -> Result<(), AdapterError> {
@@ -106,9 +106,9 @@ impl Session {
                     Some(echo) if echo.payload == probe => return Ok(()),
                     // The echo of an earlier probe, which the session no longer waits for.
                     Some(_) => {}
-                    None => return Err(self.news.lost()),
+                    None => return Err(self.status.lost()),
                 },
-                trouble = self.news.trouble() => return Err(trouble),
+                trouble = self.status.trouble() => return Err(trouble),
             }
         }
     }
@@ -139,7 +139,7 @@ impl Session {
             result = timeout(self.response_timeout, self.hand_over(&envelopes[..end], &mut results)) => {
                 result.unwrap_or_else(|_| Err(silent()))
             }
-            trouble = self.news.trouble() => Err(trouble),
+            trouble = self.status.trouble() => Err(trouble),
         };
         let result = if result.is_ok() { self.confirm().await } else { result };
         if let Err(why) = &result {
@@ -178,17 +178,17 @@ impl Session {
         loop {
             tokio::select! {
                 message = messages.next() => {
-                    let first = message.ok_or_else(|| self.news.lost())?;
+                    let first = message.ok_or_else(|| self.status.lost())?;
                     let rest = std::iter::from_fn(|| messages.next().now_or_never().flatten());
                     mailbox.put(std::iter::once(first).chain(rest).map(|message| message.payload));
-                    mailbox.lost(self.news.take_dropped());
+                    mailbox.lost(self.status.take_dropped());
                     is_quiet = false;
                 }
-                trouble = self.news.trouble() => return Err(trouble),
+                trouble = self.status.trouble() => return Err(trouble),
                 // After a quiet interval, check that the server still responds.
                 _ = pulse.tick() => {
                     // The client reports dropped messages through another task, perhaps only now.
-                    mailbox.lost(self.news.take_dropped());
+                    mailbox.lost(self.status.take_dropped());
                     if std::mem::replace(&mut is_quiet, true) {
                         self.confirm().await?;
                     }
@@ -198,8 +198,8 @@ impl Session {
     }
 }
 
-fn options(settings: &Settings, auth: &Auth, news: &Arc<News>) -> ConnectOptions {
-    let (before, auth, after) = (Arc::clone(news), auth.clone(), Arc::clone(news));
+fn options(settings: &Settings, auth: &Auth, status: &Arc<ConnectionStatus>) -> ConnectOptions {
+    let (before, auth, after) = (Arc::clone(status), auth.clone(), Arc::clone(status));
     // The client would reconnect by itself, and then send messages late that were already reported as lost. It requests
     // credentials for each attempt, and gives up after one attempt without them.
     let login = move |_nonce| {

@@ -10,7 +10,7 @@ use crate::guard::record;
 use crate::log_limit::LogLimit;
 
 /// Connection state. The client's callbacks write it and the session reads it, both on the client's thread.
-pub(super) struct News {
+pub(super) struct ConnectionStatus {
     /// The subject of the session's messages to itself.
     own: String,
     state: watch::Sender<State>,
@@ -28,7 +28,7 @@ struct State {
     no_echo: Option<String>,
 }
 
-impl News {
+impl ConnectionStatus {
     pub(super) fn new(own: &str) -> Self {
         Self { own: own.to_owned(), state: watch::Sender::default() }
     }
@@ -128,31 +128,31 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_once_and_the_session_goes_on() {
-        let news = News::new("own.1");
-        news.note(&refusal("no to wshub.messages"));
-        assert!(news.trouble().now_or_never().is_none());
-        assert_eq!(news.take_refused().as_deref(), Some("nats: no to wshub.messages"));
-        assert_eq!(news.take_refused(), None);
+        let status = ConnectionStatus::new("own.1");
+        status.note(&refusal("no to wshub.messages"));
+        assert!(status.trouble().now_or_never().is_none());
+        assert_eq!(status.take_refused().as_deref(), Some("nats: no to wshub.messages"));
+        assert_eq!(status.take_refused(), None);
     }
 
     #[test]
     fn what_the_client_drops_is_told_once() {
-        let news = News::new("own.1");
-        (0..3).for_each(|_| news.note(&Event::SlowConsumer(1)));
-        assert_eq!((news.take_dropped(), news.take_dropped()), (3, 0));
-        assert!(news.trouble().now_or_never().is_none());
+        let status = ConnectionStatus::new("own.1");
+        (0..3).for_each(|_| status.note(&Event::SlowConsumer(1)));
+        assert_eq!((status.take_dropped(), status.take_dropped()), (3, 0));
+        assert!(status.trouble().now_or_never().is_none());
     }
 
     #[test]
     fn a_loss_or_no_way_to_itself_ends_the_session() {
-        let news = News::new("own.1");
-        news.note(&refusal("no to \"own.1\""));
-        let why = news.trouble().now_or_never().map(|error| error.to_string());
+        let status = ConnectionStatus::new("own.1");
+        status.note(&refusal("no to \"own.1\""));
+        let why = status.trouble().now_or_never().map(|error| error.to_string());
         assert_eq!(why.as_deref(), Some("the connection is lost: nats: no to \"own.1\""));
 
-        let news = News::new("own.1");
-        assert!(news.trouble().now_or_never().is_none());
-        news.note(&Event::Disconnected);
-        assert!(matches!(news.trouble().now_or_never(), Some(AdapterError::Unavailable(_))));
+        let status = ConnectionStatus::new("own.1");
+        assert!(status.trouble().now_or_never().is_none());
+        status.note(&Event::Disconnected);
+        assert!(matches!(status.trouble().now_or_never(), Some(AdapterError::Unavailable(_))));
     }
 }
