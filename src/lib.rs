@@ -23,28 +23,28 @@
 //! ```
 //!
 //! A [`Hub`] is a set of connections that can reach each other. A [`Client`] is one connection. A [`Message`] goes to a
-//! [`Target`]: everyone, rooms, users, single clients, any union of these, with exceptions. A [`Server`] listens, answers
-//! plain HTTP beside the WebSocket endpoints, and gives each connection a thread. A program that has its own listener
-//! hands its sockets over with [`Hub::accept`].
+//! [`Target`]: everyone, rooms, users, single clients or any union of these, minus exceptions. A [`Server`] listens,
+//! answers plain HTTP beside the WebSocket endpoints, and gives each connection a thread. A program with its own
+//! listener passes its sockets to [`Hub::accept`].
 //!
 //! # Which guide for which question
 //!
 //! | question | guide |
 //! | --- | --- |
 //! | Who gets a message, and in which order? | [rooms] |
-//! | What does a client get that was away: history, recovery, last values? | [history](guide::history) |
-//! | What happens when a client reads more slowly than it is written to? | [backpressure] |
+//! | How does a client catch up after a disconnect: history, recovery, last values? | [history](guide::history) |
+//! | What happens when a client reads too slowly? | [backpressure] |
 //! | How do probes, rolling restarts, draining and shutdown work? | [lifecycle] |
-//! | Who is in a room? How do I ask a client and get its answer? | [members and calls](guide::presence_and_calls) |
+//! | Who is in a room? How does the server call a client and get a reply? | [members and calls](guide::presence_and_calls) |
 //! | How do several processes share rooms and users? | [cluster](guide::cluster) |
-//! | How do official Centrifuge SDKs become clients? | centrifuge (feature `centrifuge`) |
+//! | How do the official Centrifuge SDKs connect? | centrifuge (feature `centrifuge`) |
 //! | Does compression pay? | [compression] |
-//! | What can I count, trace and log? | [observability] |
-//! | What does the operator's page show? | dashboard (feature `dashboard`) |
-//! | How many threads, stacks and bytes does the hub need inside my program? | [embedding] |
-//! | What does a message cost, and how far does one process go? | [performance] |
-//! | What do nginx, HAProxy and Caddy need to be told, and what the hub? | [proxies] |
-//! | What can an attacker do, and what is left to me? | [security] |
+//! | Which metrics, traces and logs are there? | [observability] |
+//! | What does the dashboard show? | dashboard (feature `dashboard`) |
+//! | How many threads and how much memory does the hub use inside a program? | [embedding] |
+//! | What does a message cost, and how far does one process scale? | [performance] |
+//! | How are nginx, HAProxy, Caddy and the hub configured to work together? | [proxies] |
+//! | Which attacks does the crate handle, and which are left to the application? | [security] |
 //!
 //! [rooms]: guide::rooms
 //! [backpressure]: guide::backpressure
@@ -56,50 +56,51 @@
 //! [proxies]: guide::proxies
 //! [security]: guide::security
 //!
-//! Message handlers can be composed with [`middleware`] and dispatched by a [`router`]; [`protocol`] has complete wire
-//! protocols. The examples are servers to start from: `chat`, `auth`, `gateway`, `events`, `feed`, `binary_rooms`, `relay`,
-//! `cluster`, `echo`, `broadcast`. The first line of each is the command that runs it.
+//! [`middleware`] composes message handlers, a [`router`] dispatches messages to them, and [`protocol`] has complete
+//! wire protocols. The examples are complete servers: `chat`, `auth`, `gateway`, `events`, `feed`, `binary_rooms`,
+//! `relay`, `cluster`, `echo`, `broadcast`. The first line of each is the command that runs it.
 //!
 //! # Features
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
-//! | `dashboard` | on | `Server::dashboard`: a page for operators, with live figures, traces and actions |
+//! | `dashboard` | on | `Server::dashboard`: a page for operators with live figures, traces and actions |
 //! | `deflate` | on | permessage-deflate: compressed messages, see the guide to [compression](guide::compression) |
-//! | `prometheus` | on | `PrometheusMetrics`: counts in a registry, see the guide to [observability](guide::observability) |
+//! | `prometheus` | on | `PrometheusMetrics`: metrics in a Prometheus registry, see the guide to [observability](guide::observability) |
 //! | `redis` | off | `RedisAdapter`: clusters over Redis or Valkey |
 //! | `redis-tls` | off | the same over TLS, with the system's root certificates |
 //! | `nats` | off | `NatsAdapter`: clusters over NATS, with or without TLS |
-//! | `systemd` | off | `Listener::from_systemd`: sockets that systemd has opened |
-//! | `tls` | off | `Tls`: listeners and streams of the program's own with TLS, by rustls |
+//! | `systemd` | off | `Listener::from_systemd`: sockets opened by systemd |
+//! | `tls` | off | `Tls`: TLS by rustls, on listeners and on streams that the program opens itself |
 //!
-//! No async runtime is among the dependencies, except with `nats`: its client runs on a thread of its own.
+//! The dependencies contain no async runtime, except with `nats`: its client runs a Tokio runtime on a thread of its
+//! own.
 //!
 //! # Logging
 //!
-//! Through the `log` crate. Queries, headers and message contents are never logged at `info` or above, except
-//! `Origin` and `Host` of a refused origin. What peers can cause at `info` or above is written at most ten times a
-//! second for each kind, and then with the number of records left out. At `debug`
-//! every record of a connection's life bears its id: see [observability](guide::observability#logs).
+//! The crate logs through the `log` crate. At `info` and above it never logs queries, headers or message contents,
+//! except `Origin` and `Host` of a refused origin. Records at `info` and above that a peer can cause are limited to ten
+//! a second for each kind; the next record then gives the number of suppressed ones. At `debug`, every record about a
+//! connection carries its id: see [observability](guide::observability#logs).
 //!
 //! | target | error | warn | info | debug |
 //! | --- | --- | --- | --- | --- |
-//! | `wshub::server` | a handler of plain HTTP panicked | accepting failed, no thread, too many handshakes | bad requests | peers accepted, plain HTTP answered |
-//! | `wshub::upgrade` | | | refused upgrades | a peer gets its id |
-//! | `wshub::conn` | a bug in this crate | slow consumers closed | | connects, closes, ends and why, errors of handlers, the rate exceeded |
-//! | `wshub::middleware` | a handler panicked (`Recovery`) | | | every message (`Logging`), never its content |
-//! | `wshub::cluster` | an adapter panicked | the bus failed, messages lost, no envelope | state, nodes | attempts, counts |
-//! | `wshub::dashboard` | | no thread to feed it, a drain that did not end | actions, wrong passwords | |
+//! | `wshub::server` | a plain HTTP handler panicked | accept failed, no thread, too many handshakes | bad requests | accepted peers, answered HTTP requests |
+//! | `wshub::upgrade` | | | refused upgrades | a peer is assigned its id |
+//! | `wshub::conn` | a bug in this crate | slow consumers closed | | connects, closes, ends with their cause, handler errors, exceeded rates |
+//! | `wshub::middleware` | a handler panicked (`Recovery`) | | | every message, without its content (`Logging`) |
+//! | `wshub::cluster` | an adapter panicked | the bus failed, messages lost, invalid envelopes | state, nodes | attempts, counts |
+//! | `wshub::dashboard` | | no thread for its feed, a drain that did not finish | actions, wrong passwords | |
 //! | `wshub::hub` | a hook or handler panicked | connections cut at a deadline | drain, shutdown | joins, leaves, users set |
 //!
 //! # Platforms, Rust versions, compatibility
 //!
-//! Unix only: the crate writes to blocking sockets without blocking (`MSG_DONTWAIT`) and serves Unix sockets. It is
-//! developed and tested on Linux.
+//! The crate runs on Unix only, because it writes to blocking sockets without blocking (`MSG_DONTWAIT`) and serves Unix
+//! sockets. It is developed and tested on Linux.
 //!
-//! Rust 1.85 or newer; features `redis` and `nats`: 1.88 and 1.89. Until 1.0 a new minor version may change the interface or need a newer Rust, and the changelog says
-//! so; a patch version does neither. Close codes, HTTP statuses, the names of metrics and errors, and log targets count
-//! as interface.
+//! The crate needs Rust 1.85 or newer; the feature `redis` needs 1.88, the feature `nats` 1.89. Until 1.0, a new minor
+//! version may change the interface or raise the Rust version, and the changelog says so; a patch version does neither.
+//! Close codes, HTTP statuses, the names of metrics and errors, and log targets are part of the interface.
 //!
 //! # For maintainers: the path of a byte
 //!
@@ -123,23 +124,25 @@
 //!                       publishes them as envelopes, one delivers what other nodes publish
 //! ```
 //!
-//! These are also the modules of the source, in the order in which it is best read; `config`, `error`, `metrics`, `trace`,
-//! `client_id` and `log_limit` are used all along the way.
+//! These are also the source's modules, in the order in which they are best read. `config`, `error`, `metrics`,
+//! `trace`, `client_id` and `log_limit` are used throughout.
 //!
-//! # What always holds
+//! # Invariants
 //!
-//! 1. `http` and `ws` know no hub and do no I/O. `hub` knows no socket: it ends at a client's outbox.
+//! 1. `http` and `ws` do no I/O and do not depend on the hub. `hub` never touches a socket: it hands messages to a
+//!    client's outbox.
 //! 2. After the upgrade only `outbox` writes to a socket, and only `conn` reads from one.
-//! 3. A broadcast is encoded once for each wire format (plain, compressed, event stream), whatever the number of its recipients.
+//! 3. A broadcast is encoded once for each wire format (plain, compressed, event stream), however many recipients it
+//!    has.
 //! 4. No handler, no hook and no I/O runs while a lock of the hub is held.
-//! 5. Locks are taken in one order: clients, rooms, room, client, user index. Debug builds check each acquisition.
+//! 5. Threads take locks in one order: clients, rooms, room, client, user index. Debug builds check each acquisition.
 //! 6. A join never lands in a room that a concurrent leave has just removed.
-//! 7. Nothing that a peer sends, and no panic in a handler or hook, takes down the hub, another connection or the
-//!    process: such a panic is caught, logged, counted, and closes that one connection with 1011.
-//! 8. A send never blocks on a slow peer, except `send_timeout`, which returns at once when the client closes; and never on
-//!    the cluster, whose queue is bounded in messages, bytes and time.
-//! 9. Memory per connection is bounded: read buffer, queue (messages and bytes), stacks.
-//! 10. What a node receives from the cluster it delivers to its own clients and never publishes.
+//! 7. Neither a peer's input nor a panic in a handler or hook takes down the hub, another connection or the process.
+//!    Such a panic is caught, logged and counted, and closes only its own connection, with 1011.
+//! 8. A send never blocks on a slow peer, except `send_timeout`, which returns at once when the client closes. A send
+//!    never blocks on the cluster, whose queue is bounded in messages, bytes and time.
+//! 9. Each connection's memory is bounded: read buffer, queue (in messages and bytes), stacks.
+//! 10. A node delivers messages from the cluster to its own clients and never publishes them again.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -157,32 +160,32 @@ pub mod server;
 mod http;
 // Wire protocols, on the public interface only.
 pub mod protocol;
-// Around and in front of the application's handlers.
+// Wrappers and dispatch for the application's handlers.
 pub mod middleware;
 pub mod router;
 // One connection's life: the upgrade and the read loop.
 mod conn;
 // Frames, messages, close codes: no I/O.
 mod ws;
-// Clients, rooms, users; sending to them.
+// Clients, rooms and users, and sending to them.
 mod hub;
-// How messages are handled, recorded.
+// Traces of how messages are handled.
 pub mod trace;
-// Other nodes: envelopes, the queue for them, the bus.
+// Other nodes: envelopes, the outgoing queue, the bus.
 pub mod cluster;
-// What is sent, and its wire bytes.
+// Messages and their wire bytes.
 mod message;
-// What rooms remember: histories, positions, states. Plain data.
+// What rooms keep: histories, positions, states. Plain data.
 pub mod history;
-// Each client's queue, and who writes it to the socket.
+// Each client's queue, and writing it to the socket.
 mod outbox;
 // The socket itself.
 mod transport;
 
-// What an operator sees: scrapes, gauges.
+// The operator's view: scrapes, gauges, the dashboard.
 mod observe;
 
-// Used all along the path.
+// Used throughout.
 
 // Bounds of settings.
 mod bounds;
@@ -190,33 +193,33 @@ mod bounds;
 mod config;
 // One error type for each family of operations.
 mod error;
-// What is counted, and where counts go.
+// Metrics and their sinks.
 pub mod metrics;
-// The name of a connection.
+// Connection ids.
 mod client_id;
-// Keeps peers from flooding the log.
+// Limits on log records that peers can cause.
 mod log_limit;
-// Catches panics of the application's code; log records.
+// Catching panics in the application's code; log records.
 mod guard;
-// Atomics, threads and channels: loom's, when the outbox is checked.
+// Atomics, threads and channels; loom's versions when the model checker tests the outbox.
 mod sync;
-// Locks, and the order in which they are taken.
+// Locks and their order.
 mod lock;
-// What hooks have been told, against what is.
+// The state last reported to hooks, compared with the current state.
 mod levels;
-// Memory that is left before connections are refused.
+// The address space that must stay free for a connection to be accepted.
 mod headroom;
 // Random numbers.
 mod random;
 // 64-bit atomic integers on processors without them.
 mod atomic;
 
-// The way in for this project's own benches and fuzz targets.
+// Access for this project's benches and fuzz targets.
 #[cfg(wshub_internals)]
 #[doc(hidden)]
 pub mod internals;
 
-// The root shows what a first program needs; what belongs to one subject stands in its module.
+// The root holds what a first program needs. Everything else is in the module of its subject.
 
 pub use client_id::ClientId;
 pub use config::{Config, DropPolicy, Limits};
@@ -229,34 +232,34 @@ pub use outbox::Cork;
 pub use server::{Server, ServerHandle};
 pub use ws::{MessageKind, close_code};
 
-/// Members: who is in a room, over all nodes.
+/// The members of rooms, across all nodes.
 pub mod members {
     pub use crate::hub::{Commanded, Member, MemberChange, MemberError};
 }
 
-/// Calls: messages with an answer, from the hub to its clients and back.
+/// Calls: requests from the hub to its clients, and their replies.
 pub mod calls {
     pub use crate::hub::{Answers, CallError, CallFormat, CallHandlers, CallRefusal, JsonCalls};
 }
 
-/// The operator's page: who is connected, what flows, who is slow; and actions. Feature `dashboard`.
+/// The operator's page: connections, traffic, slow clients, and actions. Feature `dashboard`.
 #[cfg(feature = "dashboard")]
 pub mod dashboard {
     pub use crate::observe::Dashboard;
 }
 
-/// A hub's state: what probes report and what load it carries.
+/// A hub's health and load.
 pub mod health {
     pub use crate::hub::{Health, HubLoad, HubState};
 }
 
-/// Rate limiters, and the bounds that settings cannot change.
+/// Rate limiters and fixed limits.
 pub mod limit {
     pub use crate::config::{MAX_ROOM_NAME, RatePolicy};
     pub use crate::hub::{RateLimiter, TokenBucket};
 }
 
-/// TLS on listeners and on streams of the program's own, by rustls. Feature `tls`.
+/// TLS by rustls, on listeners and on streams that the program opens itself. Feature `tls`.
 #[cfg(feature = "tls")]
 pub mod tls {
     pub use crate::transport::Tls;

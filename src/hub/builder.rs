@@ -1,4 +1,4 @@
-//! Setting up a hub: settings, limits, and the application's code.
+//! The hub builder: settings, limits and hooks.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -22,22 +22,23 @@ use crate::trace::Tracer;
 
 /// Builds a [`Hub`]. Every hook is optional.
 ///
-/// A hook that is set again does not replace the one before: both run, in the order in which they were set. So an
-/// application and a protocol can both use a hook. Of two that decide, the first refusal counts, and the second is not
-/// asked; a hook that changes a value gets what the one before has made of it. `on_message` handlers run until one returns an
-/// error. Two admissions are merged: rooms and metadata of both, the user and the subprotocol of the later where it has one.
+/// Setting a hook again does not replace the earlier one: both run, in the order in which they were set. So an
+/// application and a protocol can both use the same hook. If two hooks decide, the first refusal wins and the second
+/// hook is not called. If two hooks transform a value, the second gets the first one's result. `on_message` handlers
+/// run until one returns an error. Two admissions are merged: the client gets the rooms and metadata of both, and the
+/// user and subprotocol of the later one where it sets them.
 ///
-/// Hooks run without any lock held and may call anything, unless their description says otherwise. A panic in a hook closes
-/// the connection with 1011 and affects nothing else.
+/// Hooks run without any lock held and may call anything, unless their documentation says otherwise. A panic in a hook
+/// closes the connection with 1011 and affects nothing else.
 ///
 /// | hooks | thread |
 /// | --- | --- |
-/// | `on_upgrade`, `map_refusal`, `after_connect`, `before_disconnect`, `after_disconnect`, all hooks of received messages, `on_error` | the connection's own, one after the other |
-/// | `before_room_join`, `before_room_leave` | the one that joins or leaves |
-/// | `after_room_join`, `after_room_leave` | the same, unless a hook of this client and room is running: then a thread named `wshub-hooks` |
-/// | `on_user_online`, `on_user_offline` | the one that changes the user, unless a hook of this user is running: then a thread named `wshub-hooks` |
-/// | `on_send_dropped`, `on_send_timeout` | the sender's; for messages from other nodes, the one that receives them |
-/// | `on_shutdown` | the one that shuts the hub down |
+/// | `on_upgrade`, `map_refusal`, `after_connect`, `before_disconnect`, `after_disconnect`, all hooks of received messages, `on_error` | the connection's own thread, one after the other |
+/// | `before_room_join`, `before_room_leave` | the thread that joins or leaves |
+/// | `after_room_join`, `after_room_leave` | the thread that joins or leaves; a thread named `wshub-hooks` if a hook for this client and room is running |
+/// | `on_user_online`, `on_user_offline` | the thread that changes the user; a thread named `wshub-hooks` if a hook for this user is running |
+/// | `on_send_dropped`, `on_send_timeout` | the sender's thread; for messages from other nodes, the thread that receives them |
+/// | `on_shutdown` | the thread that shuts the hub down |
 #[derive(Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct HubBuilder {
@@ -57,7 +58,7 @@ pub struct HubBuilder {
     cluster: Option<Cluster>,
 }
 
-/// A setter for each hook, with the way in which two of its kind become one.
+/// Defines a setter for each hook, with the function that combines two hooks of its kind.
 macro_rules! hooks {
     ($($(#[$doc:meta])* $name:ident($($argument:ty),*) $(-> $result:ty)?, $join:path;)*) => {
         $($(#[$doc])*
@@ -72,13 +73,13 @@ macro_rules! hooks {
 }
 
 impl HubBuilder {
-    /// Sets the settings of connections.
+    /// Sets the connection settings.
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
         self
     }
 
-    /// Changes the settings of connections as they stand.
+    /// Modifies the current connection settings.
     pub fn map_config(mut self, change: impl FnOnce(Config) -> Config) -> Self {
         self.config = change(self.config);
         self
@@ -90,72 +91,73 @@ impl HubBuilder {
         self
     }
 
-    /// Sets which web pages may connect; default [`OriginPolicy::same_origin`].
+    /// Sets which web origins may connect. Default: [`OriginPolicy::same_origin`].
     pub fn origins(mut self, policy: OriginPolicy) -> Self {
         self.origins = policy;
         self
     }
 
-    /// Sets who counts; default nobody, which costs nothing. Keep a clone of the `Arc` to read the counts.
+    /// Sets the metrics sink. Default: none, at no cost. Keep a clone of the `Arc` to read the metrics.
     pub fn metrics(mut self, metrics: Arc<dyn Metrics>) -> Self {
         self.metrics = Some(metrics);
         self
     }
 
-    /// Leaves the latency of messages, and the errors of the `on_message` handler, to
-    /// [`RecordMetrics`](crate::middleware::RecordMetrics) in its chain, so that they are not counted twice. Default:
-    /// the hub records both.
+    /// Makes the hub skip message latency and errors of the `on_message` handler, so that
+    /// [`RecordMetrics`](crate::middleware::RecordMetrics) in the handler's middleware does not count them twice.
+    /// Default: the hub records both.
     pub fn without_handler_latency(mut self) -> Self {
         self.without_handler_latency = true;
         self
     }
 
-    /// Records how messages are handled, as often as the tracer's sampling says. A tracer may serve several hubs. Default:
-    /// none, which costs nothing. See [`trace`](crate::trace).
+    /// Sets the tracer, which records how messages are handled. Its sampling determines how often. One tracer may serve
+    /// several hubs. Default: none, at no cost. See [`trace`](crate::trace).
     pub fn tracer(mut self, tracer: Tracer) -> Self {
         self.tracer = Some(tracer);
         self
     }
 
-    /// Sets what rooms remember: the pattern is a name, or a prefix that ends in `*`; `*` alone is all rooms. A room has
-    /// the options of the longest pattern that matches its name. Default: no room remembers anything, at no cost. See
-    /// the [guide](crate::guide::history).
+    /// Sets what the matching rooms remember. The pattern is a room's name or a prefix followed by `*`; `*` alone
+    /// matches all rooms. The longest matching pattern determines a room's options. Default: rooms remember nothing, at
+    /// no cost. See the [guide](crate::guide::history).
     pub fn rooms(mut self, pattern: &str, options: RoomOptions) -> Self {
         self.patterns.add(pattern, options);
         self
     }
 
-    /// Sets how publications of rooms that remember look to clients; default
-    /// [`history::Plain`](crate::history::Plain): messages as they are.
+    /// Sets the wire format of publications in rooms with a history or state. Default:
+    /// [`history::Plain`](crate::history::Plain), which sends messages unchanged.
     pub fn format(mut self, format: &'static dyn Format) -> Self {
         self.format = Some(FormatRef::new(format));
         self
     }
 
-    /// Sets where the histories of rooms with [`RoomOptions::shared`] live. A hub with a store has two more threads. Default:
-    /// none; then such rooms are a fault.
+    /// Sets the store for the histories of rooms with [`RoomOptions::shared`]. A hub with a store runs two more
+    /// threads. Default: none; then [`build`](HubBuilder::build) fails if a room is shared.
     pub fn history_store(mut self, store: impl HistoryStore) -> Self {
         self.history_store = Some(Arc::new(store));
         self
     }
 
-    /// Makes the hub a node of a cluster: what is sent reaches the clients of all its nodes. Default: none.
+    /// Makes the hub a node of a cluster, so that messages reach the clients of all nodes. Default: no cluster.
     pub fn cluster(mut self, cluster: Cluster) -> Self {
         self.cluster = Some(cluster);
         self
     }
 
-    /// Sets how calls to clients look on the wire: [`JsonCalls`](crate::calls::JsonCalls), or a format of your own. Default:
-    /// none, and [`Client::call`](crate::Client::call) is [`Unsupported`](crate::calls::CallError::Unsupported). The
-    /// protocols `events` and `relay` set it when they are installed.
+    /// Sets the wire format of calls to clients: [`JsonCalls`](crate::calls::JsonCalls) or a custom format. Default:
+    /// none; then [`Client::call`](crate::Client::call) returns [`Unsupported`](crate::calls::CallError::Unsupported).
+    /// Installing the protocol `events` or `relay` sets it.
     pub fn call_format(mut self, format: impl CallFormat) -> Self {
         self.call_format = FormatOfCalls(Some(Box::new(format)));
         self
     }
 
-    /// Sets how clients are told of members that come, go or change, in rooms with
-    /// [`RoomOptions::members`](crate::history::RoomOptions::members): a message made of the room's name and its changes, at most
-    /// every 50 ms; `None` tells nobody. Default: nobody is told. The protocol `events` sets it when it is installed.
+    /// Sets how clients learn of member changes in rooms with
+    /// [`RoomOptions::members`](crate::history::RoomOptions::members). The function builds a message from the room's
+    /// name and the changes; it is called at most every 50 ms for each room. If it returns `None`, nothing is sent.
+    /// Default: clients are not told. Installing the protocol `events` sets it.
     pub fn announce_members(
         mut self,
         announce: impl Fn(&str, &[MemberChange]) -> Option<Message> + Send + Sync + 'static,
@@ -164,85 +166,91 @@ impl HubBuilder {
         self
     }
 
-    /// Keeps a value with the hub, found by its type with [`Hub::extension`]. A value of the same type replaces it.
+    /// Stores a value in the hub. [`Hub::extension`] finds it by its type. A later value of the same type replaces it.
     ///
-    /// The hub holds the value until the hub is gone: a value that holds the hub keeps it for ever.
+    /// The hub keeps the value as long as it lives, so a value that holds the hub keeps it alive for ever.
     pub fn extension<T: Any + Send + Sync>(mut self, value: Arc<T>) -> Self {
         self.extensions.insert(value);
         self
     }
 
     hooks! {
-        /// Decides about a valid upgrade request, before the 101: who it is, or a refusal. Default: everyone comes in,
-        /// anonymous. A panic refuses with 500.
+        /// Decides on a valid upgrade request before the 101 response: admits the client or refuses it. Default: every
+        /// client is admitted, anonymously. A panic refuses the request with 500.
         on_upgrade(&RequestHead) -> Result<Admission, Rejection>, chain::admit;
-        /// Rewrites the answer to a refused upgrade, for example as JSON; the second argument says what it counts as.
-        /// Default: plain text, or what `on_upgrade` has refused with. An answer below 300 is not sent, so that a
-        /// refusal cannot be mistaken for success: the one that was to be rewritten is, as after a panic.
+        /// Rewrites the response to a refused upgrade, for example as JSON. The second argument is the error type that
+        /// the refusal counts as. Default: a plain-text response, or the response of `on_upgrade`. If the hook panics
+        /// or returns a status below 300, the original response is sent, so that a refusal cannot be mistaken for
+        /// success.
         map_refusal(&RequestHead, ErrorType, &Response) -> Response, chain::rewrite;
-        /// A client is connected and may be sent to. Its messages are read after this returns.
+        /// A client is connected and can receive messages. The hub reads the client's messages after the hook returns.
         after_connect(&Client), observe::one;
-        /// A connection is ending; the client is still in its rooms.
+        /// A connection is ending. The client is still in its rooms.
         before_disconnect(&Client), observe::one;
-        /// A connection has ended and is gone from everywhere.
+        /// A connection has ended. The client is removed from the hub, its rooms and its user.
         after_disconnect(&Client), observe::one;
-        /// Before the handlers: may replace a message or refuse it. A refusal goes to `after_message` and `on_error`.
+        /// Runs before the handlers and may replace a message or refuse it. A refusal goes to `after_message` and
+        /// `on_error`.
         before_message(&Client, Message) -> Result<Message, HandlerError>, chain::filter;
-        /// Handles a message. An error goes to `after_message` and `on_error`, and the connection stays, unless it is
-        /// a [`HandlerError::close`].
+        /// Handles a message. An error goes to `after_message` and `on_error`. The connection stays open unless the
+        /// error is a [`HandlerError::close`].
         on_message(&Client, &Message) -> HandlerResult, chain::handle;
-        /// After the handlers, with their result.
+        /// Runs after the handlers, with their result.
         after_message(&Client, &Message, &HandlerResult), observe::three;
-        /// A handler has returned an error, or the connection has broken: the peer broke the protocol or fell silent,
-        /// reading or writing failed; [`HandlerError::error_type`] tells which. A peer that closes or goes is no error.
+        /// A handler has returned an error, or the connection has failed: the peer violated the protocol or went
+        /// silent, or reading or writing failed. [`HandlerError::error_type`] tells which. A peer that closes or
+        /// disconnects is no error.
         on_error(&Client, &HandlerError), observe::two;
-        /// An inbound message was over `max_message_rate`.
+        /// An inbound message exceeded `max_message_rate`.
         on_rate_limited(&Client, &Message), observe::two;
         /// A message was dropped because the client's queue was full: the new one under drop-newest, an old one under
-        /// drop-oldest. Called once for each drop, on the sender's thread: keep it fast. Drops that the hook itself
-        /// causes by sending do not call it again.
+        /// drop-oldest. Called once for each drop, on the sender's thread, so keep it fast. Drops caused by the hook's
+        /// own sends do not call it again.
         on_send_dropped(&Client, &Message), observe::two;
-        /// A `send_timeout` has given up on this client. On the sender's thread.
+        /// A `send_timeout` has given up on this client. Runs on the sender's thread.
         on_send_timeout(&Client, &Message), observe::two;
-        /// Before a client joins a room: may refuse.
+        /// Runs before a client joins a room and may refuse.
         before_room_join(&Client, &str) -> Result<(), HandlerError>, chain::allow;
         /// A client has joined a room.
         ///
-        /// `after_room_join` and `after_room_leave` tell levels: for each client and room they alternate, beginning with
-        /// the join, never overlap, and the last one tells what is. A client that leaves and returns while one of them
-        /// runs is not told of; nor is a room of the admission that `after_connect` leaves. The counts of joins and
-        /// leaves follow these hooks. When another thread causes a client's leave, or is still in one of these hooks,
-        /// the leave may be told after `after_disconnect`.
+        /// `after_room_join` and `after_room_leave` report a state, not every change. For each client and room they
+        /// alternate, beginning with the join, and never overlap; the last call reports the final state. If a client
+        /// leaves and rejoins while one of them runs, neither change is reported. If `after_connect` leaves a room of
+        /// the admission, neither the join nor the leave is reported. The metrics of joins and leaves follow these
+        /// hooks. The leave may be reported after `after_disconnect` if another thread causes it or is still in one of
+        /// these hooks.
         after_room_join(&Client, &str), observe::two;
-        /// Before a client leaves a room, by itself or because its connection ends.
+        /// Runs before a client leaves a room, also when its connection ends.
         before_room_leave(&Client, &str), observe::two;
         /// A client has left a room; see [`after_room_join`](HubBuilder::after_room_join).
         after_room_leave(&Client, &str), observe::two;
-        /// The first connection of a user has come.
+        /// A user's first connection is open.
         ///
-        /// `on_user_online` and `on_user_offline` tell levels: for each user they alternate, beginning with online, never
-        /// overlap, and the last one tells what is. A user that goes and returns while one of them runs is not told of.
+        /// `on_user_online` and `on_user_offline` report a state, not every change. For each user they alternate,
+        /// beginning with online, and never overlap; the last call reports the final state. If a user goes offline and
+        /// returns while one of them runs, neither change is reported.
         on_user_online(&Hub, &str), observe::two;
-        /// The last connection of a user has gone; as [`on_user_online`](HubBuilder::on_user_online).
+        /// A user's last connection has ended; see [`on_user_online`](HubBuilder::on_user_online).
         on_user_offline(&Hub, &str), observe::two;
-        /// A client of a room with a history will not get some of its publications: it fell so far behind that the history
-        /// no longer holds them. Counted as `history_gaps`. On a thread of the hub's own, in order for each client; it
-        /// may come a little before or after the client reaches the gap.
+        /// A client in a room with a history misses publications: it is so far behind that the history no longer holds
+        /// them. Counted as `history_gaps`. Runs on one of the hub's threads, in order for each client, shortly before
+        /// or after the client reaches the gap.
         on_gap(&Client, &Gap), observe::two;
-        /// Members of a room with [`RoomOptions::members`](crate::history::RoomOptions::members) have come, gone, or changed
-        /// their metadata, on any node. Once for each change, in their order, on the thread `wshub-rooms`; what comes and
-        /// goes within 50 ms is no change.
+        /// Members of a room with [`RoomOptions::members`](crate::history::RoomOptions::members) have joined, left or
+        /// changed their metadata, on any node. Called once for each change, in order, on the thread `wshub-rooms`. A
+        /// member that joins and leaves within 50 ms is not reported.
         on_member_change(&Hub, &str, &MemberChange), observe::three;
-        /// The hub is being shut down: every connection has been told. Once, on the thread that asks for it. A panic in
-        /// it is logged.
+        /// The hub is shutting down, and every connection's close has begun. Called once, on the thread that calls
+        /// `shutdown`. A panic in the hook is logged.
         on_shutdown(&Hub), observe::one;
     }
 
-    /// Builds the hub; it runs at once. In a cluster two threads connect it; the bus need not be there yet.
+    /// Builds the hub, which runs at once. In a cluster, two threads connect it to the bus; the bus need not be
+    /// reachable yet.
     ///
     /// # Errors
     ///
-    /// A setting that makes no sense, by its name; `cluster`, if its threads cannot be started.
+    /// A [`ConfigError`] names the invalid setting, or `cluster` or `history_store` if its threads cannot be started.
     pub fn build(mut self) -> Result<Hub, ConfigError> {
         self.config.validate()?;
         if let Some(fault) = self.origins.fault() {

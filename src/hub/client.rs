@@ -26,57 +26,60 @@ use crate::outbox::{GaveUp, Outbox, Sent};
 use crate::trace;
 use crate::ws::{check_close, close_code};
 
-/// One connection to the hub: a cheap handle that stays valid after the connection has ended.
+/// A handle to one connection. Cloning it is cheap, and it stays valid after the connection has ended.
 ///
-/// After the last hook of a connection, its descriptor is closed and its queue, metadata and callbacks are dropped,
-/// whoever still holds a handle. A handle then keeps the request head and a few hundred bytes: to remember a client
-/// beyond its connection, keep its [`id`](Client::id).
+/// After the connection's last hook, the hub closes the descriptor and drops the queue, metadata and callbacks, even if
+/// handles remain. A handle then keeps the request head and a few hundred bytes. To remember a client beyond its
+/// connection, keep its [`id`](Client::id).
 ///
-/// All methods may be called from any thread; none blocks but [`send_timeout`](Client::send_timeout).
+/// All methods may be called from any thread. Only [`send_timeout`](Client::send_timeout) and [`call`](Client::call)
+/// wait for the peer.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
 struct Inner {
     id: ClientId,
     hub: Hub,
-    /// Owned by the connection's thread and by the hub's lists, so that the socket is closed when the connection ends.
+    /// Weak, because the connection's thread and the hub's lists own the outbox: the socket closes when the connection
+    /// ends.
     outbox: Weak<Outbox>,
     wire: WireFormat,
     head: RequestHead,
     subprotocol: Option<String>,
     format: FormatRef,
     connected_at: SystemTime,
-    /// Set once, by the connection's thread, when the connection has ended.
+    /// The connection's thread sets this once, when the connection has ended.
     closed: OnceLock<Closed>,
-    /// Nanoseconds since the hub was built, see `activity.rs`. Written by the connection's thread, read by a drain.
+    /// Nanoseconds since the hub was built; see `activity.rs`. The connection's thread writes it, a drain reads it.
     last_message: AtomicU64,
     state: Ranked<{ rank::CLIENT }, State>,
-    /// The calls to it that wait for an answer.
+    /// Calls to this client that wait for an answer.
     calls: Calls,
 }
 
-/// What is left of an outbox when its connection has ended.
+/// The remains of an outbox after its connection has ended.
 struct Closed {
     at: SystemTime,
-    /// Messages that were dropped, and their bytes on the wire.
+    /// The number of dropped messages and their wire bytes.
     dropped: (u64, u64),
 }
 
-/// Guarded by the client's own lock. Ordered maps: empty they are small, and their making asks for no random numbers.
+/// A client's mutable state, guarded by its own lock. The maps are ordered ones, because these are small when empty and
+/// need no random seed.
 #[derive(Default)]
 pub(super) struct State {
     pub(super) user: Option<Arc<str>>,
-    /// Changed only while the room's lock is held too, so that both sides agree.
+    /// Changes only while the room's lock is held too, so that both sides agree.
     pub(super) rooms: BTreeSet<Arc<str>>,
-    /// What the room hooks were told of this client; changed together with `rooms`.
+    /// The state last reported to the room hooks; changes together with `rooms`.
     pub(super) telling: Levels<Arc<str>>,
-    /// JSON: what others see of it in rooms with members.
+    /// The client's metadata as other members see them, in JSON.
     pub(super) member: Option<Arc<str>>,
-    /// The connection is ending: nothing may be joined or indexed any more.
+    /// The connection is ending. The client joins no more rooms and gets no user.
     pub(super) gone: bool,
-    /// `on_close` has been taken: callbacks are kept no longer.
+    /// `on_close` has been taken. New callbacks are not stored.
     pub(super) is_closed: bool,
-    /// The last hook has run: metadata are kept no longer.
+    /// The last hook has run. New metadata are not stored.
     pub(super) is_released: bool,
     pub(super) metadata: BTreeMap<String, Metadata>,
     pub(super) callbacks: Callbacks,
@@ -86,7 +89,7 @@ pub(super) type Handler = dyn Fn(&Client, &Message) -> HandlerResult + Send + Sy
 pub(super) type OfClient = dyn Fn(&Client) + Send + Sync;
 pub(super) type OfError = dyn Fn(&Client, &HandlerError) + Send + Sync;
 
-/// A client's own callbacks; they may be set at any time.
+/// A client's own callbacks, which may be set at any time.
 #[derive(Default)]
 #[allow(clippy::struct_field_names, reason = "named as the methods that set them")]
 pub(crate) struct Callbacks {
@@ -96,7 +99,7 @@ pub(crate) struct Callbacks {
 }
 
 impl Client {
-    /// A client that is not registered yet. Its outbox holds everything back until it is opened.
+    /// Creates a client that is not registered yet. Its outbox holds all messages back until it is opened.
     pub(crate) fn new(
         hub: &Hub,
         outbox: &Arc<Outbox>,
@@ -126,7 +129,7 @@ impl Client {
         self.0.id
     }
 
-    /// The hub that the connection belongs to.
+    /// The connection's hub.
     pub fn hub(&self) -> &Hub {
         &self.0.hub
     }
@@ -141,18 +144,18 @@ impl Client {
         self.0.head.remote_addr()
     }
 
-    /// Whether this client reads Server-Sent Events rather than speaking WebSocket: it gets text only and sends
-    /// nothing.
+    /// Whether this client reads Server-Sent Events instead of WebSocket messages. Such a client receives only text and
+    /// sends nothing.
     pub fn is_event_stream(&self) -> bool {
         self.0.wire.is_event_stream()
     }
 
-    /// Whether permessage-deflate has been agreed on.
+    /// Whether the connection uses permessage-deflate.
     pub fn is_compressed(&self) -> bool {
         self.0.wire.is_deflate()
     }
 
-    /// The subprotocol that was agreed on.
+    /// The negotiated subprotocol.
     pub fn subprotocol(&self) -> Option<&str> {
         self.0.subprotocol.as_deref()
     }
@@ -162,37 +165,38 @@ impl Client {
         self.0.connected_at
     }
 
-    /// When the connection ended; `None` while it lasts.
+    /// When the connection ended, or `None` while it is open.
     pub fn closed_at(&self) -> Option<SystemTime> {
         self.0.closed.get().map(|closed| closed.at)
     }
 
-    /// Whether the connection is closing or closed: it accepts no more messages.
+    /// Whether the connection is closing or closed and so accepts no more messages.
     pub fn is_closed(&self) -> bool {
         !self.outbox().is_some_and(|outbox| outbox.is_open())
     }
 
-    /// Messages waiting in this client's queue, and the bytes that count against
+    /// The number of messages in this client's queue, and the bytes that count against
     /// [`Config::queue_bytes`](crate::Config#structfield.queue_bytes).
     pub fn queue_depth(&self) -> (usize, usize) {
         self.outbox().map_or((0, 0), |outbox| outbox.depth())
     }
 
-    /// Messages that were dropped for this client since it connected, because its queue was full or a `send_timeout`
-    /// gave up, and their bytes on the wire.
+    /// The number of messages dropped for this client since it connected, and their wire bytes. Messages are dropped
+    /// when the queue is full or a `send_timeout` gives up.
     pub fn dropped(&self) -> (u64, u64) {
-        // The outbox first: when it is gone, what is left of it has been written down.
+        // The outbox first: once it is gone, `closed` is set.
         let lost = self.outbox().map(|outbox| outbox.lost());
         lost.or_else(|| self.0.closed.get().map(|closed| closed.dropped)).unwrap_or_default()
     }
 
-    /// Sends to this client alone, by the hub's drop policy. Does not block.
+    /// Sends to this client and applies the hub's drop policy. Never blocks on the peer.
     ///
     /// # Errors
     ///
-    /// [`SendError::Closed`]; [`SendError::Full`] when the policy has dropped the message (and, with
-    /// [`DropPolicy::Disconnect`](crate::DropPolicy::Disconnect), begun to close the client); [`SendError::Binary`] for
-    /// a binary message on an event stream.
+    /// - [`SendError::Closed`] if the client is closing or closed.
+    /// - [`SendError::Full`] if the policy has dropped the message. With
+    ///   [`DropPolicy::Disconnect`](crate::DropPolicy::Disconnect), the client's close has then begun.
+    /// - [`SendError::Binary`] for a binary message on an event stream.
     pub fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
         let message = message.into();
         let Some(frame) = self.encode(&message) else { return Err(SendError::Binary(message)) };
@@ -222,8 +226,8 @@ impl Client {
         Ok(())
     }
 
-    /// Waits until the message fits into the client's queue; the drop policy does not apply. Blocks for at most
-    /// `timeout` and returns at once when the client closes.
+    /// Sends to this client and blocks until the message fits into its queue, for at most `timeout`. Returns at once
+    /// when the client closes. The drop policy does not apply.
     ///
     /// # Errors
     ///
@@ -248,14 +252,16 @@ impl Client {
         }
     }
 
-    /// Closes the connection: what is queued is sent, then a close frame with this code and reason, then the peer's
-    /// answer is awaited; all of it within the close timeout. Returns at once. Closing again does nothing.
+    /// Closes the connection: sends the queued messages, then a close frame with this code and reason, then waits for
+    /// the peer's answer, all within the close timeout. Returns at once. Closing again does nothing.
     ///
-    /// An event stream has no close frame: it ends behind a comment with the code and reason, and a browser reconnects.
+    /// An event stream has no close frame: it ends with a comment that contains the code and reason, and a browser
+    /// reconnects.
     ///
     /// # Errors
     ///
-    /// A code that may not be sent, or a reason over 123 bytes; the connection then stays.
+    /// A [`CloseError`] if the code may not be sent or the reason is longer than 123 bytes. The connection stays open
+    /// then.
     pub fn close(&self, code: u16, reason: &str) -> Result<(), CloseError> {
         check_close(code, reason)?;
         self.close_checked(code, reason);
@@ -265,32 +271,33 @@ impl Client {
     pub(crate) fn close_checked(&self, code: u16, reason: &str) {
         let Some(outbox) = self.outbox() else { return };
         if outbox.begin_close(Some((code, reason))) {
-            // First: nothing that follows, a logger least of all, may keep the close from ending in time.
+            // Before logging, because a slow logger must not keep the close from ending in time.
             self.hub().watch_close(self.id(), &outbox);
             record!(Debug, "wshub::conn", "{} closing with {code} {reason:?}", self.id());
             trace::note_close(self.id(), code, reason);
         }
     }
 
-    /// As an error asks; 1011 if what it asks for may not be sent.
+    /// Closes with the error's code and reason, or with 1011 if these may not be sent. Does nothing if the error does
+    /// not ask for a close.
     pub(crate) fn close_as_asked(&self, error: &HandlerError) {
         if error.close_frame().is_some_and(|(code, reason)| self.close(code, reason).is_err()) {
             self.close_checked(close_code::INTERNAL_ERROR, "");
         }
     }
 
-    /// The user that this connection belongs to.
+    /// The connection's user, if it has one.
     pub fn user_id(&self) -> Option<Arc<str>> {
         self.0.state.read().user.clone()
     }
 
-    /// Makes this a connection of the user; the user index and the online and offline hooks follow. See
-    /// [`clear_user`](Client::clear_user) for none.
+    /// Assigns this connection to a user, updates the user index and runs the online and offline hooks.
+    /// [`clear_user`](Client::clear_user) removes the user.
     ///
     /// # Errors
     ///
-    /// [`UserError::EmptyId`]; [`UserError::TooManyConnections`], which leaves everything as it was; [`UserError::ClientNotFound`] after the
-    /// connection has ended.
+    /// [`UserError::EmptyId`] for an empty id, [`UserError::TooManyConnections`] at the limit,
+    /// [`UserError::ClientNotFound`] after the connection has ended. Nothing changes then.
     pub fn set_user(&self, user_id: &str) -> Result<(), UserError> {
         if user_id.is_empty() {
             return Err(UserError::EmptyId);
@@ -298,7 +305,7 @@ impl Client {
         self.hub().set_user(self, Some(user_id))
     }
 
-    /// Takes this connection away from its user.
+    /// Removes this connection from its user.
     ///
     /// # Errors
     ///
@@ -325,12 +332,12 @@ impl Client {
         self.hub().leave(self, room)
     }
 
-    /// The rooms that this client is in, in no particular order.
+    /// The client's rooms, in no particular order.
     pub fn rooms(&self) -> Vec<Arc<str>> {
         self.0.state.read().rooms.iter().cloned().collect()
     }
 
-    /// How many rooms this client is in.
+    /// The number of rooms that this client is in.
     pub fn room_count(&self) -> usize {
         self.0.state.read().rooms.len()
     }
@@ -340,10 +347,10 @@ impl Client {
         self.0.state.read().rooms.contains(room)
     }
 
-    /// Keeps a value on this client under a name, replacing the one before. After the last hook of the connection
-    /// nothing is kept: the value is dropped at once.
+    /// Stores a value on this client under a name and replaces an earlier one. After the connection's last hook, the
+    /// value is dropped at once.
     pub fn set_metadata<T: Any + Send + Sync>(&self, key: impl Into<String>, value: T) {
-        // Outside of the lock, as both drops: these are the application's types.
+        // Conversion and drops happen outside of the lock, because they run the application's code.
         let (key, value): (String, Metadata) = (key.into(), Arc::new(value));
         let mut state = self.0.state.write();
         let unwanted = if state.is_released { Some(value) } else { state.metadata.insert(key, value) };
@@ -351,41 +358,42 @@ impl Client {
         guard::dispose(unwanted);
     }
 
-    /// The value kept under the name; `None` also when it is not a `T`, and after the last hook of the connection.
+    /// The value stored under the name. `None` if there is none or it is not a `T`, and after the connection's last
+    /// hook.
     pub fn metadata<T: Any + Send + Sync>(&self, key: &str) -> Option<Arc<T>> {
         let value = self.0.state.read().metadata.get(key).cloned()?;
         value.downcast().ok()
     }
 
-    /// Removes the value kept under the name; false if there was none.
+    /// Removes the value stored under the name. Returns false if there was none.
     pub fn remove_metadata(&self, key: &str) -> bool {
         let old = self.0.state.write().metadata.remove(key);
         old.is_some()
     }
 
-    /// `None` if the client's connection cannot carry the message.
+    /// Encodes a message for this connection. `None` if the connection cannot carry it.
     fn encode(&self, message: &Message) -> Option<Encoded> {
         Encoded::new(message, self.0.wire, self.hub().compressed())
     }
 
-    /// Which wire form of publications it reads.
+    /// The wire form in which this client reads publications.
     pub(super) fn frame_kind(&self) -> FrameKind {
         let wire = self.0.wire;
         let format = if wire.is_event_stream() { STREAM } else { self.0.format };
         FrameKind { wire, format }
     }
 
-    /// The way to the client's socket; `None` when the connection has ended.
+    /// The client's outbox, or `None` when the connection has ended.
     pub(crate) fn outbox(&self) -> Option<Arc<Outbox>> {
         self.0.outbox.upgrade()
     }
 
-    /// The address of the client's outbox, which no other has while there is a handle to the client.
+    /// The address of the client's outbox. It is unique as long as a handle to the client exists.
     pub(super) fn place(&self) -> usize {
         self.0.outbox.as_ptr().addr()
     }
 
-    /// Whether this is the client's outbox. Compares addresses, so that the outbox' own memory is not touched.
+    /// Whether this is the client's outbox. Compares addresses and so avoids touching the outbox's memory.
     pub(super) fn has_outbox(&self, outbox: &Arc<Outbox>) -> bool {
         std::ptr::eq(self.0.outbox.as_ptr(), Arc::as_ptr(outbox))
     }
@@ -394,13 +402,13 @@ impl Client {
         &self.0.last_message
     }
 
-    /// Notes that the connection has ended, with what its outbox has dropped.
+    /// Records the end of the connection and its drop counts.
     pub(super) fn set_closed(&self, dropped: (u64, u64)) {
-        // Only the thread that ends the connection comes here, once.
+        // Only the thread that ends the connection calls this, once.
         let _ = self.0.closed.set(Closed { at: SystemTime::now(), dropped });
     }
 
-    /// Before it is registered: what others will see of it.
+    /// Sets the client's metadata for other members. Called before registration.
     pub(crate) fn set_member_json(&self, json: Option<Arc<str>>) {
         self.0.state.write().member = json;
     }
@@ -415,7 +423,7 @@ impl Client {
 }
 
 impl Drop for Inner {
-    /// For clients that were never registered: the others hold nothing of the application any more.
+    /// Drops the application's values of a client that was never registered. Other clients hold none at this point.
     fn drop(&mut self) {
         let state = self.state.get_mut();
         let Callbacks { on_message, on_close, on_error } = std::mem::take(&mut state.callbacks);
@@ -426,7 +434,8 @@ impl Drop for Inner {
     }
 }
 
-/// How many messages were dropped to make room. Their payloads may be the application's memory.
+/// Drops the evicted messages outside of any lock, because their payloads may be the application's memory. Returns
+/// their number.
 pub(super) fn dispose_evicted(sent: Sent) -> usize {
     let Sent::Evicted(old) = sent else { return 0 };
     let count = old.len();
@@ -442,14 +451,14 @@ impl PartialEq for Client {
 
 impl Eq for Client {}
 
-/// This connection alone.
+/// Targets this connection only.
 impl From<&Client> for Target<'_> {
     fn from(client: &Client) -> Self {
         Self::client(client.id())
     }
 }
 
-/// By the connection, as equality.
+/// Hashes the connection's id, consistent with equality.
 impl Hash for Client {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.id().hash(state);

@@ -1,6 +1,6 @@
-//! The hub: who is connected, in which rooms, as which user; and sending to them.
+//! The hub: connections, rooms and users, and sending to them.
 //!
-//! It knows no socket: it ends at each client's outbox.
+//! The hub never touches a socket: it hands messages to each client's outbox.
 
 mod activity;
 mod admission;
@@ -83,54 +83,55 @@ use rooms::Directory;
 use sharing::Sharing;
 use users::Users;
 
-/// The set of connections that can reach each other: a cheap handle, shared by cloning.
+/// A set of connections that can reach each other. This type is a handle: cloning it is cheap and shares the hub.
 ///
-/// A built hub runs; there is no loop to start. It lives until the last handle and the last connection are gone. In a
-/// cluster, dropping the last handle waits for at most two seconds, as a [`shutdown`](Hub::shutdown) does, until the
-/// cluster's threads have ended.
+/// A hub runs as soon as it is built; there is no loop to start. It lives until the last handle and the last connection
+/// are gone. In a cluster, dropping the last handle blocks for at most two seconds until the cluster's threads have
+/// ended, as [`shutdown`](Hub::shutdown) does.
 #[derive(Clone)]
 pub struct Hub(Arc<Inner>);
 
 /// # Locks
 ///
-/// Every lock of the crate, in the order in which a thread takes them: rising rank only, at most one of a rank at a time.
-/// No user code, no destructor of a user's value and no log call runs under any of them. Debug builds check both at each
-/// acquisition and each call; release builds pay nothing. See [`lock`](crate::lock).
+/// This table lists every lock of the crate in the order in which a thread takes them: by rising rank, and at most one
+/// lock of each rank at a time. No user code, no destructor of a user's value and no log call runs while any of them is
+/// held. Debug builds check both rules at each acquisition and each call; release builds have no such checks. See
+/// [`lock`](crate::lock).
 ///
 /// | lock | rank | guards | taken by |
 /// | --- | --- | --- | --- |
 /// | `clients` | 1 | every connection, counts per address | connect, disconnect |
-/// | `rooms` | 2 | room names → rooms | first join, last leave |
-/// | a room's `sequence` | 3 | the order of its publications | publishers to a room that remembers |
-/// | a room's `state` | 4 | its members, whether it is closed | join, leave |
+/// | `rooms` | 2 | the map from room names to rooms | first join, last leave |
+/// | a room's `sequence` | 3 | the order of its publications | publishers to a room with a history |
+/// | a room's `state` | 4 | its members, and whether it is closed | join, leave |
 /// | a client's `state` | 5 | its user, rooms, metadata, callbacks | join, leave, `set_user`, metadata |
-/// | `users` | 6 | user ids → connections | connect, disconnect, `set_user` |
+/// | `users` | 6 | the map from user ids to connections | connect, disconnect, `set_user` |
 ///
-/// The next are the right to do I/O on one connection, and nothing else of the crate does I/O under a lock:
+/// The next locks each give the right to do I/O on one connection. The crate does I/O under no other lock:
 ///
 /// | lock | rank | I/O | taken by |
 /// | --- | --- | --- | --- |
 /// | `cluster/redis` `publishing`, `cluster/nats` `life` | 18 | on the adapter's own connection | the cluster's threads |
 /// | `transport/tls.rs` `inbound` | 19 | reads of its socket | the connection's thread |
-/// | `outbox/mod.rs` `socket` | 20 | writes to its socket: senders without blocking, the writer thread blocking | senders, the writer thread |
-/// | `transport/tls.rs` `state` | 21 | writes of records that do not block | readers and writers of the socket |
-/// | `outbox/mod.rs` `controls` | 21 | none: it wakes sleepers | who sends control frames, who writes |
+/// | `outbox/mod.rs` `socket` | 20 | writes to its socket: senders write without blocking, the writer thread blocks | senders, the writer thread |
+/// | `transport/tls.rs` `state` | 21 | non-blocking writes of TLS records | readers and writers of the socket |
+/// | `outbox/mod.rs` `controls` | 21 | none: it wakes sleeping threads | senders of control frames, writers |
 ///
-/// All others are leaves, rank 31: no lock is taken under them, and what runs under them is short.
+/// All others are leaves with rank 31: no lock is taken under them, and they are held only briefly.
 ///
 /// | leaf | guards |
 /// | --- | --- |
-/// | `hub/lifecycle.rs` `live` | the number of connections that have not ended |
-/// | `hub/close_watch.rs` `state` | closes that are watched |
-/// | `hub/keeper.rs` `desk` | what is due for rooms that remember |
-/// | `hub/calls`, `hub/members`, `hub/sharing.rs`, `hub/deadlines.rs` | calls that wait for an answer, members, shared histories, what ends at a given time |
-/// | `history/publication.rs` `frames`, `history/memory_store.rs` | a publication's wire forms, histories in memory |
-/// | `outbox/gate.rs` `lock`, `outbox/writer.rs` `state`, `outbox/catch_up.rs`, `outbox/held.rs` `list`, `outbox/flusher.rs` `state` | sleepers, the writer thread, rooms that a client is behind in, output that is held back |
+/// | `hub/lifecycle.rs` `live` | the number of live connections |
+/// | `hub/close_watch.rs` `state` | the watched closes |
+/// | `hub/keeper.rs` `desk` | scheduled work for rooms with a history or state |
+/// | `hub/calls`, `hub/members`, `hub/sharing.rs`, `hub/deadlines.rs` | calls that wait for an answer, members, shared histories, connections with a deadline |
+/// | `history/publication.rs` `frames`, `history/memory_store.rs` | the wire forms of a publication, in-memory histories |
+/// | `outbox/gate.rs` `lock`, `outbox/writer.rs` `state`, `outbox/catch_up.rs`, `outbox/held.rs` `list`, `outbox/flusher.rs` `state` | sleeping threads, the writer thread, the rooms in which a client is behind, held-back output |
 /// | `transport/tls.rs` `Tls` | the certificates in use |
 /// | `ws/deflate.rs` `COMPRESSORS`, `DECOMPRESSORS` | spare compressors |
 /// | `log_limit.rs` `window`, `metrics/debug.rs` `errors`, `since`, `trace/tracer.rs` `kept`, `trace/sampling.rs` `window` | records, counts and traces |
 /// | `cluster/mod.rs` `threads`, `cluster/shared.rs` `state`, `table`, `cluster/memory.rs`, `cluster/nats/mod.rs` `session`, `cluster/nats/mailbox.rs` `state`, `cluster/nats/engine.rs` `stop`, `thread`, `cluster/redis/store.rs` `idle` | the bus |
-/// | `server/mod.rs` `stopped`, `server/handle.rs` `acceptors`, `server/slots.rs`, `server/listener.rs` `path` | the server's threads and places |
+/// | `server/mod.rs` `stopped`, `server/handle.rs` `acceptors`, `server/slots.rs`, `server/listener.rs` `path` | the server's threads and connection slots |
 /// | `protocol/relay/devices.rs`, `protocol/relay/subscriptions.rs`, `protocol/relay/types.rs` `limiter`, `protocol/feed/subscribers.rs` `state`, `protocol/centrifuge/session.rs` `state`, `protocol/centrifuge/timers.rs` `queue`, `protocol/centrifuge/api/idempotency.rs` `state` | each protocol's own state |
 /// | `observe/dashboard/feed.rs` `state` | the dashboard's viewers |
 struct Inner {
@@ -147,10 +148,10 @@ struct Inner {
     tracer: Option<Tracer>,
     without_handler_latency: bool,
     extensions: Extensions,
-    /// Which rooms remember what; most hubs have none.
+    /// The options of rooms by name pattern; most hubs have none.
     patterns: Patterns,
     format: FormatRef,
-    /// What all rooms that remember hold.
+    /// The total size of all histories and states.
     held: Arc<Totals>,
     keeper: KeeperHandle,
     call_format: calls::FormatOfCalls,
@@ -159,19 +160,19 @@ struct Inner {
     deadlines: deadlines::Deadlines,
     announce_members: members::Announce,
     node_id: Box<str>,
-    /// The cluster, if the hub is in one. It knows the hub weakly.
+    /// The link to the cluster, if the hub is in one. It holds a weak reference to the hub.
     link: Option<Link>,
-    /// Histories that are shared with other nodes. It knows the hub weakly.
+    /// Histories shared with other nodes. It holds a weak reference to the hub.
     sharing: Option<Arc<Sharing>>,
 }
 
 impl Hub {
-    /// A hub with default settings and no handlers: it serves connections that only receive.
+    /// Creates a hub with default settings and no handlers. Its clients can only receive.
     pub fn new() -> Self {
         Self::from_builder(HubBuilder::default(), None)
     }
 
-    /// Sets up a hub.
+    /// Returns a builder for a hub.
     pub fn builder() -> HubBuilder {
         HubBuilder::default()
     }
@@ -208,12 +209,12 @@ impl Hub {
         }))
     }
 
-    /// How clients are called, if they are.
+    /// The wire format of calls to clients, if one is set.
     fn call_format(&self) -> Option<&dyn CallFormat> {
         self.0.call_format.0.as_deref()
     }
 
-    /// The settings of the hub's connections.
+    /// The connection settings.
     pub fn config(&self) -> &Config {
         &self.0.config
     }
@@ -223,7 +224,7 @@ impl Hub {
         &self.0.limits
     }
 
-    /// The tracer that records the handling of messages, if there is one.
+    /// The tracer that records how messages are handled, if one is set.
     #[inline]
     pub fn tracer(&self) -> Option<&Tracer> {
         self.0.tracer.as_ref()
@@ -233,7 +234,7 @@ impl Hub {
         &self.0
     }
 
-    /// How publications look to clients that say nothing else.
+    /// The default format of publications, for clients without their own.
     pub(crate) fn format(&self) -> FormatRef {
         self.0.format
     }
@@ -242,7 +243,7 @@ impl Hub {
         Arc::clone(&self.0.config)
     }
 
-    /// What is compressed for the clients with which that is agreed.
+    /// The compression settings for clients that negotiated permessage-deflate.
     #[allow(clippy::unused_self, reason = "without the feature there is nothing to look up")]
     fn compressed(&self) -> Compressed {
         #[cfg(feature = "deflate")]
@@ -255,7 +256,7 @@ impl Hub {
         &self.0.origins
     }
 
-    /// Counts something, if anybody counts. Never under a hub lock: metrics are the application's code.
+    /// Calls the metrics sink, if one is set. Must not be called with a hub lock held, because the sink is user code.
     #[inline]
     pub(crate) fn count(&self, what: impl FnOnce(&dyn Metrics)) {
         if let Some(metrics) = &self.0.metrics {
@@ -264,7 +265,7 @@ impl Hub {
         }
     }
 
-    /// The metrics that it was given.
+    /// The metrics sink, if one is set.
     pub(crate) fn metrics(&self) -> Option<Arc<dyn Metrics>> {
         self.0.metrics.clone()
     }
@@ -273,7 +274,7 @@ impl Hub {
         self.0.metrics.is_some()
     }
 
-    /// Whether the hub itself records latency and errors of its handler.
+    /// Whether the hub itself records the latency and errors of its handler.
     pub(crate) fn counts_handler(&self) -> bool {
         self.counts() && !self.0.without_handler_latency
     }
@@ -289,7 +290,7 @@ impl Default for Hub {
     }
 }
 
-/// Two handles are equal when they are of the same hub.
+/// Handles are equal if they refer to the same hub.
 impl PartialEq for Hub {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -298,7 +299,7 @@ impl PartialEq for Hub {
 
 impl Eq for Hub {}
 
-/// By the hub, as equality.
+/// Hashes the hub's identity, consistent with equality.
 impl Hash for Hub {
     fn hash<H: Hasher>(&self, state: &mut H) {
         Arc::as_ptr(&self.0).hash(state);

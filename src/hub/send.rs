@@ -1,4 +1,4 @@
-//! From a target to the outboxes of its recipients.
+//! Sending: resolves a target and hands the message to its recipients' outboxes.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -19,17 +19,17 @@ use crate::trace;
 use crate::ws::{check_close, close_code};
 
 thread_local! {
-    /// This thread is in the `on_send_dropped` hook: drops that the hook itself causes do not call it again.
+    /// Set while this thread runs the `on_send_dropped` hook. Drops caused by the hook itself do not call it again.
     static IN_DROP_HOOK: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Hub {
-    /// Sends a message to a target, by the drop policy. Never blocks on a peer.
+    /// Sends a message to a target and applies the drop policy. Never blocks on a peer.
     ///
-    /// The order of one thread's messages is kept for each recipient. A message to one room that has a history is recorded
-    /// there, as by [`publish`](Hub::publish); unions, users and clients have no single order, so what is sent to them is
-    /// recorded nowhere. In a cluster the message is queued for the other
-    /// nodes as well, after it has been sent here.
+    /// Each recipient gets one thread's messages in the order in which the thread sends them. A message to a single
+    /// room with a history is recorded in that history, as by [`publish`](Hub::publish). Unions, users and clients have
+    /// no single order, so messages to them are not recorded. In a cluster, the message is also queued for the other
+    /// nodes after the local send.
     ///
     /// ```
     /// # use wshub::{Hub, Target};
@@ -41,8 +41,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`SendError::ClientNotFound`] when the target is one client that is not connected, and the hub is in no cluster.
-    /// Rooms and users that do not exist are no error: nothing is queued.
+    /// [`SendError::ClientNotFound`] if the target is a single client that is not connected and the hub is in no
+    /// cluster. Rooms and users that do not exist are not an error: nothing is queued.
     pub fn send<'a>(&self, target: impl Into<Target<'a>>, message: impl Into<Message>) -> Result<Delivery, SendError> {
         let (target, message) = (target.into(), message.into());
         let span = trace::begin_send(|| target.to_string());
@@ -61,21 +61,22 @@ impl Hub {
         Ok(delivery)
     }
 
-    /// Sends to this hub's clients only.
+    /// Sends to this hub's clients only, not to other nodes.
     pub(super) fn send_here(&self, target: &Target<'_>, message: &Message) {
-        // What is shared comes by the store.
+        // The store delivers messages of shared rooms.
         let is_shared = matches!(target.single(), Some(Part::Room(room)) if self.sharing(room).is_some());
         if !is_shared && self.send_recorded(target, message).is_none() {
             self.deliver_now(target, &self.resolve(target), message);
         }
     }
 
-    /// Sends a message to a target and waits, for at most `timeout` in all, until it fits into every recipient's
-    /// queue; the drop policy does not apply. Blocks.
+    /// Sends a message to a target and blocks until it fits into every recipient's queue, for at most `timeout` in all.
+    /// The drop policy does not apply.
     ///
-    /// Recipients whose queues are full are waited for once all others have the message. A recipient that closes is not
-    /// waited for. Recipients that the message did not reach in time count as dropped, and the `on_send_timeout` hook is
-    /// called for each at the end. In a cluster, the message is queued for the other nodes first; nobody waits for them.
+    /// The call waits for recipients with full queues after all others have the message. It does not wait for a
+    /// recipient that closes. If the message does not reach a recipient in time, that recipient counts as dropped;
+    /// after the wait, the `on_send_timeout` hook is called for each such recipient. In a cluster, the message is first
+    /// queued for the other nodes; the call does not wait for them.
     ///
     /// # Errors
     ///
@@ -94,7 +95,7 @@ impl Hub {
             return Ok(delivery);
         }
         if let Some(delivery) = self.send_recorded(&target, &message) {
-            // Nobody need be waited for: who is behind reads on in the history.
+            // No need to wait: members that are behind catch up from the history.
             let published = self.inner().link.is_some() && self.publish_elsewhere(&target, message);
             span.sent(delivery.queued, delivery.dropped, delivery.refused, published);
             return Ok(Delivery { published, ..delivery });
@@ -106,12 +107,13 @@ impl Hub {
         Ok(Delivery { published, ..delivery })
     }
 
-    /// Closes every connection of the target on this hub, each as [`Client::close`] does; says how many were open. Does not
-    /// block. Other nodes of a cluster are not asked.
+    /// Closes every connection of the target on this hub, as [`Client::close`] does, and returns how many were open.
+    /// Does not block. Connections on other nodes of a cluster stay open.
     ///
     /// # Errors
     ///
-    /// A code that may not be sent, or a reason over 123 bytes; then nobody is closed.
+    /// A [`CloseError`] if the code may not be sent or the reason is longer than 123 bytes. No connection is closed
+    /// then.
     pub fn close<'a>(&self, target: impl Into<Target<'a>>, code: u16, reason: &str) -> Result<usize, CloseError> {
         check_close(code, reason)?;
         let target = target.into();
@@ -125,12 +127,14 @@ impl Hub {
         Ok(count)
     }
 
-    /// Corks this thread: what it sends, through this or any other hub, waits until the guard is dropped. See [`Cork`].
+    /// Corks this thread: its messages, through this or any other hub, are held back until the guard is dropped. See
+    /// [`Cork`].
     pub fn cork(&self) -> Cork {
         Cork::new()
     }
 
-    /// The target's recipients here. Only without a cluster is it certain that a client does not exist.
+    /// Resolves the target's recipients on this node. An unknown client is an error only without a cluster, because in
+    /// a cluster it may be on another node.
     fn recipients(&self, target: &Target<'_>, message: &Message) -> Result<Recipients, SendError> {
         let recipients = self.resolve(target);
         let is_unknown = recipients.is_nobody() && matches!(target.single(), Some(Part::Client(_)));
@@ -140,7 +144,8 @@ impl Hub {
         Ok(recipients)
     }
 
-    /// Hooks and metrics hear of drops when every recipient has its message: they may take as long as they like.
+    /// Sends to all recipients and reports drops to hooks and metrics afterwards, so that a slow hook delays no
+    /// recipient.
     fn deliver_now(&self, target: &Target<'_>, recipients: &Recipients, message: &Message) -> Delivery {
         let mut lost = Vec::new();
         let mut delivery = self.deliver(target, recipients, message, |member, frame, delivery| {
@@ -164,7 +169,7 @@ impl Hub {
         delivery
     }
 
-    /// Waits for those whose queues are full when all others have their message, and calls hooks when all waiting is over.
+    /// Sends to all recipients, then waits for those with full queues, then calls the hooks.
     fn deliver_waiting(
         &self,
         target: &Target<'_>,
@@ -205,7 +210,7 @@ impl Hub {
         let encodings = Encodings::of(message, self.compressed());
         let excluded: Vec<Client> = target.except.iter().filter_map(|id| self.client(*id)).collect();
         let mut delivery = Delivery::default();
-        // Pointers are compared, so that a recipient's own memory is not touched for it.
+        // Comparing pointers avoids touching the recipient's memory.
         let is_excluded = |member: &Member| excluded.iter().any(|c| c.has_outbox(&member.outbox));
         recipients.for_each(|member| {
             if is_excluded(member) {
@@ -223,7 +228,7 @@ impl Hub {
         delivery
     }
 
-    /// Gives one frame to one recipient and sees to what follows from a drop.
+    /// Hands one frame to one recipient and handles a drop.
     #[inline]
     pub(super) fn give(&self, outbox: &Arc<Outbox>, client: &Client, frame: &Encoded) -> Sent {
         let sent = outbox.send(frame);
@@ -259,13 +264,13 @@ impl Hub {
     #[cold]
     pub(super) fn after_drop(&self, outbox: &Arc<Outbox>, client: &Client, frame: &Encoded, sent: &Sent) {
         if let Sent::SlowConsumer = sent {
-            // First: the hook may take its time, and the close has begun.
+            // Before the hook, which may take long: the close has already begun.
             self.watch_close(client.id(), outbox);
         }
         self.tell_drop(outbox, client, frame, sent);
     }
 
-    /// Tells hooks and metrics, and closes a client that has lost too many in a row.
+    /// Reports a drop to hooks and metrics, and closes a client after too many drops in a row.
     #[cold]
     fn tell_drop(&self, outbox: &Arc<Outbox>, client: &Client, frame: &Encoded, sent: &Sent) {
         match sent {
@@ -298,7 +303,7 @@ impl Hub {
         IN_DROP_HOOK.set(false);
     }
 
-    /// A message of `size` payload bytes has been queued for `count` clients.
+    /// Counts a message of `size` payload bytes that was queued for `count` clients.
     pub(super) fn count_sent(&self, count: usize, size: usize) {
         if count > 0 {
             self.count(|m| {
@@ -309,7 +314,7 @@ impl Hub {
     }
 }
 
-/// Limited, because a peer that stalls and returns could repeat it.
+/// Rate-limited, because a peer could trigger this record repeatedly.
 fn warn_slow(client: &Client, why: &str) {
     record_limited!(Warn, "wshub::conn", "{} closed: {why}", client.id());
 }

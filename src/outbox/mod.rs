@@ -1,29 +1,31 @@
-//! One client's outgoing side: a bounded queue of shared frames, and the socket behind a mutex.
+//! A client's outgoing side: a bounded queue of shared frames, and the socket behind a mutex.
 //!
 //! # Who writes
 //!
-//! The thread that holds the socket's mutex. A sender tries to get it. With nothing queued, it writes the shared frame
-//! straight into the socket, without blocking; otherwise it pushes to the queue and drains that. A sender that does not get
-//! the mutex leaves, because the holder looks at the queue again after unlocking. When the socket takes no more, the holder
-//! keeps the half-written frame, marks the socket as handed over and calls the writer thread, which writes blocking until
-//! nothing is left. So a healthy connection costs no thread switch per message, and a stalled one costs its senders a failed
-//! `try_lock`. A writer thread ends a few seconds after its last work. Where no thread can be started, the process-wide
-//! [`flusher`] writes in its place, without blocking, until one can.
+//! The thread that holds the socket's mutex writes. A sender tries to lock it. If nothing is queued, the sender writes
+//! the shared frame straight into the socket, without blocking; otherwise it pushes the frame to the queue and drains
+//! the queue. A sender that does not get the mutex leaves, because the holder checks the queue again after unlocking.
+//! When the socket takes no more, the holder keeps the half-written frame, marks the socket as handed over and calls
+//! the writer thread, which writes with blocking calls until nothing is left. So a healthy connection needs no thread
+//! switch per message, and a stalled connection costs its senders one failed `try_lock`. A writer thread ends a few
+//! seconds after its last work. If no thread can be started, the process-wide [`flusher`] writes instead, without
+//! blocking, until a thread can be started.
 //!
 //! # Full, but not slow
 //!
-//! The drop policy is for slow peers. A queue can also be full because the thread that holds the socket is not running. So
-//! a sender that finds the queue full waits some milliseconds for that thread, unless the socket itself has pushed back.
+//! The drop policy is for slow peers. But a queue can also be full because the thread that holds the socket is not
+//! scheduled. A sender that finds the queue full therefore waits some milliseconds for that thread, unless the socket
+//! itself has pushed back.
 //!
 //! # Why no wake-up is lost
 //!
 //! Pusher: (1) push, (2) fence, (3) `try_lock`. Holder: (4) unlock, (5) fence, (6) look for work. Both fences are
-//! sequentially consistent, so they have an order. If (2) comes first, what (1) wrote is visible to (6): the holder
-//! drains it. If (5) comes first, the unlock (4) is visible to (3): the pusher gets the mutex, unless another thread has it
-//! by then. That thread is a holder with a (4) still to come, and the argument starts again with it. The same holds for the
-//! `urgent` flag in place of the queue. A pusher that gets the mutex and finds the socket handed over may leave: the writer
-//! thread has yet to lock it, so it will see the push. `tests/loom` runs this code under a model checker,
-//! `tests/races.rs` runs it against real sockets.
+//! sequentially consistent, so one comes first. If (2) comes first, the push (1) is visible to (6), and the holder
+//! drains it. If (5) comes first, the unlock (4) is visible to (3), and the pusher gets the mutex, unless another
+//! thread already holds it. That thread is a holder whose (4) is still to come, so the argument applies to it in turn.
+//! The same holds with the `urgent` flag in place of the queue. A pusher that gets the mutex and finds the socket
+//! handed over may leave: the writer thread has yet to lock the mutex, so it will see the push. `tests/loom` runs this
+//! code under a model checker, `tests/races.rs` runs it against real sockets.
 
 mod batch;
 mod catch_up;
@@ -64,61 +66,63 @@ use gate::Gate;
 use queue::Queue;
 use writer::Writer;
 
-/// Life of an outbox; it only moves forward.
+/// The phases of an outbox. A phase only moves forward.
 mod phase {
     /// Messages are accepted.
     pub(super) const OPEN: u8 = 0;
-    /// No more messages are accepted; what is queued goes out, then the close frame.
+    /// No more messages are accepted. The queued messages are written, then the close frame.
     pub(super) const CLOSING: u8 = 1;
-    /// The close frame is in the socket; nothing is written after it.
+    /// The close frame is in the socket. Nothing is written after it.
     pub(super) const CLOSE_SENT: u8 = 2;
     /// The socket is dead.
     pub(super) const DEAD: u8 = 3;
 }
 
-/// What is rarely so of an outbox: one byte on the cache line that every send reads.
+/// Flags for rare conditions: one byte on the cache line that every send reads.
 mod mark {
-    /// `drops` is not 0. Set after it has been raised, cleared before it is; Relaxed: what depends on it is a count.
+    /// `drops` is not 0. Set after `drops` is raised, cleared before `drops` is reset. Relaxed, because only a count
+    /// depends on it.
     pub(super) const DROPPED: u8 = 1;
-    /// There is a source that may be pulled from. Changed under the lock of the sources; SeqCst, see `catch_up`.
+    /// A source may be pulled from. Changes under the lock of the sources. SeqCst; see `catch_up`.
     pub(super) const BEHIND: u8 = 2;
 }
 
 /// Why the writing side of a connection died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteFailure {
-    /// The socket made no progress for the write timeout.
+    /// The socket made no progress for `write_timeout`.
     Timeout,
     /// The peer is gone or the socket broke.
     Error(io::ErrorKind),
 }
 
-/// What `unblocked` counts from.
+/// The start of the clock for `unblocked`.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Frames that are past the queue because the socket pushed back. Guarded by the socket's mutex.
+/// Frames taken from the queue but not yet written, because the socket pushed back. Guarded by the socket's mutex.
 #[derive(Debug)]
 struct Backlog {
     batch: Batch,
-    /// Only the writer thread may write, or the flusher in its place (at first: the connection's own thread, which has the
-    /// handshake to finish).
+    /// Only the writer thread may write, or the flusher in its place. Before `open`, only the connection's own thread
+    /// may write, because it finishes the handshake.
     handed_over: bool,
 }
 
-/// See the module's documentation. What a send to a healthy client reads stands first, on one cache line.
+/// See the module's documentation. The fields that a send to a healthy client reads come first, on one cache line.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Outbox {
-    /// Moves forward only. SeqCst where it moves; a sender's first look is Relaxed, because it looks again under the
-    /// socket's mutex, under which the close frame is written.
+    /// Only moves forward. SeqCst where it moves. A sender's first check is Relaxed, because the sender checks again
+    /// under the socket's mutex, under which the close frame is written.
     phase: AtomicU8,
-    /// `controls` holds something. Set after the slot is filled, cleared before it is emptied.
+    /// `controls` is not empty. Set after the slot is filled, cleared before the slot is emptied.
     urgent: AtomicBool,
     format: WireFormat,
     /// Bits of [`mark`].
     marks: AtomicU8,
-    /// The number of the cork or list that has this client and has not flushed it yet; 0 = none. Relaxed: a thread looks
-    /// only for a number that it alone writes here. Another thread may overwrite it, and then the client is listed twice.
+    /// The number of the cork or list that holds this client and has not flushed it yet; 0 = none. Relaxed, because a
+    /// thread compares it only with a number that no other thread writes. Another thread may overwrite it; then the
+    /// client is listed twice.
     corked_by: AtomicU32,
     transport: Transport,
     queue: Queue,
@@ -126,27 +130,27 @@ pub(crate) struct Outbox {
     socket: Leaf<Option<Box<Backlog>>, { rank::SOCKET }>,
 
     settings: Arc<Config>,
-    /// The socket took nothing at the last attempt, or is not open yet. Written by who holds `socket`, before it wakes the
-    /// gate; SeqCst, because sleepers at the gate look at it.
+    /// The socket took nothing at the last attempt, or is not open yet. The holder of `socket` writes it before it
+    /// wakes the gate. SeqCst, because threads that sleep at the gate read it.
     is_blocked: AtomicBool,
-    /// Drops in a row. Relaxed: a count that nothing else depends on.
+    /// Consecutive drops. Relaxed: a count that nothing else depends on.
     drops: AtomicU32,
     controls: Leaf<Controls, { rank::SOCKET_STATE }>,
     writer: Writer,
-    /// Where threads sleep until there is room in the queue or the phase moves.
+    /// Threads sleep here until the queue has room or the phase moves.
     gate: Gate,
     failure: OnceLock<WriteFailure>,
-    /// When the writer thread last came to an end of its work, in nanoseconds since [`EPOCH`]; 0 = never. Relaxed: it stands
-    /// for itself.
+    /// When the writer thread last finished its work, in nanoseconds since [`EPOCH`]; 0 = never. Relaxed, because no
+    /// other data depends on it.
     unblocked: AtomicU64,
-    /// How often a full socket has taken more. Relaxed: a count that nothing else depends on.
+    /// How often a full socket has taken more data. Relaxed: a count that nothing else depends on.
     acknowledged: AtomicU32,
     dropped: Dropped,
     sources: Sources,
 }
 
-/// What a client has lost since it connected. Written only where a drop happens, so it stands behind what sends read.
-/// Relaxed: counts that nothing else depends on.
+/// Messages and bytes dropped for a client since it connected. Written only on a drop, so it lies behind the fields
+/// that sends read. Relaxed: counts that nothing else depends on.
 #[derive(Debug, Default)]
 struct Dropped {
     messages: AtomicU64,
@@ -157,7 +161,7 @@ struct Dropped {
 const _: () = assert!(std::mem::offset_of!(Outbox, settings) <= 64, "what a send reads fits on one cache line");
 
 impl Outbox {
-    /// An outbox that holds everything back until [`open`](Self::open), when `first` goes before all else.
+    /// Creates an outbox that holds everything back until [`open`](Self::open). `first` is written before all messages.
     #[inline(never)]
     pub(crate) fn new(transport: Transport, settings: Arc<Config>, format: WireFormat, first: Vec<u8>) -> Arc<Self> {
         let mut batch = Batch::default();
@@ -185,28 +189,29 @@ impl Outbox {
         })
     }
 
-    /// Lets messages flow, the first bytes before them.
+    /// Starts writing: the first bytes, then messages.
     pub(crate) fn open(self: &Arc<Self>) {
-        // Refused only by a socket that is dead already.
+        // This fails only if the socket is dead already.
         let _ = self.transport.set_write_timeout(self.settings.write_timeout.min(pump::WAKE));
         if let Some(backlog) = self.socket.lock().as_mut() {
             backlog.handed_over = false;
             self.is_blocked.store(false, Ordering::SeqCst);
         }
         if self.settings.eager_writers {
-            // Where there is no thread now, the first hand-over tries again.
+            // If no thread can be started now, the first hand-over tries again.
             let _ = self.writer.start(self);
         }
         self.flush();
     }
 
-    /// A first look at whether messages are accepted: who relies on it looks again under the socket's mutex.
+    /// A first check whether messages are accepted. A caller that relies on it must check again under the socket's
+    /// mutex.
     #[inline]
     pub(crate) fn is_accepting(&self) -> bool {
         self.phase.load(Ordering::Relaxed) == phase::OPEN
     }
 
-    /// What its frames must look like.
+    /// The format of this outbox's frames.
     #[inline]
     pub(crate) fn format(&self) -> WireFormat {
         self.format
@@ -217,13 +222,13 @@ impl Outbox {
         self.post(|c| c.pong = Some(payload));
     }
 
-    /// Asks the peer whether it is alive.
+    /// Sends a ping.
     pub(crate) fn ping(self: &Arc<Self>) {
         self.post(|c| c.ping = true);
     }
 
-    /// Begins to close: what is queued goes out, then the close frame. `None` sends one without a code. False if it
-    /// had begun before.
+    /// Begins to close: the queued messages are written, then the close frame. `None` sends a close frame without a
+    /// code. Returns false if the close had already begun.
     pub(crate) fn begin_close(self: &Arc<Self>, close: Option<(u16, &str)>) -> bool {
         let close = controls::close(self.format, close);
         {
@@ -240,15 +245,15 @@ impl Outbox {
         true
     }
 
-    /// Ends the connection at once; everything blocked on it returns.
+    /// Ends the connection at once. All threads blocked on it return.
     pub(crate) fn kill(&self) {
         self.advance(phase::DEAD);
         self.transport.kill();
         self.gate.wake();
     }
 
-    /// The connection is over: nothing is accepted or written any more, what waits is dropped, and everything blocked on it
-    /// returns. The socket stays as it is, for who still has to answer or to linger.
+    /// Ends the outbox: it accepts and writes no more, drops waiting messages, and releases all blocked threads. The
+    /// socket stays open for a final response or lingering.
     pub(crate) fn end(&self) {
         self.advance(phase::DEAD);
         self.gate.wake();
@@ -256,17 +261,17 @@ impl Outbox {
         self.discard();
     }
 
-    /// Drops everything that waits, on this thread and under no lock: payloads may be the application's memory.
+    /// Drops all waiting messages on this thread and under no lock, because payloads may be the application's memory.
     ///
-    /// Nothing is left behind by a push that overlaps. Pusher: push, fence, look at the phase. Ender: phase, fence, pop.
-    /// Both fences are sequentially consistent. So either the ender pops what was pushed, or the pusher sees the phase and
-    /// comes here as well.
+    /// A concurrent push leaves nothing behind. Pusher: push, fence, read the phase. This thread: set the phase, fence,
+    /// pop. Both fences are sequentially consistent. So either this thread pops the pushed message, or the pusher sees
+    /// the phase and calls `discard` as well.
     pub(super) fn discard(&self) {
         fence(Ordering::SeqCst);
         while let Some(frame) = self.queue.pop() {
             guard::dispose(frame);
         }
-        // A holder that is in the middle of a write drops its batch by itself, when it sees the phase.
+        // A holder in the middle of a write drops its batch itself when it sees the phase.
         let backlog = self.socket.try_lock().and_then(|mut slot| slot.take());
         if let Some(backlog) = backlog {
             let mut done = Done::default();
@@ -275,13 +280,13 @@ impl Outbox {
         }
     }
 
-    /// Waits until the close frame is in the socket or the socket is dead. False if the deadline came first.
+    /// Waits until the close frame is in the socket or the socket is dead. Returns false if the deadline passes first.
     pub(crate) fn wait_close_sent(&self, deadline: Instant) -> bool {
         let over = || (self.phase.load(Ordering::SeqCst) >= phase::CLOSE_SENT).then_some(());
         self.gate.wait_for(deadline, over).is_some()
     }
 
-    /// Ends the writer thread, if there is one, and waits for it. Call it once nothing more is to be written.
+    /// Ends the writer thread, if there is one, and waits for it. Call it only when nothing is left to write.
     pub(crate) fn stop_writer(&self) {
         self.writer.stop();
         self.forget_sources();
@@ -305,7 +310,8 @@ impl Outbox {
     pub(crate) fn is_idle(self: &Arc<Self>) -> bool {
         let is_idle =
             self.queue.is_empty() && !self.is_behind() && self.socket.try_lock().is_some_and(|slot| slot.is_none());
-        // Looking makes this thread a holder for a moment: a sender that has met it has left its message to us.
+        // The check briefly makes this thread a holder, so a concurrent sender may have left its message to this
+        // thread.
         fence(Ordering::SeqCst);
         if self.has_work() || self.wants_pull() {
             self.flush();
@@ -313,7 +319,7 @@ impl Outbox {
         is_idle
     }
 
-    /// When the socket last took everything after it had pushed back.
+    /// When the socket last took all output after it had pushed back.
     pub(crate) fn unblocked_at(&self) -> Option<Instant> {
         let nanos = self.unblocked.load(Ordering::Relaxed);
         (nanos != 0).then(|| *EPOCH + Duration::from_nanos(nanos))
@@ -324,7 +330,7 @@ impl Outbox {
         self.unblocked.store(nanos.max(1), Ordering::Relaxed);
     }
 
-    /// Messages that wait in the queue, and the bytes that they hold.
+    /// The number of queued messages and the bytes that they hold.
     pub(crate) fn depth(&self) -> (usize, usize) {
         (self.queue.len(), self.queue.bytes())
     }
@@ -334,36 +340,36 @@ impl Outbox {
         self.writer.is_running()
     }
 
-    /// A number that changes when the peer has acknowledged output that filled the socket: it is alive, however long it
-    /// takes to read what is under way.
+    /// A number that changes when the peer acknowledges output that filled the socket. The change shows that the peer
+    /// is alive, however slowly it reads.
     pub(crate) fn acknowledged(&self) -> u32 {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Why writing failed, if it did.
+    /// Why writing failed, if it has failed.
     pub(crate) fn failure(&self) -> Option<WriteFailure> {
         self.failure.get().copied()
     }
 
-    /// Counts a drop; returns how many there have been in a row.
+    /// Counts a drop and returns the number of consecutive drops.
     pub(crate) fn count_drop(&self) -> u32 {
         let drops = self.drops.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         self.marks.fetch_or(mark::DROPPED, Ordering::Relaxed);
         drops
     }
 
-    /// Adds one message of this size on the wire to what the client has lost.
+    /// Adds this frame to the client's dropped messages and bytes.
     pub(crate) fn count_lost(&self, frame: &Encoded) {
         self.dropped.messages.fetch_add(1, Ordering::Relaxed);
         self.dropped.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
     }
 
-    /// Messages that the client has lost, and their wire bytes.
+    /// The number of dropped messages and their wire bytes.
     pub(crate) fn lost(&self) -> (u64, u64) {
         (self.dropped.messages.load(Ordering::Relaxed), self.dropped.bytes.load(Ordering::Relaxed))
     }
 
-    /// Marks the client as listed under this number; false if it was.
+    /// Marks the client as listed under this number. Returns false if it already was.
     fn mark_corked(&self, number: u32) -> bool {
         let is_new = !self.is_marked(number);
         if is_new {
@@ -377,7 +383,7 @@ impl Outbox {
         self.corked_by.load(Ordering::Relaxed) == number
     }
 
-    /// Before it is flushed from a list: a mark does not outlive its list, so numbers may be used again.
+    /// Clears the mark before a flush from a list. A mark does not outlive its list, so numbers can be reused.
     fn unmark_corked(&self) {
         self.corked_by.store(0, Ordering::Relaxed);
     }
@@ -388,19 +394,19 @@ impl Outbox {
         self.flush();
     }
 
-    /// The socket is handed over: gets somebody to write.
+    /// After a hand-over: starts or wakes a thread that writes.
     fn call_writer(self: &Arc<Self>) {
         if self.writer.call(self) || flusher::adopt(self) {
             return;
         }
-        // There is no thread at all. Senders go on writing what the socket takes, at the latest with the next ping.
+        // No thread is available. Senders keep writing what the socket takes, at the latest with the next ping.
         if let Some(backlog) = self.socket.lock().as_mut() {
             backlog.handed_over = false;
         }
     }
 
     fn fail(&self, why: WriteFailure) {
-        // A socket that was killed on purpose has not failed.
+        // A socket that was killed deliberately has not failed.
         if self.phase.load(Ordering::SeqCst) < phase::DEAD {
             let _ = self.failure.set(why);
         }
@@ -419,7 +425,7 @@ impl Outbox {
 }
 
 impl Drop for Outbox {
-    /// What is left, if a push overlapped the end, is dropped as all else is.
+    /// Drops messages that a push overlapping the end left behind.
     fn drop(&mut self) {
         self.discard();
     }
