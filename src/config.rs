@@ -1,11 +1,11 @@
-//! Settings of connections and limits of a hub, validated once when the hub is built.
+//! Connection settings and hub limits. The builder validates them once, when it builds the hub.
 
 use std::time::{Duration, Instant};
 
 use crate::bounds::{GIB, MILLISECOND, YEAR, check, check_or_zero};
 use crate::error::ConfigError;
 
-/// Consuming setters named as their fields.
+/// Defines consuming setters with the names of their fields.
 macro_rules! setters {
     ($($(#[$attribute:meta])* $field:ident: $type:ty),* $(,)?) => {
         $($(#[$attribute])*
@@ -16,43 +16,42 @@ macro_rules! setters {
     };
 }
 
-/// RFC 6455 §7.4, as [`Client::close`](crate::Client::close) has it.
+/// A close code that may be sent (RFC 6455 §7.4), with the same check as [`Client::close`](crate::Client::close).
 const fn may_be_sent(close_code: u16) -> bool {
     matches!(close_code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
-/// Longest name of a room, in bytes.
+/// Maximum length of a room name, in bytes.
 pub const MAX_ROOM_NAME: usize = 256;
 
-/// What happens to a message for a client whose queue is full.
+/// What to do with a message for a client whose queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum DropPolicy {
-    /// The new message is dropped; what is queued stays. The default.
+    /// Drops the new message and keeps the queued ones. The default.
     #[default]
     DropNewest,
-    /// The oldest queued messages are dropped until the new one fits.
+    /// Drops the oldest queued messages until the new one fits.
     DropOldest,
-    /// The client is closed with 1013 and the reason `slow consumer`.
+    /// Closes the client with 1013 and the reason `slow consumer`.
     Disconnect,
 }
 
-/// What happens to inbound messages over [`Limits::max_message_rate`].
+/// What to do with inbound messages over [`Limits::max_message_rate`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum RatePolicy {
-    /// The message is dropped. The default.
+    /// Drops the message. The default.
     #[default]
     Drop,
-    /// The client is closed with 1008 and the reason `rate limit exceeded`.
+    /// Closes the client with 1008 and the reason `rate limit exceeded`.
     Close,
 }
 
-/// Settings of a hub's connections.
+/// Settings for a hub's connections.
 ///
-/// Durations count on a monotonic clock. Each is at least 1 ms, unless 0 has a meaning of its own, and at most 366
-/// days, or
-/// [`Duration::MAX`] for no end. Every setter consumes and returns the value:
+/// Durations are measured with a monotonic clock. Each is at least 1 ms, unless 0 has a special meaning, and at most
+/// 366 days, or [`Duration::MAX`] for no limit. Every setter consumes and returns the value:
 ///
 /// ```
 /// use std::time::Duration;
@@ -62,89 +61,94 @@ pub enum RatePolicy {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// Bytes of one read; default 4096, at least 256 and at most 16 MiB. A connection reads up to 4 KiB into the stack
-    /// of its thread and has a buffer of this size only while more comes at a time, so none while it waits. Large
-    /// messages are read directly into place, in steps that grow with what has arrived.
+    /// Size of the read buffer in bytes; default 4096, at least 256 and at most 16 MiB. A connection reads up to 4 KiB
+    /// onto its thread's stack. It allocates a buffer of this size only while more data arrives at a time, so an idle
+    /// connection has none. Large messages are read directly into place, in steps that grow with the received data.
     pub read_buffer: usize,
-    /// Largest inbound message in bytes, after reassembly; default 512 KiB. A larger one closes with 1009 before it is
-    /// stored. At most `isize::MAX`; 0 = only empty messages.
+    /// Maximum size of an inbound message in bytes, after reassembly; default 512 KiB. A larger message closes the
+    /// connection with 1009 before it is stored. At most `isize::MAX`; 0 = only empty messages.
     pub max_message_size: usize,
-    /// How long a write may make no progress before the connection counts as dead; default 10 s. At least 1 ms.
+    /// How long a write may stall before the connection counts as dead; default 10 s. At least 1 ms.
     pub write_timeout: Duration,
-    /// How long a peer may send nothing before a ping is sent; default 25 s, so that proxies, which cut what is idle
-    /// for 50 or 60 s, hear from both sides. Must be below `pong_timeout`.
+    /// How long a peer may send nothing before it is pinged; default 25 s, so that proxies that cut connections after
+    /// 50 or 60 idle seconds see traffic in both directions. Must be below `pong_timeout`.
     pub ping_period: Duration,
-    /// How long a peer may send nothing before the connection counts as dead; default 60 s, 35 s more than
-    /// `ping_period`: a peer that reads slowly has other output to read before the ping. A peer that takes more output
-    /// from a socket that was full is alive and is pinged again. 0 = for ever, no pings. On event streams, whose peers
-    /// never send: how long it may leave bytes unacknowledged (TCP on Linux only).
+    /// How long a peer may send nothing before the connection counts as dead; default 60 s. That is 35 s more than
+    /// `ping_period`, because a slow peer reads other output before the ping. A peer that takes more output from a full
+    /// socket is alive and is pinged again. 0 = for ever, without pings. Peers of event streams never send; for them
+    /// this is how long they may leave bytes unacknowledged (TCP on Linux only).
     pub pong_timeout: Duration,
-    /// The pause between the comments that keep an event stream from looking dead to proxies; default 15 s. 0 = none.
+    /// Interval of the comments that keep an event stream from looking dead to proxies; default 15 s. 0 = no comments.
     pub heartbeat: Duration,
-    /// How long a close may take: flushing the queue, sending the close frame, waiting for the peer's; default 5 s.
-    /// What is left of it when the hooks have run is how long the peer's end is waited for then. At least 1 ms.
+    /// How long a close may take: flushing the queue, sending the close frame and waiting for the peer's; default 5 s.
+    /// After the hooks have run, the server waits for the peer's end of the stream for the rest of this time. At least
+    /// 1 ms.
     pub close_timeout: Duration,
-    /// Messages that may wait in one client's queue; default 256, at least 1 and at most 1,048,576.
+    /// Maximum number of messages in one client's queue; default 256, at least 1 and at most 1,048,576.
     pub queue_messages: usize,
-    /// Bytes that may wait in one client's queue; default 1 MiB, at least 1 and at most 1 GiB. Each message counts as
-    /// what it keeps in memory: its frame, for compressed messages and on event streams the message as well, and about
-    /// 150 bytes that hold them together. A larger single message is accepted only into an empty queue.
+    /// Maximum number of bytes in one client's queue; default 1 MiB, at least 1 and at most 1 GiB. Each message counts
+    /// as the memory that it occupies: its frame, for compressed messages and on event streams also the message itself,
+    /// and about 150 bytes of overhead. A single message above this size fits only into an empty queue.
     pub queue_bytes: usize,
-    /// Bytes that the kernel keeps of what has been sent to one client and is not acknowledged (`SO_SNDBUF`; Linux
-    /// doubles it for its own needs). What is in there has left the queue: [`DropPolicy::DropOldest`] cannot take it
-    /// back, and a client that was away gets it first. Small where freshness counts, such as 16 KiB; it also bounds
-    /// what one client gets for each round trip. Default 0 = the system's choice, up to some MiB; else 4 KiB to 1 GiB.
+    /// Size of the kernel's send buffer for one client in bytes (`SO_SNDBUF`; Linux doubles it for its own needs). The
+    /// buffer holds sent but unacknowledged data. That data has left the queue: [`DropPolicy::DropOldest`] cannot
+    /// remove it, and a client gets it first after a stall. Choose a small size, such as 16 KiB, if freshness matters;
+    /// it also bounds how much a client gets per round trip. Default 0 = the system's choice, up to some MiB; otherwise
+    /// 4 KiB to 1 GiB.
     pub send_buffer: usize,
-    /// Bytes that may wait in the kernel unsent before it takes no more (`TCP_NOTSENT_LOWAT`, TCP on Linux only): as
-    /// [`send_buffer`](#structfield.send_buffer) it keeps messages in the queue, but does not bound what is under way.
-    /// Default 0 = no such bound; else 1 KiB to 1 GiB.
+    /// Maximum number of unsent bytes in the kernel (`TCP_NOTSENT_LOWAT`, TCP on Linux only). Like
+    /// [`send_buffer`](#structfield.send_buffer) it keeps messages in the queue, but it does not bound data in transit.
+    /// Default 0 = no bound; otherwise 1 KiB to 1 GiB.
     pub unsent_low_water: usize,
-    /// What happens when a client's queue is full; default [`DropPolicy::DropNewest`].
+    /// What to do when a client's queue is full; default [`DropPolicy::DropNewest`].
     pub drop_policy: DropPolicy,
-    /// Drops in a row after which a client is closed with 1013 (`slow consumer`); any queued message resets the
-    /// count. Default 0 = never.
+    /// Number of consecutive drops after which a client is closed with 1013 (`slow consumer`). Any queued message
+    /// resets the count. Default 0 = never.
     pub max_consecutive_drops: u32,
-    /// Joins queued text messages with `\n` into one text frame when several are written at once; receivers must
-    /// split. Binary messages always travel alone. Default off: messages stay separate frames, but share system calls.
+    /// Joins queued text messages with `\n` into one text frame when several are written at once. Receivers must split
+    /// the frame. Binary messages are never joined. Default off: messages stay separate frames but share system calls.
     pub coalesce_writes: bool,
-    /// Agrees on permessage-deflate with clients that offer it (RFC 7692), without context takeover in either
+    /// Negotiates permessage-deflate with clients that offer it (RFC 7692), without context takeover in either
     /// direction; default off.
     #[cfg(feature = "deflate")]
     pub compression: bool,
-    /// How hard messages are compressed, 1 (fastest) to 9 (smallest); default 1.
+    /// Compression level, 1 (fastest) to 9 (smallest); default 1.
     #[cfg(feature = "deflate")]
     pub compression_level: u32,
-    /// Payload bytes from which on a message is compressed; default 512. 0 = all but those that do not get shorter.
+    /// Minimum payload size to compress, in bytes; default 512. 0 = any size. A message that compression does not
+    /// shorten is sent uncompressed.
     #[cfg(feature = "deflate")]
     pub compression_min_size: usize,
-    /// Starts each connection's writer thread with the connection, and keeps it. Default off: it starts when the socket
-    /// pushes back, and ends when it has had nothing to write for 3 s.
+    /// Starts each connection's writer thread with the connection and keeps it. Default off: the thread starts when the
+    /// socket pushes back, and ends when it has had nothing to write for 3 s.
     pub eager_writers: bool,
-    /// Stack of the threads that [`Accept::detach`](crate::server::Accept::detach) starts, in bytes; default 512 KiB.
-    /// They run user code. Only pages in use occupy memory.
+    /// Stack size of the threads that [`Accept::detach`](crate::server::Accept::detach) starts, in bytes; default 512
+    /// KiB. These threads run user code. Only pages in use occupy memory.
     pub reader_stack: usize,
-    /// Stack of writer threads in bytes; default 64 KiB. They run no user code.
+    /// Stack size of writer threads in bytes; default 64 KiB. These threads run no user code.
     pub writer_stack: usize,
-    /// How long a [drain](crate::Hub::drain) begins with failing readiness only, while new connections are still
-    /// admitted, so that load balancers send clients elsewhere before any is closed; default 10 s, which suits checks
-    /// every two seconds of which three must fail. 0 = new connections are refused at once.
+    /// Length of the first phase of a [drain](crate::Hub::drain), in which readiness fails but new connections are
+    /// still admitted, so that load balancers redirect clients before any is closed. Default 10 s, which suits a check
+    /// every two seconds that must fail three times. 0 = new connections are refused at once.
     pub lame_duck: Duration,
-    /// While draining, how long a client must have been idle before it is closed with 1001: no message came from it or
-    /// is being handled, and its socket took all output at once. Default 30 s. A client that is busy all the time is
-    /// closed after twice that time. 0 = no client is closed.
+    /// While draining, how long a client must be idle before it is closed with 1001: no message has arrived or is being
+    /// handled, and its socket has taken all output at once. Default 30 s. A client that is never idle is closed after
+    /// twice that time. 0 = no client is closed.
     pub drain_timeout: Duration,
-    /// While draining, the window over which those closes are spread, so that clients do not return as one herd;
-    /// default 5 s. 0 = all at once.
+    /// While draining, the window over which the closes are spread, so that clients do not all reconnect at once;
+    /// default 5 s. 0 = no spreading.
     pub drain_spread: Duration,
-    /// Close code for peers that break the rules of WebSocket, where a protocol has one of its own that makes its
-    /// clients stay away; default 0 = 1002 or 1007. A message that is too large is closed with 1009 in any case.
+    /// Close code for peers that violate the WebSocket protocol. Set it if an application protocol has its own code
+    /// that keeps its clients from reconnecting. Default 0 = 1002 or 1007. A message that is too large always closes
+    /// with 1009.
     pub violation_code: u16,
     /// Close code for clients over [`Limits::max_message_rate`] with [`RatePolicy::Close`]; default 1008.
     pub rate_limit_code: u16,
-    /// How long a connection may last, give or take a tenth at random: then it is closed with 1001, and the client comes
-    /// back, perhaps to another node. 100 ms to a year; 0 = for ever, the default.
+    /// Maximum age of a connection, varied at random by up to a tenth. At that age it is closed with 1001, so that the
+    /// client reconnects, perhaps to another node. 100 ms to a year; 0 = no limit, the default.
     pub max_age: Duration,
-    /// Subprotocols that the server speaks, preferred first; the first that a client offers is chosen. Default none.
+    /// Subprotocols that the server supports, preferred first. The server chooses the first one that the client offers.
+    /// Default: none.
     pub subprotocols: Vec<String>,
 }
 
@@ -250,11 +254,11 @@ impl Config {
         self
     }
 
-    /// Every number and duration has bounds.
+    /// Checks the bounds of every setting.
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         self.validate_times()?;
         check("read_buffer", self.read_buffer, 256..=16 << 20)?;
-        // A message is one piece of memory, and no allocation is larger.
+        // A message is one allocation, and no allocation is larger.
         check("max_message_size", self.max_message_size, 0..=isize::MAX.unsigned_abs())?;
         check("queue_messages", self.queue_messages, 1..=1 << 20)?;
         check("queue_bytes", self.queue_bytes, 1..=GIB)?;
@@ -308,44 +312,46 @@ impl Config {
     }
 }
 
-/// When a wait that begins now is over. "For ever", as `Duration::MAX`, is a time that the clock cannot hold.
+/// The deadline of a wait that begins now. The clock cannot represent a wait of `Duration::MAX`, which means "for
+/// ever".
 pub(crate) fn deadline_after(timeout: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
     Instant::now() + timeout.min(CENTURY)
 }
 
-/// Smallest thread stack that the crate accepts, in bytes.
+/// Minimum thread stack size, in bytes.
 pub(crate) const MIN_STACK: usize = 32 * 1024;
-/// Largest thread stack: no machine has more addresses. A thread that a machine cannot give is refused at run time.
+/// Maximum thread stack size: no machine has more addresses. If the system cannot provide a stack, starting the thread
+/// fails at run time.
 pub(crate) const MAX_STACK: usize = GIB << (if usize::BITS > 32 { 20 } else { 0 });
 
-/// RFC 9110 §5.6.2: a token is one or more of these characters.
+/// A token is one or more of these characters (RFC 9110 §5.6.2).
 pub(crate) fn is_token(text: &str) -> bool {
     let token_byte = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     !text.is_empty() && text.bytes().all(token_byte)
 }
 
-/// Limits of a hub. 0 = unlimited, the default of each but `history_bytes`.
+/// A hub's limits. 0 = unlimited, which is the default of each except `history_bytes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Connections at one time; one more is refused with 503. The guide to embedding derives it from a machine's memory.
+    /// Maximum number of open connections; further ones are refused with 503. The guide to embedding derives it from a
+    /// machine's memory.
     pub max_connections: usize,
-    /// Connections at one time of one user; one more is refused with 429.
+    /// Maximum number of open connections of one user; further ones are refused with 429.
     pub max_connections_per_user: usize,
-    /// Connections at one time from one IP address; one more is refused with 429.
+    /// Maximum number of open connections from one IP address; further ones are refused with 429.
     pub max_connections_per_address: usize,
-    /// Rooms that one client may be in.
+    /// Maximum number of rooms for one client.
     pub max_rooms_per_client: usize,
-    /// Clients that one room may hold.
+    /// Maximum number of clients in one room.
     pub max_clients_per_room: usize,
-    /// Inbound messages a second and client: a token bucket whose burst is the rate.
+    /// Maximum number of inbound messages per second and client, by a token bucket whose burst equals the rate.
     pub max_message_rate: u32,
-    /// What happens to messages over that rate; default [`RatePolicy::Drop`].
+    /// What to do with messages over that rate; default [`RatePolicy::Drop`].
     pub rate_policy: RatePolicy,
-    /// Bytes that all rooms that remember hold together: histories and states; default 64 MiB. Over it, rooms without
-    /// members go, the one that was used least recently first; then the room that is published to forgets its oldest
-    /// messages.
+    /// Maximum total size of all histories and states in bytes; default 64 MiB. Above it, rooms without members are
+    /// removed, the least recently used first; then the room that is being published to drops its oldest messages.
     pub history_bytes: usize,
 }
 
@@ -385,7 +391,7 @@ impl Limits {
     }
 }
 
-/// Whether `count` more-or-equal than `limit` means "full", with 0 for unlimited.
+/// Whether `count` has reached `limit`; 0 means unlimited.
 pub(crate) const fn reached(limit: usize, count: usize) -> bool {
     limit != 0 && count >= limit
 }

@@ -1,4 +1,4 @@
-//! One small error type per family of operations. That of sends stands with the message that it hands back.
+//! One small error type per family of operations. The error of sends is in `message`, because it returns the message.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -6,9 +6,9 @@ use std::fmt;
 
 use crate::metrics::ErrorType;
 
-/// A setting that cannot work: its name, its value and what it must be.
+/// An invalid setting: its name, its value and its bounds.
 ///
-/// Reported once, when the hub, the server or the adapter is built; no value is silently replaced.
+/// Reported once, when the hub, the server or the adapter is built. The crate never replaces an invalid value silently.
 ///
 /// ```
 /// use wshub::{Config, Hub};
@@ -28,12 +28,12 @@ impl ConfigError {
         Self { field, value: String::new(), bound: Cow::Borrowed(reason) }
     }
 
-    /// With a reason that is known at run time only.
+    /// Creates an error with a reason that is known only at run time.
     pub(crate) const fn because(field: &'static str, reason: String) -> Self {
         Self { field, value: String::new(), bound: Cow::Owned(reason) }
     }
 
-    /// A value that is outside of its bounds.
+    /// Creates an error for a value outside of its bounds.
     pub(crate) fn out_of_bounds(
         field: &'static str,
         value: impl fmt::Debug,
@@ -42,17 +42,17 @@ impl ConfigError {
         Self { field, value: format!("{value:?}"), bound: bound.into() }
     }
 
-    /// The name of the offending field, as it is written in code.
+    /// The setting's name, as it is written in code.
     pub const fn field(&self) -> &'static str {
         self.field
     }
 
-    /// The value, as it is written in code; empty where it may be secret or is no single value.
+    /// The value, as it is written in code. Empty if it may be secret or is not a single value.
     pub fn value(&self) -> &str {
         &self.value
     }
 
-    /// What the value must be, or what is wrong with it.
+    /// The bounds of the value, or the fault.
     pub fn bound(&self) -> &str {
         &self.bound
     }
@@ -77,17 +77,17 @@ pub enum RoomError {
     EmptyName,
     /// The room's name is longer than [`MAX_ROOM_NAME`](crate::limit::MAX_ROOM_NAME) bytes.
     NameTooLong,
-    /// The client is not connected to this hub (any more).
+    /// The client is not, or no longer, connected to this hub.
     ClientNotFound,
-    /// The `before_room_join` hook refused; its error is the source.
+    /// The `before_room_join` hook refused. Its error is the source.
     Refused(Box<dyn Error + Send + Sync>),
     /// The room has reached `max_clients_per_room`.
     Full,
-    /// The client is in the room already.
+    /// The client is already in the room.
     AlreadyJoined,
     /// The client has reached `max_rooms_per_client`.
     TooManyRooms,
-    /// No room of that name exists.
+    /// No room with that name exists.
     NotFound,
     /// The client is not in the room.
     NotJoined,
@@ -118,11 +118,11 @@ impl Error for RoomError {
     }
 }
 
-/// Why a client could not be given a user id.
+/// Why a client did not get a user id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UserError {
-    /// The client is not connected (any more).
+    /// The client is not, or no longer, connected.
     ClientNotFound,
     /// The user id is empty.
     EmptyId,
@@ -146,9 +146,9 @@ impl Error for UserError {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseError {
-    /// Not one of 1000–1003, 1007–1014 or 3000–4999.
+    /// The code is not one of 1000–1003, 1007–1014 or 3000–4999.
     InvalidCode(u16),
-    /// The reason is longer than 123 bytes, what a control frame holds; its length.
+    /// The reason is longer than 123 bytes, the limit of a control frame. Contains the length.
     ReasonTooLong(usize),
 }
 
@@ -178,10 +178,10 @@ impl fmt::Display for DeadlineError {
 
 impl Error for DeadlineError {}
 
-/// What a handler or a refusing hook returns as its error.
+/// The error of a handler, or of a hook that refuses.
 ///
-/// Any error, `&str` or `String` converts into it with `?` or `.into()`: it is reported to the `after_message` and
-/// `on_error` hooks, and the connection stays. [`HandlerError::close`] asks for the connection to be closed.
+/// Any error, `&str` or `String` converts into it with `?` or `.into()`. It is reported to the `after_message` and
+/// `on_error` hooks, and the connection stays open. [`HandlerError::close`] closes the connection.
 #[derive(Debug)]
 pub struct HandlerError {
     close: Option<(u16, String)>,
@@ -191,33 +191,33 @@ pub struct HandlerError {
 
 impl HandlerError {
     /// Closes the connection with this code and reason after the `after_message` hook has run. An invalid code or
-    /// a too long reason (see [`CloseError`]) becomes 1011 without a reason.
+    /// reason (see [`CloseError`]) becomes 1011 without a reason.
     pub fn close(code: u16, reason: impl Into<String>) -> Self {
         let reason = reason.into();
         Self { close: Some((code, reason.clone())), ..Self::from(format!("close {code}: {reason}")) }
     }
 
-    /// Counts as an error of this type instead of [`ErrorType::MessageHandling`]: a handler that implements a protocol
-    /// can tell a peer's violations from its own failures.
+    /// Counts this error as the given type instead of [`ErrorType::MessageHandling`]. So a protocol's handler can
+    /// distinguish a peer's violations from its own failures.
     #[must_use]
     pub fn counted_as(mut self, error: ErrorType) -> Self {
         self.counts_as = error;
         self
     }
 
-    /// What this error counts as: what [`counted_as`](Self::counted_as) says, [`ErrorType::Panic`] for a
-    /// [`HandlerPanic`], else [`ErrorType::MessageHandling`].
+    /// The error's type in metrics: the type set by [`counted_as`](Self::counted_as), [`ErrorType::Panic`] for a
+    /// [`HandlerPanic`], otherwise [`ErrorType::MessageHandling`].
     pub fn error_type(&self) -> ErrorType {
         let is_panic = self.counts_as == ErrorType::MessageHandling && self.source.is::<HandlerPanic>();
         if is_panic { ErrorType::Panic } else { self.counts_as }
     }
 
-    /// The close code and reason, if this error asks for the connection to be closed.
+    /// The close code and reason, if this error closes the connection.
     pub fn close_frame(&self) -> Option<(u16, &str)> {
         self.close.as_ref().map(|(code, reason)| (*code, reason.as_str()))
     }
 
-    /// The error itself.
+    /// The underlying error.
     pub fn source(&self) -> &(dyn Error + Send + Sync + 'static) {
         &*self.source
     }
@@ -239,15 +239,15 @@ impl fmt::Display for HandlerError {
     }
 }
 
-/// A message that no handler takes: the error of a [`Router`](crate::router::Router).
+/// A message that no handler accepts: the error of a [`Router`](crate::router::Router).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum InvalidMessage {
-    /// It names no event.
+    /// The message names no event.
     NoEvent,
-    /// It names an event without a handler.
+    /// The message names an event without a handler.
     UnknownEvent(String),
-    /// It is not what its event asks for.
+    /// The message's contents do not match its event.
     Payload(serde_json::Error),
 }
 
@@ -270,7 +270,7 @@ impl Error for InvalidMessage {
     }
 }
 
-/// A handler has panicked, and [`Recovery`](crate::middleware::Recovery) has caught it.
+/// A handler's panic, caught by [`Recovery`](crate::middleware::Recovery).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandlerPanic {
     message: String,
@@ -281,7 +281,7 @@ impl HandlerPanic {
         Self { message }
     }
 
-    /// What the panic said; empty if it was no string.
+    /// The panic message; empty if it was not a string.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -295,7 +295,7 @@ impl fmt::Display for HandlerPanic {
 
 impl Error for HandlerPanic {}
 
-/// What a message handler returns.
+/// The result of a message handler.
 pub type HandlerResult = Result<(), HandlerError>;
 
 #[cfg(test)]

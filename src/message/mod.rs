@@ -1,4 +1,4 @@
-//! What travels: a message, its wire forms, each made once for all its recipients, and the error that hands it back.
+//! A message, its wire forms, which are each encoded once for all recipients, and the error that returns a message.
 
 mod encoded;
 
@@ -17,17 +17,17 @@ pub(crate) use encoded::{Compressed, Encoded, Encodings, WireFormat};
 use crate::http::EventFields;
 use crate::ws::MessageKind;
 
-/// A text or binary message. The payload is shared: a clone copies a pointer.
+/// A text or binary message. Clones share the payload: cloning copies a pointer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
     kind: MessageKind,
     payload: Bytes,
-    /// Nearly no message has any: one pointer.
+    /// A pointer, because few messages have such fields.
     event: Option<Arc<EventFields>>,
 }
 
 impl Message {
-    /// A text message.
+    /// Creates a text message.
     pub fn text(text: impl Into<String>) -> Self {
         Self::new(MessageKind::Text, Bytes::from(text.into()))
     }
@@ -37,21 +37,21 @@ impl Message {
         Self::new(MessageKind::Binary, bytes.into())
     }
 
-    /// A text message that holds `value` as JSON.
+    /// Creates a text message that contains `value` as JSON.
     ///
     /// # Errors
     ///
-    /// What the value's `Serialize` implementation reports.
+    /// Fails if the value's `Serialize` implementation fails.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
         serde_json::to_string(value).map(Self::text)
     }
 
-    /// A text message that holds JSON made elsewhere; it is sent as it is.
+    /// Creates a text message from existing JSON, which is sent unchanged.
     pub fn raw_json(json: impl Into<String>) -> Self {
         Self::text(json)
     }
 
-    /// A received message; a text payload has been checked to be UTF-8.
+    /// A received message. A text payload is already validated as UTF-8.
     pub(crate) fn received(kind: MessageKind, payload: Vec<u8>) -> Self {
         Self::new(kind, Bytes::from(payload))
     }
@@ -60,25 +60,26 @@ impl Message {
         Self { kind, payload, event: None }
     }
 
-    /// Names the event that a client on an event stream gets this message as (the field `event`); without it, browsers
-    /// call it `message`. WebSocket clients do not see it. Line ends and NUL become spaces.
+    /// Sets the event name for clients on an event stream (the field `event`). Without it, browsers dispatch the
+    /// message as `message`. WebSocket clients do not see the name. Line ends and NUL become spaces.
     pub fn with_event_name(self, name: impl Into<String>) -> Self {
         self.with_event(|fields| fields.name = Some(one_line(&name.into())))
     }
 
-    /// Gives the message an id for clients on an event stream (the field `id`): a browser that reconnects sends the
-    /// last one it has got as `Last-Event-ID`. WebSocket clients do not see it. Line ends and NUL become spaces.
+    /// Sets the message's id for clients on an event stream (the field `id`). A browser that reconnects sends the last
+    /// id that it received as `Last-Event-ID`. WebSocket clients do not see the id. Line ends and NUL become spaces.
     pub fn with_event_id(self, id: impl Into<String>) -> Self {
         self.with_event(|fields| fields.id = Some(one_line(&id.into())))
     }
 
-    /// Tells clients on an event stream how long to wait before they reconnect (the field `retry`, in whole
-    /// milliseconds). WebSocket clients do not see it.
+    /// Sets how long clients on an event stream wait before they reconnect (the field `retry`, in whole milliseconds).
+    /// WebSocket clients do not see it.
     pub fn with_retry(self, pause: Duration) -> Self {
         self.with_event(|fields| fields.retry = Some(pause))
     }
 
-    /// Nothing but an id, for clients on an event stream: a browser notes it and dispatches no event.
+    /// A message that contains only an id, for clients on an event stream. A browser stores the id and dispatches no
+    /// event.
     pub(crate) fn event_id_only(id: impl Into<String>) -> Self {
         Self::text("").with_event(|fields| {
             fields.id = Some(one_line(&id.into()));
@@ -91,7 +92,7 @@ impl Message {
         self
     }
 
-    /// What it tells clients on an event stream besides its text.
+    /// The fields for clients on an event stream, besides the text.
     pub(crate) fn event_fields(&self) -> Option<&EventFields> {
         self.event.as_deref()
     }
@@ -111,13 +112,13 @@ impl Message {
         &self.payload
     }
 
-    /// The text of a text message; `None` for binary.
+    /// The text of a text message, or `None` for a binary message.
     pub fn as_text(&self) -> Option<&str> {
-        // Checked again rather than trusted: one pass over a hot buffer, and no unsafe code.
+        // A second validation costs one pass over a hot buffer and needs no unsafe code.
         if self.is_text() { std::str::from_utf8(&self.payload).ok() } else { None }
     }
 
-    /// Payload bytes.
+    /// The payload's length in bytes.
     pub fn len(&self) -> usize {
         self.payload.len()
     }
@@ -127,23 +128,23 @@ impl Message {
         self.payload.is_empty()
     }
 
-    /// The payload, parsed as JSON.
+    /// Parses the payload as JSON.
     ///
     /// # Errors
     ///
-    /// Not JSON, or not of type `T`.
+    /// Fails if the payload is not JSON or does not match the type `T`.
     pub fn parse_json<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
         serde_json::from_slice(&self.payload)
     }
 }
 
-/// As a field of an event stream must be.
+/// Makes a string valid as a field of an event stream.
 fn one_line(text: &str) -> String {
     text.replace(['\r', '\n', '\0'], " ")
 }
 
 impl fmt::Debug for Message {
-    /// The kind and the length, never the content: messages end up in logs.
+    /// Shows the kind and the length but not the content, because messages appear in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Message({:?}, {} bytes)", self.kind, self.payload.len())
     }
@@ -192,19 +193,19 @@ impl From<&[u8]> for Message {
     }
 }
 
-/// Why a message was not queued. Every variant hands the message back.
+/// Why a message was not queued. Every variant returns the message.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum SendError {
     /// The client is closing or closed.
     Closed(Message),
-    /// The client's queue is full and the drop policy keeps what is queued.
+    /// The client's queue is full, and the drop policy has dropped this message.
     Full(Message),
-    /// The queue stayed full until the time given to a `…_timeout` call had passed.
+    /// The queue stayed full for the timeout of a `…_timeout` call.
     Timeout(Message),
-    /// No client with that id is connected.
+    /// No client with this id is connected.
     ClientNotFound(Message),
-    /// The message is binary and the client is on an event stream, which carries only text.
+    /// The message is binary, but the client is on an event stream, which carries only text.
     Binary(Message),
 }
 

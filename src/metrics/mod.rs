@@ -1,9 +1,8 @@
-//! Metrics: the trait that receives counts, a sink in memory, and exports for scrapes.
+//! Metrics: the trait for sinks, an in-memory sink, and exports for scrapes.
 //!
-//! A hub reports to the sink that its builder was given ([`HubBuilder::metrics`](crate::HubBuilder::metrics)); without one,
-//! nothing is counted, at no cost. [`DebugMetrics`] counts in memory, `PrometheusMetrics` (feature `prometheus`) in a
-//! registry, and [`MetricsPair`] feeds two sinks. The guide to [observability](crate::guide::observability) lists what
-//! is counted.
+//! A hub reports to the sink set by [`HubBuilder::metrics`](crate::HubBuilder::metrics). Without a sink it counts
+//! nothing, at no cost. [`DebugMetrics`] counts in memory, `PrometheusMetrics` (feature `prometheus`) in a registry,
+//! and [`MetricsPair`] feeds two sinks. The guide to [observability](crate::guide::observability) lists the metrics.
 
 mod debug;
 
@@ -17,51 +16,52 @@ pub use debug::{DebugMetrics, DebugStats, Timing};
 pub use crate::observe::{Gauges, MetricsPair};
 #[cfg(feature = "prometheus")]
 pub use crate::observe::{PrometheusBuilder, PrometheusMetrics};
-/// The crate whose types [`PrometheusMetrics`] shows, in the right version.
+/// The `prometheus` crate in the version that [`PrometheusMetrics`] uses in its interface.
 #[cfg(feature = "prometheus")]
 pub use prometheus;
 
 use crate::guard::{self, record_limited};
 
-/// What went wrong, in [`Metrics::increment_errors`]; [`as_str`](ErrorType::as_str) gives the label.
+/// The type of an error in [`Metrics::increment_errors`]. [`as_str`](ErrorType::as_str) returns its label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum ErrorType {
-    /// An upgrade was refused by `on_upgrade`.
+    /// `on_upgrade` refused an upgrade.
     ConnectionRejected,
-    /// An upgrade was refused because the hub drains or is stopped.
+    /// The hub refused an upgrade because it drains or is stopped.
     ConnectionRejectedDraining,
-    /// An upgrade was refused by a limit.
+    /// A limit refused an upgrade.
     ConnectionLimit,
     /// An upgrade request was malformed, or the connection broke during the handshake.
     UpgradeFailed,
-    /// An upgrade was refused by the origin policy.
+    /// The origin policy refused an upgrade.
     OriginRejected,
-    /// An inbound message was over the message rate.
+    /// An inbound message exceeded the message rate.
     RateLimitExceeded,
     /// Reading from a connection failed.
     ReadError,
-    /// A peer sent nothing for the pong timeout.
+    /// A peer sent nothing for `pong_timeout`.
     ReadDeadlineError,
-    /// A write made no progress for the write timeout.
+    /// A write made no progress for `write_timeout`.
     WriteDeadlineError,
     /// Writing to a connection failed.
     WriteError,
     /// A ping could not be sent.
     PingError,
-    /// The cluster adapter could not subscribe, or a message came faster than the hub took it and is lost.
+    /// The cluster adapter could not subscribe, or a message was lost because messages arrived faster than the hub
+    /// processed them.
     AdapterSubscribe,
     /// The cluster adapter could not publish.
     AdapterPublish,
-    /// Something arrived from the cluster that is no envelope.
+    /// An invalid envelope arrived from the cluster.
     AdapterDecode,
     /// A message handler returned an error.
     MessageHandling,
     /// User code panicked.
     Panic,
-    /// A peer broke the WebSocket protocol.
+    /// A peer violated the WebSocket protocol.
     ProtocolError,
-    /// The application's own; the name is the label.
+    /// An error type of the application. The name is the label.
     Custom(&'static str),
 }
 
@@ -91,7 +91,7 @@ impl ErrorType {
     }
 }
 
-/// As its name.
+/// Serialises as the name.
 impl Serialize for ErrorType {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
@@ -104,25 +104,26 @@ impl fmt::Display for ErrorType {
     }
 }
 
-/// Receives what the hub counts. Every method does nothing by default.
+/// A sink for the hub's metrics. By default every method does nothing.
 ///
-/// Called on the threads of connections, senders and the cluster, never under a hub lock; keep it fast. A panic is caught and logged.
+/// The hub calls the methods on the threads of connections, senders and the cluster, never with a hub lock held. Keep
+/// them fast. A panic is caught and logged.
 pub trait Metrics: Send + Sync {
     /// A client has connected.
     fn increment_connections(&self) {}
     /// A client has disconnected.
     fn decrement_connections(&self) {}
-    /// A whole message has arrived.
+    /// A complete message has arrived.
     fn increment_messages_received(&self) {}
-    /// A message has been queued for `count` clients.
+    /// A message was queued for `count` clients.
     fn increment_messages_sent(&self, count: usize) {
         let _ = count;
     }
-    /// The payload bytes of a message that has been queued, once for each client.
+    /// The payload bytes of a queued message, counted once for each client.
     fn increment_bytes_sent(&self, bytes: usize) {
         let _ = bytes;
     }
-    /// A message has been dropped for one client.
+    /// A message was dropped for one client.
     fn increment_messages_dropped(&self) {}
     /// The payload size of a received message, in bytes.
     fn record_message_size(&self, size: usize) {
@@ -140,32 +141,33 @@ pub trait Metrics: Send + Sync {
     fn increment_room_joins(&self) {}
     /// A client has left a room.
     fn increment_room_leaves(&self) {}
-    /// A room has come into being.
+    /// A room has begun.
     fn increment_rooms(&self) {}
-    /// A room has become empty and is gone.
+    /// A room has ended.
     fn decrement_rooms(&self) {}
-    /// A client misses publications of a room with a history, and is told.
+    /// A client misses publications of a room with a history and is told of the gap.
     fn increment_history_gaps(&self) {}
-    /// A room without members was forgotten before its time, because of
+    /// A room without members was removed early because of
     /// [`Limits::history_bytes`](crate::Limits#structfield.history_bytes).
     fn increment_history_evictions(&self) {}
-    /// A message has been published to the other nodes of the cluster.
+    /// A message was published to the other nodes of the cluster.
     fn increment_adapter_published(&self) {}
-    /// A message has come from another node.
+    /// A message arrived from another node.
     fn increment_adapter_received(&self) {}
-    /// A message has not been published: too much waits, it has waited too long, or publishing failed.
+    /// A message was not published: the queue was full, the message waited too long, or publishing failed.
     fn increment_adapter_dropped(&self) {}
-    /// A client has answered a call that nobody waits for: it has timed out, was answered, or was never made.
+    /// A client answered a call that is no longer pending: the call has timed out, was already answered, or was never
+    /// made.
     fn increment_late_replies(&self) {}
-    /// The hub publishes and is subscribed, for the first time or again.
+    /// The hub can publish and is subscribed, for the first time or again.
     fn increment_adapter_connects(&self) {}
-    /// The hub no longer publishes or is no longer subscribed.
+    /// The hub can no longer publish or is no longer subscribed.
     fn increment_adapter_disconnects(&self) {}
-    /// What has been counted, where a [`DebugMetrics`] counts: then the dashboard shows it. Default `None`.
+    /// The counts, if the sink contains a [`DebugMetrics`]. The dashboard shows them. Default: `None`.
     fn debug_stats(&self) -> Option<DebugStats> {
         None
     }
-    /// Something went wrong.
+    /// An error occurred.
     fn increment_errors(&self, error: ErrorType) {
         let _ = error;
     }
@@ -177,7 +179,8 @@ impl fmt::Debug for dyn Metrics {
     }
 }
 
-/// Calls into user metrics, catching panics. A panic is logged and not counted, because the metrics are what panicked.
+/// Calls into user metrics, catching panics. A panic is logged and not counted, because the metrics themselves
+/// panicked.
 #[inline]
 pub(crate) fn guarded(count: impl FnOnce()) {
     if guard::catch(count).is_none() {

@@ -274,11 +274,11 @@ impl Adapter for NatsAdapter {
         let settings = self.settings.clone();
         // Unconstrained: the task must take everything that the client's reader has queued before the reader goes on.
         let _task = engine.spawn(tokio::task::unconstrained(async move {
-            let received = async {
+            let session = async {
                 let session = Session::open(&settings).await?;
                 session.receive(&sender, settings.idle).await
             };
-            if let Err(why) = received.await {
+            if let Err(why) = session.await {
                 sender.end(why);
             }
         }));
