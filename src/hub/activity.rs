@@ -1,4 +1,4 @@
-//! When a client last did something: noted while its hub drains, because nothing else asks.
+//! The time of a client's last activity. Recorded only while its hub drains, because nothing else reads it.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 use super::Hub;
 use super::client::Client;
 
-/// Values of a client's `last_message`. It is Relaxed: it stands for itself, and a drain that misses the newest value is
-/// a moment early.
+/// Special values of a client's `last_message`. The atomic is Relaxed because no other data depends on it: a drain that
+/// misses the newest value is only a moment early.
 const NEVER: u64 = 0;
 /// A message is being handled.
 const NOW: u64 = u64::MAX;
 
-/// A message that is being handled, until this drops.
+/// A guard that marks a message as being handled until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Handling<'a>(Option<&'a Client>);
 
 impl Client {
-    /// Notes that this connection's thread handles a message.
+    /// Records that this connection's thread handles a message.
     #[inline]
     pub(crate) fn handling(&self) -> Handling<'_> {
         let client = self.hub().is_draining().then_some(self);
@@ -27,7 +27,7 @@ impl Client {
         Handling(client)
     }
 
-    /// Since when this client has been idle, `begun` at the earliest; `None` while it is busy.
+    /// When this client became idle, `begun` at the earliest; `None` while it is busy.
     pub(super) fn idle_since(&self, begun: Instant) -> Option<Instant> {
         let message = match self.last_message().load(Ordering::Relaxed) {
             NOW => return None,

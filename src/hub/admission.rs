@@ -1,4 +1,4 @@
-//! What the upgrade hook decides: who comes in as whom, or why not.
+//! The results of the upgrade hook: an admission or a rejection.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use super::members::{MemberError, metadata};
 use crate::history::{Format, FormatRef};
 use crate::http::{RequestHead, Response};
 
-/// A named value that an application keeps on a client.
+/// A named value that an application stores on a client.
 pub(crate) type Metadata = Arc<dyn Any + Send + Sync>;
 
-/// Decides about a request before `on_upgrade` does.
+/// A check of a request that runs before `on_upgrade`.
 pub(crate) type Check = Box<dyn Fn(&RequestHead) -> Result<(), Rejection> + Send + Sync>;
 
-/// Lets a client in. [`Admission::default`] admits it without a user id, rooms or metadata.
+/// Admits a client. [`Admission::default`] admits it without a user id, rooms or metadata.
 #[derive(Default)]
 #[must_use]
 pub struct Admission {
@@ -33,21 +33,21 @@ impl Admission {
         Self::default()
     }
 
-    /// Admits as a connection of this user, who counts against `max_connections_per_user`. An empty id is refused with
-    /// 400: it is a missing one more often than a meant one. See [`anonymous`](Admission::anonymous).
+    /// Admits a connection of this user, which counts against `max_connections_per_user`. An empty id is refused with
+    /// 400, because it usually means a missing id. See [`anonymous`](Admission::anonymous).
     pub fn user(id: impl Into<String>) -> Self {
         Self { user: Some(id.into().into()), ..Self::default() }
     }
 
-    /// Keeps a value on the client, to be read with [`Client::metadata`](crate::Client::metadata).
+    /// Stores a value on the client. [`Client::metadata`](crate::Client::metadata) reads it.
     pub fn metadata<T: Any + Send + Sync>(mut self, key: impl Into<String>, value: T) -> Self {
         self.metadata.push((key.into(), Arc::new(value)));
         self
     }
 
-    /// Joins a room before the client learns that it is connected. The `before_room_join` hook and the limits apply:
-    /// if they refuse, the upgrade is refused (403 by the hook, 503 by a limit, 400 for an unusable name). A room that
-    /// is named twice is joined once.
+    /// Joins a room before the client learns that it is connected. The `before_room_join` hook and the limits apply. If
+    /// they refuse, the upgrade is refused: with 403 by the hook, 503 by a limit, 400 for an invalid name. Naming a
+    /// room twice joins it once.
     pub fn room(mut self, name: impl Into<String>) -> Self {
         let name = name.into();
         if !self.rooms.contains(&name) {
@@ -56,34 +56,34 @@ impl Admission {
         self
     }
 
-    /// Closes the connection at this time with 4100 `expired`, for instance when the token that it came with expires: the
-    /// client may come back with a new one. [`Client::set_expiry`](crate::Client::set_expiry) sets another time. Default:
-    /// never. A time that is over closes the connection once it is open.
+    /// Closes the connection at this time with 4100 `expired`, for example when its token expires. The client may
+    /// reconnect with a new token. [`Client::set_expiry`](crate::Client::set_expiry) changes the time. Default: never.
+    /// If the time is already over, the connection closes once it is open.
     pub fn expires_at(mut self, time: SystemTime) -> Self {
         self.expires_at = Some(time);
         self
     }
 
-    /// Sets what others see of this connection in rooms with members: JSON of at most 1 KiB; see
+    /// Sets the metadata that others see of this connection in rooms with members: JSON of at most 1 KiB. See
     /// [`Client::set_member`](crate::Client::set_member).
     ///
     /// # Errors
     ///
-    /// It cannot be written as JSON, or is longer.
+    /// Fails if the value cannot be serialised or its JSON is too long.
     pub fn member(mut self, value: &impl serde::Serialize) -> Result<Self, MemberError> {
         self.member = Some(metadata(value)?);
         Ok(self)
     }
 
     /// Chooses a subprotocol that the client has offered, instead of the first match of
-    /// [`Config::subprotocols`](crate::Config::subprotocols). One that it has not offered is ignored.
+    /// [`Config::subprotocols`](crate::Config::subprotocols). A subprotocol that the client has not offered is ignored.
     pub fn subprotocol(mut self, name: impl Into<String>) -> Self {
         self.subprotocol = Some(name.into());
         self
     }
 
-    /// Sets how publications of rooms that remember look to this client; default: as
-    /// [`HubBuilder::format`](crate::HubBuilder::format) says. Event streams have a form of their own, see
+    /// Sets this client's wire format of publications in rooms with a history or state. Default: the format of
+    /// [`HubBuilder::format`](crate::HubBuilder::format). Event streams have their own format; see
     /// [`sse`](crate::protocol::sse).
     pub fn format(mut self, format: &'static dyn Format) -> Self {
         self.format = Some(FormatRef::new(format));
@@ -92,8 +92,8 @@ impl Admission {
 }
 
 impl Admission {
-    /// What this admission and a later one grant together: rooms and metadata of both; the later one's user and
-    /// subprotocol, where it has them. The later one's value of a metadata key counts.
+    /// Merges this admission with a later one: the rooms and metadata of both, and the later one's user and subprotocol
+    /// where it sets them. If both set a metadata key, the later value wins.
     pub(super) fn merge(mut self, later: Self) -> Self {
         self.user = later.user.or(self.user);
         self.subprotocol = later.subprotocol.or(self.subprotocol);
@@ -131,7 +131,7 @@ impl Default for Rejection {
 }
 
 impl Rejection {
-    /// A refusal with this status and plain-text body.
+    /// Creates a refusal with this status and a plain-text body.
     pub fn new(status: u16, body: impl Into<String>) -> Self {
         Response::text(status, body).into()
     }
@@ -141,8 +141,8 @@ impl Rejection {
         Self::new(403, "forbidden\n")
     }
 
-    /// 401: the client has not said who it is, or is not believed. Names the scheme `Bearer`, because a 401 must name
-    /// one (RFC 9110 §15.5.2); for another, convert a [`Response`] with its own `WWW-Authenticate`.
+    /// 401: the client's credentials are missing or invalid. Names the scheme `Bearer`, because a 401 must name a
+    /// scheme (RFC 9110 §15.5.2). For another scheme, convert a [`Response`] with its own `WWW-Authenticate`.
     pub fn unauthorized() -> Self {
         Response::text(401, "unauthorized\n").header("WWW-Authenticate", "Bearer").into()
     }
@@ -159,8 +159,8 @@ impl Rejection {
 }
 
 impl From<Response> for Rejection {
-    /// Any response: its own headers, a JSON body. A status below 300 becomes 403, so that a refusal cannot be
-    /// mistaken for success.
+    /// Refuses with any response, for example with extra headers or a JSON body. A status below 300 becomes 403, so
+    /// that a refusal cannot be mistaken for success.
     fn from(response: Response) -> Self {
         let response = if response.status() < 300 { response.with_status(403) } else { response };
         Self { response: Box::new(response) }

@@ -1,4 +1,4 @@
-//! Reading on in a room from where a member fell behind, or came back.
+//! Catching up in a room, from the position where a member fell behind or rejoined.
 
 use std::sync::{Arc, Weak};
 
@@ -12,11 +12,11 @@ use crate::history::{FrameKind, Gap, Publication};
 use crate::message::{Compressed, Encoded, Message};
 use crate::outbox::{BATCH_BYTES, BATCH_MESSAGES, Pulled, Source};
 
-/// One member's way back to the top of one stream of a room.
+/// One member's progress towards the top of one stream of a room.
 ///
-/// From the moment its ticket stands in the room until [`Room::rejoin`] takes it out, under the room's lock and only if
-/// nothing is owed, publishers push nothing of the stream to the member. So what this pushes, in order, and what they push
-/// afterwards, is everything once.
+/// While this reader's ticket is in the room, publishers push nothing of the stream to the member. [`Room::rejoin`]
+/// removes the ticket under the room's lock, and only if nothing is owed. So this reader's pushes, in order, followed
+/// by the publishers' pushes, contain everything once.
 #[derive(Debug)]
 pub(super) struct Reader {
     ticket: u64,
@@ -29,24 +29,24 @@ pub(super) struct Reader {
     compressed: Compressed,
     /// The member has everything up to this offset or version.
     cursor: u64,
-    /// What it is told before all else.
+    /// The message that the member gets first.
     intro: Option<Message>,
     keeper: Arc<Keeper>,
 }
 
-/// What a member is owed next.
+/// The next messages that a member is owed.
 #[derive(Debug)]
 pub(super) struct Owed {
     gap: Option<Gap>,
-    /// Instead of single values: the whole state, up to this version.
+    /// The whole state up to this version, in place of single values.
     snapshot: Option<(u64, Encoded)>,
     publications: Vec<Publication>,
-    /// With these publications the member has everything up to here.
+    /// After these publications the member has everything up to this point.
     end: Option<u64>,
 }
 
 impl Owed {
-    /// As many as one pull pushes, of a stream whose top is given.
+    /// Takes as many publications as one pull pushes, from a stream with this top.
     fn batch<'a>(publications: impl Iterator<Item = &'a Publication>, top: u64) -> Self {
         let (mut taken, mut bytes) = (Vec::new(), 0);
         let mut rest = publications.peekable();
@@ -65,7 +65,7 @@ impl Owed {
 }
 
 impl Reader {
-    /// Under the room's lock.
+    /// Creates a reader. Called under the room's lock.
     pub(super) fn new(ticket: u64, room: &Arc<Room>, stream: Stream, client: &Client, cursor: u64) -> Self {
         Self {
             ticket,
@@ -90,7 +90,7 @@ impl Reader {
         Encoded::new(message, self.kind.wire, self.compressed)
     }
 
-    /// False if something did not fit.
+    /// Returns false if a message did not fit.
     fn push(&mut self, owed: &Owed, push: &mut dyn FnMut(&Encoded) -> bool) -> bool {
         if let Some(gap) = &owed.gap {
             let frame = self.kind.format.gap(gap).and_then(|message| self.encode(&message));
@@ -134,14 +134,14 @@ impl Source for Reader {
         }
         let Some(owed) = room.owed(self) else { return Pulled::Done };
         let is_done = self.push(&owed, push) && owed.end.is_some() && room.rejoin(self);
-        // Its payloads may be the last of their kind.
+        // This may drop the last handles to payloads.
         dispose(owed);
         if is_done { Pulled::Done } else { Pulled::More }
     }
 }
 
 impl Room {
-    /// What the reader gets next, at most a batch; `None` if it reads for nobody any more.
+    /// The reader's next messages, at most a batch; `None` if its member is gone.
     fn owed(&self, reader: &Reader) -> Option<Owed> {
         let state = self.state.read();
         let memory = state.memory.as_ref().filter(|m| m.has_ticket(reader.stream, reader.place, reader.ticket))?;
@@ -168,7 +168,7 @@ impl Room {
         Some(self.whole_state(reader, all, top))
     }
 
-    /// For who knows nothing of the state: all of it, in one message if the format has one for that.
+    /// The whole state, for a member without any of it: in one message if the format supports that.
     fn whole_state(&self, reader: &Reader, values: Vec<Publication>, version: u64) -> Owed {
         let message = reader.kind.format.snapshot(&self.name, &values);
         let frame = message.and_then(|message| reader.encode(&message));
@@ -183,7 +183,7 @@ impl Room {
         owed
     }
 
-    /// For the next who joins, while nothing changes.
+    /// Keeps the snapshot for further joins, until the state changes.
     fn keep_snapshot(&self, version: u64, kind: FrameKind, frame: &Encoded) {
         let mut state = self.state.write();
         let Some(memory) = &mut state.memory else { return };
@@ -193,7 +193,7 @@ impl Room {
         }
     }
 
-    /// The end of reading on: from now on publishers push to the member again. False if something has come meanwhile.
+    /// Ends catching up: from now on publishers push to the member again. Returns false if new messages have arrived.
     fn rejoin(&self, reader: &Reader) -> bool {
         let mut state = self.state.write();
         let Some(memory) = &mut state.memory else { return true };

@@ -1,4 +1,4 @@
-//! A client's own callbacks, and what is let go when its connection has ended.
+//! A client's own callbacks, and the release of its values when its connection ends.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use crate::guard;
 use crate::message::Message;
 
 impl Client {
-    /// Sets this client's own message handler; it runs before the hub's, on the connection's thread.
+    /// Sets this client's own message handler. It runs before the hub's handler, on the connection's thread.
     pub fn on_message(&self, handler: impl Fn(&Client, &Message) -> HandlerResult + Send + Sync + 'static) {
         let handler: Arc<Handler> = Arc::new(handler);
         guard::dispose(self.set_callback(|c| &mut c.on_message, handler));
     }
 
-    /// Sets what runs when this connection has ended, before the `after_disconnect` hook, on the connection's thread.
-    /// It runs once, also for a client that a hook has seen and whose upgrade is refused after all. If the connection
-    /// has ended already, it runs at once, on the calling thread.
+    /// Sets a callback for the end of this connection. It runs once, before the `after_disconnect` hook, on the
+    /// connection's thread. It also runs for a client that a hook has seen but whose upgrade is then refused. If the
+    /// connection has already ended, it runs at once, on the calling thread.
     pub fn on_close(&self, callback: impl Fn(&Client) + Send + Sync + 'static) {
         let callback: Arc<OfClient> = Arc::new(callback);
         if let Err(late) = self.set_callback(|c| &mut c.on_close, callback) {
@@ -24,18 +24,18 @@ impl Client {
         }
     }
 
-    /// Sets what runs after the `on_error` hook for errors of this client.
+    /// Sets a callback for this client's errors, which runs after the `on_error` hook.
     pub fn on_error(&self, callback: impl Fn(&Client, &HandlerError) + Send + Sync + 'static) {
         let callback: Arc<OfError> = Arc::new(callback);
         guard::dispose(self.set_callback(|c| &mut c.on_error, callback));
     }
 
-    /// One of the callbacks, to be called without the lock.
+    /// Returns one of the callbacks, to be called without the lock.
     pub(crate) fn callback<C: ?Sized>(&self, choose: impl FnOnce(&Callbacks) -> &Option<Arc<C>>) -> Option<Arc<C>> {
         choose(&self.state().read().callbacks).clone()
     }
 
-    /// Puts a callback in the place of the one before; gives it back if the connection has ended.
+    /// Replaces a callback. Returns the new one if the connection has ended.
     fn set_callback<C: ?Sized>(
         &self,
         choose: impl FnOnce(&mut Callbacks) -> &mut Option<Arc<C>>,
@@ -47,7 +47,7 @@ impl Client {
         }
         let old = choose(&mut state.callbacks).replace(callback);
         drop(state);
-        // Without the lock: closures hold the application's types.
+        // Dropped without the lock, because closures hold the application's types.
         guard::dispose(old);
         Ok(())
     }
@@ -57,8 +57,8 @@ impl Client {
         self.hub().guarded(None, "a destructor of a callback", || drop(callback));
     }
 
-    /// Notes that the connection has ended, with what its outbox has dropped, and runs `on_close`. Callbacks that are
-    /// set later are not kept.
+    /// Records the end of the connection and its drop counts, and runs `on_close`. Callbacks that are set later are not
+    /// stored.
     pub(super) fn mark_closed(&self, dropped: (u64, u64)) {
         self.set_closed(dropped);
         let callbacks = {
@@ -74,7 +74,7 @@ impl Client {
         }
     }
 
-    /// Drops the metadata, after the last hook. They may hold this client: without this it would keep itself alive.
+    /// Drops the metadata, after the last hook. Metadata may hold this client, which would otherwise keep itself alive.
     pub(super) fn release(&self) {
         let metadata = {
             let mut state = self.state().write();

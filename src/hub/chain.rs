@@ -1,5 +1,5 @@
-//! Two hooks of one kind as one. Both run, in the order in which they were set: a protocol and the application, or two
-//! parts of an application, share a hook without knowing each other.
+//! Combines two hooks of one kind into one. Both run, in the order in which they were set. So a protocol and the
+//! application, or two parts of an application, share a hook without depending on each other.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -10,7 +10,7 @@ use crate::http::{RequestHead, Response};
 use crate::message::Message;
 use crate::metrics::ErrorType;
 
-/// Hooks that observe. A panic in the first does not keep the second from running; it goes on afterwards.
+/// Hooks that observe. If the first one panics, the second still runs, and the panic resumes afterwards.
 pub(super) mod observe {
     use super::in_turn;
 
@@ -48,7 +48,7 @@ fn in_turn(first: impl FnOnce(), second: impl FnOnce()) {
     }
 }
 
-/// The first refusal counts. What both admit is merged: see [`Admission::merge`].
+/// The first refusal wins. Two admissions are merged: see [`Admission::merge`].
 pub(super) fn admit<F, S>(first: F, second: S) -> impl Fn(&RequestHead) -> Result<Admission, Rejection>
 where
     F: Fn(&RequestHead) -> Result<Admission, Rejection>,
@@ -57,7 +57,7 @@ where
     move |head| Ok(first(head)?.merge(second(head)?))
 }
 
-/// The second rewrites what the first has made of the answer.
+/// The second hook rewrites the first one's response.
 pub(super) fn rewrite<F, S>(first: F, second: S) -> impl Fn(&RequestHead, ErrorType, &Response) -> Response
 where
     F: Fn(&RequestHead, ErrorType, &Response) -> Response,
@@ -66,7 +66,7 @@ where
     move |head, error, response| second(head, error, &first(head, error, response))
 }
 
-/// The second gets the message that the first lets through.
+/// The second hook gets the message that the first one returns.
 pub(super) fn filter<F, S>(first: F, second: S) -> impl Fn(&Client, Message) -> Result<Message, HandlerError>
 where
     F: Fn(&Client, Message) -> Result<Message, HandlerError>,
@@ -75,7 +75,7 @@ where
     move |client, message| second(client, first(client, message)?)
 }
 
-/// The second handles what the first has handled without an error.
+/// The second handler runs if the first one returns no error.
 pub(super) fn handle<F, S>(first: F, second: S) -> impl Fn(&Client, &Message) -> HandlerResult
 where
     F: Fn(&Client, &Message) -> HandlerResult,
@@ -87,7 +87,7 @@ where
     }
 }
 
-/// Both must allow the join.
+/// Both hooks must allow the join.
 pub(super) fn allow<F, S>(first: F, second: S) -> impl Fn(&Client, &str) -> HandlerResult
 where
     F: Fn(&Client, &str) -> HandlerResult,

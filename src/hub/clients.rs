@@ -1,4 +1,4 @@
-//! Who is connected: registration with its limits, the user index, and the way out.
+//! Connected clients: registration and its limits, the user index, and removal.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,14 +16,14 @@ use crate::error::{RoomError, UserError};
 use crate::guard::{self, record};
 use crate::transport::canonical_ip;
 
-/// Every connection of the hub; the outermost of its locks guards it.
+/// Every connection of the hub, guarded by the outermost lock.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     pub(super) roster: Roster,
     per_address: HashMap<IpAddr, usize>,
 }
 
-/// Why a client that `on_upgrade` has admitted does not get in after all.
+/// Why registration fails for a client that `on_upgrade` has admitted.
 #[derive(Debug)]
 pub(crate) enum Refused {
     NotRunning,
@@ -34,7 +34,7 @@ pub(crate) enum Refused {
     Room(RoomError),
 }
 
-/// What a registered client's thread still owes: hooks that run once the client knows that it is connected.
+/// Hooks that a registered client's thread must run once the client knows that it is connected.
 #[derive(Debug, Default)]
 #[must_use]
 pub(crate) struct Announcements {
@@ -45,7 +45,7 @@ pub(crate) struct Announcements {
 impl Clients {
     fn insert(&mut self, client: &Client, hub: &Hub) -> Result<(), Refused> {
         let limits = hub.limits();
-        // Under this lock, so that no client slips in behind a drain or shutdown that has taken its list.
+        // Checked under this lock, so that no client registers after a drain or shutdown has taken the client list.
         if !hub.is_admitting() {
             return Err(Refused::NotRunning);
         }
@@ -78,7 +78,7 @@ impl Clients {
 }
 
 impl Hub {
-    /// Connected clients.
+    /// The number of connected clients.
     pub fn client_count(&self) -> usize {
         self.inner().clients.read().roster.len()
     }
@@ -88,7 +88,7 @@ impl Hub {
         self.everyone().iter().map(|m| m.client.clone()).collect()
     }
 
-    /// The client of that id, while it is connected.
+    /// The client with this id, if it is connected.
     pub fn client(&self, id: ClientId) -> Option<Client> {
         self.inner().clients.read().roster.get(id).cloned()
     }
@@ -103,7 +103,7 @@ impl Hub {
         self.inner().users.read().by_id.get(user_id)?.first().cloned()
     }
 
-    /// How many connections a user has.
+    /// The number of a user's connections.
     pub fn user_connection_count(&self, user_id: &str) -> usize {
         self.inner().users.read().by_id.get(user_id).map_or(0, Roster::len)
     }
@@ -118,7 +118,7 @@ impl Hub {
         self.inner().users.read().by_id.keys().cloned().collect()
     }
 
-    /// How many users have connections.
+    /// The number of users with connections.
     pub fn user_count(&self) -> usize {
         self.inner().users.read().by_id.len()
     }
@@ -128,8 +128,8 @@ impl Hub {
         cached.unwrap_or_else(|| self.inner().clients.write().roster.snapshot())
     }
 
-    /// Takes every limit into account and makes the client known: to broadcasts, to its user, in its rooms. Nothing of
-    /// a refused client stays behind.
+    /// Checks every limit and registers the client for broadcasts, with its user and in its rooms. A refused client
+    /// leaves nothing behind.
     pub(crate) fn register(
         &self,
         client: &Client,
@@ -140,7 +140,8 @@ impl Hub {
             return Err(Refused::EmptyUser);
         }
         let lifecycle = &self.inner().lifecycle;
-        // Counted before the hub's state is looked at: a drain or shutdown that this connect does not see sees it.
+        // Counted before the hub's state is read: if this connect does not see a drain or shutdown, that drain or
+        // shutdown sees this connect.
         lifecycle.begin_connection();
         let listed = self.inner().clients.write().insert(client, self);
         listed.inspect_err(|_| lifecycle.end_connection())?;
@@ -153,7 +154,8 @@ impl Hub {
                     announcements.rooms.extend(ticket);
                     Ok(())
                 }
-                // Another thread found the client in the list and was quicker: it tells the hooks.
+                // Another thread found the client in the list and has joined it to the room already. That thread runs
+                // the hooks.
                 Err(RoomError::AlreadyJoined) => Ok(()),
                 Err(error) => Err(Refused::Room(error)),
             })
@@ -165,12 +167,13 @@ impl Hub {
         Ok(announcements)
     }
 
-    /// Undoes a registration whose client has never been connected. Its socket stays, for the answer that says why; its
-    /// handle, which a hook may have kept, is that of a connection that has ended.
+    /// Undoes the registration of a client that was never connected. The socket stays open for the response with the
+    /// reason. A handle that a hook has kept behaves like that of an ended connection.
     pub(crate) fn withdraw(&self, client: &Client, announcements: Announcements) {
         let Announcements { user, rooms } = announcements;
         let gone = self.remove_from_user(client);
-        // What was never told of is gone by now, so nothing is told; what other threads have caused and told is undone.
+        // Changes that were never reported are gone and need no hook. Changes that other threads have reported are
+        // reported as undone.
         guard::catch(|| self.tell(user));
         guard::catch(|| self.tell(gone));
         guard::catch(|| client.end_calls());
@@ -196,14 +199,14 @@ impl Hub {
         for ticket in announcements.rooms {
             self.tell(Some(ticket));
         }
-        // It has just come, so a drain does not find it idle since the beginning.
+        // Records activity, so that a drain does not count the new client as idle since the drain began.
         drop(client.handling());
     }
 
-    /// Everything between the end of a connection and the end of its socket: `before_disconnect`, the user index,
+    /// Runs all steps between the end of a connection and the end of its socket: `before_disconnect`, the user index,
     /// rooms with their hooks, the client list.
     ///
-    /// Each step is caught, so that none keeps the others from being done.
+    /// Panics are caught in each step, so that no step prevents the others.
     pub(crate) fn unregister(&self, client: &Client) {
         guard::catch(|| client.end_calls());
         guard::catch(|| self.run_client_hook(&self.hooks().before_disconnect, "before_disconnect", client));
@@ -214,14 +217,14 @@ impl Hub {
         guard::catch(|| self.count(|m| m.decrement_connections()));
     }
 
-    /// After the outbox has ended: the last hooks. Then nothing of the application is kept any more.
+    /// Runs the last hooks, after the outbox has ended. Then drops all of the application's values.
     pub(crate) fn retire(&self, client: &Client, dropped: (u64, u64)) {
         guard::catch(|| client.mark_closed(dropped));
         guard::catch(|| self.run_client_hook(&self.hooks().after_disconnect, "after_disconnect", client));
         client.release();
     }
 
-    /// After the socket is closed: nobody waits for this connection any more.
+    /// Called after the socket is closed: drains and shutdowns stop waiting for this connection.
     pub(crate) fn connection_is_over(&self, client: &Client) {
         self.unwatch(client.id());
         self.clear_deadlines(client);
@@ -269,7 +272,7 @@ impl Hub {
         let Some(user) = user else { return Ok(()) };
         let mut own = client.state().write();
         if own.user.is_some() {
-            // Somebody has found the client in the list and set its user already, who must not be forgotten now.
+            // Another thread has found the client in the list and set its user, which must be kept.
             return Ok(());
         }
         let mut users = self.inner().users.write();
@@ -278,7 +281,7 @@ impl Hub {
         Ok(())
     }
 
-    /// Marks the client as gone, so that it joins nothing any more, and takes it from its user.
+    /// Marks the client as gone, so that it can no longer join rooms, and removes it from its user.
     fn remove_from_user(&self, client: &Client) -> Option<Ticket> {
         let mut own = client.state().write();
         own.gone = true;

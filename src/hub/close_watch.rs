@@ -1,4 +1,4 @@
-//! Ends the closes that take longer than the close timeout.
+//! Ends closes that take longer than the close timeout.
 //!
 //! A connection's own thread watches the closes that begin on it, in a handler. It cannot watch those that begin on
 //! other threads, because it may be blocked in a read. One thread of the hub watches these. It is started when such a
@@ -29,7 +29,7 @@ use crate::outbox::Outbox;
 /// Stack of the watcher's thread in bytes. It runs the program's logger.
 const STACK: usize = 256 * 1024;
 
-/// Deadlines of ended closes that may wait in the queue before they are removed.
+/// Maximum number of obsolete deadlines in the queue before they are removed.
 const SPARE: usize = 64;
 
 thread_local! {
@@ -37,28 +37,30 @@ thread_local! {
     static OWN: Cell<Option<ClientId>> = const { Cell::new(None) };
 }
 
-/// The closes of a hub that are under way, and the thread that watches them.
+/// The hub's unfinished closes, and the thread that watches them.
 #[derive(Debug, Default)]
 pub(super) struct CloseWatch {
     state: Leaf<State>,
-    /// The last close has ended.
+    /// Signals the end of the last close.
     changed: Condition,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Closes that began on other threads than the connection's.
+    /// Closes that began on a thread other than the connection's.
     closing: HashMap<ClientId, Weak<Outbox>>,
-    /// Their deadlines, sorted, because every close has the same time. Ids that `closing` does not hold have ended.
+    /// The deadlines, sorted because every close has the same timeout. If an id is not in `closing`, its close has
+    /// ended.
     deadlines: VecDeque<(Instant, ClientId)>,
-    /// Connections that wait for the peer's end. They watch their deadlines themselves and are here to be cut.
+    /// Connections that wait for the peer's end of the stream. They watch their own deadlines and are listed only so
+    /// that a shutdown can cut them.
     lingering: HashMap<ClientId, Weak<Outbox>>,
     thread: Option<JoinHandle<()>>,
     is_running: bool,
 }
 
 impl Hub {
-    /// Ends a close that has begun on the calling thread, unless it ends by itself within the close timeout.
+    /// Watches a close that has begun on the calling thread and ends it at the close timeout.
     pub(super) fn watch_close(&self, id: ClientId, outbox: &Arc<Outbox>) {
         if OWN.get() == Some(id) {
             return;
@@ -75,12 +77,12 @@ impl Hub {
         ConnectionThread(())
     }
 
-    /// Lets a shutdown cut a connection that is no longer registered and waits for the end of its peer.
+    /// Lets a shutdown cut a connection that is no longer registered but still waits for its peer's end.
     pub(crate) fn begin_linger(&self, id: ClientId, outbox: &Arc<Outbox>) {
         self.inner().close_watch.state.lock().lingering.insert(id, Arc::downgrade(outbox));
     }
 
-    /// The connection has ended: nothing is watched any more.
+    /// Stops watching a connection that has ended.
     pub(super) fn unwatch(&self, id: ClientId) {
         let watch = &self.inner().close_watch;
         let mut state = watch.state.lock();
@@ -93,7 +95,7 @@ impl Hub {
         }
     }
 
-    /// Cuts every connection that is closing or waits for the end of its peer.
+    /// Cuts every connection that is closing or waits for its peer's end.
     pub(super) fn cut_closing(&self) {
         let outboxes: Vec<Weak<Outbox>> = {
             let state = self.inner().close_watch.state.lock();
@@ -102,14 +104,14 @@ impl Hub {
         outboxes.iter().filter_map(Weak::upgrade).for_each(|outbox| outbox.kill());
     }
 
-    /// Waits for the watcher's thread to end. Call it when no connection is left.
+    /// Waits for the watcher thread to end. Call it when no connection is left.
     pub(super) fn join_close_watch(&self) {
         let watch = &self.inner().close_watch;
         let thread = watch.state.lock().thread.take();
         watch.changed.notify_all();
-        // On the watcher's own thread, in a logger, there is nothing to wait for.
+        // A logger may call this on the watcher thread, which must not wait for itself.
         if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id()) {
-            // It cannot panic: see the module's documentation.
+            // The thread cannot panic: see the module's documentation.
             let _ = thread.join();
         }
     }
@@ -126,16 +128,16 @@ impl Drop for ConnectionThread {
 }
 
 impl CloseWatch {
-    /// False if the thread had to be started and could not be.
+    /// Returns false if the thread is not running and cannot be started.
     fn add(this: &Arc<Self>, id: ClientId, outbox: &Arc<Outbox>, timeout: std::time::Duration) -> bool {
         let mut state = this.state.lock();
         if outbox.is_dead() {
-            // The close has ended meanwhile. Under the lock, because `unwatch` runs after the outbox has died: either
-            // it finds the entry or this sees the death.
+            // The close has already ended. Checked under the lock, because `unwatch` runs after the outbox has died:
+            // either `unwatch` finds the entry, or this check sees the dead outbox.
             return true;
         }
         state.closing.insert(id, Arc::downgrade(outbox));
-        // Under the lock, so that the queue is sorted.
+        // Computed under the lock, so that the queue stays sorted.
         state.deadlines.push_back((deadline_after(timeout), id));
         if state.is_running {
             return true;
@@ -148,7 +150,7 @@ impl CloseWatch {
             return false;
         };
         state.is_running = true;
-        // The thread before it has left its loop and needs no joining.
+        // The previous thread has left its loop and needs no joining.
         state.thread = Some(thread);
         true
     }
@@ -160,7 +162,7 @@ impl CloseWatch {
         }
     }
 
-    /// Sleeps until a close is due; `None` when none is left, and then the thread must end.
+    /// Sleeps until a close is due. Returns `None` when none is left; the thread must then end.
     fn next_due(&self) -> Option<(ClientId, Arc<Outbox>)> {
         let mut state = self.state.lock();
         loop {
@@ -173,7 +175,7 @@ impl CloseWatch {
             if !state.closing.contains_key(&id) {
                 state.deadlines.pop_front();
             } else if Instant::now() < deadline {
-                // Ends early when the last close has ended.
+                // Wakes early when the last close ends.
                 self.changed.wait_until(&mut state, deadline);
             } else {
                 state.deadlines.pop_front();
@@ -187,7 +189,7 @@ impl CloseWatch {
 }
 
 impl State {
-    /// Keeps the queue of deadlines short.
+    /// Removes obsolete deadlines to keep the queue short.
     fn forget_ended(&mut self) {
         if self.deadlines.len() > 2 * self.closing.len() + SPARE {
             let closing = &self.closing;

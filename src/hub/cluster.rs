@@ -1,4 +1,4 @@
-//! The hub as a node of a cluster: targets to and from envelopes, and counts over all nodes.
+//! The hub as a node of a cluster: conversion between targets and envelopes, and counts over all nodes.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -20,25 +20,26 @@ impl Hub {
         &self.inner().node_id
     }
 
-    /// How the hub stands with its message bus; `None` without one.
+    /// The state of the hub's connection to its message bus; `None` without a cluster.
     pub fn adapter_state(&self) -> Option<AdapterState> {
         self.inner().link.as_ref().map(Link::state)
     }
 
-    /// Connected clients on all nodes, as far as heartbeats have told: exact within one interval after a change. Without
-    /// [`Cluster::presence`](crate::cluster::Cluster::presence), the clients of this node.
+    /// The number of connected clients on all nodes, as reported by heartbeats: exact within one interval after a
+    /// change. Without [`Cluster::presence`](crate::cluster::Cluster::presence), the number of this node's clients.
     pub fn global_client_count(&self) -> usize {
         let elsewhere = self.inner().link.as_ref().map_or(0, Link::remote_clients);
         self.client_count().saturating_add(elsewhere)
     }
 
-    /// Clients in the room on all nodes; as [`global_client_count`](Hub::global_client_count).
+    /// The number of clients in the room on all nodes, with the accuracy of
+    /// [`global_client_count`](Hub::global_client_count).
     pub fn global_room_count(&self, room: &str) -> usize {
         let elsewhere = self.inner().link.as_ref().map_or(0, |link| link.remote_room(room));
         self.room_count(room).saturating_add(elsewhere)
     }
 
-    /// Every node that heartbeats tell of, this one first and the others by id. For dashboards, not for hot paths.
+    /// Every node known from heartbeats: this one first, the others sorted by id. For dashboards, not for hot paths.
     pub fn cluster_nodes(&self) -> Vec<ClusterNode> {
         let Counts { clients, rooms } = self.counts_here();
         let mut nodes = vec![ClusterNode::own(self.node_id(), clients, rooms)];
@@ -61,8 +62,8 @@ impl Hub {
         }
     }
 
-    /// Queues the message for the other nodes; whether anything was queued. Clients that are connected here need no
-    /// other node.
+    /// Queues the message for the other nodes and returns whether it was queued. Clients that are connected here need
+    /// no other node.
     pub(super) fn publish_elsewhere(&self, target: &Target<'_>, message: Message) -> bool {
         let Some(link) = &self.inner().link else { return false };
         let to = self.remote_recipients(target);
@@ -70,7 +71,7 @@ impl Hub {
         !to.is_empty() && link.publish(Outgoing { to, except, message })
     }
 
-    /// What another node means by a target.
+    /// Converts another node's recipients into a target.
     pub(super) fn target_of<'a>(to: &'a [Recipient], except: &[String]) -> Target<'a> {
         let mut target = Target::rooms::<Cow<'_, str>>([]);
         for recipient in to {
@@ -78,14 +79,14 @@ impl Hub {
                 Recipient::All => Target::all(),
                 Recipient::Room(name) => Target::room(name.as_str()),
                 Recipient::User(id) => Target::user(id.as_str()),
-                // An id of another form is none of ours.
+                // An id in another form does not belong to this crate.
                 Recipient::Client(id) => Target::clients(id.parse::<ClientId>()),
             });
         }
         target.except_all(except.iter().filter_map(|id| id.parse().ok()))
     }
 
-    /// The other nodes, those with clients in the room if one is named; `None` if they are not known.
+    /// The other nodes, limited to those with clients in the room if one is given; `None` if the nodes are not known.
     pub(super) fn other_nodes(&self, room: Option<&str>) -> Option<HashSet<String>> {
         let link = self.inner().link.as_ref().filter(|link| link.has_presence())?;
         let has_room =
@@ -93,7 +94,7 @@ impl Hub {
         Some(link.remote_nodes().into_iter().filter(has_room).map(|node| node.id).collect())
     }
 
-    /// The parts of the target that may have clients elsewhere, each once. Everyone includes all others.
+    /// The parts of the target that may have clients on other nodes, each once. `Everyone` includes all other parts.
     pub(super) fn remote_recipients(&self, target: &Target<'_>) -> Vec<Recipient> {
         if target.parts().any(|part| *part == Part::All) {
             return vec![Recipient::All];
@@ -115,10 +116,10 @@ impl Hub {
     }
 }
 
-/// The hub as its link knows it. It does not keep the hub alive.
+/// The link's reference to the hub. It does not keep the hub alive.
 pub(super) struct LinkedHub {
     pub(super) inner: Weak<Inner>,
-    /// Apart from the hub: what the link publishes or loses after the hub has gone is counted too.
+    /// Separate from the hub, so that messages published or lost after the hub's end are counted too.
     pub(super) metrics: Option<Arc<dyn Metrics>>,
 }
 

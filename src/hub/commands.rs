@@ -1,19 +1,19 @@
 //! Commands for all nodes of a cluster: close a user's or a room's connections, have a user join or leave a room.
 //!
-//! Done here at once, and told to the other nodes at most once, as a message is: no node says whether it has obeyed.
+//! A command runs here at once and reaches other nodes at most once, like a message. Other nodes do not confirm it.
 
 use super::control::Control;
 use super::{Client, Hub};
 use crate::error::CloseError;
 use crate::ws::check_close;
 
-/// What a command has done.
+/// The result of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Commanded {
-    /// Connections of this node that it concerned.
+    /// The number of affected connections on this node.
     pub here: usize,
-    /// It was queued for the other nodes; whether they get it is not known. False without a cluster.
+    /// Whether the command was queued for the other nodes. Delivery is not confirmed. False without a cluster.
     pub published: bool,
 }
 
@@ -37,15 +37,15 @@ impl Hub {
         self.close_everywhere(None, Some(room), code, reason)
     }
 
-    /// Has the user's connections on all nodes join a room. Hooks and limits apply to each, and the refused ones stay
-    /// out. Connections that come later do not join by it.
+    /// Makes the user's connections on all nodes join a room. Hooks and limits apply to each connection, and refused
+    /// ones stay out. Later connections of the user do not join.
     pub fn join_user(&self, user: &str, room: &str) -> Commanded {
         let here = self.join_user_here(user, room);
         let control = Control::Join { user: user.to_owned(), room: room.to_owned() };
         Commanded { here, published: self.publish_control(&control) }
     }
 
-    /// Has the user's connections on all nodes leave a room.
+    /// Makes the user's connections on all nodes leave a room.
     pub fn leave_user(&self, user: &str, room: &str) -> Commanded {
         let here = self.leave_user_here(user, room);
         let control = Control::Leave { user: user.to_owned(), room: room.to_owned() };
@@ -66,7 +66,7 @@ impl Hub {
         Ok(Commanded { here, published: self.publish_control(&control) })
     }
 
-    /// How many connections it concerns.
+    /// Closes this node's connections and returns their number.
     pub(super) fn close_here(&self, user: Option<&str>, room: Option<&str>, code: u16, reason: &str) -> usize {
         let mut clients = user.map_or_else(Vec::new, |user| self.user_clients(user));
         clients.extend(room.map_or_else(Vec::new, |room| self.room_clients(room)));

@@ -1,7 +1,7 @@
-//! What nodes of this crate tell each other beside messages: members, calls and commands.
+//! Control messages between nodes of this crate: members, calls and commands.
 //!
-//! It travels as a message to a client that does not exist, so that nodes that do not understand it, those in Go among them,
-//! have nobody to give it to. At most once, like messages.
+//! A control message is addressed to a client that does not exist, so that nodes that do not understand it, such as
+//! nodes in Go, deliver it to no client. Delivery is at most once, as for messages.
 
 use std::collections::BTreeMap;
 
@@ -12,40 +12,40 @@ use super::calls::CallError;
 use super::members::{Json, List, Told};
 use crate::cluster::Recipient;
 
-/// One message between nodes.
+/// A control message.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub(super) enum Control {
     /// Members of the sender have changed.
     Changes { room: String, version: u64, changes: Vec<Entry> },
-    /// All members of the sender in a room, or a part of them.
+    /// All of the sender's members in a room, or a part of them.
     List { room: String, version: u64, index: u32, of: u32, members: Vec<Entry> },
-    /// The list of this node is needed.
+    /// Asks this node for its list.
     Query { node: String, room: String },
-    /// Version and hash of the sender's rooms, from this name on up to that one.
+    /// Version and hash of the sender's rooms in the given range of names.
     Digests { from: String, to: Option<String>, rooms: BTreeMap<String, (u64, u64)> },
-    /// Clients are called; on one node only, if it is named.
+    /// Calls clients, on one node only if it is named.
     Call(Box<RemoteCall>),
-    /// The sender has asked these clients for a call of that node.
+    /// The sender has passed that node's call to these clients.
     Asked { node: String, call: u64, clients: Vec<String> },
-    /// One of them has answered, or will not.
+    /// One of these clients has answered, or will not answer.
     Answer { node: String, call: u64, client: String, result: RemoteResult },
     /// Close a user's or a room's connections.
     Close { user: Option<String>, room: Option<String>, code: u16, reason: String },
-    /// A user's connections join or leave a room.
+    /// Makes a user's connections join a room.
     Join { user: String, room: String },
     /// See [`Control::Join`].
     Leave { user: String, room: String },
 }
 
-/// A member and what is said of it.
+/// A member and its change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Entry {
     id: String,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     gone: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    /// JSON text in a string: what holds it is read by its tag, and raw values cannot be.
+    /// JSON text in a string, because tagged enums cannot contain raw values.
     metadata: Option<String>,
 }
 
@@ -67,18 +67,18 @@ pub(super) struct RemoteCall {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) node: Option<String>,
     pub(super) to: Vec<Recipient>,
-    /// One member of the room, in its turn.
+    /// Calls one member of the room, in turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) one_of: Option<String>,
     pub(super) except: Vec<String>,
     pub(super) method: String,
     /// Text only.
     pub(super) data: String,
-    /// From when it is received: clocks differ.
+    /// Counts from receipt, because the nodes' clocks differ.
     pub(super) timeout_ms: u64,
 }
 
-/// The result of a call, as it crosses nodes.
+/// The result of a call in its form between nodes.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum RemoteResult {
@@ -103,18 +103,18 @@ impl From<CallError> for RemoteResult {
 }
 
 impl Hub {
-    /// Queues a control message for the other nodes; whether it was queued.
+    /// Queues a control message for the other nodes and returns whether it was queued.
     pub(super) fn publish_control(&self, control: &Control) -> bool {
         let Some(link) = &self.inner().link else { return false };
         serde_json::to_string(control).is_ok_and(|json| link.publish_control(json))
     }
 
-    /// Bytes of JSON in one control message, so that its envelope fits.
+    /// Maximum JSON bytes in one control message, so that its envelope fits.
     pub(super) fn control_limit(&self) -> usize {
         self.inner().link.as_ref().map_or(usize::MAX, crate::cluster::Link::control_limit)
     }
 
-    /// Does what another node says. False if it is not understood.
+    /// Executes another node's control message. Returns false if this node does not understand it.
     pub(super) fn receive_control(&self, from: &str, payload: &[u8]) -> bool {
         let Ok(control) = serde_json::from_slice(payload) else { return false };
         match control {
@@ -149,7 +149,7 @@ impl Hub {
 mod tests {
     use super::*;
 
-    /// What is written is read again, with metadata and without.
+    /// Serialised entries parse to the same value, with metadata and without.
     #[test]
     fn every_message_comes_back() {
         let entries = || vec![Entry::new("ann", Some(Some(r#"{"a":[1,"x"]}"#.into()))), Entry::new("bob", None)];

@@ -1,4 +1,4 @@
-//! Connections that end at a given time: because what they were admitted by has expired, or because of their age.
+//! Connections that end at a given time, because their admission expires or because of their age.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant, SystemTime};
@@ -11,7 +11,7 @@ use crate::lock::Leaf;
 use crate::random;
 use crate::ws::close_code;
 
-/// The close code of a connection whose admission has expired: the client may come back with a new one.
+/// The close code of a connection whose admission has expired. The client may reconnect with a new one.
 pub(super) const EXPIRED: u16 = 4100;
 
 /// Why a connection ends.
@@ -21,7 +21,7 @@ pub(super) enum Reason {
     Old,
 }
 
-/// The times at which connections end. A leaf lock. Connections without such a time are not in it.
+/// The times at which connections end, behind a leaf lock. Contains only connections with such a time.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines(Leaf<Times>);
 
@@ -29,12 +29,12 @@ pub(super) struct Deadlines(Leaf<Times>);
 struct Times {
     in_order: BTreeSet<(Instant, ClientId, Reason)>,
     of_client: HashMap<(ClientId, Reason), Instant>,
-    /// When the keeper looks next.
+    /// When the keeper checks next.
     job: Option<Instant>,
 }
 
 impl Times {
-    /// Sets a connection's time; when the keeper has to look, if that is earlier than it does.
+    /// Sets a connection's time. Returns when the keeper must check, if that is earlier than its next check.
     fn set(&mut self, client: ClientId, reason: Reason, at: Option<Instant>) -> Option<Instant> {
         if let Some(old) = self.of_client.remove(&(client, reason)) {
             self.in_order.remove(&(old, client, reason));
@@ -50,7 +50,7 @@ impl Times {
         is_earlier.then(|| *self.job.insert(at))
     }
 
-    /// Takes out what is due, and says when to look again.
+    /// Removes and returns the due connections, and the time of the next check.
     fn take_due(&mut self, now: Instant) -> (Vec<(ClientId, Reason)>, Option<Instant>) {
         self.job = self.job.filter(|job| *job > now);
         let mut due = Vec::new();
@@ -65,9 +65,9 @@ impl Times {
 }
 
 impl Client {
-    /// Sets when the connection's admission expires, in place of
-    /// [`Admission::expires_at`](crate::Admission::expires_at); `None` = never. At that time it is closed with 4100
-    /// `expired`: the client may come back with a new admission. Does nothing after its end.
+    /// Sets when the connection's admission expires and overrides
+    /// [`Admission::expires_at`](crate::Admission::expires_at); `None` = never. At that time the connection is closed
+    /// with 4100 `expired`, and the client may reconnect with a new admission. Does nothing after the connection's end.
     pub fn set_expiry(&self, at: Option<SystemTime>) {
         let left = at.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
         self.hub().set_deadline(self, Reason::Expired, left);
@@ -75,7 +75,7 @@ impl Client {
 }
 
 impl Hub {
-    /// For a client that has become connected.
+    /// Sets the maximum age of a newly connected client.
     pub(super) fn limit_age(&self, client: &Client) {
         let age = self.config().max_age;
         if !age.is_zero() {
@@ -85,7 +85,7 @@ impl Hub {
 
     fn set_deadline(&self, client: &Client, reason: Reason, left: Option<Duration>) {
         let job = {
-            // Under its lock: an end that comes meanwhile clears what is set here.
+            // Set under the client's lock, so that a concurrent end clears it.
             let own = client.state().read();
             let at = left.filter(|_| !own.gone).map(deadline_after);
             self.inner().deadlines.0.lock().set(client.id(), reason, at)
@@ -95,14 +95,14 @@ impl Hub {
         }
     }
 
-    /// The client is gone.
+    /// Removes the deadlines of a client that is gone.
     pub(super) fn clear_deadlines(&self, client: &Client) {
         let mut times = self.inner().deadlines.0.lock();
         times.set(client.id(), Reason::Expired, None);
         times.set(client.id(), Reason::Old, None);
     }
 
-    /// On the keeper's thread: closes the connections whose time has come.
+    /// Closes the connections whose time has come. Runs on the keeper's thread.
     pub(super) fn close_due(&self) {
         let (due, next) = self.inner().deadlines.0.lock().take_due(Instant::now());
         for (id, reason) in due {
@@ -119,7 +119,7 @@ impl Hub {
     }
 }
 
-/// Between 90 and 110 % of it: connections that came together do not go together.
+/// Varies the age between 90 and 110 %, so that connections that began together do not end together.
 fn jittered(age: Duration, random: u32) -> Duration {
     let tenth = age / 10;
     age.saturating_sub(tenth).saturating_add((tenth * 2).mul_f64(f64::from(random) / f64::from(u32::MAX)))

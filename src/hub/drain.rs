@@ -1,4 +1,4 @@
-//! How a hub ends: draining, which lets clients finish, and shutting down, which does not.
+//! The end of a hub: a drain lets clients finish, a shutdown does not.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,28 +14,29 @@ use crate::error::DeadlineError;
 use crate::guard::record;
 use crate::ws::close_code;
 
-/// How long after the deadline of a shutdown the cut connections may take to run their last hooks.
+/// How long cut connections may run their last hooks after a shutdown's deadline.
 const GRACE: Duration = Duration::from_secs(1);
 
 impl Hub {
-    /// Lets clients finish, and waits until they are gone, for at most `timeout`. Blocks.
+    /// Lets clients finish and blocks until they are gone, for at most `timeout`.
     ///
-    /// 1. For [`lame_duck`](crate::Config#structfield.lame_duck), readiness fails and everything else goes on, new
-    ///    connections included: load balancers learn that this node is going, and send clients elsewhere. Not longer
-    ///    than `timeout`.
-    /// 2. New connections are refused with 503, and clients are closed with 1001 `server draining`: each once it has been
-    ///    idle for [`drain_timeout`](crate::Config#structfield.drain_timeout), and a busy one after twice that time, spread
-    ///    over [`drain_spread`](crate::Config#structfield.drain_spread). Event streams are told to return in 1 to 5
-    ///    seconds.
+    /// 1. For [`lame_duck`](crate::Config#structfield.lame_duck), but no longer than `timeout`, readiness fails and
+    ///    everything else continues, new connections included. Load balancers learn that this node is going away and
+    ///    send clients elsewhere.
+    /// 2. New connections are refused with 503. Clients are closed with 1001 `server draining`: each one once it has
+    ///    been idle for [`drain_timeout`](crate::Config#structfield.drain_timeout), and a busy one after twice that
+    ///    time, spread over [`drain_spread`](crate::Config#structfield.drain_spread). Event streams are told to return
+    ///    in 1 to 5 seconds.
     ///
-    /// A second call waits for the same end, with its own deadline; the times of the first one hold. It goes on where a
-    /// first one gave up at its deadline. After a shutdown it returns at once.
+    /// A second call waits for the same drain with its own deadline; the phases keep the first call's times. If the
+    /// first call gave up at its deadline, the second one continues the drain. After a shutdown the call returns at
+    /// once.
     ///
     /// Do not call it from a handler or hook: it would wait for its own connection until the deadline.
     ///
     /// # Errors
     ///
-    /// The number of connections left at the deadline.
+    /// [`DeadlineError`] with the number of connections left at the deadline.
     pub fn drain(&self, timeout: Duration) -> Result<(), DeadlineError> {
         let deadline = deadline_after(timeout);
         let lifecycle = &self.inner().lifecycle;
@@ -46,7 +47,7 @@ impl Hub {
         }
         lifecycle.sleep_until(lame_until.min(deadline), stopped);
         if Instant::now() < lame_until && !stopped() {
-            // The first call still waits for the lame duck's end; this one does not shorten it.
+            // The first call still waits for the end of the lame-duck phase, which this call does not shorten.
             let remaining = lifecycle.live();
             return if remaining == 0 { Ok(()) } else { Err(DeadlineError { remaining }) };
         }
@@ -67,18 +68,18 @@ impl Hub {
         }
     }
 
-    /// Closes every connection with 1001 `server shutting down` and waits until they are gone, for at most `timeout`;
-    /// then cuts the rest and gives their last hooks one more second. In a cluster, what waits is published and the other
-    /// nodes are told, for at most two seconds more. Ends a drain that waits. Blocks.
+    /// Closes every connection with 1001 `server shutting down` and blocks until they are gone, for at most `timeout`.
+    /// Then it cuts the rest and gives their last hooks one more second. In a cluster, the hub publishes queued
+    /// messages and tells the other nodes that it leaves, for at most two more seconds. A waiting drain ends.
     ///
-    /// A second call does the same with its own deadline, without the `on_shutdown` hook; after the end it returns at
+    /// A second call does the same with its own deadline, without the `on_shutdown` hook. After the end it returns at
     /// once.
     ///
     /// Do not call it from a handler or hook: it would wait for its own connection until the deadline.
     ///
     /// # Errors
     ///
-    /// The number of connections left even so, because user code does not return.
+    /// [`DeadlineError`] with the number of connections that are left even so, because user code does not return.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), DeadlineError> {
         self.begin_shutdown();
         let lifecycle = &self.inner().lifecycle;
@@ -89,7 +90,7 @@ impl Hub {
             self.cut_closing();
             remaining = lifecycle.wait_empty(Instant::now() + GRACE, || false);
         }
-        // After the last connection: what their hooks have sent is published, and then the farewell.
+        // After the last connection, so that messages from its hooks are published before the farewell.
         self.stop_link();
         if remaining > 0 {
             return Err(DeadlineError { remaining });
@@ -98,7 +99,7 @@ impl Hub {
         Ok(())
     }
 
-    /// The part of a shutdown that does not wait.
+    /// The non-blocking part of a shutdown.
     pub(crate) fn begin_shutdown(&self) {
         let is_first = self.inner().lifecycle.advance(Phase::Stopped);
         if is_first {
@@ -113,8 +114,8 @@ impl Hub {
     }
 }
 
-/// The clients that a drain has not closed yet, by the time at which each is to be looked at. It holds ids, so nobody who
-/// goes is kept.
+/// The clients that a drain has not closed yet, ordered by the time of their next check. Contains ids, so that no ended
+/// client is kept alive.
 struct Closing<'a> {
     hub: &'a Hub,
     begun: Instant,
