@@ -124,7 +124,7 @@ struct Closing<'a> {
 }
 
 impl<'a> Closing<'a> {
-    /// All clients that the hub has. Nobody comes after the refusals have begun.
+    /// Lists all of the hub's clients. No client is admitted after refusals have begun.
     fn new(hub: &'a Hub, begun: Instant, lame_duck: Duration) -> Self {
         let config = hub.config();
         let clock = DrainClock { lame_duck, idle_for: config.drain_timeout, spread: config.drain_spread };
@@ -132,7 +132,7 @@ impl<'a> Closing<'a> {
         Self { hub, begun, clock, looks }
     }
 
-    /// Closes the clients that are due; when to come again.
+    /// Closes the clients that are due and returns the time of the next check.
     fn close_due(&mut self) -> Option<Instant> {
         loop {
             let now = self.begun.elapsed();
@@ -158,7 +158,7 @@ impl<'a> Closing<'a> {
     }
 }
 
-/// A client's place in the window over which closes are spread: random, because its id is.
+/// A client's place in the window over which closes are spread. It is random because the id is random.
 fn share(id: ClientId) -> u32 {
     let [a, b, c, d, ..] = *id.as_uuid().as_bytes();
     u32::from_be_bytes([a, b, c, d])

@@ -1,4 +1,5 @@
-//! When a draining hub closes which client: arithmetic on times since the drain began, without clocks and sockets.
+//! Decides when a draining hub closes each client: arithmetic on times since the drain began, without clocks or
+//! sockets.
 //!
 //! ```text
 //! 0 ── lame duck ──┬── refusing new connections ──────────────────────────────────────────
@@ -11,20 +12,20 @@ use std::time::Duration;
 /// The settings of one drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DrainClock {
-    /// How long everything goes on but readiness.
+    /// Length of the lame-duck phase, in which only readiness fails.
     pub(super) lame_duck: Duration,
-    /// How long a client must have been idle; 0 = none is closed.
+    /// How long a client must be idle before it is closed; 0 = none is closed.
     pub(super) idle_for: Duration,
     /// The window over which closes are spread.
     pub(super) spread: Duration,
 }
 
-/// What is known of a client at one moment.
+/// A client's activity at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Activity {
-    /// A message of it is handled, or output waits for its socket.
+    /// A message is being handled, or output waits for the socket.
     Busy,
-    /// Nothing has happened since then: a time since the drain began, 0 also for what was before.
+    /// Idle since this time after the drain began; 0 if idle since before the drain.
     IdleSince(Duration),
 }
 
@@ -32,13 +33,13 @@ pub(super) enum Activity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Close,
-    /// Nothing is due before this time.
+    /// Check again at this time; nothing is due earlier.
     LookAgain(Duration),
     Keep,
 }
 
 impl DrainClock {
-    /// What to do with a client at `now`. Its place in the window is `share`, of 2³².
+    /// Decides what to do with a client at `now`. `share` of 2³² is its place in the window.
     pub(super) fn verdict(&self, now: Duration, activity: Activity, share: u32) -> Verdict {
         if self.idle_for.is_zero() {
             return Verdict::Keep;
@@ -53,7 +54,7 @@ impl DrainClock {
         let latest = earliest(self.idle_for.saturating_mul(2));
         let idle_since = match activity {
             Activity::IdleSince(since) => since,
-            // It may become idle at once: nothing is due before this.
+            // Nothing is due earlier, even if the client becomes idle at once.
             Activity::Busy => now,
         };
         earliest(idle_since.saturating_add(self.idle_for)).min(latest)
@@ -108,12 +109,12 @@ mod tests {
         }
     }
 
-    /// A client with spells of work, as (pause, length) in milliseconds; it ends idle.
+    /// A client with periods of work, as (pause, length) in milliseconds, that ends idle.
     fn spells() -> impl Strategy<Value = Vec<(u64, u64)>> {
         prop::collection::vec((1_u64..4000, 1_u64..4000), 0..20)
     }
 
-    /// What a fake client looks like at `now`.
+    /// The fake client's activity at `now`.
     fn activity(spells: &[(u64, u64)], now: Duration) -> Activity {
         let (mut at, mut idle_since) = (0, 0);
         for (pause, length) in spells {
@@ -135,8 +136,8 @@ mod tests {
     }
 
     proptest! {
-        /// With a fake clock that sleeps exactly as long as it is told: a client is closed when it has been idle for long
-        /// enough and not later, or at the latest moment; and the looks are few.
+        /// With a fake clock that sleeps exactly as requested, a client is closed as soon as it has been idle long
+        /// enough, or at the latest moment, and the number of checks is small.
         #[test]
         fn closes_come_in_time_and_not_early(
             lame_duck in milliseconds(0..5000),

@@ -1,4 +1,4 @@
-//! Values of other modules' types, kept by type.
+//! Values of arbitrary types, stored by type.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Hub;
 
-/// At most one value of each type.
+/// Stores at most one value of each type.
 #[derive(Default)]
 pub(super) struct Extensions(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
 
@@ -28,7 +28,7 @@ impl fmt::Debug for Extensions {
 }
 
 impl Hub {
-    /// The value of this type that was given to [`HubBuilder::extension`](crate::HubBuilder::extension); `None` if there was none.
+    /// The value of this type from [`HubBuilder::extension`](crate::HubBuilder::extension), or `None`.
     pub fn extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.inner().extensions.get()
     }

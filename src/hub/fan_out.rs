@@ -1,5 +1,5 @@
-//! Giving a publication to the members of its room: under the room's lock it is recorded and pushed to their queues;
-//! the sockets are written to afterwards, without it.
+//! Delivers a publication to the members of its room. The hub records it and pushes it to their queues under the room's
+//! lock, and writes to the sockets afterwards, without the lock.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,35 +16,35 @@ use crate::lock::assert_no_lock_held;
 use crate::message::{Compressed, Encoded};
 use crate::outbox::{Outbox, Sent, flush_all};
 
-/// What has been pushed, and what is left to be done without the lock.
+/// The result of a push, and the work that remains to be done without the lock.
 #[derive(Debug, Default)]
 pub(super) struct FanOut {
     pub(super) queued: usize,
     pub(super) refused: usize,
-    /// Drops by the hub's policy, and clients to be closed.
+    /// Drops by the drop policy, and clients to close.
     dropped: Vec<(Member, Encoded, Sent)>,
-    /// Fell behind just now: flushed whether this thread is corked or not.
+    /// Members that just fell behind. They are flushed even if this thread is corked.
     behind: Vec<Arc<Outbox>>,
     members: Option<Snapshot>,
-    /// The keeper is to send the changes of the state then.
+    /// When the keeper must send the state's changes.
     pub(super) tick: Option<Instant>,
-    /// What the room holds no longer.
+    /// Publications that the room no longer holds.
     pub(super) fallen: Vec<Publication>,
 }
 
 impl FanOut {
-    /// Nothing has been pushed: the keeper will, to so many members.
+    /// Nothing was pushed; the keeper will push to this many members.
     pub(super) fn later(members: usize, tick: Option<Instant>) -> Self {
         Self { queued: members, tick, ..Self::default() }
     }
 }
 
-/// Publications that follow each other, with their wire forms for all kinds of members.
+/// Consecutive publications, with their wire forms for all kinds of members.
 struct Batch<'a> {
     stream: Stream,
     publications: &'a [Publication],
     kinds: Vec<FrameKind>,
-    /// For each kind, a frame for each publication; `None` where nothing is sent.
+    /// For each kind, a frame for each publication, or `None` if nothing is sent.
     frames: Vec<Vec<Option<Encoded>>>,
     is_excepting: bool,
 }
@@ -67,7 +67,7 @@ impl<'a> Batch<'a> {
 }
 
 impl Room {
-    /// Pushes publications that have just been recorded to all members that are not behind. Under the room's lock.
+    /// Pushes just recorded publications to all members that are not behind. Called under the room's lock.
     pub(super) fn fan_out(
         self: &Arc<Self>,
         state: &mut RoomState,
@@ -93,7 +93,8 @@ impl Room {
         if !outbox.is_open() {
             return;
         }
-        // A value that waits would be outdated when it is written: so one that would have to wait is read then.
+        // A queued value could be outdated when it is written, so a member that would have to wait reads the value at
+        // that time.
         let policy = if batch.stream == Stream::State { WhenBehind::CatchUp } else { memory.options.when_behind };
         let must_wait = policy == WhenBehind::CatchUp
             && if batch.stream == Stream::State { outbox.is_waiting() } else { outbox.is_crowded() };
@@ -133,7 +134,7 @@ impl Room {
 }
 
 impl Hub {
-    /// Writes what has been pushed, and sees to what follows from drops. Without a lock. How many messages were dropped.
+    /// Flushes the pushed messages and handles drops, without a lock. Returns the number of dropped messages.
     pub(super) fn finish_fan_out(&self, done: FanOut) -> usize {
         let FanOut { dropped, behind, members, fallen, .. } = done;
         assert_no_lock_held();

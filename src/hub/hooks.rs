@@ -1,12 +1,12 @@
-//! The application's code: which hooks there are, and the one place from which they are called.
+//! The hooks, which are the application's code, and the one place that calls them.
 //!
 //! Order for a connection: `on_upgrade` → `before_room_join` (rooms of the admission) → the client learns that it is
 //! connected → `on_user_online` → `after_connect` → `after_room_join` → messages → `before_disconnect` →
 //! `on_user_offline` → `before_room_leave`/`after_room_leave` for each room → no more is written → the client's
 //! `on_close` → `after_disconnect`.
 //!
-//! `on_user_online`, `on_user_offline`, `after_room_join` and `after_room_leave` follow levels: see `telling.rs`. All
-//! others follow events, on the thread on which the event happens.
+//! `on_user_online`, `on_user_offline`, `after_room_join` and `after_room_leave` report states: see `telling.rs`. All
+//! others report events, on the thread of the event.
 //!
 //! Order for a message: `before_message` → the client's handler → the hub's handler → `after_message`; an error goes to
 //! `on_error` as well.
@@ -42,7 +42,7 @@ type OfRoom = dyn Fn(&Client, &str) + Send + Sync;
 type OfUser = dyn Fn(&Hub, &str) + Send + Sync;
 type OnUpgrade = dyn Fn(&RequestHead) -> Result<Admission, Rejection> + Send + Sync;
 
-/// Every hook of a hub; see [`HubBuilder`](crate::HubBuilder) for what each means.
+/// All hooks of a hub, documented at [`HubBuilder`](crate::HubBuilder).
 #[derive(Default)]
 pub(crate) struct Hooks {
     pub(crate) on_upgrade: Hook<OnUpgrade>,
@@ -69,8 +69,8 @@ pub(crate) struct Hooks {
 }
 
 impl Drop for Hooks {
-    /// One by one, because a second panic during a drop would end the process. The thread that drops the last handle to a
-    /// hub runs this: perhaps a connection's.
+    /// Drops the hooks one by one, because a second panic during a drop would abort the process. The thread that drops
+    /// the last handle runs this; it may be a connection's thread.
     fn drop(&mut self) {
         fn dispose<F: ?Sized>(hook: &mut Hook<F>) {
             hook.take().into_iter().for_each(guard::dispose);
@@ -113,8 +113,8 @@ impl Hub {
         &self.inner().hooks
     }
 
-    /// Runs user code. A panic in it is logged, counted, and closes `client` with 1011; then the result is `None`.
-    /// A span of the trace that this thread records, if it does.
+    /// Runs user code. A panic is logged and counted, closes `client` with 1011, and makes the result `None`. If this
+    /// thread records a trace, the call is a span of it.
     pub(crate) fn guarded<T>(
         &self,
         client: Option<&Client>,
@@ -168,7 +168,7 @@ impl Hub {
         }
     }
 
-    /// Tells the `on_error` hook and the client's own callback.
+    /// Calls the `on_error` hook and the client's own callback.
     pub(crate) fn report_error(&self, client: &Client, error: &HandlerError) {
         if let Some(hook) = &self.hooks().on_error {
             self.guarded(Some(client), "on_error", || hook(client, error));

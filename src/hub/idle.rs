@@ -1,4 +1,5 @@
-//! Rooms that remember and have no members: how long they stay, and which go first when memory is short.
+//! Rooms with a history or state but without members: how long they live, and which are removed first when memory is
+//! short.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +10,7 @@ use super::room::Room;
 use crate::guard::dispose;
 
 impl Hub {
-    /// After a room has been used: sees to its end if it has no members, and to the bound over all rooms.
+    /// Called after a room was used: schedules its end if it has no members, and enforces the bound over all rooms.
     pub(super) fn after_use(&self, room: &Arc<Room>) {
         self.watch_idle(room);
         let limit = self.limits().history_bytes;
@@ -18,7 +19,7 @@ impl Hub {
         }
     }
 
-    /// Before a value of so many bytes is set: rooms without members go for it.
+    /// Called before a value of this size is set: removes rooms without members to make space.
     pub(super) fn make_room_for(&self, room: &Arc<Room>, bytes: usize) {
         let limit = self.limits().history_bytes;
         if limit != 0 && self.inner().held.bytes().saturating_add(bytes) > limit {
@@ -26,7 +27,7 @@ impl Hub {
         }
     }
 
-    /// Has the keeper end the room in time, if it has no members.
+    /// Makes the keeper end the room in time if it has no members.
     fn watch_idle(&self, room: &Arc<Room>) {
         let at = {
             let state = room.state.read();
@@ -42,7 +43,7 @@ impl Hub {
         self.keeper().schedule(at, Job::Linger(Arc::downgrade(room)));
     }
 
-    /// The keeper's: ends the room if its time without members is over.
+    /// Ends the room if its time without members is over. Called by the keeper.
     pub(super) fn end_if_idle(&self, room: &Arc<Room>) {
         let again = {
             let mut state = room.state.write();
@@ -60,8 +61,9 @@ impl Hub {
         }
     }
 
-    /// All rooms hold too much: those without members go, the least recently used first, until an eighth is free, so that
-    /// the search is rare. If that does not suffice, the room at hand forgets its oldest messages.
+    /// Called when all rooms together hold too much. Removes rooms without members, the least recently used first,
+    /// until an eighth is free, so that the search is rare. If that is not enough, the given room drops its oldest
+    /// messages.
     #[cold]
     fn make_room(&self, room: &Arc<Room>, limit: usize) {
         let rooms: Vec<_> = self.inner().rooms.read().values().cloned().collect();

@@ -1,4 +1,4 @@
-//! Joining a room that remembers: from a position on, with a replay, and with the state first.
+//! Joining a room with a history or state: from a position, with a replay, and with the state first.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,25 +14,25 @@ use crate::history::{Gap, Joined, Position, Publication, Recovery};
 use crate::http::last_event_id;
 use crate::outbox::Outbox;
 
-/// How a client comes into a room.
+/// How a client enters a room.
 #[derive(Debug, Clone, Copy, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a way of its own to come in")]
 pub(super) struct Entry {
-    /// It has everything up to here.
+    /// The client has everything up to this position.
     pub(super) since: Option<Position>,
-    /// It has a place, but no position of any history.
+    /// The client has an id, but no position of any history.
     pub(super) is_foreign: bool,
-    /// Nothing is sent to it before the hold is released.
+    /// The client gets nothing before the hold is released.
     pub(super) is_held: bool,
-    /// What it has missed is returned instead of being replayed.
+    /// Missed messages are returned instead of being replayed.
     pub(super) is_collecting: bool,
-    /// It is told on the wire where it begins, or what it misses.
+    /// The client is told on the wire where it begins or what it misses.
     pub(super) is_introduced: bool,
 }
 
 impl Entry {
-    /// A client that is let in by its upgrade. An event stream says what it has by `Last-Event-ID`, and is told what it
-    /// misses: nobody else looks after it.
+    /// Enters a client by its upgrade. An event stream gives its position by `Last-Event-ID`, and is told of missed
+    /// messages here because no other code does that.
     pub(super) fn of_request(client: &Client) -> Self {
         if !client.is_event_stream() {
             return Self::default();
@@ -43,7 +43,7 @@ impl Entry {
     }
 }
 
-/// What came of entering.
+/// The result of entering.
 #[derive(Debug)]
 pub(super) struct Entered {
     pub(super) joined: Joined,
@@ -53,7 +53,7 @@ pub(super) struct Entered {
     fallen: Vec<Publication>,
 }
 
-/// Keeps a client's sources from being read until it is dropped.
+/// A guard that keeps a client's sources from being read until it is dropped.
 #[derive(Debug)]
 pub(super) struct Hold {
     /// `None` when the connection has ended.
@@ -81,7 +81,7 @@ impl Entered {
 }
 
 impl Room {
-    /// Under the room's lock, together with the join: nothing is missed and nothing comes twice.
+    /// Runs under the room's lock, in one step with the join, so that no message is missed or delivered twice.
     pub(super) fn enter(self: &Arc<Self>, state: &mut RoomState, client: &Client, entry: Entry) -> Entered {
         let mut entered = Entered::nothing(client);
         let (Some(memory), Some(outbox)) = (&mut state.memory, client.outbox()) else { return entered };
@@ -131,7 +131,7 @@ impl Room {
 }
 
 impl Hub {
-    /// Joins a room, reading on behind `since`; see [`Client::join_from`].
+    /// Joins a room and continues after `since`; see [`Client::join_from`].
     pub(super) fn join_from(&self, client: &Client, room: &str, since: Option<Position>) -> Result<Joined, RoomError> {
         let (ticket, entered) = self.join_entering(client, room, Entry { since, ..Entry::default() })?;
         let joined = self.settle(entered).joined;
@@ -139,7 +139,7 @@ impl Hub {
         Ok(joined)
     }
 
-    /// Writes what a join has made readable, and drops what it has made superfluous.
+    /// Flushes messages that a join has made readable, and drops obsolete values.
     pub(super) fn settle(&self, mut entered: Entered) -> Entered {
         dispose(std::mem::take(&mut entered.fallen));
         if entered.has_source {
@@ -171,13 +171,14 @@ impl Hub {
 }
 
 impl Client {
-    /// Joins a room and gets what it has missed since `since`: the messages behind it that the room's history holds, in
-    /// order, and then what is published from now on. Nothing is missed and nothing comes twice: joining and publishing
-    /// exclude each other. Without a position the last [`rewind`](crate::RoomOptions::rewind) messages are replayed. If the
-    /// room has a state, that comes first.
+    /// Joins a room and replays the messages after `since` that the room's history holds, in order; later publications
+    /// follow. Joining and publishing exclude each other, so no message is missed or delivered twice. Without a
+    /// position, the last [`rewind`](crate::RoomOptions::rewind) messages are replayed. If the room has a state, the
+    /// state comes first.
     ///
-    /// What is replayed goes out as fast as the socket takes it, and does not count against the queue. The hooks are those of
-    /// [`Hub::join`]. In a room without a history this is a plain join. The client must not be in the room: leave it before.
+    /// The replay is sent as fast as the socket takes it and does not count against the queue. The hooks are those of
+    /// [`Hub::join`]. In a room without a history this is a plain join. If the client is already in the room, it must
+    /// leave first.
     ///
     /// ```no_run
     /// # use wshub::{Client, history::Recovery};
@@ -197,8 +198,8 @@ impl Client {
         self.hub().join_from(self, room, since)
     }
 
-    /// As [`join_from`](Client::join_from), but runs `before` first, on this thread and without a lock held: what it sends
-    /// to this client arrives before anything of the room does.
+    /// Like [`join_from`](Client::join_from), but runs `before` on this thread, without a lock held. Messages that
+    /// `before` sends to this client arrive before any message of the room.
     ///
     /// # Errors
     ///
@@ -213,8 +214,8 @@ impl Client {
         Ok(result.1)
     }
 
-    /// As [`join_with`](Client::join_with), but hands what the client has missed to `before` instead of replaying it: for
-    /// protocols whose answer contains it.
+    /// Like [`join_with`](Client::join_with), but passes the missed messages to `before` instead of replaying them, for
+    /// protocols whose answer contains them.
     ///
     /// # Errors
     ///

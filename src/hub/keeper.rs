@@ -1,5 +1,5 @@
-//! The thread of rooms that remember: values that expire, changes that are sent so many times a second, rooms whose time
-//! without members is over, and the `on_gap` hook.
+//! The keeper: the thread for rooms with a history or state. It expires values, sends rate-limited changes, ends rooms
+//! without members, and calls the `on_gap` hook.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
@@ -16,10 +16,10 @@ use crate::history::{Gap, WhenBehind};
 use crate::lock::{Condition, Leaf};
 use crate::message::Encoded;
 
-/// Gaps of one client and room that wait to be told; further ones are told as part of the last.
+/// Maximum number of unreported gaps of one client and room. Further gaps are merged into the last one.
 const MAX_GAPS: usize = 16;
 
-/// Something to be done for a room at its time.
+/// A scheduled job.
 #[derive(Debug)]
 pub(super) enum Job {
     /// Ends the room if it has no members and has not been used for its `linger`.
@@ -28,15 +28,15 @@ pub(super) enum Job {
     Expire(Weak<Room>),
     /// Sends the changes of the state.
     Tick(Weak<Room>),
-    /// Tells what has changed about the members of a room of this name.
+    /// Reports member changes of a room with this name.
     Members(Arc<str>),
-    /// The time of a call to this client is over, and its caller, on another node, knows.
+    /// Ends a timed-out call to this client. The caller, on another node, detects the timeout itself.
     GiveUp(ClientId, u64),
-    /// Closes connections whose time has come.
+    /// Closes connections whose deadline has passed.
     Deadlines,
 }
 
-/// One thread for a hub, which lives only while there is something to do.
+/// One thread per hub, which runs only while there is work.
 #[derive(Debug)]
 pub(super) struct Keeper {
     hub: WeakHub,
@@ -46,22 +46,22 @@ pub(super) struct Keeper {
 
 #[derive(Debug, Default)]
 struct Desk {
-    /// In the order of their times; the number tells those of one time apart.
+    /// Jobs ordered by time. The number distinguishes jobs with the same time.
     jobs: BTreeMap<(Instant, u64), Job>,
     next_number: u64,
-    /// Gaps to be told, in order, at most so many for each client and room.
+    /// Unreported gaps, in order, with a limit for each client and room.
     gaps: HashMap<(ClientId, Arc<str>), Vec<Gap>>,
     is_running: bool,
     is_stopped: bool,
 }
 
-/// What the thread does next.
+/// The thread's next task.
 enum Task {
     Job(Job),
     Gaps(ClientId, Vec<Gap>),
 }
 
-/// The hub's own handle: the thread ends with it.
+/// The hub's handle to the keeper. Dropping it ends the thread.
 #[derive(Debug)]
 pub(super) struct KeeperHandle(pub(super) Arc<Keeper>);
 
@@ -84,7 +84,7 @@ impl Keeper {
         });
     }
 
-    /// Has the hook told that the client misses these publications. Not under a lock.
+    /// Queues a call of the gap hook for these publications. Must be called without a lock held.
     pub(super) fn tell_gap(self: &Arc<Self>, client: ClientId, gap: Gap) {
         self.add(|desk| {
             let told = desk.gaps.entry((client, Arc::from(gap.room()))).or_default();
@@ -111,13 +111,13 @@ impl Keeper {
         let this = Arc::clone(self);
         let builder = thread::Builder::new().name("wshub-rooms".into());
         if let Err(error) = builder.spawn(move || this.run()) {
-            // The next one who has something to do tries again; what waits is kept until then.
+            // The next scheduled job tries again. Waiting jobs are kept until then.
             self.desk.lock().is_running = false;
             record!(Warn, "wshub::hub", "could not start the wshub-rooms thread: {error}");
         }
     }
 
-    /// Ends the thread; what waits is not done.
+    /// Ends the thread and discards waiting jobs.
     pub(super) fn stop(&self) {
         let forgotten = {
             let mut desk = self.desk.lock();
@@ -135,7 +135,7 @@ impl Keeper {
         }
     }
 
-    /// Sleeps until something is due; `None` when nothing is left to do.
+    /// Sleeps until a task is due. Returns `None` when none is left.
     fn next(&self) -> Option<Task> {
         let mut desk = self.desk.lock();
         loop {
@@ -180,7 +180,7 @@ impl Hub {
         }
     }
 
-    /// A message of another kind has pushed a publication out of the client's queue: who reads on in histories is told.
+    /// Reports a publication that another message has evicted from the client's queue as a gap.
     pub(super) fn report_evicted(&self, client: ClientId, frame: &Encoded) {
         let Some((name, offset)) = frame.place() else { return };
         let Some(room) = self.find_room(name) else { return };

@@ -1,4 +1,4 @@
-//! The states of a hub, and what probes are told of them.
+//! The states of a hub, and their health reports.
 //!
 //! | phase | public state | `/readyz` | new connections | left by |
 //! | --- | --- | --- | --- | --- |
@@ -17,7 +17,7 @@ use super::Hub;
 use crate::cluster::AdapterState;
 use crate::lock::{Condition, Leaf};
 
-/// Where a hub is in its life; it only moves forward.
+/// A hub's state, which only moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -31,7 +31,7 @@ pub enum HubState {
     Stopped,
 }
 
-/// What a health probe is told; serialises to the JSON of `/healthz`.
+/// A health report. Serialises to the JSON of `/healthz`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Health {
@@ -39,14 +39,14 @@ pub struct Health {
     pub alive: bool,
     /// The hub is running: load balancers may send new connections.
     pub ready: bool,
-    /// The state behind the two.
+    /// The hub's state.
     pub state: HubState,
     /// Nanoseconds since the hub was built.
     pub uptime_ns: u64,
     /// Connected clients.
     pub clients: usize,
-    /// The state of the hub's connection to its message bus; absent without one. It makes the hub neither dead nor
-    /// unready: the clients that it has are served.
+    /// The state of the connection to the message bus; absent without a cluster. It affects neither liveness nor
+    /// readiness, because the hub still serves its clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterState>,
 }
@@ -60,7 +60,7 @@ pub(super) enum Phase {
     Stopped,
 }
 
-/// The times of the hub's drain, set by the first call.
+/// The times of the drain, set by the first call.
 #[derive(Debug, Clone, Copy)]
 struct DrainTimes {
     begun: Instant,
@@ -69,12 +69,12 @@ struct DrainTimes {
 
 #[derive(Debug)]
 pub(super) struct Lifecycle {
-    /// A [`Phase`]. Stored before the client list is looked at, and read by a connect under that list's lock: so a
-    /// connect is either in the list or sees the new phase. SeqCst: it is rarely written.
+    /// A [`Phase`]. A drain or shutdown stores it before it reads the client list, and a connect reads it under that
+    /// list's lock. So a connect is either in the list or sees the new phase. SeqCst, because writes are rare.
     phase: AtomicU8,
     built: Instant,
     drain: OnceLock<DrainTimes>,
-    /// Connections that have not run their last hook, and threads that tell hooks.
+    /// The number of connections that have not run their last hook, plus threads that run hooks.
     live: Leaf<usize>,
     /// `live` has become 0, or the phase has changed.
     changed: Condition,
@@ -102,7 +102,7 @@ impl Lifecycle {
         }
     }
 
-    /// Whether this call has moved the phase.
+    /// Moves the phase forward. Returns whether this call has changed it.
     pub(super) fn advance(&self, to: Phase) -> bool {
         let before = self.phase.fetch_max(to as u8, Ordering::SeqCst);
         drop(self.live.lock());
@@ -110,7 +110,7 @@ impl Lifecycle {
         before < to as u8
     }
 
-    /// When the drain has begun, and until when the hub is a lame duck: by the first call.
+    /// When the drain began and when its lame-duck phase ends, as set by the first call.
     pub(super) fn begin_drain(&self, lame_duck: Duration) -> (Instant, Instant) {
         let times = self.drain.get_or_init(|| {
             let begun = Instant::now();
@@ -131,26 +131,27 @@ impl Lifecycle {
         }
     }
 
-    /// Connections, and threads that tell hooks.
+    /// The number of connections and of threads that run hooks.
     pub(super) fn live(&self) -> usize {
         *self.live.lock()
     }
 
-    /// Sleeps until no connection is left, `until` says so or the deadline comes; how many are left.
+    /// Sleeps until no connection is left, `until` returns true or the deadline passes. Returns the number of
+    /// connections left.
     pub(super) fn wait_empty(&self, deadline: Instant, until: impl Fn() -> bool) -> usize {
         let mut live = self.live.lock();
         while *live > 0 && !until() && !self.changed.wait_until(&mut live, deadline) {}
         *live
     }
 
-    /// Sleeps until the deadline, or until `until` says so.
+    /// Sleeps until the deadline, or until `until` returns true.
     pub(super) fn sleep_until(&self, deadline: Instant, until: impl Fn() -> bool) {
         let mut live = self.live.lock();
         while Instant::now() < deadline && !until() && !self.changed.wait_until(&mut live, deadline) {}
     }
 }
 
-/// Keeps a drain or shutdown waiting while it exists.
+/// A guard that keeps a drain or shutdown waiting.
 #[derive(Debug)]
 pub(super) struct Live(Hub);
 
@@ -177,7 +178,7 @@ impl Hub {
         }
     }
 
-    /// Whether the hub neither drains nor is stopped.
+    /// Whether the hub is running: it neither drains nor is stopped.
     pub fn is_running(&self) -> bool {
         self.state() == HubState::Running
     }
@@ -187,8 +188,7 @@ impl Hub {
         self.state() == HubState::Draining
     }
 
-    /// Whether new connections are admitted: while the hub is running, and in the first part of a drain, while load
-    /// balancers have yet to learn of it.
+    /// Whether new connections are admitted: while the hub is running, and in the lame-duck phase of a drain.
     pub fn is_admitting(&self) -> bool {
         matches!(self.inner().lifecycle.phase(), Phase::Running | Phase::LameDuck)
     }
@@ -198,7 +198,7 @@ impl Hub {
         self.state() != HubState::Stopped
     }
 
-    /// Whether load balancers may send new connections: what `/readyz` tells.
+    /// Whether load balancers may send new connections, as `/readyz` reports.
     pub fn ready(&self) -> bool {
         self.is_running()
     }
@@ -212,7 +212,7 @@ impl Hub {
         self.inner().lifecycle.built.elapsed()
     }
 
-    /// What health probes are told.
+    /// The report for health probes.
     pub fn health(&self) -> Health {
         let state = self.state();
         Health {

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 /// A fixed window: at most `max` events in each window of a given length.
 ///
-/// The window starts with the first event and again with the first event after it has passed. For one connection or
-/// one thread; share it behind a lock.
+/// A window starts with the first event, and the next window with the first event after that window has passed. A
+/// limiter is for one connection or thread; to share it, put it behind a lock.
 ///
 /// ```
 /// use std::time::Duration;
@@ -22,7 +22,7 @@ pub struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// Allows `max` events per window; 0 allows none.
+    /// Creates a limiter that allows `max` events per window; 0 allows none.
     pub const fn new(max: u32, window: Duration) -> Self {
         Self { max, window, started: None, used: 0 }
     }
@@ -67,7 +67,7 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// A full bucket; `rate` 0 allows nothing.
+    /// Creates a full bucket; `rate` 0 allows nothing.
     pub fn new(rate: u32) -> Self {
         let rate = f64::from(rate);
         Self { rate, tokens: rate, updated: Instant::now() }

@@ -1,25 +1,26 @@
-//! What waits and what runs in a hub, computed when somebody asks: nothing is counted for it on the way of a message.
+//! A hub's load, computed on demand: sending a message updates no counter for it.
 
 use std::sync::{Arc, Weak};
 
 use super::{Hub, Inner};
 use crate::history::{Ring, State};
 
-/// What a hub holds at one moment; see [`Hub::load`].
+/// A hub's load at one moment; see [`Hub::load`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct HubLoad {
     /// Connected clients.
     pub clients: usize,
-    /// Messages that wait in the queues of all clients.
+    /// Messages in the queues of all clients.
     pub queued_messages: usize,
-    /// The bytes that they keep in memory, as [`Config::queue_bytes`](crate::Config#structfield.queue_bytes) counts them.
+    /// Memory that queued messages occupy, in bytes, as [`Config::queue_bytes`](crate::Config#structfield.queue_bytes)
+    /// counts them.
     pub queued_bytes: usize,
-    /// Clients for which messages wait.
+    /// Clients with queued messages.
     pub waiting_clients: usize,
-    /// Writer threads: of clients whose sockets have pushed back, or of all with `eager_writers`.
+    /// Writer threads: one for each client whose socket has pushed back, or for every client with `eager_writers`.
     pub writer_threads: usize,
-    /// Rooms that remember something, with members or without.
+    /// Rooms with a history or state, with members or without.
     pub remembering_rooms: usize,
     /// Messages in their histories.
     pub history_messages: usize,
@@ -27,14 +28,13 @@ pub struct HubLoad {
     pub state_values: usize,
     /// Bytes that histories and states hold.
     pub history_bytes: usize,
-    /// How often a wire form of one of their messages has been made since the hub was built: once for each message and form,
-    /// however many clients it is sent and replayed to.
+    /// How many wire forms of publications were encoded since the hub was built: one for each message and form, however
+    /// many clients get it.
     pub history_encodings: usize,
 }
 
 impl Hub {
-    /// What waits and runs now. Looks at every client, without a lock of the hub held: for scrapes and dashboards, not
-    /// for hot paths.
+    /// The current load. Visits every client, without a hub lock held. For scrapes and dashboards, not for hot paths.
     pub fn load(&self) -> HubLoad {
         let clients = self.everyone();
         let mut load = HubLoad { clients: clients.len(), ..HubLoad::default() };
@@ -49,7 +49,7 @@ impl Hub {
         load
     }
 
-    /// Messages, values and bytes that the room remembers; `None` if it does not.
+    /// The room's messages, values and bytes; `None` if it has neither history nor state.
     #[cfg(feature = "dashboard")]
     pub(crate) fn remembered(&self, room: &str) -> Option<(usize, usize, usize)> {
         let room = self.find_room(room)?;
@@ -75,13 +75,13 @@ impl Hub {
         }
     }
 
-    /// A handle that does not keep the hub alive.
+    /// Returns a handle that does not keep the hub alive.
     pub(crate) fn downgrade(&self) -> WeakHub {
         WeakHub(Arc::downgrade(&self.0))
     }
 }
 
-/// A handle that does not keep its hub alive: for what the hub itself may hold.
+/// A handle that does not keep its hub alive, for values that the hub itself holds.
 #[derive(Clone)]
 pub(crate) struct WeakHub(Weak<Inner>);
 
@@ -90,7 +90,7 @@ impl WeakHub {
         Self(Weak::clone(inner))
     }
 
-    /// The hub, if it is still there.
+    /// The hub, if it still exists.
     pub(crate) fn upgrade(&self) -> Option<Hub> {
         self.0.upgrade().map(Hub)
     }

@@ -2,14 +2,15 @@
 //!
 //! # Order
 //!
-//! A publisher takes the room's `sequence`, so that publishers of one room take turns. It looks up the next place, makes the
-//! publication and the wire forms that the members read, all without the room's lock. Then, in one step under that lock,
-//! the message is recorded and pushed to the queues of all members. Only then are sockets written to, without any lock.
+//! A publisher locks the room's `sequence`, so that publishers of one room take turns. It determines the next position
+//! and makes the publication and the wire forms that the members need, without the room's lock. Then, in one step under
+//! that lock, it records the message and pushes it to the queues of all members. Only then does it write to sockets,
+//! without any lock.
 //!
-//! So the queue of each member has the offsets of the room in rising order without holes, whoever publishes, corked or
-//! not: the pushes of one message are all made before those of the next. A join is atomic with publishing because it takes
-//! the same lock: what is recorded before it is replayed, what is recorded after it is pushed, and nothing is both. The
-//! lock is held for a push to each member, which is memory only; a slow peer costs it nothing.
+//! So each member's queue contains the room's offsets in rising order without holes, whichever thread publishes, corked
+//! or not: all pushes of one message happen before those of the next. A join is atomic with publishing because it takes
+//! the same lock: earlier messages are replayed, later messages are pushed, and no message is both. Under the lock, a
+//! publication costs one push to memory for each member; a slow peer adds no delay.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,23 +26,23 @@ use crate::history::{Page, Position, Publication, Publish, Range, RoomOptions, S
 use crate::message::Message;
 use crate::trace;
 
-/// What came of [`Hub::publish`].
+/// The result of [`Hub::publish`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Published {
-    /// What became of the message. Clients that are behind count as queued: they get it when it is their turn.
+    /// The counts of the delivery. Clients that are behind count as queued: they get the message in turn.
     pub delivery: Delivery,
-    /// Its place in the history; `None` if the room has no history.
+    /// The message's position in the history; `None` if the room has no history.
     pub position: Option<Position>,
 }
 
 impl Hub {
-    /// Sends a message to a room and records it in the room's history, if it has one. Never blocks on a peer; for other
-    /// publishers of the room, as long as pushing to the members' queues takes.
+    /// Sends a message to a room and records it in the room's history, if it has one. Never blocks on a peer, but waits
+    /// for other publishers of the room while they push to the members' queues.
     ///
-    /// Every member gets the messages of the room in one order, whoever publishes. The room need not have members: the
-    /// message is recorded for who comes later. In a cluster the message is queued for the other nodes as well, each of
-    /// which records it in a history of its own.
+    /// Every member gets the room's messages in one order, whichever thread publishes. The room need not have members:
+    /// the message is recorded for later ones. In a cluster, the message is also queued for the other nodes, and each
+    /// of them records it in its own history, unless the history is [shared](crate::RoomOptions::shared).
     ///
     /// ```
     /// # use wshub::{Hub, RoomOptions};
@@ -58,7 +59,7 @@ impl Hub {
         let target = Target::room(room).except_all(publish.except.iter().copied());
         let message = publish.message.clone();
         let Some((mut delivery, position)) = self.record(room, publish) else {
-            // Only a send to one client can fail.
+            // Only a send to a single client can fail.
             return Published { delivery: self.send(target, message).unwrap_or_default(), position: None };
         };
         let span = trace::begin_send(|| target.to_string());
@@ -74,8 +75,8 @@ impl Hub {
         self.inner().patterns.find(room).is_some_and(|options| options.remembers())
     }
 
-    /// The place behind the last message of the room's history. `None` if the room has no history, or nothing is
-    /// remembered of it.
+    /// The position of the last message in the room's history. `None` if the room has no history or the history does
+    /// not exist yet.
     pub fn position(&self, room: &str) -> Option<Position> {
         self.find_room(room)?.state.read().memory.as_ref()?.position(Stream::History)
     }
@@ -85,7 +86,7 @@ impl Hub {
         self.inner().patterns.find(room).is_some_and(|options| options.history)
     }
 
-    /// A part of the room's history. `None` if the room has no history, or nothing is remembered of it.
+    /// Part of the room's history. `None` if the room has no history or the history does not exist yet.
     pub fn history(&self, room: &str, range: Range) -> Option<Page> {
         if self.sharing(room).is_some() {
             self.before_use(&self.room_with(room, |options| options.shared)?);
@@ -103,8 +104,8 @@ impl Hub {
         Some(page)
     }
 
-    /// Forgets the messages of the room's history. Its position stays: who comes back with it has missed nothing. The
-    /// position, or `None` as [`position`](Hub::position).
+    /// Deletes the messages in the room's history and returns its position, or `None` as for
+    /// [`position`](Hub::position). The position stays valid: a client that rejoins with it has missed nothing.
     pub fn clear_history(&self, room: &str) -> Option<Position> {
         if let Some(sharing) = self.sharing(room) {
             sharing.clear(self, room);
@@ -119,7 +120,7 @@ impl Hub {
         Some(position)
     }
 
-    /// Sends to the target as to a room with a history, if it is one.
+    /// Sends to the target with recording, if the target is a room with a history.
     #[inline]
     pub(super) fn send_recorded(&self, target: &Target<'_>, message: &Message) -> Option<Delivery> {
         if self.inner().patterns.is_empty() {
@@ -131,12 +132,12 @@ impl Hub {
         Some(self.record(room, publish)?.0)
     }
 
-    /// Records and sends in this node's own order, whoever's the room otherwise has.
+    /// Records and sends in this node's own order, even if the store normally orders the room.
     pub(super) fn record_here(&self, name: &str, publish: Publish) -> Option<(Delivery, Position)> {
         self.record(name, publish)
     }
 
-    /// Records and sends here. `None` if the room has no history.
+    /// Records and sends on this node. `None` if the room has no history.
     fn record(&self, name: &str, publish: Publish) -> Option<(Delivery, Position)> {
         let len = publish.message.len();
         let started = self.counts().then(Instant::now);
@@ -148,7 +149,7 @@ impl Hub {
                     self.after_use(&room);
                     break done;
                 }
-                // It has just ended: there will be a new one.
+                // The room has just ended; try again with a new one.
                 None => self.remove_closed(&room),
             }
         };
@@ -161,7 +162,7 @@ impl Hub {
         Some((Delivery { queued, dropped, refused, published: false }, position))
     }
 
-    /// `None` if the room is closed; then nothing has been taken.
+    /// Returns `None` if the room is closed; nothing is recorded then.
     fn append(&self, room: &Arc<Room>, publish: &mut Option<Publish>) -> Option<(FanOut, Position)> {
         let turn = room.sequence.write();
         let (position, kinds) = {
@@ -175,18 +176,19 @@ impl Hub {
             publication.frame(kind, compressed);
         }
         let mut state = room.state.write();
-        // A room that closes after the look above has no members: what is published to it is forgotten with it.
+        // A room that closes after the check above has no members, so this publication is dropped with the room.
         let fallen = state.append(publication.clone());
         let mut done = room.fan_out(&mut state, Stream::History, std::slice::from_ref(&publication), compressed);
         drop(state);
         drop(turn);
         done.fallen.extend(fallen);
-        // Perhaps the last of its kind, if the history does not hold it: its payload is dropped without a lock.
+        // This may be the last handle if the history does not hold the message, so its payload is dropped without a
+        // lock.
         done.fallen.push(publication);
         Some((done, position))
     }
 
-    /// The room, if its options are so, made if it does not exist.
+    /// Finds or creates the room, if its options match.
     pub(super) fn room_with(&self, name: &str, is_so: impl Fn(&RoomOptions) -> bool) -> Option<Arc<Room>> {
         if let Some(room) = self.find_room(name) {
             let is_one = room.state.read().memory.as_ref().is_some_and(|memory| is_so(&memory.options));
