@@ -20,7 +20,7 @@ use crate::outbox::Outbox;
 pub(super) struct Entry {
     /// The client has everything up to this position.
     pub(super) since: Option<Position>,
-    /// The client has an id, but no position of any history.
+    /// The client gave an id that is not a position of any history.
     pub(super) is_foreign: bool,
     /// The client gets nothing before the hold is released.
     pub(super) is_held: bool,

@@ -1,4 +1,4 @@
-//! The directory of rooms, and joining and leaving them.
+//! The directory of rooms, joins and leaves.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,31 +11,32 @@ use super::telling::Ticket;
 use crate::config::MAX_ROOM_NAME;
 use crate::error::RoomError;
 
-/// Every room by its name.
+/// All rooms by name.
 pub(super) type Directory = HashMap<Arc<str>, Arc<Room>>;
 
 impl Hub {
-    /// Adds the client to the room, which is made if it does not exist. The checks, in this order: empty or too long
-    /// name, client not connected, the `before_room_join` hook, room full, already in it, too many rooms. Then
-    /// [`after_room_join`](crate::HubBuilder::after_room_join) runs on the calling thread, unless another thread is just
-    /// telling hooks of this client and room: then a thread of the hub's runs what is still true afterwards.
+    /// Adds the client to the room, which is created if it does not exist. The checks run in this order: the name is
+    /// empty or too long, the client is not connected, the `before_room_join` hook refuses, the room is full, the
+    /// client is already in the room, the client is in too many rooms. Then
+    /// [`after_room_join`](crate::HubBuilder::after_room_join) runs on the calling thread. If another thread is running
+    /// a hook for this client and room, one of the hub's threads reports the final state afterwards instead.
     ///
     /// # Errors
     ///
-    /// The [`RoomError`] of the check that failed; nothing has changed then.
+    /// The [`RoomError`] of the failed check. Nothing changes then.
     pub fn join(&self, client: &Client, room: &str) -> Result<(), RoomError> {
         self.join_from(client, room, None)?;
         Ok(())
     }
 
-    /// Removes the client from the room: `before_room_leave`, the removal, `after_room_leave`, on the calling thread
-    /// with the exception that [`join`](Hub::join) names. A room without members ceases to exist,
-    /// unless it remembers something.
+    /// Removes the client from the room: `before_room_leave`, the removal and `after_room_leave` run on the calling
+    /// thread, with the exception described at [`join`](Hub::join). A room without members ends, unless it has a
+    /// history or state.
     ///
     /// # Errors
     ///
-    /// [`RoomError::EmptyName`], [`RoomError::NotFound`] or [`RoomError::NotJoined`]; no hook has run then, but
-    /// `before_room_leave` may have if another thread removed the client at the same time.
+    /// [`RoomError::EmptyName`], [`RoomError::NotFound`] or [`RoomError::NotJoined`]; no hook has run then, except
+    /// perhaps `before_room_leave` if another thread removed the client at the same time.
     pub fn leave(&self, client: &Client, room: &str) -> Result<(), RoomError> {
         if room.is_empty() {
             return Err(RoomError::EmptyName);
@@ -47,15 +48,15 @@ impl Hub {
         self.leave_found(client, &found)
     }
 
-    /// Removes the client from all its rooms, with the hooks of each.
+    /// Removes the client from all its rooms and runs the hooks for each.
     pub fn leave_all(&self, client: &Client) {
         for room in self.rooms_of(client) {
-            // Another thread may have removed the client from this one already.
+            // Another thread may have removed the client from this room already.
             let _ = self.leave_found(client, &room);
         }
     }
 
-    /// Clients in the room, 0 if it does not exist.
+    /// The number of clients in the room; 0 if it does not exist.
     pub fn room_count(&self, room: &str) -> usize {
         self.find_room(room).map_or(0, |r| r.len())
     }
@@ -65,7 +66,7 @@ impl Hub {
         self.find_room(room).map_or_else(Vec::new, |r| r.clients())
     }
 
-    /// Whether the room exists, which means that it has members.
+    /// Whether the room has members.
     pub fn room_exists(&self, room: &str) -> bool {
         self.room_count(room) > 0
     }
@@ -85,12 +86,12 @@ impl Hub {
         self.inner().rooms.read().get(name).cloned()
     }
 
-    /// The rooms that the client is in. Each is listed while the client is its member.
+    /// The client's rooms. Each is in the directory while the client is a member.
     fn rooms_of(&self, client: &Client) -> Vec<Arc<Room>> {
         client.rooms().iter().filter_map(|name| self.find_room(name)).collect()
     }
 
-    /// Joins; the caller owes the hook if it gets a ticket, and must [`settle`](Hub::settle) what was entered.
+    /// Joins a room. The caller must run the hook if it gets a ticket, and must [`settle`](Hub::settle) the entry.
     pub(super) fn join_entering(
         &self,
         client: &Client,
@@ -130,8 +131,7 @@ impl Hub {
         }
     }
 
-    /// Leaves a room whose join was never told, because the upgrade is refused after all: nothing is told of the leave
-    /// either.
+    /// Leaves a room whose join was never reported, because the upgrade is refused. The leave is not reported either.
     pub(super) fn leave_untold(&self, client: &Client, ticket: Ticket) {
         if let Ticket::Room { room, .. } = &ticket {
             if let Some(room) = self.find_room(room) {
@@ -156,7 +156,7 @@ impl Hub {
         Ok(())
     }
 
-    /// The one place where rooms are made. A closed room that is still listed is replaced.
+    /// The only place that creates rooms. Replaces a closed room that is still listed.
     pub(super) fn find_or_create(&self, name: &str) -> Arc<Room> {
         if let Some(room) = self.find_room(name).filter(|r| !r.is_closed()) {
             return room;
@@ -179,7 +179,7 @@ impl Hub {
         room
     }
 
-    /// The one place where rooms end. A join that finds the room closed in the meantime tries again, with a new one.
+    /// The only place that removes rooms. A concurrent join that finds the room closed tries again with a new one.
     pub(super) fn remove_closed(&self, room: &Arc<Room>) {
         if !room.is_closed() {
             return;
@@ -197,7 +197,7 @@ impl Hub {
     }
 }
 
-/// After many rooms have ended, the directory's memory goes too.
+/// Shrinks the directory after many rooms have ended.
 fn give_back_memory(directory: &mut Directory) {
     if directory.capacity() > 64 && directory.len() < directory.capacity() / 8 {
         directory.shrink_to(directory.len() * 2);

@@ -1,13 +1,13 @@
-//! Whom a message is for.
+//! The recipients of a message.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use crate::client_id::ClientId;
 
-/// Recipients of a message: everyone, rooms, users, clients, or any union of these, less exceptions.
+/// The recipients of a message: everyone, rooms, users, clients or any union of these, minus exceptions.
 ///
-/// Each connection gets one copy however many parts match it.
+/// Each connection gets one copy, however many parts match it.
 ///
 /// ```
 /// use wshub::Target;
@@ -16,7 +16,7 @@ use crate::client_id::ClientId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a target does nothing until it is sent to"]
 pub struct Target<'a> {
-    /// Most targets have one part: it needs no allocation.
+    /// Separate, because most targets have one part and so need no allocation.
     pub(super) first: Option<Part<'a>>,
     pub(super) more: Vec<Part<'a>>,
     pub(super) except: Vec<ClientId>,
@@ -56,8 +56,8 @@ impl<'a> Target<'a> {
         Self::from_parts(names.into_iter().map(|n| Part::Room(n.into())))
     }
 
-    /// One client in the room, each in its turn: for work that one of them has to do. A send chooses among the clients of
-    /// this node; [`Hub::call`](crate::Hub::call) asks one of another node if this one has none.
+    /// One client in the room, in turn: for work that one of them must do. A send chooses among this node's clients;
+    /// [`Hub::call`](crate::Hub::call) chooses one on another node if this node has none.
     pub fn one_of(room: impl Into<Cow<'a, str>>) -> Self {
         Self::one(Part::OneOf(room.into()))
     }
@@ -82,7 +82,7 @@ impl<'a> Target<'a> {
         Self::from_parts(ids.into_iter().map(Part::Client))
     }
 
-    /// The union with `other`; exceptions of both apply to the whole.
+    /// The union with `other`. The exceptions of both apply to the union.
     pub fn and(mut self, other: Target<'a>) -> Self {
         let parts = other.first.into_iter().chain(other.more);
         for part in parts {
@@ -95,19 +95,19 @@ impl<'a> Target<'a> {
         self
     }
 
-    /// Leaves one client out.
+    /// Excludes one client.
     pub fn except(mut self, id: ClientId) -> Self {
         self.except.push(id);
         self
     }
 
-    /// Leaves several clients out.
+    /// Excludes several clients.
     pub fn except_all(mut self, ids: impl IntoIterator<Item = ClientId>) -> Self {
         self.except.extend(ids);
         self
     }
 
-    /// The room of which one client is meant, if that is all.
+    /// The room, if the target is exactly one client of it in turn.
     pub(super) fn one_of_room(&self) -> Option<&str> {
         match self.single() {
             Some(Part::OneOf(room)) => Some(room),
@@ -115,7 +115,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// The only client that is meant, if it is one.
+    /// The client, if the target is exactly one client.
     pub(super) fn only_client(&self) -> Option<ClientId> {
         match self.single() {
             Some(Part::Client(id)) => Some(*id),
@@ -127,13 +127,13 @@ impl<'a> Target<'a> {
         self.first.iter().chain(&self.more)
     }
 
-    /// The only part, if there is just one.
+    /// The part, if the target has exactly one.
     pub(super) fn single(&self) -> Option<&Part<'a>> {
         self.first.as_ref().filter(|_| self.more.is_empty())
     }
 }
 
-/// For people: `all`, `room "lobby" + user "ann"`, `all except 2 clients`.
+/// A readable form: `all`, `room "lobby" + user "ann"`, `all except 2 clients`.
 impl fmt::Display for Target<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, part) in self.parts().enumerate() {
@@ -160,18 +160,18 @@ impl From<ClientId> for Target<'_> {
     }
 }
 
-/// What became of a message, counted in connections of this hub.
+/// The result of a send, counted in connections of this hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Delivery {
-    /// Connections into whose socket or queue the message went.
+    /// Connections whose socket or queue took the message.
     pub queued: usize,
     /// Messages that were dropped because a queue was full: this one under drop-newest, older ones under drop-oldest.
     pub dropped: usize,
     /// Connections that cannot carry the message: a binary one for clients on event streams.
     pub refused: usize,
-    /// The message was queued for the other nodes of the cluster; whether it reaches them is not known. False without a
-    /// cluster, when their queue is full, and when all of its recipients are clients that are connected here.
+    /// Whether the message was queued for the other nodes of the cluster. Delivery is not confirmed. False without a
+    /// cluster, if the cluster's queue is full, and if all recipients are clients connected here.
     pub published: bool,
 }
 

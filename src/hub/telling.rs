@@ -1,10 +1,11 @@
-//! Who tells the hooks that follow a level: `after_room_join` and `after_room_leave`, `on_user_online` and
-//! `on_user_offline`; and the counts of joins and leaves.
+//! Runs the hooks that report a state: `after_room_join` and `after_room_leave`, `on_user_online` and
+//! `on_user_offline`, and the metrics of joins and leaves.
 //!
-//! The thread that changes a level tells it, after releasing its locks. If another thread is already telling of the same
-//! client and room, or of the same user, the change is left to that one. It finds the change when its hook returns,
-//! and starts a `wshub-hooks` thread that tells until hooks and levels agree: no connection's thread works for
-//! changes that others cause, however fast they come. See [`levels`](crate::levels) for the argument.
+//! The thread that changes a state runs the hook, after releasing its locks. If another thread is already running a
+//! hook for the same client and room, or for the same user, the change is left to that thread. That thread finds the
+//! change when its hook returns, and starts a `wshub-hooks` thread, which runs hooks until the reported and the current
+//! state agree. So no connection's thread works for changes that others cause, however frequent they are. See
+//! [`levels`](crate::levels) for the argument.
 
 use std::sync::Arc;
 use std::thread;
@@ -15,7 +16,7 @@ use super::lifecycle::Live;
 use crate::guard::{record, record_limited};
 use crate::levels::{Edge, Levels};
 
-/// The duty to tell the hooks of one level.
+/// The obligation to run the hooks of one state.
 #[derive(Debug, Clone)]
 #[must_use = "the hooks wait for it"]
 pub(super) enum Ticket {
@@ -30,7 +31,7 @@ impl Ticket {
 }
 
 impl Hub {
-    /// Tells what the calling thread has caused.
+    /// Runs the hooks for a change that the calling thread has caused.
     pub(super) fn tell(&self, ticket: Option<Ticket>) {
         let Some(ticket) = ticket else { return };
         let Some(edge) = self.next_edge(&ticket) else { return };
@@ -40,7 +41,7 @@ impl Hub {
         }
     }
 
-    /// Leaves a ticket whose level has changed meanwhile to a thread of its own.
+    /// Hands a ticket whose state has changed in the meantime to a separate thread.
     #[cold]
     fn hand_over(&self, ticket: &Ticket) {
         let given = (Live::new(self), self.clone(), ticket.clone());
@@ -66,12 +67,12 @@ impl Hub {
         }
     }
 
-    /// What to tell next. `None`: the ticket is given back.
+    /// The next hook to run. `None`: the ticket is released.
     fn next_edge(&self, ticket: &Ticket) -> Option<Edge> {
         self.with_level(ticket, Levels::next)
     }
 
-    /// Looks at what was told and what is, under the lock that guards both.
+    /// Compares the reported and the current state, under the lock that guards both.
     fn with_level<T>(&self, ticket: &Ticket, look: impl FnOnce(&mut Levels<Arc<str>>, &str, Option<()>) -> T) -> T {
         match ticket {
             Ticket::Room { client, room } => {

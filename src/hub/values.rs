@@ -1,4 +1,4 @@
-//! The state of a room: setting values, removing them, and telling the members.
+//! The state of a room: setting and removing values, and sending the changes to the members.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use crate::guard::dispose;
 use crate::history::{Publication, Publish, State, StateError, Subject};
 use crate::message::Message;
 
-/// Bytes that a value may need besides its payload, for its wire forms too, for which room is made beforehand.
+/// Overhead of a value besides its payload, wire forms included, in bytes. Memory for it is freed beforehand.
 const MARGIN: usize = 4096;
 
-/// What is to be done with a key.
+/// A change of one key.
 #[derive(Debug)]
 struct Change<'a> {
     key: &'a str,
@@ -29,27 +29,27 @@ struct Change<'a> {
 /// Why a change was not made.
 enum NotDone {
     Error(StateError),
-    /// There is no value to remove, or it has been replaced.
+    /// There is no value to remove, or the value was replaced.
     Nothing,
     /// The room has just ended.
     Closed,
 }
 
 impl Hub {
-    /// Sets the value of a key in the room's state and sends it to the members. The empty key is the room's "last value".
-    /// Never blocks on a peer. Values are of this node: they do not travel in a cluster.
+    /// Sets the value of a key in the room's state and sends it to the members. The empty key is the room's "last
+    /// value". Never blocks on a peer. Values belong to this node; a cluster does not share them.
     ///
-    /// A member whose queue is not empty gets each key that changes once, with the value that it has when it is written.
-    /// Who joins gets the whole state first.
+    /// A member whose queue is not empty gets each changed key once, with its value at the time of writing. A client
+    /// that joins first gets the whole state.
     ///
     /// # Errors
     ///
-    /// [`StateError`]; nothing has changed then.
+    /// [`StateError`]. Nothing changes then.
     pub fn set(&self, room: &str, key: &str, value: impl Into<Message>) -> Result<Delivery, StateError> {
         self.set_value(room, key, value.into(), None)
     }
 
-    /// As [`set`](Hub::set), for a value that is removed after `ttl`, unless it has been set again. Members are told of the
+    /// Like [`set`](Hub::set), but removes the value after `ttl` unless it is set again. Members are told of the
     /// removal.
     ///
     /// # Errors
@@ -65,14 +65,13 @@ impl Hub {
         self.set_value(room, key, value.into(), Some(deadline_after(ttl)))
     }
 
-    /// Removes a value and tells the members. False if there was none.
+    /// Removes a value and tells the members. Returns false if there was none.
     pub fn unset(&self, room: &str, key: &str) -> bool {
         let Some(room) = self.find_room(room) else { return false };
         self.change(&room, &mut Change { key, value: None, expires: None }, |_| true).is_ok()
     }
 
-    /// All values of the room's state, the one that has not changed for longest first. Each has its
-    /// [`key`](Publication::key).
+    /// All values of the room's state, the least recently changed first. Each has its [`key`](Publication::key).
     pub fn state_of(&self, room: &str) -> Vec<Publication> {
         let Some(room) = self.find_room(room) else { return Vec::new() };
         let mut state = room.state.write();
@@ -108,7 +107,7 @@ impl Hub {
         }
     }
 
-    /// Makes a change, if `is_due` says so under the room's lock.
+    /// Makes a change if `is_due` returns true under the room's lock.
     fn change(
         &self,
         room: &Arc<Room>,
@@ -136,7 +135,7 @@ impl Hub {
         }
         let made = self.apply(room, &publication, change.expires, is_due);
         drop(turn);
-        // Perhaps the last of its kind: dropped without a lock.
+        // This may be the last handle, so it is dropped without a lock.
         dispose(publication);
         let done = made?;
         self.watch_expiry(room, change.expires);
@@ -148,7 +147,7 @@ impl Hub {
         Ok(Delivery { queued, dropped, refused, published: false })
     }
 
-    /// Under the room's `sequence`.
+    /// Called with the room's `sequence` held.
     fn apply(
         &self,
         room: &Arc<Room>,
@@ -187,7 +186,7 @@ impl Hub {
         Ok(done)
     }
 
-    /// Sees to it that the keeper looks at the room when the value expires.
+    /// Schedules the keeper to check the room when the value expires.
     fn watch_expiry(&self, room: &Arc<Room>, expires: Option<Instant>) {
         let Some(at) = expires else { return };
         {
@@ -201,12 +200,12 @@ impl Hub {
         self.keeper().schedule(at, Job::Expire(Arc::downgrade(room)));
     }
 
-    /// The keeper's: removes what has expired.
+    /// Removes expired values. Called by the keeper.
     pub(super) fn remove_expired(&self, room: &Arc<Room>) {
         let now = Instant::now();
         let expired = |memory: &Memory| memory.state.as_ref().and_then(|values| values.expired(now));
         loop {
-            // Two statements: the lock is not held over the change.
+            // Two statements, so that the lock is not held during the change.
             let key = room.state.read().memory.as_ref().and_then(|memory| expired(memory));
             let Some(key) = key else { break };
             let is_due = |memory: &Memory| expired(memory).as_deref() == Some(&*key);

@@ -1,4 +1,4 @@
-//! Metrics in memory, for development, tests and small programs.
+//! In-memory metrics for development, tests and small programs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::{ErrorType, Metrics};
 
-/// Counts in memory: for development, tests and small programs. Print it, or read [`stats`](DebugMetrics::stats).
+/// An in-memory metrics sink for development, tests and small programs. Print it, or read
+/// [`stats`](DebugMetrics::stats).
 #[derive(Debug)]
 pub struct DebugMetrics {
     active_connections: AtomicI64,
@@ -33,7 +34,7 @@ pub struct DebugMetrics {
     since: Leaf<Instant>,
 }
 
-/// Relaxed everywhere in this file: counts that order nothing else.
+/// All atomics in this file are Relaxed: no other data depends on these counts.
 const ORDER: Ordering = Ordering::Relaxed;
 
 #[derive(Debug, Default)]
@@ -45,7 +46,7 @@ struct AdapterCounts {
     disconnects: AtomicU64,
 }
 
-/// How often something took time, and how long in all.
+/// The number and total duration of timed operations.
 #[derive(Debug, Default)]
 struct Times {
     nanos: AtomicU64,
@@ -68,25 +69,25 @@ impl Times {
     }
 }
 
-/// How often something took time, and how long in all: two of them, taken apart, give the average between.
+/// The number and total duration of timed operations. The difference of two snapshots gives the average in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Timing {
-    /// How often.
+    /// The number of operations.
     pub count: u64,
-    /// How long in all.
+    /// The total duration.
     pub sum: Duration,
 }
 
 impl Timing {
-    /// The time of one; 0 if there was none.
+    /// The average duration; 0 if there was no operation.
     pub fn average(&self) -> Duration {
         let nanos = self.sum.as_nanos().checked_div(self.count.into()).unwrap_or(0);
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }
 
-/// What [`DebugMetrics`] has counted up to one moment.
+/// A snapshot of the counts of [`DebugMetrics`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DebugStats {
@@ -108,9 +109,9 @@ pub struct DebugStats {
     pub room_joins: u64,
     /// Leaves of rooms.
     pub room_leaves: u64,
-    /// Gaps in histories that clients were told of.
+    /// History gaps that were reported to clients.
     pub history_gaps: u64,
-    /// Rooms without members that were forgotten before their time.
+    /// Rooms without members that were removed early.
     pub history_evictions: u64,
     /// Rooms that exist now.
     pub active_rooms: i64,
@@ -118,25 +119,25 @@ pub struct DebugStats {
     pub adapter_published: u64,
     /// Messages received from other nodes.
     pub adapter_received: u64,
-    /// Messages that were not published though there are other nodes.
+    /// Messages that were not published although there are other nodes.
     pub adapter_dropped: u64,
-    /// Answers to calls that nobody waits for.
+    /// Answers to calls that are no longer pending.
     pub late_replies: u64,
     /// How often the hub has connected to its message bus.
     pub adapter_connects: u64,
-    /// How often it has lost it.
+    /// How often the hub has lost the connection to its message bus.
     pub adapter_disconnects: u64,
     /// The handling of messages.
     pub latency: Timing,
-    /// Its average time.
+    /// The average duration of handling a message.
     pub average_latency: Duration,
-    /// Sends to more than a single client.
+    /// Sends to targets other than a single client.
     pub broadcast: Timing,
-    /// Their average time.
+    /// The average duration of such a send.
     pub average_broadcast: Duration,
-    /// Errors by their type; types without errors are left out.
+    /// Errors by type, without types that have none.
     pub errors: BTreeMap<ErrorType, u64>,
-    /// Time since the start or the last reset.
+    /// Time since creation or the last reset.
     pub uptime: Duration,
 }
 
@@ -147,7 +148,7 @@ impl Default for DebugMetrics {
 }
 
 impl DebugMetrics {
-    /// All counts zero, the clock started.
+    /// Creates a sink with all counts zero and starts its clock.
     pub fn new() -> Self {
         Self {
             active_connections: AtomicI64::new(0),
@@ -171,10 +172,10 @@ impl DebugMetrics {
         }
     }
 
-    /// A snapshot; counts that change meanwhile may be a moment apart.
+    /// Takes a snapshot. Counts that change at the same time may be slightly inconsistent.
     pub fn stats(&self) -> DebugStats {
         let (latency, broadcast) = (self.latency.get(), self.broadcast.get());
-        // One lock at a time: a guard lives to the end of its statement.
+        // Holds one lock at a time, because a guard lives until the end of its statement.
         let errors = self.errors.lock().clone();
         let uptime = self.since.lock().elapsed();
         DebugStats {
@@ -205,7 +206,7 @@ impl DebugMetrics {
         }
     }
 
-    /// Sets every count to zero and restarts the clock; what is connected or exists now counts as zero too.
+    /// Sets every count to zero and restarts the clock. The counts of current connections and rooms become zero too.
     pub fn reset(&self) {
         for gauge in [&self.active_connections, &self.active_rooms] {
             gauge.store(0, ORDER);

@@ -1,9 +1,9 @@
-//! Batching across messages: while a thread is corked its sends only queue, and each client that got any is flushed once
-//! at the end.
+//! Batching across messages: while a thread is corked, its sends only queue messages. At the end, each affected client
+//! is flushed once.
 //!
-//! There are two kinds. A [`Cork`] is the application's: it holds back until it is dropped, however long that takes. A
-//! [`Burst`] is the crate's own, around messages that have arrived together. Application code runs under it for as long
-//! as it likes, so what it holds back is flushed from outside after a millisecond: see [`held`](super::held).
+//! There are two kinds. The application creates a [`Cork`], which holds messages back until it is dropped, however long
+//! that takes. The crate creates a [`Burst`] around messages that have arrived together. Application code may run for
+//! any time inside a burst, so the flusher thread flushes its messages after a millisecond: see [`held`](super::held).
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
@@ -20,16 +20,16 @@ const BURST: u32 = 1 << 16;
 thread_local! {
     /// Nested corks of this thread: bursts in the upper half, explicit ones in the lower half.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    /// The clients that this thread's explicit cork has touched, and the cork's number.
+    /// The clients that this thread's explicit cork affects, and the cork's number.
     static TOUCHED: RefCell<Touched> = const { RefCell::new(Touched { number: 0, list: Vec::new() }) };
-    /// What this thread's burst holds back.
+    /// The messages held back by this thread's burst.
     static HELD: Arc<Held> = Arc::default();
 }
 
 /// Entries for which the list keeps its allocation between corks.
 const KEPT: usize = 1024;
 
-/// Messages after which a burst is flushed: then a batch is full anyway.
+/// Number of messages after which a burst is flushed, because a batch is full then.
 const BURST_MESSAGES: u32 = 64;
 
 #[derive(Debug)]
@@ -38,11 +38,12 @@ struct Touched {
     list: Vec<Arc<Outbox>>,
 }
 
-/// While this guard lives, this thread is corked: messages that it sends, through whichever hub, wait in their clients'
-/// queues. When the guard is dropped, each client that got any is flushed once, many messages in one system call.
+/// A guard that corks its thread: messages that the thread sends, through any hub, wait in their clients' queues. When
+/// the guard is dropped, each affected client is flushed once, with many messages in one system call.
 ///
 /// Use it around a burst of sends. A client whose queue fills up is flushed at once, so a cork loses nothing. Keep it
-/// short, because nothing else sends what it holds back. Corks nest: the outermost flushes. Not `Send`.
+/// short, because nothing else sends the messages that it holds back. Corks nest: the outermost one flushes. A cork is
+/// not `Send`.
 #[derive(Debug)]
 #[must_use = "dropping the guard at once corks nothing"]
 pub struct Cork {
@@ -68,7 +69,7 @@ impl Drop for Cork {
         let mut list = TOUCHED.with(|t| std::mem::take(&mut t.borrow_mut().list));
         for outbox in list.drain(..) {
             outbox.unmark_corked();
-            // Inside a burst, what the cork has held back goes out with the burst.
+            // Inside a burst, the burst flushes the cork's messages.
             if is_active() { touch(&outbox) } else { outbox.flush() }
         }
         list.shrink_to(KEPT);
@@ -76,8 +77,8 @@ impl Drop for Cork {
     }
 }
 
-/// A cork around the handling of messages that have arrived together. What it holds back leaves after 64 messages, after
-/// a millisecond, or when the guard is dropped, whichever comes first.
+/// A cork around the handling of messages that have arrived together. It is flushed after 64 messages, after a
+/// millisecond, or when the guard is dropped, whichever comes first.
 #[derive(Debug)]
 pub(crate) struct Burst {
     messages: u32,
@@ -110,7 +111,7 @@ impl Drop for Burst {
     }
 }
 
-/// How many corks of this kind are nested.
+/// The nesting depth of corks of this kind.
 fn depth_of(kind: u32) -> u32 {
     let depth = DEPTH.with(Cell::get);
     if kind == EXPLICIT { depth % BURST } else { depth / BURST }
@@ -122,7 +123,7 @@ pub(super) fn is_active() -> bool {
     DEPTH.with(Cell::get) > 0
 }
 
-/// Notes that `outbox`, to whose queue this thread has pushed, must be flushed later.
+/// Lists `outbox`, to whose queue this thread has pushed, for a later flush.
 pub(super) fn touch(outbox: &Arc<Outbox>) {
     if depth_of(EXPLICIT) == 0 {
         return HELD.with(|held| hold_back(held, outbox));
@@ -137,7 +138,7 @@ pub(super) fn touch(outbox: &Arc<Outbox>) {
 
 fn hold_back(held: &Arc<Held>, outbox: &Arc<Outbox>) {
     if held.touch(outbox) && !flusher::watch(held) {
-        // There is no thread that would flush it in time.
+        // No thread is available to flush it in time.
         held.unwatch();
         held.flush();
     }
