@@ -1,4 +1,4 @@
-//! What one room remembers, and which of its members read on by themselves. Guarded by the room's lock.
+//! A room's history and state, and the members that are catching up. Guarded by the room's lock.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use crate::outbox::Outbox;
 /// Numbers sources. Relaxed: only unique.
 static NEXT_TICKET: AtomicU64 = AtomicU64::new(1);
 
-/// What a member may be behind in.
+/// A stream in which a member may be behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stream {
     History,
     State,
 }
 
-/// Whose order the messages of a shared room have on this node.
+/// The origin of the order of a shared room's messages on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Mirror {
     /// Nothing has been read from the store yet, or the room is not shared.
@@ -33,7 +33,7 @@ pub(super) enum Mirror {
     Local(Option<Epoch>),
 }
 
-/// What a room with [`RoomOptions`] remembers.
+/// The history and state of a room with [`RoomOptions`].
 #[derive(Debug)]
 pub(super) struct Memory {
     pub(super) options: Arc<RoomOptions>,
@@ -45,11 +45,11 @@ pub(super) struct Memory {
     pub(super) mirror: Mirror,
     /// When the room was last joined, left, published to or read.
     pub(super) used: Instant,
-    /// The keeper looks after the end of this room.
+    /// Whether the keeper has scheduled the end of this room.
     pub(super) is_lingering: bool,
-    /// When the keeper looks at expiries next.
+    /// When the keeper next checks for expired values.
     pub(super) expiry: Option<Instant>,
-    /// The keeper sends changes of the state, those after this version.
+    /// The keeper sends the state's changes after this version.
     pub(super) ticking_from: Option<u64>,
     /// When it last did.
     pub(super) ticked: Option<Instant>,
@@ -144,7 +144,7 @@ impl Memory {
         self.kinds.0.iter().map(|(kind, _)| *kind).collect()
     }
 
-    /// Drops what is too old.
+    /// Drops messages that are too old.
     #[must_use = "payloads are dropped without a lock"]
     pub(super) fn trim(&mut self, now: Instant) -> Vec<Publication> {
         self.history.as_mut().map_or_else(Vec::new, |ring| ring.trim(now))
@@ -178,7 +178,7 @@ impl Behind {
     }
 }
 
-/// How many members read each wire form.
+/// The number of members that read each wire form.
 #[derive(Debug, Default)]
 struct Kinds(Vec<(FrameKind, usize)>);
 

@@ -1,4 +1,4 @@
-//! From a target to its recipients: lists that are shared with the rosters, never copied.
+//! Resolves a target to its recipients: lists shared with the rosters, never copied.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -10,7 +10,7 @@ use super::roster::{Member, Roster, Snapshot};
 use super::target::{Part, Target};
 use crate::client_id::ClientId;
 
-/// Recipients whose outboxes are looked at together.
+/// Number of recipients whose outboxes are prefetched together.
 const AHEAD: usize = 16;
 
 /// The recipients of one message.
@@ -18,7 +18,7 @@ pub(super) enum Recipients {
     None,
     One(Member),
     Shared(Snapshot),
-    /// A client may be in several.
+    /// A client may be in several of these lists.
     Union(Vec<Recipients>),
 }
 
@@ -27,7 +27,7 @@ impl Recipients {
         matches!(self, Self::None)
     }
 
-    /// Whether they are a single client, named by its id.
+    /// Whether the recipients are a single client, named by its id.
     pub(super) fn is_one(&self) -> bool {
         matches!(self, Self::One(_))
     }
@@ -52,7 +52,7 @@ impl Recipients {
         parts.iter().map(Self::list)
     }
 
-    /// The length of the longest list, if there are several.
+    /// The length of the longest list if there are several.
     fn most(&self) -> Option<usize> {
         matches!(self, Self::Union(_)).then(|| self.lists().map(<[_]>::len).max().unwrap_or_default())
     }
@@ -76,7 +76,7 @@ fn look_ahead(members: &[Member]) {
 /// Addresses of outboxes.
 type Seen = HashSet<usize, BuildHasherDefault<OfAddress>>;
 
-/// Spreads addresses, which no peer chooses, over a table (Fibonacci hashing): much less work than a keyed hash.
+/// Hashes addresses by Fibonacci hashing. No peer chooses the addresses, so a slower keyed hash is not needed.
 #[derive(Default)]
 struct OfAddress(u64);
 
@@ -116,7 +116,7 @@ impl Hub {
         }
     }
 
-    /// The target's clients here.
+    /// The target's clients on this node.
     pub(super) fn clients_of(&self, target: &Target<'_>) -> Vec<Client> {
         let mut clients = Vec::new();
         self.resolve(target).for_each(|member| clients.push(member.client.clone()));

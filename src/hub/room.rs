@@ -1,4 +1,4 @@
-//! One room: its members and what it remembers, behind its own lock.
+//! A room: its members, history and state, behind its own lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,12 +14,12 @@ use crate::error::RoomError;
 use crate::history::{RoomOptions, Totals};
 use crate::lock::{Ranked, rank};
 
-/// A named group of clients. It exists while it has members; one that remembers, a while longer.
+/// A named group of clients. It exists while it has members; with a history or state, for some time longer.
 #[derive(Debug)]
 pub(super) struct Room {
     pub(super) name: Arc<str>,
-    /// Held by the thread that publishes, from choosing a place until the message stands there: so wire forms that name the
-    /// place are made without the room's lock.
+    /// The publishing thread holds this lock from choosing a position until the message is recorded. So wire forms that
+    /// contain the position are made without the room's lock.
     pub(super) sequence: Ranked<{ rank::SEQUENCE }, ()>,
     pub(super) state: Ranked<{ rank::ROOM }, RoomState>,
     /// Counts the turns of `Target::one_of`. Relaxed: it only spreads work.
@@ -29,16 +29,16 @@ pub(super) struct Room {
 #[derive(Debug, Default)]
 pub(super) struct RoomState {
     pub(super) roster: Roster,
-    /// `None` for most rooms.
+    /// The history and state; `None` for most rooms.
     pub(super) memory: Option<Box<Memory>>,
-    /// The last member has left and nothing is remembered: the room is being taken out of the directory, and a join must
-    /// look there again.
+    /// The last member has left and the room keeps nothing. The room is being removed from the directory, and a join
+    /// must look there again.
     pub(super) closed: bool,
 }
 
-/// What a [`Room::join`] came to.
+/// The result of [`Room::join`].
 pub(super) enum Join<T> {
-    /// The client is in; the ticket is missing when another thread has it.
+    /// The client is in the room. The ticket is missing if another thread has it.
     Joined(Option<Ticket>, T),
     Refused(RoomError),
     /// The room is closed; it must be replaced in the directory.
@@ -50,15 +50,15 @@ impl Room {
         Self { name: name.into(), sequence: Ranked::default(), state: Ranked::default(), turn: AtomicUsize::new(0) }
     }
 
-    /// A room that remembers. `hub` counts the bytes of all of them.
+    /// Creates a room with a history or state. `hub` counts the bytes of all such rooms.
     pub(super) fn remembering(name: &str, options: Arc<RoomOptions>, hub: &Arc<Totals>) -> Self {
         let memory = Some(Box::new(Memory::new(options, hub, Instant::now())));
         let state = RoomState { memory, ..RoomState::default() };
         Self { state: Ranked::new(state), ..Self::new(name) }
     }
 
-    /// Adds the client, in the room's list and in its own, under both locks; `enter` follows under the room's. A room that
-    /// stays without members, because its first join was refused, is closed.
+    /// Adds the client to the room's list and the room to the client's list, under both locks. `enter` then runs under
+    /// the room's lock. A room whose first join is refused has no members and is closed.
     pub(super) fn join<T>(&self, client: &Client, limits: &Limits, enter: impl FnOnce(&mut RoomState) -> T) -> Join<T> {
         let mut state = self.state.write();
         if state.closed {
@@ -72,7 +72,8 @@ impl Room {
         }
     }
 
-    /// Removes the client from both lists. The last one closes the room. The ticket is missing when another thread has it.
+    /// Removes the client and the room from each other's lists. The last leave closes the room. The ticket is missing
+    /// if another thread has it.
     pub(super) fn leave(&self, client: &Client) -> Result<Option<Ticket>, RoomError> {
         let mut state = self.state.write();
         if !state.roster.remove(client.id()) {
@@ -105,7 +106,7 @@ impl Room {
         self.state.read().roster.clients()
     }
 
-    /// The member whose turn it is, those left out that are closing or excepted.
+    /// The next member in turn, without closing or excepted members.
     pub(super) fn next_member(&self, except: &[ClientId]) -> Option<Member> {
         let members = self.snapshot();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -121,7 +122,7 @@ impl Room {
 }
 
 impl RoomState {
-    /// The checks in the contract's order, then the change.
+    /// Runs the checks in the documented order, then makes the change.
     fn admit(&mut self, name: &Arc<str>, client: &Client, limits: &Limits) -> Result<Option<Ticket>, RoomError> {
         let mut own = client.state().write();
         if own.gone {

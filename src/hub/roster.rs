@@ -7,7 +7,7 @@ use super::client::Client;
 use crate::client_id::ClientId;
 use crate::outbox::Outbox;
 
-/// One recipient. The outbox stands beside the client so that a broadcast touches nothing but the outboxes.
+/// One recipient. The outbox is stored next to the client, so that a broadcast touches only outboxes.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
     pub(super) outbox: Arc<Outbox>,
@@ -21,7 +21,7 @@ impl Member {
     }
 }
 
-/// The members at one moment; a broadcast works through it without holding a lock.
+/// The members at one moment. A broadcast iterates over it without a lock.
 pub(super) type Snapshot = Arc<[Member]>;
 
 /// Members in joining order (as far as removals leave it), found by id, with a snapshot that lives until the next
@@ -54,7 +54,7 @@ impl Roster {
         self.places.contains_key(&id)
     }
 
-    /// False if the client was a member already, or if its connection has ended.
+    /// Returns false if the client is already a member or its connection has ended.
     pub(super) fn insert(&mut self, client: &Client) -> bool {
         if self.contains(client.id()) {
             return false;
@@ -66,7 +66,7 @@ impl Roster {
         true
     }
 
-    /// False if the client was no member.
+    /// Returns false if the client is not a member.
     pub(super) fn remove(&mut self, id: ClientId) -> bool {
         let Some(at) = self.places.remove(&id) else { return false };
         self.snapshot = None;
@@ -86,7 +86,7 @@ impl Roster {
         self.members.iter().map(|m| m.client.clone()).collect()
     }
 
-    /// The snapshot, if nothing has changed since it was taken.
+    /// The snapshot, if the roster has not changed since.
     pub(super) fn cached(&self) -> Option<Snapshot> {
         self.snapshot.clone()
     }
@@ -95,7 +95,7 @@ impl Roster {
         self.snapshot.get_or_insert_with(|| Arc::from(self.members.as_slice())).clone()
     }
 
-    /// After a crowd has left, its memory goes too.
+    /// Frees memory after many members have left.
     fn give_back_memory(&mut self) {
         if self.members.capacity() > 64 && self.members.len() < self.members.capacity() / 4 {
             let keep = self.members.len() * 2;

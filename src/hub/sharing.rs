@@ -1,4 +1,4 @@
-//! The hub's side of shared histories: two threads between the rooms and the store.
+//! Shared histories: the hub's two threads between its rooms and the store.
 //!
 //! | mode | messages of shared rooms | left by |
 //! | --- | --- | --- |
@@ -6,9 +6,9 @@
 //! | shared | go to the store and are delivered when it tells of them | the store fails → away |
 //! | away | are delivered here, each room under a new epoch | the store is followed again, rooms have been renewed and read → shared |
 //!
-//! One thread appends, in the order in which messages were published here. The other one follows the store and is the only
-//! one that delivers what is shared. A room is read from the store when it is first used; what is told twice, by the
-//! store's messages and by reading, is known by its offset.
+//! One thread appends messages in the order of their publication on this node. The other thread follows the store and
+//! is the only one that delivers shared messages. The hub reads a room from the store when the room is first used.
+//! Offsets identify duplicates between the store's notifications and such a read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -30,13 +30,13 @@ use crate::lock::{Condition, Leaf};
 use crate::message::Message;
 use crate::metrics::ErrorType;
 
-/// Messages that wait for the store.
+/// Maximum number of messages that wait for the store.
 const QUEUE: usize = 4096;
-/// Bytes of their payloads.
+/// Maximum total size of their payloads, in bytes.
 const QUEUE_BYTES: usize = 4 * 1024 * 1024;
-/// How often the threads look up whether the hub is still there.
+/// How often the threads check that the hub still exists.
 const TICK: Duration = Duration::from_millis(200);
-/// How long a room waits at the start for the store to be followed.
+/// How long a room waits at the start until the hub follows the store.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ enum Mode {
     Away,
 }
 
-/// A message on its way to the store, and who waits for its place.
+/// A message for the store, and the caller that waits for its position.
 struct Append {
     room: Arc<str>,
     publish: Publish,
@@ -61,7 +61,7 @@ pub(super) struct Sharing {
     queued: AtomicUsize,
     mode: Leaf<Mode>,
     changed: Condition,
-    /// A room may have an order of its own although the store is there. Relaxed: it is looked at every tick.
+    /// A room may have its own order although the store is reachable. Relaxed, because it is checked every tick.
     has_local: AtomicBool,
 }
 
@@ -84,7 +84,7 @@ impl Sharing {
         })
     }
 
-    /// Starts the threads. They end when the hub is gone.
+    /// Starts the threads, which end when the hub is gone.
     pub(super) fn start(self: &Arc<Self>) -> std::io::Result<()> {
         let [append, follow] = [Arc::clone(self), Arc::clone(self)];
         let thread = |name: &str| thread::Builder::new().name(name.into()).stack_size(256 * 1024);
@@ -93,7 +93,7 @@ impl Sharing {
         Ok(())
     }
 
-    /// Queues a message for the store; false if too many wait.
+    /// Queues a message for the store. Returns false if the queue is full.
     fn enqueue(&self, room: &str, publish: Publish, done: Option<Sender<Option<Position>>>) -> bool {
         let bytes = publish.message.len();
         let fits = |queued: usize| queued.checked_add(bytes).filter(|sum| queued == 0 || *sum <= QUEUE_BYTES);
@@ -110,7 +110,7 @@ impl Sharing {
         is_queued
     }
 
-    /// Publishes without waiting for the place.
+    /// Publishes without waiting for the position.
     pub(super) fn publish(&self, room: &str, publish: Publish) -> Published {
         let published = self.enqueue(room, publish, None);
         Published { delivery: Delivery { published, ..Delivery::default() }, position: None }
@@ -123,7 +123,7 @@ impl Sharing {
                     self.queued.fetch_sub(publish.message.len(), Ordering::Relaxed);
                     let Some(hub) = self.hub.upgrade() else { return };
                     let position = self.append(&hub, &room, publish);
-                    // Whoever waits may have given up.
+                    // The waiting caller may have given up.
                     done.map(|done| done.try_send(position));
                 }
                 Err(RecvTimeoutError::Timeout) if self.hub.upgrade().is_some() => {}
@@ -163,7 +163,7 @@ impl Sharing {
         before
     }
 
-    /// The store has failed. Once for each outage it is logged and counted.
+    /// Handles a store failure, which is logged and counted once for each outage.
     fn go_away(&self, hub: &Hub, error: &StoreError) {
         if self.set(Mode::Away) != Mode::Away {
             record!(Warn, "wshub::cluster", "{error}; shared rooms are delivered on this node only");
@@ -182,7 +182,7 @@ impl Sharing {
         }
     }
 
-    /// False if the store has to be followed anew: something may have been missed.
+    /// Returns false if the hub must follow the store anew, because a message may have been missed.
     fn on(&self, event: Event<'_>) -> bool {
         let Some(hub) = self.hub.upgrade() else { return false };
         let done = match event {
@@ -197,7 +197,7 @@ impl Sharing {
         *self.mode.lock() == Mode::Shared
     }
 
-    /// Every room is brought to the store's order; then the store is the order.
+    /// Brings every room to the store's order. From then on the store determines the order.
     fn come_back(&self, hub: &Hub) -> Result<(), StoreError> {
         for room in hub.mirrored_rooms() {
             let Some(bounds) = room.bounds() else { continue };
@@ -206,7 +206,8 @@ impl Sharing {
                 Mirror::Unread => {}
                 Mirror::Shared => self.catch_up(hub, &room)?,
                 Mirror::Local(before) => {
-                    // What was published here meanwhile is in no store: whoever has it is of another epoch.
+                    // Messages published here in the meantime are not in the store, so clients that have them are in
+                    // another epoch.
                     if let Some(before) = before {
                         call(|| self.store.renew(&room.name, before))?;
                     }
@@ -228,7 +229,7 @@ impl Sharing {
         }
     }
 
-    /// Applies what the store holds behind the room's top, or all of it if that is of another epoch or leaves a hole.
+    /// Applies the store's messages after the room's top, or all of them if the epoch differs or there is a hole.
     fn catch_up(&self, hub: &Hub, room: &Arc<Room>) -> Result<(), StoreError> {
         let (Some(top), Some(bounds)) = (hub.position(&room.name), room.bounds()) else { return Ok(()) };
         let stored = call(|| self.store.read(&room.name, top.offset(), bounds))?;
@@ -249,14 +250,14 @@ impl Sharing {
         Ok(())
     }
 
-    /// Forgets what the store holds of a room.
+    /// Deletes a room's history in the store.
     pub(super) fn clear(&self, hub: &Hub, room: &str) {
         if let Err(error) = call(|| self.store.clear(room)) {
             self.go_away(hub, &error);
         }
     }
 
-    /// Reads a room that is used here for the first time.
+    /// Reads a room that is first used on this node.
     fn mirror(&self, hub: &Hub, room: &Arc<Room>) {
         if room.state.read().mirror() != Mirror::Unread {
             return;
@@ -265,7 +266,7 @@ impl Sharing {
         if self.decided() == Mode::Shared {
             let read = call(|| self.store.read(&room.name, 0, bounds)).and_then(|stored| {
                 hub.load_unread(room, &stored);
-                // What was appended between reading and now was told to a room that had not been read.
+                // Notifications between the read and now arrived for a room that had not been read.
                 self.catch_up(hub, room)
             });
             match read {
@@ -278,20 +279,20 @@ impl Sharing {
     }
 }
 
-/// The store may be the application's.
+/// Catches panics, because the store may be the application's code.
 fn call<T>(code: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     guard::catch(code).unwrap_or_else(|| Err(StoreError::new("the store panicked")))
 }
 
 impl Hub {
-    /// The store of a room, if its history is shared.
+    /// The sharing state for a room, if its history is shared.
     #[inline]
     pub(super) fn sharing(&self, room: &str) -> Option<&Arc<Sharing>> {
         let sharing = self.inner().sharing.as_ref()?;
         self.inner().patterns.find(room).filter(|options| options.shared).map(|_| sharing)
     }
 
-    /// Sends to a room whose history is shared, if the target is one.
+    /// Sends to the target through the store, if the target is a room with a shared history.
     #[inline]
     pub(super) fn send_shared(&self, target: &Target<'_>, message: &Message) -> Option<Delivery> {
         self.inner().sharing.as_ref()?;
@@ -302,8 +303,8 @@ impl Hub {
         Some(Delivery { published: sharing.enqueue(room, publish, None), ..Delivery::default() })
     }
 
-    /// Publishes as [`publish`](Hub::publish), and waits for the place if the room's history is shared: for at most
-    /// `timeout`. Blocks then. `None` if the time did not suffice; the message may have been published even so.
+    /// Publishes like [`publish`](Hub::publish). If the room's history is shared, blocks until the position is known,
+    /// for at most `timeout`. Returns `None` after the timeout; the message may have been published even so.
     pub fn publish_confirmed(&self, room: &str, publish: impl Into<Publish>, timeout: Duration) -> Option<Published> {
         let publish = publish.into();
         let Some(sharing) = self.sharing(room) else { return Some(self.publish(room, publish)) };
@@ -313,7 +314,7 @@ impl Hub {
         Some(Published { delivery: Delivery { published, ..Delivery::default() }, position })
     }
 
-    /// Before a room is used: if its history is shared, it is read from the store. Blocks on the store then.
+    /// Called before a room is used: if its history is shared, reads it from the store, which blocks.
     pub(super) fn before_use(&self, room: &Arc<Room>) {
         if let Some(sharing) = self.sharing(&room.name) {
             sharing.mirror(self, room);

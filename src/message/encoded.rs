@@ -1,4 +1,4 @@
-//! A message as it goes over the wire: made once for each format, shared by every recipient.
+//! A message's wire form, encoded once for each format and shared by all recipients.
 
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -10,12 +10,12 @@ use super::Message;
 use crate::http;
 use crate::ws::{self, MessageKind};
 
-/// What the bytes of a connection look like after its first response.
+/// The wire format of a connection after its first response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WireFormat {
     /// Frames of RFC 6455.
     WebSocket,
-    /// The same, with longer messages compressed for a window of 2 to this power.
+    /// Frames of RFC 6455, with longer messages compressed for a window of 2 to this power.
     #[cfg_attr(not(feature = "deflate"), allow(dead_code, reason = "never agreed on then"))]
     Deflate(Window),
     /// Server-Sent Events, each a chunk (RFC 9112 §7.1).
@@ -24,7 +24,7 @@ pub(crate) enum WireFormat {
     PlainEventStream,
 }
 
-/// Bits of a deflate window. An enumeration, so that a format is one byte: it stands among what every send reads.
+/// Bits of a deflate window. An enumeration, so that a format is one byte, because every send reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(feature = "deflate"), allow(dead_code, reason = "never agreed on then"))]
 pub(crate) enum Window {
@@ -37,12 +37,12 @@ pub(crate) enum Window {
     Bits15,
 }
 
-/// What messages are compressed.
+/// Which messages are compressed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Compressed {
     /// 1 to 9.
     pub(crate) level: u32,
-    /// Payload bytes from which on it is worth while.
+    /// Minimum payload size to compress, in bytes.
     pub(crate) min_size: usize,
 }
 
@@ -83,7 +83,7 @@ pub(crate) struct Encoded(Arc<Wire>);
 
 #[derive(Debug)]
 struct Wire {
-    /// Room and offset, of a publication of a room's history.
+    /// Room and offset of a publication in a room's history.
     place: Option<Box<(Arc<str>, u64)>>,
     bytes: Bytes,
     source: Source,
@@ -93,10 +93,10 @@ struct Wire {
 /// word that an allocator adds to each of two allocations.
 const OVERHEAD: usize = size_of::<Wire>() + 6 * size_of::<usize>();
 
-/// Where the message is found again.
+/// Where the original message is stored.
 #[derive(Debug)]
 enum Source {
-    /// In the wire form, behind a header of this length: nothing is kept twice.
+    /// In the wire form, after a header of this length, so that nothing is stored twice.
     Payload(MessageKind, usize),
     Message(Message),
     /// An event in a chunk: the message, and where in the chunk the event stands.
@@ -116,7 +116,7 @@ impl Encoded {
         }
     }
 
-    /// `None` if compressing is not worth while.
+    /// `None` if compression does not pay.
     fn deflated(message: &Message, window: Window, compressed: Compressed) -> Option<Self> {
         if message.len() < compressed.min_size {
             return None;
@@ -165,12 +165,12 @@ impl Encoded {
         &self.0.bytes
     }
 
-    /// Wire bytes; never 0.
+    /// The number of wire bytes; never 0.
     pub(crate) fn len(&self) -> usize {
         self.0.bytes.len()
     }
 
-    /// Bytes that it keeps in memory: the wire form, the message where that is not in it, and what holds them together.
+    /// Memory that it occupies, in bytes: the wire form, the message if it is stored separately, and overhead.
     pub(crate) fn held(&self) -> usize {
         OVERHEAD
             + match &self.0.source {
@@ -211,7 +211,7 @@ impl Encoded {
     }
 }
 
-/// The wire forms of one message, each made when the first recipient needs it.
+/// The wire forms of one message, each encoded when the first recipient needs it.
 #[derive(Debug)]
 pub(crate) struct Encodings<'a> {
     message: &'a Message,

@@ -1,4 +1,4 @@
-//! Frames that have left the queue and are on their way into the socket.
+//! Batches: frames that have left the queue and are being written to the socket.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -59,7 +59,7 @@ impl Done {
     }
 }
 
-/// What a [`Batch::write`] came to.
+/// The result of [`Batch::write`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     /// Nothing is left in the batch.
@@ -137,7 +137,7 @@ impl Batch {
         self.push(Chunk::Bytes(bytes));
     }
 
-    /// Gives up what is left.
+    /// Abandons the remaining frames.
     pub(super) fn abandon(self, done: &mut Done) {
         self.chunks.into_iter().for_each(|chunk| chunk.release(done));
     }

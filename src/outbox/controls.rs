@@ -1,4 +1,4 @@
-//! What is sent besides messages: pings, pongs, the close. On an event stream they are comments.
+//! Control frames: pings, pongs and the close. On an event stream they are comments.
 
 use crate::http;
 use crate::message::WireFormat;
@@ -15,7 +15,7 @@ pub(super) struct Controls {
 }
 
 impl Controls {
-    /// What goes next: an answer to a ping, and a ping of our own.
+    /// The next control frames: a pong and a ping.
     pub(super) fn take_urgent(&mut self, format: WireFormat) -> impl Iterator<Item = Vec<u8>> {
         let answer = self.pong.take().map(|payload| ws::encode_control(Control::Pong, &payload));
         let question = std::mem::take(&mut self.ping).then(|| ping(format));
@@ -31,11 +31,11 @@ fn ping(format: WireFormat) -> Vec<u8> {
     }
 }
 
-/// The last thing that a connection is sent. `None` is a close frame without a code.
+/// The close frame, the last frame of a connection. `None` makes one without a code.
 pub(super) fn close(format: WireFormat, why: Option<(u16, &str)>) -> Vec<u8> {
     let (code, reason) = why.unwrap_or_default();
     if format.is_event_stream() {
-        // A server that goes tells when to come back.
+        // A server that shuts down says when to reconnect.
         let retry = (code == close_code::GOING_AWAY).then(|| http::encode_retry(http::return_time()));
         let comment = http::encode_comment(&format!("closed {code} {reason}"));
         let last = [retry.unwrap_or_default().into_bytes(), comment].concat();

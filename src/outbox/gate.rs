@@ -1,11 +1,11 @@
-//! Where threads sleep until an outbox changes.
+//! A gate at which threads sleep until an outbox changes.
 
 use std::time::Instant;
 
 use crate::lock::{Condition, Leaf};
 use crate::sync::atomic::{AtomicU32, Ordering, fence};
 
-/// A condition variable that costs a fence and a load where nobody sleeps.
+/// A condition variable that costs only a fence and a load if no thread sleeps.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     /// Threads asleep on `changed`. Counted before their last look, read after a fence: no sleeper is missed.
@@ -16,7 +16,7 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Sleeps until `look` gives an answer; `None` at the deadline. `look` must neither block nor wake.
+    /// Sleeps until `look` returns a value, or returns `None` at the deadline. `look` must neither block nor wake.
     pub(super) fn wait_for<T>(&self, deadline: Instant, look: impl Fn() -> Option<T>) -> Option<T> {
         let mut guard = self.lock.lock();
         self.sleepers.fetch_add(1, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! Writing: the direct way for one frame, batches for what is queued.
+//! Writing: directly for one frame, in batches for queued frames.
 
 use std::cell::Cell;
 use std::io;
@@ -19,7 +19,7 @@ const MAX_BATCHES: usize = 16;
 /// How long a write blocks at a time.
 pub(super) const WAKE: Duration = Duration::from_secs(1);
 
-/// What a [`Outbox::pump`] came to.
+/// The result of [`Outbox::pump`].
 #[derive(Debug)]
 enum Pumped {
     Idle,
@@ -31,7 +31,7 @@ enum Pumped {
 }
 
 impl Outbox {
-    /// Writes what is queued and what can be pulled, or leaves that to whoever is at it.
+    /// Writes queued and pullable messages, or leaves that to the thread that is writing.
     pub(crate) fn flush(self: &Arc<Self>) {
         let mut pulls = 0;
         loop {
@@ -52,7 +52,7 @@ impl Outbox {
             fence(Ordering::SeqCst);
             match pumped {
                 Pumped::Idle if self.has_work() => {}
-                // A long way to catch up is the writer thread's.
+                // The writer thread handles a long catch-up.
                 Pumped::Idle if pulls == MAX_PULLS && self.wants_pull() => return self.call_writer(),
                 Pumped::Idle if self.pull() => pulls += 1,
                 Pumped::Idle => return,
@@ -240,7 +240,7 @@ impl Outbox {
     /// otherwise whether the socket has taken something.
     pub(super) fn write_unblocked(self: &Arc<Self>) -> Option<bool> {
         let (has_taken, mut done) = (Cell::new(false), Done::default());
-        // Another thread looks at the socket, and leaves it.
+        // Another thread briefly holds the socket.
         let Some(mut slot) = self.socket.try_lock() else { return Some(false) };
         let send = |transport: &Transport, buffers: &[io::IoSlice<'_>]| {
             let taken = transport.try_send_all(buffers)?;
@@ -280,7 +280,7 @@ impl Outbox {
         }
     }
 
-    /// Whether there is something that may still be written.
+    /// Whether there is output that may still be written.
     #[inline]
     pub(super) fn has_work(&self) -> bool {
         let waiting = !self.queue.is_empty() || self.urgent.load(Ordering::SeqCst);

@@ -44,7 +44,7 @@ impl Channel {
     }
 }
 
-/// Messages waiting for one socket.
+/// The messages that wait for one socket.
 ///
 /// The channel is made at the first push: a client whose socket always takes what it gets never needs one.
 #[derive(Debug)]
@@ -61,12 +61,12 @@ impl Queue {
         Self { bytes: AtomicUsize::new(0), channel: OnceLock::new() }
     }
 
-    /// Bytes that are held by what waits.
+    /// The bytes held by waiting messages.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Messages that wait.
+    /// The number of waiting messages.
     pub(super) fn len(&self) -> usize {
         self.channel.get().map_or(0, |c| c.receiver.len())
     }

@@ -9,10 +9,10 @@ use crate::message::Encoded;
 use crate::sync::atomic::Ordering;
 use crate::ws::close_code;
 
-/// How long a send waits for the thread that holds the socket before the drop policy applies.
+/// Maximum time that a send waits for the socket's holder before the drop policy applies.
 const HOLDER_PATIENCE: Duration = Duration::from_millis(5);
 
-/// What became of one message for one client.
+/// The result of sending one message to one client.
 #[derive(Debug)]
 pub(crate) enum Sent {
     /// Written or queued.
@@ -34,16 +34,15 @@ pub(crate) enum GaveUp {
     Closed,
 }
 
-/// Writes what has been pushed to each of them: at the end of this thread's cork if it is corked, but at once where a
-/// whole batch waits, so that a cork does not fill the queue of a healthy client.
+/// Flushes each of these outboxes, or lists them if this thread is corked.
 pub(crate) fn flush_all<'a>(outboxes: impl Iterator<Item = &'a Arc<Outbox>>) {
     let corked = cork::is_active();
     outboxes.for_each(|outbox| outbox.flush_unless(corked && !outbox.is_crowded()));
 }
 
 impl Outbox {
-    /// Sends one frame by the drop policy. Never waits for the peer; for a thread that holds the socket, some milliseconds
-    /// before a message is dropped.
+    /// Sends one frame and applies the drop policy. Never waits for the peer, but waits some milliseconds for the
+    /// socket's holder before it drops a message.
     #[inline]
     pub(crate) fn send(self: &Arc<Self>, frame: &Encoded) -> Sent {
         if !self.is_accepting() {
@@ -56,9 +55,9 @@ impl Outbox {
         self.enqueue(frame, corked)
     }
 
-    /// Queues one frame by the drop policy and does nothing else: no I/O, no close, no look at corks. So it may be called
-    /// under a lock. The caller must [`flush`](Self::flush) after it has released that lock, and after
-    /// [`Sent::SlowConsumer`] call [`close_slow`](Self::close_slow) instead.
+    /// Queues one frame and applies the drop policy, without I/O, closes or corks. So it may be called under a lock.
+    /// The caller must [`flush`](Self::flush) after it has released that lock, and after [`Sent::SlowConsumer`] call
+    /// [`close_slow`](Self::close_slow) instead.
     pub(crate) fn push(&self, frame: &Encoded) -> Sent {
         if !self.is_open() {
             return Sent::Closed;
@@ -119,7 +118,7 @@ impl Outbox {
     }
 
     /// A full queue does not mean a slow peer: this thread may be corked, or the thread that holds the socket may have
-    /// been descheduled. Waits for that thread, and not once the socket itself pushes back.
+    /// been descheduled. Waits for that thread, unless the socket itself pushes back.
     #[cold]
     fn try_push_again(self: &Arc<Self>, frame: &Encoded, patience: Duration) -> bool {
         let is_blocked = || self.is_blocked.load(Ordering::SeqCst);

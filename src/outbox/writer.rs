@@ -1,4 +1,4 @@
-//! The writer thread of a connection: it takes over while the socket pushes back, and ends when it is not needed any more.
+//! The writer thread of a connection. It takes over while the socket pushes back, and ends when it is no longer needed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use super::Outbox;
 use crate::lock::{Condition, Leaf};
 use crate::sync::thread::{self, JoinHandle};
 
-/// How long the thread waits for the next call before it is given back.
+/// How long the thread waits for the next call before it ends.
 const IDLE_TIME: Duration = Duration::from_secs(3);
 /// The pause between two attempts to start the thread.
 const RETRY: Duration = Duration::from_secs(1);
@@ -30,7 +30,8 @@ struct State {
 }
 
 impl Writer {
-    /// Hands the socket over. False if the thread had to be started and could not be: then nothing is handed over.
+    /// Hands the socket over. Returns false, with nothing handed over, if the thread is not running and cannot be
+    /// started.
     pub(super) fn call(&self, outbox: &Arc<Outbox>) -> bool {
         let mut state = self.state.lock();
         if !state.stop && !Self::ensure_thread(&mut state, outbox) {
@@ -41,7 +42,7 @@ impl Writer {
         true
     }
 
-    /// Starts the thread without work. False if it could not be started.
+    /// Starts the thread without work. Returns false if the thread cannot be started.
     pub(super) fn start(&self, outbox: &Arc<Outbox>) -> bool {
         Self::ensure_thread(&mut self.state.lock(), outbox)
     }
