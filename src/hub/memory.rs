@@ -156,8 +156,8 @@ pub(super) fn place(outbox: &Arc<Outbox>) -> usize {
     Arc::as_ptr(outbox).addr()
 }
 
-/// Members that read on by themselves in one stream, each with the ticket of the source that does it: nothing of the stream
-/// is pushed to them.
+/// Members that are catching up in one stream, each with the ticket of its source. Publishers push nothing of the
+/// stream to them.
 #[derive(Debug, Default)]
 pub(super) struct Behind(HashMap<usize, u64>);
 

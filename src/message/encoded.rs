@@ -89,8 +89,8 @@ struct Wire {
     source: Source,
 }
 
-/// Bytes that a queued message costs besides its contents: the structure with its two counts, a slot in the queue, and one
-/// word that an allocator adds to each of two allocations.
+/// Overhead of a queued message in bytes: the structure with its two counts, a slot in the queue, and one word that an
+/// allocator adds to each of two allocations.
 const OVERHEAD: usize = size_of::<Wire>() + 6 * size_of::<usize>();
 
 /// Where the original message is stored.

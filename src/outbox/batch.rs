@@ -46,8 +46,8 @@ impl Chunk {
     }
 }
 
-/// Messages that are written and whose payloads may be the application's memory, whose destructor is its code: collected
-/// under the socket's mutex, dropped without it.
+/// Written messages whose payloads may be the application's memory, with destructors that are its code. Collected under
+/// the socket's mutex, dropped without it.
 #[derive(Debug, Default)]
 pub(super) struct Done(Vec<Message>);
 

@@ -1,21 +1,22 @@
-//! Reading on from where a client fell behind: its outbox pulls what it is owed as its socket drains.
+//! Catching up from where a client fell behind: its outbox pulls the missing messages as its socket drains.
 //!
-//! A [`Source`] is one thing that the client reads on in, with a cursor of its own. Whoever has drained the queue, and no
-//! longer holds the socket's mutex, takes a source, lets it push at most a batch into the queue, and puts it back; so a
-//! client that is behind costs its cursors and one batch. A pull holds no lock of the outbox: a source may take locks of
-//! its own.
+//! A [`Source`] is one stream in which the client catches up, with its own cursor. A thread that has drained the queue
+//! and released the socket's mutex takes a source, lets it push at most a batch into the queue, and puts it back. So a
+//! client that is behind costs its cursors and one batch. A pull holds no lock of the outbox, so a source may take
+//! locks of its own.
 //!
 //! # Why the order is kept
 //!
-//! What is pulled goes to the end of the queue, as every message. While a source is listed, nobody but its pulls pushes
-//! what it yields: that is the promise of whoever lists it, and the source ends that promise itself, when it is done, by the
-//! lock under which others decide whether to push.
+//! Pulled messages go to the end of the queue, like every message. While a source is listed, only its pulls push its
+//! messages. The code that lists the source guarantees this. The source itself ends the guarantee when it is done,
+//! under the lock under which others decide whether to push.
 //!
 //! # Why no wake-up is lost
 //!
-//! The mark `BEHIND` is set before the flush of whoever lists or releases a source, as `urgent` is by a post: the argument in the
-//! module's documentation holds for it as it stands, with "look for work" (6) meaning a look at this mark too. A thread that
-//! finds the source taken may leave: the one that has it puts it back and then looks again, at the queue and at the mark.
+//! A thread that lists or releases a source sets the mark `BEHIND` before its flush, as a post sets `urgent`. The
+//! argument in the parent module's documentation therefore applies, with "look for work" (6) including this mark. A
+//! thread that finds the source taken may leave: the thread that has it puts it back and then checks the queue and the
+//! mark again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::lock::Leaf;
 use crate::message::Encoded;
 use crate::sync::atomic::Ordering;
 
-/// Most messages that one pull pushes.
+/// Maximum number of messages that one pull pushes.
 pub(crate) const BATCH_MESSAGES: usize = 32;
 /// A pull pushes no further message once it has pushed this many bytes.
 pub(crate) const BATCH_BYTES: usize = 64 * 1024;
@@ -34,16 +35,16 @@ pub(crate) const BATCH_BYTES: usize = 64 * 1024;
 /// Pulls that a sender does for others before it leaves them to the writer thread.
 pub(super) const MAX_PULLS: usize = 16;
 
-/// What came of a [`Source::pull`].
+/// The result of [`Source::pull`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pulled {
     /// The batch is over, or the queue is full; there is more.
     More,
-    /// Nothing is owed any more: the source is not asked again.
+    /// Nothing is owed any more. The source is not called again.
     Done,
 }
 
-/// Something that a client reads on in.
+/// A stream in which a client catches up.
 pub(crate) trait Source: Send + Sync + fmt::Debug {
     /// Names it among all sources of the process.
     fn ticket(&self) -> u64;

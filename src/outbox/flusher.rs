@@ -1,5 +1,5 @@
-//! One thread for the process that writes what nobody else writes in time: what bursts hold back for too long, and what
-//! waits for a socket whose writer thread could not be started. It runs only while there is any of that.
+//! One thread per process for output that no other thread writes in time: messages that bursts hold back for too long,
+//! and messages for sockets whose writer thread could not be started. It runs only while there is such output.
 
 use std::sync::{Arc, LazyLock};
 use std::thread;
@@ -41,7 +41,7 @@ struct State {
     refused: Option<Instant>,
 }
 
-/// An outbox whose socket pushes back and that has no writer thread. Nobody else may write to it.
+/// An outbox whose socket pushes back and that has no writer thread. Only the flusher may write to it.
 struct Orphan {
     outbox: Arc<Outbox>,
     /// When the socket last took something.

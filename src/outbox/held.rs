@@ -1,4 +1,4 @@
-//! What one thread's burst holds back, in reach of the thread that flushes it from outside.
+//! The messages held back by one thread's burst, accessible to the flusher thread.
 //!
 //! # Why nothing stays behind
 //!
@@ -62,12 +62,12 @@ struct List {
     is_watched: bool,
 }
 
-/// What the flusher finds when it looks at a list.
+/// The result of the flusher's check of a list.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// Nothing is held back: the flusher forgets the list.
+    /// Nothing is held back. The flusher removes the list.
     Empty,
-    /// Something is held back; look again at this time.
+    /// Messages are held back. Check again at this time.
     Until(Instant),
 }
 

@@ -112,7 +112,7 @@ impl Outbox {
         }
     }
 
-    /// Writes batch after batch, at most [`MAX_BATCHES`], so that what is written is dropped before long. The caller holds
+    /// Writes batch after batch, at most [`MAX_BATCHES`], so that written messages are dropped soon. The caller holds
     /// the socket's mutex.
     fn pump(
         &self,
@@ -224,8 +224,8 @@ impl Outbox {
         }
     }
 
-    /// Blocks until the socket takes something, for at most `write_timeout`. A socket that was full takes more only when the
-    /// peer has acknowledged what it got before: that is noted as a sign of life.
+    /// Blocks until the socket takes data, for at most `write_timeout`. A full socket takes more only after the peer
+    /// has acknowledged earlier data, which is recorded as a sign of life.
     fn send_blocking(&self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
         match self.transport.try_send_all(buffers) {
             Err(error) if is_timeout(&error) => self.note_taken(true),
@@ -267,9 +267,9 @@ impl Outbox {
         self.writer.call(self)
     }
 
-    /// Repeats a write that blocks for at most [`WAKE`] until it succeeds or `write_timeout` has passed. The kernel wakes
-    /// a blocked writer only when a third of the socket's buffer is free, which is over a megabyte; a writer that comes
-    /// back by itself finds the first byte that is.
+    /// Repeats a write that blocks for at most [`WAKE`] until it succeeds or `write_timeout` has passed. The kernel
+    /// wakes a blocked writer only when a third of the socket's buffer is free, which is over a megabyte. A writer that
+    /// retries by itself finds the first free byte.
     fn retry<T>(&self, mut write: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         let deadline = deadline_after(self.settings.write_timeout);
         loop {

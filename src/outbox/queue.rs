@@ -13,8 +13,8 @@ const MOST_SLOTS: usize = 1024;
 struct Channel {
     sender: Sender<Encoded>,
     receiver: Receiver<Encoded>,
-    /// Messages that pushes have reserved and nobody has popped, where the channel has no bound of its own. Relaxed: a count;
-    /// the channel orders the messages themselves.
+    /// Messages that pushes have reserved and that are not popped yet, if the channel itself is unbounded. Relaxed: a
+    /// count; the channel orders the messages themselves.
     reserved: Option<AtomicUsize>,
 }
 
@@ -50,8 +50,9 @@ impl Channel {
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Queue {
-    /// Bytes held by what pushes have reserved and nobody has popped. Not 0 whenever a message is queued, because a push
-    /// reserves before it sends and a frame is never empty. Relaxed: a count; the channel orders the messages themselves.
+    /// Bytes that pushes have reserved and that are not popped yet. Never 0 while a message is queued, because a push
+    /// reserves before it sends and a frame is never empty. Relaxed: a count; the channel orders the messages
+    /// themselves.
     bytes: AtomicUsize,
     channel: OnceLock<Box<Channel>>,
 }

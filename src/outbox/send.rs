@@ -222,8 +222,8 @@ mod tests {
         }
     }
 
-    /// Fills the queue of an outbox whose socket this thread holds, as if it had been descheduled; gives what becomes of
-    /// one message more. `then` is done once that message waits for this thread.
+    /// Fills the queue of an outbox whose socket this thread holds, as if it had been descheduled, and returns the
+    /// result of one more message. `then` runs once that message waits for this thread.
     fn one_more(policy: DropPolicy, then: impl FnOnce(&Arc<Outbox>)) -> (Sent, Vec<u8>) {
         let (outbox, far) = outbox(policy);
         let held = outbox.socket.lock();
