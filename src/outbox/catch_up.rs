@@ -49,8 +49,8 @@ pub(crate) trait Source: Send + Sync + fmt::Debug {
     /// Names it among all sources of the process.
     fn ticket(&self) -> u64;
 
-    /// Pushes what comes next, in order, until a push fails or the batch is over. What failed comes again. Called by one
-    /// thread at a time, without a lock of the outbox; must not block for long.
+    /// Pushes the next messages in order, until a push fails or the batch is over. A failed message comes again. Called
+    /// by one thread at a time, without a lock of the outbox; must not block for long.
     fn pull(&mut self, push: &mut dyn FnMut(&Encoded) -> bool) -> Pulled;
 }
 
@@ -113,7 +113,7 @@ impl Outbox {
         })
     }
 
-    /// From now on the client reads on in `source`. Does nothing else, so it may be called under a lock; the caller must
+    /// Makes the client catch up in `source`. Does nothing else, so it may be called under a lock; the caller must
     /// [`flush`](Self::flush) after it has released that lock. With `held`, nothing is read before
     /// [`release`](Self::release).
     pub(crate) fn fall_behind(&self, source: Box<dyn Source>, held: bool) {

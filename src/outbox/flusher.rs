@@ -55,8 +55,8 @@ pub(super) fn watch(held: &Arc<Held>) -> bool {
     FLUSHER.add(|state| state.held.push(Arc::clone(held)))
 }
 
-/// Writes for an outbox, whose socket has been handed over, until nothing waits in it or it gets a writer thread. False if
-/// there is no thread for that.
+/// Writes for an outbox, whose socket has been handed over, until nothing waits in it or it gets a writer thread.
+/// Returns false if no thread is available.
 pub(super) fn adopt(outbox: &Arc<Outbox>) -> bool {
     let now = Instant::now();
     let orphan = Orphan { outbox: Arc::clone(outbox), progress: now, next_call: now + WRITER_RETRY };

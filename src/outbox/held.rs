@@ -2,11 +2,11 @@
 //!
 //! # Why nothing stays behind
 //!
-//! A client is on the list if its mark is the list's number. The owner of the list: (1) push to the client's queue,
-//! (2) fence, (3) load the number and compare it with the mark. Whoever takes the list, the owner or the flusher: (4) store
-//! a new number, (5) fence, (6) flush each client of the list. Both fences are sequentially consistent. If (2) comes
-//! before (5), the push (1) is visible to the flush (6), by the argument of the parent module. If (5) comes first, (3)
-//! loads the new number, which is not the mark: the client is listed again.
+//! A client is on the list if its mark is the list's number. The owner of the list: (1) push to the client's queue, (2)
+//! fence, (3) load the number and compare it with the mark. The thread that takes the list, which is the owner or the
+//! flusher: (4) store a new number, (5) fence, (6) flush each client of the list. Both fences are sequentially
+//! consistent. If (2) comes before (5), the push (1) is visible to the flush (6), by the argument of the parent module.
+//! If (5) comes first, (3) loads the new number, which is not the mark: the client is listed again.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32 as Counter;
@@ -19,8 +19,8 @@ use crate::sync::atomic::{AtomicU32, Ordering, fence};
 /// How long a burst may hold a message back.
 pub(super) const HELD_AT_MOST: Duration = Duration::from_millis(1);
 
-/// A thread that has pushed so many messages within [`HELD_AT_MOST`] is not waiting in application code: pushing takes its
-/// time, and a flush from outside would only write twice what it is about to write once.
+/// A thread that has pushed this many messages within [`HELD_AT_MOST`] is not waiting in application code: pushing
+/// takes its time, and a flush from outside would only write twice what it is about to write once.
 const BUSY_PUSHES: u32 = 500;
 
 /// How long such a thread may hold a message back.
@@ -46,7 +46,8 @@ pub(super) fn next_number() -> u32 {
 pub(crate) struct Held {
     /// The number of the list. Written under the lock of `list`; the owner also reads it without: see the module.
     number: AtomicU32,
-    /// Messages that the owner has pushed, modulo 2^32. Only the owner writes it. Relaxed: the flusher takes it for a hint.
+    /// Messages that the owner has pushed, modulo 2^32. Only the owner writes it. Relaxed, because the flusher uses it
+    /// only as a hint.
     pushes: AtomicU32,
     list: Leaf<List>,
 }
@@ -78,8 +79,8 @@ impl Default for Held {
 }
 
 impl Held {
-    /// The owner has pushed to `outbox`, which must be flushed in time. True if the flusher does not look at this list yet
-    /// and must be told to.
+    /// Lists `outbox`, to which the owner has pushed, for a timely flush. Returns true if the flusher does not watch
+    /// this list yet and must be told.
     #[inline]
     pub(crate) fn touch(&self, outbox: &Arc<Outbox>) -> bool {
         self.pushes.store(self.pushes.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
