@@ -1,4 +1,4 @@
-//! Code around a message handler: logging, recovery from panics, metrics, and whatever an application adds.
+//! Code that runs around a message handler: logging, recovery from panics, metrics and an application's own.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -23,8 +23,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The first middleware is the outermost: here the metrics see what all others make of a message. A chain is built once;
-//! a message runs through it without an allocation of the chain's own.
+//! The first middleware is the outermost: here the metrics see the result of all others. A chain is built once and
+//! allocates nothing itself when a message runs through it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -42,21 +42,21 @@ use crate::trace::{self, SpanKind};
 
 type Handler = Box<dyn Fn(&Client, &Message) -> HandlerResult + Send + Sync>;
 
-/// Something that runs around a message handler: before it, after it, or instead of it.
+/// Code that runs around a message handler: before it, after it, or instead of it.
 ///
 /// Closures of the form `|client: &Client, message: &Message, next: Next<'_>| …` are middleware too;
-/// [`Chain::wrap_fn`] takes them without the types.
+/// [`Chain::wrap_fn`] infers their argument types.
 pub trait Middleware: Send + Sync {
-    /// Handles a message, on the connection's thread; [`Next::run`] goes on to what stands further in. Not calling it
-    /// keeps the message from the handler.
+    /// Handles a message, on the connection's thread. [`Next::run`] continues with the rest of the chain; without that
+    /// call the message does not reach the handler.
     ///
     /// # Errors
     ///
-    /// Whatever the middleware makes of the result of what stands further in.
+    /// Any error that the middleware returns, its own or from the rest of the chain.
     fn handle(&self, client: &Client, message: &Message, next: Next<'_>) -> HandlerResult;
 
-    /// What [traces](crate::trace) call it; asked once, when it is added to a chain. Default: the name of its type, without
-    /// path and parameters; `closure` for closures.
+    /// The name in [traces](crate::trace), read once when the middleware is added to a chain. Default: the name of the
+    /// type, without path and parameters; `closure` for closures.
     fn name(&self) -> &'static str {
         short_name::<Self>()
     }
@@ -68,7 +68,7 @@ impl<F: Fn(&Client, &Message, Next<'_>) -> HandlerResult + Send + Sync> Middlewa
     }
 }
 
-/// What stands further in: the other middleware, then the handler.
+/// The rest of the chain: the remaining middleware, then the handler.
 #[derive(Clone, Copy)]
 pub struct Next<'a> {
     rest: &'a [Link],
@@ -76,11 +76,11 @@ pub struct Next<'a> {
 }
 
 impl Next<'_> {
-    /// Goes on with this message, which may be another than the one that came. May be called several times.
+    /// Runs the rest of the chain with this message, which may differ from the original. May be called several times.
     ///
     /// # Errors
     ///
-    /// What stands further in has failed.
+    /// The rest of the chain has failed.
     pub fn run(self, client: &Client, message: &Message) -> HandlerResult {
         let Some((first, rest)) = self.rest.split_first() else {
             let _span = trace::begin_span(|| (SpanKind::Handler, "handler".into()));
@@ -99,12 +99,12 @@ impl fmt::Debug for Next<'_> {
 
 /// One middleware of a chain.
 struct Link {
-    /// What traces call it.
+    /// The name in traces.
     name: Cow<'static, str>,
     middleware: Box<dyn Middleware>,
 }
 
-/// The last part of a type's path, without its parameters: `Logging`. Closures have none.
+/// The last part of a type's path, without its parameters: `Logging`. Closures have no name of their own.
 fn short_name<M: ?Sized>() -> &'static str {
     let path = std::any::type_name::<M>();
     let path = path.split('<').next().unwrap_or(path);
@@ -122,23 +122,23 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// A chain without middleware yet.
+    /// Creates a chain without middleware.
     pub fn new(handler: impl Fn(&Client, &Message) -> HandlerResult + Send + Sync + 'static) -> Self {
         Self { middleware: Vec::new(), handler: Box::new(handler) }
     }
 
-    /// Adds middleware inside all that has been added before: the first is the outermost.
+    /// Adds middleware inside all earlier middleware: the first one added is the outermost.
     pub fn wrap(self, middleware: impl Middleware + 'static) -> Self {
         self.wrap_named(middleware.name(), middleware)
     }
 
-    /// As [`wrap`](Chain::wrap), with another name for [traces](crate::trace).
+    /// Like [`wrap`](Chain::wrap), with another name for [traces](crate::trace).
     pub fn wrap_named(mut self, name: impl Into<Cow<'static, str>>, middleware: impl Middleware + 'static) -> Self {
         self.middleware.push(Link { name: name.into(), middleware: Box::new(middleware) });
         self
     }
 
-    /// Adds a closure as middleware; as [`wrap`](Chain::wrap).
+    /// Adds a closure as middleware; like [`wrap`](Chain::wrap).
     pub fn wrap_fn(
         self,
         middleware: impl Fn(&Client, &Message, Next<'_>) -> HandlerResult + Send + Sync + 'static,
@@ -150,12 +150,12 @@ impl Chain {
     ///
     /// # Errors
     ///
-    /// What the outermost middleware returns.
+    /// The error that the outermost middleware returns.
     pub fn handle(&self, client: &Client, message: &Message) -> HandlerResult {
         Next { rest: &self.middleware, handler: &self.handler }.run(client, message)
     }
 
-    /// The chain as a handler for [`HubBuilder::on_message`](crate::HubBuilder::on_message) or
+    /// Converts the chain into a handler for [`HubBuilder::on_message`](crate::HubBuilder::on_message) or
     /// [`Client::on_message`](crate::Client::on_message).
     pub fn into_handler(self) -> impl Fn(&Client, &Message) -> HandlerResult + Send + Sync + 'static {
         move |client: &Client, message: &Message| self.handle(client, message)
@@ -168,8 +168,8 @@ impl fmt::Debug for Chain {
     }
 }
 
-/// Logs every message at debug level, target `wshub::middleware`: the client, the kind and length of the message, how
-/// long it took and how it ended. Never its content.
+/// Logs every message at debug level, target `wshub::middleware`: the client, the kind and length of the message, the
+/// duration and the result. It never logs the content.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Logging;
 
@@ -186,8 +186,8 @@ impl Middleware for Logging {
     }
 }
 
-/// Turns a panic of what stands further in into an error, a [`HandlerPanic`], and logs it at error level, target
-/// `wshub::middleware`. The connection stays; without this middleware a panic closes it with 1011.
+/// Turns a panic in the rest of the chain into a [`HandlerPanic`] error and logs it at error level, target
+/// `wshub::middleware`. The connection stays open; without this middleware a panic closes it with 1011.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Recovery;
 
@@ -201,15 +201,16 @@ impl Middleware for Recovery {
     }
 }
 
-/// Records how long the handling of each message takes, and its errors by type ([`HandlerError::error_type`](crate::HandlerError::error_type)). A panic that no
-/// [`Recovery`] further in has caught is the hub's to count.
+/// Records the handling time of each message and its errors by type
+/// ([`HandlerError::error_type`](crate::HandlerError::error_type)). The hub counts a panic that no inner [`Recovery`]
+/// catches.
 ///
-/// The hub records the same about its handlers. Where both have the same metrics, switch the hub's off with
+/// The hub records the same for its handlers. If both use the same metrics, turn the hub's recording off with
 /// [`HubBuilder::without_handler_latency`](crate::HubBuilder::without_handler_latency).
 pub struct RecordMetrics(Arc<dyn Metrics>);
 
 impl RecordMetrics {
-    /// Records in these metrics.
+    /// Records into these metrics.
     pub fn new(metrics: Arc<dyn Metrics>) -> Self {
         Self(metrics)
     }

@@ -1,4 +1,4 @@
-//! Messages to handlers by the name of their event.
+//! Routes messages to handlers by event name.
 //!
 //! ```
 //! use wshub::Hub;
@@ -36,19 +36,19 @@ type Extractor = Box<dyn for<'m> Fn(&'m Message) -> Option<Cow<'m, str>> + Send 
 
 /// Gives each message to the handler of its event.
 ///
-/// What a message's event is, an extractor says: any format will do.
+/// An extractor determines a message's event, so any format works.
 #[must_use = "a router does nothing until messages are given to it"]
 pub struct Router {
     extractor: Extractor,
     handlers: HashMap<String, Handler>,
-    /// Present once a call can come, or the answer to one.
+    /// Present if the router handles calls or answers to calls.
     calls: Option<CallHandlers>,
     not_found: Option<Handler>,
 }
 
 impl Router {
-    /// Routes by what the extractor gives; `None` is a message without an event. It runs once for each message, on the
-    /// connection's thread, and borrows from the message where it can.
+    /// Routes by the event name that the extractor returns; `None` means a message without an event. The extractor runs
+    /// once for each message, on the connection's thread, and can borrow from the message.
     ///
     /// ```
     /// use wshub::router::Router;
@@ -59,13 +59,13 @@ impl Router {
         Self { extractor: Box::new(extractor), handlers: HashMap::new(), calls: None, not_found: None }
     }
 
-    /// Routes by a field of the JSON object that each message holds; see [`json_field`].
+    /// Routes by a field of the JSON object in each message; see [`json_field`].
     pub fn json_field(key: impl Into<String>) -> Self {
         let key = key.into();
         Self::new(move |message| json_field(message, &key))
     }
 
-    /// Sets the handler of an event, replacing the one before.
+    /// Sets the handler of an event, replacing an earlier one.
     pub fn on(
         mut self,
         event: impl Into<String>,
@@ -75,11 +75,11 @@ impl Router {
         self
     }
 
-    /// Sets the handler of an event; it gets the whole message, parsed as JSON. One that is no `T` does not reach it:
-    /// the error is [`InvalidMessage::Payload`].
+    /// Sets the handler of an event, which gets the whole message parsed as JSON. A message that does not parse as `T`
+    /// does not reach the handler; the error is [`InvalidMessage::Payload`].
     ///
-    /// `serde_json` decides what is a `T`: unknown fields are ignored, a field of a struct that comes twice is an error,
-    /// in a map the last of equal names counts; see `#[serde(deny_unknown_fields)]`.
+    /// `serde_json` parses the message: unknown fields are ignored, a repeated field of a struct is an error, and a map
+    /// keeps the last of equal keys. To refuse unknown fields, use `#[serde(deny_unknown_fields)]`.
     pub fn on_json<T: DeserializeOwned>(
         self,
         event: impl Into<String>,
@@ -91,8 +91,8 @@ impl Router {
         })
     }
 
-    /// Sets what handles messages without an event or with one that has no handler. Default: nothing, they are an
-    /// [`InvalidMessage`] error.
+    /// Sets the handler for messages without an event or with an event that has no handler. Default: none, and such a
+    /// message is an [`InvalidMessage`] error.
     pub fn on_not_found(
         mut self,
         handler: impl Fn(&Client, &Message) -> HandlerResult + Send + Sync + 'static,
@@ -101,8 +101,8 @@ impl Router {
         self
     }
 
-    /// Sets the handler of a method that clients call, in the format of [`JsonCalls`]: it gets the call's data, and what it
-    /// returns is sent back, as a reply or as an error.
+    /// Sets the handler of a method that clients call, in the format of [`JsonCalls`]. It gets the call's data; its
+    /// return value is sent back as a reply or an error.
     ///
     /// ```
     /// use wshub::{Hub, Message, calls::CallRefusal, router::Router};
@@ -122,19 +122,19 @@ impl Router {
         self
     }
 
-    /// Puts the router on a hub: as its `on_message` handler, and with [`JsonCalls`] as its call format, so that
-    /// [`Client::call`] works too.
+    /// Installs the router on a hub as the `on_message` handler, with [`JsonCalls`] as the call format so that
+    /// [`Client::call`] also works.
     pub fn install(mut self, builder: HubBuilder) -> HubBuilder {
         self.calls.get_or_insert_default();
         builder.call_format(JsonCalls).on_message(self.into_handler())
     }
 
-    /// Gives one message to its handler, on the calling thread. A handler of the event that calls use (`call`, `reply`,
-    /// `error`) comes before them.
+    /// Gives one message to its handler, on the calling thread. A handler for an event name that calls use (`call`,
+    /// `reply`, `error`) takes precedence over calls.
     ///
     /// # Errors
     ///
-    /// What the handler returns; [`InvalidMessage`] if there is none.
+    /// The handler's error, or [`InvalidMessage`] if no handler matches.
     pub fn handle(&self, client: &Client, message: &Message) -> HandlerResult {
         let event = (self.extractor)(message);
         if let Some(event) = &event {
@@ -152,7 +152,7 @@ impl Router {
         }
     }
 
-    /// The router as a handler for [`HubBuilder::on_message`](crate::HubBuilder::on_message) or a
+    /// Converts the router into a handler for [`HubBuilder::on_message`](crate::HubBuilder::on_message) or a
     /// [`Chain`](crate::middleware::Chain).
     pub fn into_handler(self) -> impl Fn(&Client, &Message) -> HandlerResult + Send + Sync + 'static {
         move |client: &Client, message: &Message| self.handle(client, message)
@@ -165,8 +165,8 @@ impl fmt::Debug for Router {
     }
 }
 
-/// The string under `key` in the JSON object that a text message holds. `None` for binary messages, for what is not a
-/// JSON object, and when the key is missing, is there twice, or is no string. Deeper levels are not searched.
+/// Returns the string under `key` in the JSON object of a text message. Returns `None` for a binary message, for text
+/// that is not a JSON object, and if the key is missing, repeated or not a string. Nested objects are not searched.
 ///
 /// ```
 /// use wshub::{Message, router::json_field};
@@ -180,7 +180,7 @@ pub fn json_field<'m>(message: &'m Message, key: &str) -> Option<Cow<'m, str>> {
     value
 }
 
-/// Finds one field of an object.
+/// Deserializes one field of an object.
 struct Field<'k>(&'k str);
 
 #[derive(Deserialize)]
@@ -206,7 +206,7 @@ impl<'de> Visitor<'de> for Field<'_> {
     }
 }
 
-/// Whether a name is this one, without a copy of it.
+/// Compares a name with this one without copying it.
 struct KeyIs<'k>(&'k str);
 
 impl<'de> DeserializeSeed<'de> for KeyIs<'_> {

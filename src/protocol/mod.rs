@@ -1,5 +1,5 @@
-//! Ready-made ways to talk over a hub: modules that use nothing but the crate's public items. Use them, or read them before
-//! you write your own.
+//! Ready-made protocols over a hub. They use only the crate's public items, so they also serve as examples for a
+//! protocol of your own.
 
 pub mod binary;
 #[cfg(feature = "centrifuge")]

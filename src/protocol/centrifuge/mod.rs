@@ -1,18 +1,18 @@
 //! The client protocol of Centrifugo: a hub whose clients are the official Centrifuge SDKs.
 //!
-//! Compatible with Centrifuge client SDKs: what is supported, and how to connect from each, says the
-//! [guide](crate::guide::centrifuge).
+//! It is compatible with the Centrifuge client SDKs. The [guide](crate::guide::centrifuge) lists what is supported and
+//! how to connect from each SDK.
 //!
-//! | file | does |
+//! | file | purpose |
 //! | --- | --- |
 //! | `wire` | the messages, one definition for both encodings |
-//! | `codec` | frames ↔ commands and replies; pure |
-//! | `formats` | publications of rooms as pushes, made once for each encoding |
-//! | `session`, `settings`, `tokens`, `error` | what a connection is, what the application says |
-//! | `dispatch` | a frame's commands, one after the other → replies |
-//! | `connect`, `subscribe`, `recover`, `members` | what commands do to the hub |
-//! | `outgoing` | replies in few messages, pushes to one client |
-//! | `timers` | pings, missing answers, expiries: one thread for all connections |
+//! | `codec` | converts between frames and commands or replies; pure |
+//! | `formats` | encodes publications of rooms as pushes, once for each encoding |
+//! | `session`, `settings`, `tokens`, `error` | the state of a connection, and the types that the application's callbacks use |
+//! | `dispatch` | runs the commands of a frame in order and collects the replies |
+//! | `connect`, `subscribe`, `recover`, `members` | the effects of commands on the hub |
+//! | `outgoing` | packs replies into few messages; pushes to one client |
+//! | `timers` | pings, missing pongs, expiries: one thread for all connections |
 //! | `api` | the HTTP API |
 
 mod api;
@@ -51,12 +51,12 @@ use session::{Phase, Session};
 use settings::{Callbacks, Settings, Shared};
 use timers::Timers;
 
-/// The WebSocket subprotocol of the protobuf encoding. Without one, clients speak JSON.
+/// The WebSocket subprotocol of the protobuf encoding. Clients without a subprotocol use JSON.
 pub const PROTOBUF: &str = "centrifuge-protobuf";
-/// What the server tells clients about itself.
+/// The server version that clients are told.
 const VERSION: &str = concat!("wshub ", env!("CARGO_PKG_VERSION"));
 
-/// Sets up a hub that speaks the protocol. All callbacks run on the connection's thread, without a lock held.
+/// Sets up a hub that speaks the protocol. All callbacks run on the connection's thread, with no lock held.
 #[must_use = "it does nothing until it is installed"]
 #[derive(Default)]
 pub struct Centrifuge {
@@ -65,13 +65,13 @@ pub struct Centrifuge {
 }
 
 impl Centrifuge {
-    /// Everybody may connect and subscribe to every channel; tokens are refused; only the program publishes.
+    /// All clients may connect and subscribe to every channel; tokens are refused; only the program publishes.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets what reads connection tokens, also when they are refreshed. Default: none, a client with a token is closed
-    /// with 3500. A client without one keeps the user of its admission.
+    /// Sets the callback that reads connection tokens, also on refresh. Default: none, and a client with a token is
+    /// closed with 3500. A client without a token keeps the user of its admission.
     pub fn connection_tokens(
         mut self,
         read: impl Fn(&str) -> Result<ConnectionToken, TokenError> + Send + Sync + 'static,
@@ -80,7 +80,7 @@ impl Centrifuge {
         self
     }
 
-    /// Sets what reads subscription tokens. Default: none, a client with one is closed with 3500.
+    /// Sets the callback that reads subscription tokens. Default: none, and a client with one is closed with 3500.
     pub fn subscription_tokens(
         mut self,
         read: impl Fn(&str) -> Result<SubscriptionToken, TokenError> + Send + Sync + 'static,
@@ -89,8 +89,8 @@ impl Centrifuge {
         self
     }
 
-    /// Sets what decides about a connect command, after its token; what it returns is the `data` of the reply. Default:
-    /// everybody connects.
+    /// Sets the callback that accepts or refuses a connect command, after its token is checked. Its return value is the
+    /// `data` of the reply. Default: all clients connect.
     pub fn on_connecting(
         mut self,
         callback: impl Fn(&Client, &Connecting<'_>) -> Result<Option<Message>, Refusal> + Send + Sync + 'static,
@@ -99,16 +99,16 @@ impl Centrifuge {
         self
     }
 
-    /// Sets what clients may do in which channel; `None` is error 102. Asked at every command: keep it fast. Default:
-    /// [`ChannelOptions::default`] for all.
+    /// Sets what clients may do in each channel; `None` is error 102. It runs for every command, so keep it fast.
+    /// Default: [`ChannelOptions::default`] for all.
     pub fn channels(mut self, options: impl Fn(&str) -> Option<ChannelOptions> + Send + Sync + 'static) -> Self {
         self.callbacks.channels = Some(Box::new(options));
         self
     }
 
-    /// Sets what decides about a subscribe command, after its token; what it returns is the `data` of the reply.
-    /// Default: everybody may subscribe. The hub's `before_room_join` hook and its limits apply too, but after the
-    /// reply: a client that they refuse gets an unsubscribe push with code 2000.
+    /// Sets the callback that accepts or refuses a subscribe command, after its token is checked. Its return value is
+    /// the `data` of the reply. Default: all clients may subscribe. The hub's `before_room_join` hook and its limits
+    /// also apply, but after the reply: a client that they refuse gets an unsubscribe push with code 2000.
     pub fn on_subscribe(
         mut self,
         callback: impl Fn(&Client, &Subscribing<'_>) -> Result<Option<Message>, Refusal> + Send + Sync + 'static,
@@ -117,7 +117,8 @@ impl Centrifuge {
         self
     }
 
-    /// Sets what decides about a publication of a client that may publish in the channel. Default: all are published.
+    /// Sets the callback that accepts or refuses a client's publication in a channel where it may publish. Default: all
+    /// are published.
     pub fn on_publish(
         mut self,
         callback: impl Fn(&Client, &str, &Message) -> Result<(), Refusal> + Send + Sync + 'static,
@@ -126,14 +127,15 @@ impl Centrifuge {
         self
     }
 
-    /// Sets what gets the messages of `send` commands. Default: they are ignored.
+    /// Sets the handler for the messages of `send` commands. Default: they are ignored.
     pub fn on_send(mut self, callback: impl Fn(&Client, &Message) + Send + Sync + 'static) -> Self {
         self.callbacks.on_send = Some(Box::new(callback));
         self
     }
 
-    /// Sets the handler of an rpc method, replacing the one before. Others are answered with error 104. The data is text
-    /// if it is UTF-8; what a JSON client gets is embedded as JSON where it is, and as a JSON string else.
+    /// Sets the handler of an rpc method, replacing an earlier one. Unknown methods are answered with error 104. The
+    /// data is a text message if it is UTF-8. A JSON client gets the result embedded if it is JSON, otherwise as a JSON
+    /// string.
     pub fn rpc(
         mut self,
         method: impl Into<String>,
@@ -143,46 +145,46 @@ impl Centrifuge {
         self
     }
 
-    /// How often clients are pinged; default 25 s, in whole seconds, at least 1. An SDK that hears nothing for 10 s more
-    /// reconnects.
+    /// Sets how often clients are pinged, in whole seconds, at least 1 s. Default: 25 s. An SDK that receives nothing
+    /// for 10 s longer reconnects.
     pub fn ping_interval(mut self, interval: Duration) -> Self {
         self.settings.ping = Duration::from_secs(interval.as_secs().max(1));
         self
     }
 
-    /// How long the answer to a ping may take; default 8 s. Then the client is closed with 3012.
+    /// Sets how long a client may take to answer a ping before it is closed with 3012. Default: 8 s.
     pub fn pong_timeout(mut self, timeout: Duration) -> Self {
         self.settings.pong_timeout = timeout;
         self
     }
 
-    /// How long the connect command may take; default 10 s. Then the client is closed with 3502.
+    /// Sets how long a client may take to send its connect command before it is closed with 3502. Default: 10 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connect_timeout = timeout;
         self
     }
 
-    /// How long after the expiry of a token its refresh may come; default 25 s. Then the connection is closed with 3005,
-    /// or the subscription ended with 2501: the SDK comes back with a new token.
+    /// Sets how long after a token's expiry its refresh may arrive. Default: 25 s. After that, the connection is closed
+    /// with 3005, or the subscription ends with 2501; the SDK returns with a new token.
     pub fn expiry_grace(mut self, grace: Duration) -> Self {
         self.settings.expiry_grace = grace;
         self
     }
 
-    /// Subscriptions of one client; default 512, 0 = unlimited. One more is error 106.
+    /// Sets the maximum number of subscriptions per client. Default: 512; 0 = unlimited. One more is error 106.
     pub fn max_subscriptions(mut self, count: usize) -> Self {
         self.settings.max_subscriptions = count;
         self
     }
 
-    /// Publications in one answer to a history command; default 1000.
+    /// Sets the maximum number of publications in one answer to a history command. Default: 1000.
     pub fn max_history(mut self, count: usize) -> Self {
         self.settings.max_history = count;
         self
     }
 
-    /// Puts the protocol on a builder, with the subprotocol `centrifuge-protobuf`. Hooks that are set on the builder run
-    /// too, before those of the protocol if they were set before.
+    /// Installs the protocol on a builder, with the subprotocol `centrifuge-protobuf`. Hooks on the builder also run;
+    /// those that were set earlier run before the protocol's.
     pub fn install(self, builder: HubBuilder) -> HubBuilder {
         let timers = Timers::new(self.settings.clone());
         let shared = Arc::new(Shared { callbacks: self.callbacks, settings: self.settings });
@@ -218,7 +220,7 @@ impl fmt::Debug for Centrifuge {
     }
 }
 
-/// The protocol on a hub.
+/// The protocol as installed on a hub.
 struct Installed {
     shared: Arc<Shared>,
     timers: Arc<Timers>,
@@ -227,7 +229,7 @@ struct Installed {
 impl Installed {
     fn begin(&self, client: &Client) {
         if client.is_event_stream() {
-            // It sends nothing, and reads what every event stream reads.
+            // An event stream sends no commands and receives the usual stream messages.
             return;
         }
         let due = Instant::now() + self.shared.settings.connect_timeout;
@@ -265,7 +267,7 @@ fn left(client: &Client, room: &str) {
     }
 }
 
-/// Data of a client as a message: text if it is UTF-8.
+/// A client's data as a message: text if it is UTF-8, else binary.
 fn message_of(data: &Bytes) -> Message {
     match std::str::from_utf8(data) {
         Ok(text) => Message::text(text),

@@ -53,18 +53,18 @@
 //! | `{"type":"reply","id","data"}`, or `error` | nothing: it is the answer to a [`Client::call`] |
 //! | others | what [`Events::on`] or [`Events::on_message`] makes of them |
 //!
-//! The first event is [`CONNECTION_ESTABLISHED`]. Timestamps are whole seconds since 1970. Unknown fields are ignored; a
-//! known one that comes twice is an error.
+//! The first event is [`CONNECTION_ESTABLISHED`]. Timestamps are whole seconds since 1970. Unknown fields are ignored;
+//! a known one that comes twice is an error.
 //!
 //! # Rooms that remember
 //!
-//! In a room with a [history](crate::guide::history) every event has a last field, `position`: what a client gives as `since`
-//! when it comes back. `recovery` is `complete` if nothing is missing, `gap` or `other_epoch` if something is, `none` if no
-//! position was given. A client that falls so far behind that the history no longer has what comes next gets a `gap` event
-//! with data `{"room","from","to","position"}`.
+//! In a room with a [history](crate::guide::history) every event has a last field, `position`: what a client gives as
+//! `since` when it comes back. `recovery` is `complete` if nothing is missing, `gap` or `other_epoch` if something is,
+//! `none` if no position was given. A client that falls so far behind that the history no longer has what comes next
+//! gets a `gap` event with data `{"room","from","to","position"}`.
 //!
-//! Who subscribes to a room with a state gets it as a `snapshot` event, data `{"room","state":{KEY:VALUE}}`, and each change as
-//! a `state` event, data `{"room","key","value"}` or `{"room","key","removed":true}`.
+//! Who subscribes to a room with a state gets it as a `snapshot` event, data `{"room","state":{KEY:VALUE}}`, and each
+//! change as a `state` event, data `{"room","key","value"}` or `{"room","key","removed":true}`.
 //!
 //! # Errors
 //!
@@ -174,8 +174,8 @@ impl Events {
         self
     }
 
-    /// Sets the handler of a type of event, replacing the one before. The four built-ins never come here; `call`, `reply` and
-    /// `error` do, and are no calls then.
+    /// Sets the handler of a type of event, replacing the one before. The four built-ins never come here; `call`,
+    /// `reply` and `error` do, and are no calls then.
     pub fn on(
         mut self,
         kind: impl Into<String>,
@@ -185,8 +185,8 @@ impl Events {
         self
     }
 
-    /// Sets the handler of a method that clients call: it gets the call's data, and what it returns is sent back, as a reply
-    /// or as an error. Neither closes the connection. See [`JsonCalls`] for the wire.
+    /// Sets the handler of a method that clients call: it gets the call's data, and what it returns is sent back, as a
+    /// reply or as an error. Neither closes the connection. See [`JsonCalls`] for the wire.
     pub fn on_call(
         mut self,
         method: impl Into<String>,

@@ -16,23 +16,24 @@
 //! # The wire
 //!
 //! Every broadcast is one JSON object, the same for all subscribers:
-//! `{"type","payload","timestamp"}`, the timestamp in RFC 3339 with nine digits of a second, UTC. Over WebSocket it is a
-//! text message, over Server-Sent Events the data of an event (see [`sse`](super::sse)). [`Feed::broadcast_event`] takes
-//! any other shape.
+//! `{"type","payload","timestamp"}`, the timestamp in RFC 3339 with nine digits of a second, UTC. Over WebSocket it is
+//! a text message, over Server-Sent Events the data of an event (see [`sse`](super::sse)). [`Feed::broadcast_event`]
+//! takes any other shape.
 //!
 //! Its WebSocket clients may send: what they say goes to the hub's `on_message` handler, by default to nobody.
 //!
 //! # Clients that come back
 //!
-//! With [`FeedBuilder::history`] all clients are in a room, `feed`, that remembers what is broadcast. Event streams carry
-//! its positions as `id:`, so a browser that reconnects goes on where it was, without a line of code. If something is missing,
-//! it gets an event `gap` first, see [`sse`](super::sse#coming-back). Over WebSocket the envelope stays as it is. A client whose
-//! admission is the application's own, by `Accept::admission`, is in the room only if that says so.
+//! With [`FeedBuilder::history`] all clients are in a room, `feed`, that remembers what is broadcast. Event streams
+//! carry its positions as `id:`, so a browser that reconnects goes on where it was, without a line of code. If
+//! something is missing, it gets an event `gap` first, see [`sse`](super::sse#coming-back). Over WebSocket the envelope
+//! stays as it is. A client whose admission is the application's own, by `Accept::admission`, is in the room only if
+//! that says so.
 //!
 //! # Who gets it
 //!
-//! Every client of the hub, and every [`Subscriber`] that the program has registered. A hub's client has rooms and a user
-//! like any other: to reach only some, send a [`FeedEvent`]'s message to a [`Target`]:
+//! Every client of the hub, and every [`Subscriber`] that the program has registered. A hub's client has rooms and a
+//! user like any other: to reach only some, send a [`FeedEvent`]'s message to a [`Target`]:
 //!
 //! ```
 //! # use wshub::{Target, protocol::feed::{Feed, FeedEvent}};
@@ -41,8 +42,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A broadcast never blocks: the hub's [`DropPolicy`](crate::DropPolicy) decides about clients that do not keep up, and a
-//! subscriber of another kind must decide for itself.
+//! A broadcast never blocks: the hub's [`DropPolicy`](crate::DropPolicy) decides about clients that do not keep up, and
+//! a subscriber of another kind must decide for itself.
 
 mod event;
 mod rfc3339;
@@ -90,7 +91,8 @@ impl FeedBuilder {
         self
     }
 
-    /// Remembers what is broadcast, for clients that come back: see [above](self#clients-that-come-back). Default: nothing.
+    /// Remembers what is broadcast, for clients that come back: see [above](self#clients-that-come-back). Default:
+    /// nothing.
     pub fn history(mut self, options: RoomOptions) -> Self {
         self.history = Some(options.with_history());
         self
@@ -199,8 +201,8 @@ impl Feed {
     }
 
     /// Adds a subscriber, which takes part until it is [taken out](Feed::unregister) or the hub is shut down. `None`
-    /// after that: the subscriber has been closed. `on_connect` runs first, on this thread, so that nothing is broadcast
-    /// to it before.
+    /// after that: the subscriber has been closed. `on_connect` runs first, on this thread, so that nothing is
+    /// broadcast to it before.
     ///
     /// Who wants to keep a handle registers a clone of an `Arc`.
     pub fn register(&self, subscriber: impl Subscriber + 'static) -> Option<SubscriberId> {

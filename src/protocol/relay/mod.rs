@@ -51,15 +51,15 @@
 //!
 //! # One relay for each device
 //!
-//! When a second connection comes for a device, the newer wins: the older is closed with 4001 and the reason `replaced`.
-//! Or the newer is refused with 409, see [`DevicePolicy`]. The hooks [`on_device_connect`] and [`on_device_disconnect`]
-//! come in turns for each device, never at the same time: that a relay has been replaced is a disconnect and then a
-//! connect.
+//! When a second connection comes for a device, the newer wins: the older is closed with 4001 and the reason
+//! `replaced`. Or the newer is refused with 409, see [`DevicePolicy`]. The hooks [`on_device_connect`] and
+//! [`on_device_disconnect`] come in turns for each device, never at the same time: that a relay has been replaced is a
+//! disconnect and then a connect.
 //!
 //! # Subscriptions
 //!
-//! The loader gives the devices of a user. It runs when the user's first connection comes, before any of its messages is
-//! handled, and again after [`invalidate_user`] and [`invalidate_device`]; when the last connection has gone, the
+//! The loader gives the devices of a user. It runs when the user's first connection comes, before any of its messages
+//! is handled, and again after [`invalidate_user`] and [`invalidate_device`]; when the last connection has gone, the
 //! subscriptions are dropped. It runs without a lock, on the thread that needs its result, and may block. A result that
 //! was on its way when the subscriptions were invalidated is thrown away: change the source first, invalidate then, and
 //! nobody keeps what the old source said.

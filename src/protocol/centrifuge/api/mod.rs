@@ -1,4 +1,4 @@
-//! The HTTP API for programs beside the hub: requests and answers as Centrifugo's, so that its client libraries work.
+//! The HTTP API for other programs. Requests and answers match Centrifugo's, so its client libraries work.
 
 mod answer;
 mod idempotency;
@@ -20,9 +20,9 @@ use idempotency::Idempotency;
 /// Methods: `publish`, `broadcast`, `subscribe`, `unsubscribe`, `disconnect`, `presence`, `presence_stats`, `history`,
 /// `history_remove`, `channels`, `info`. The answer is 200 with `{"result":…}` or `{"error":{"code","message"}}`.
 ///
-/// A request needs one of the keys, as `X-API-Key: KEY` or as `Authorization: apikey KEY`; else it is 401. Without a key
-/// every request is. A publication with an `idempotency_key` is made once in five minutes for each channel; of at most
-/// 10,000 keys, the oldest is forgotten first.
+/// A request needs one of the keys, as `X-API-Key: KEY` or as `Authorization: apikey KEY`; otherwise the answer is 401.
+/// If no key is set, every request gets 401. A publication with an `idempotency_key` is made only once within five
+/// minutes for each channel. At most 10,000 keys are kept; the oldest is dropped first.
 ///
 /// ```
 /// use wshub::protocol::centrifuge::{Api, Centrifuge};
@@ -39,18 +39,18 @@ pub struct Api {
 }
 
 impl Api {
-    /// The API of this hub, without a key yet.
+    /// Creates the API of a hub, without a key.
     pub fn new(hub: &Hub) -> Self {
         Self { hub: hub.clone(), keys: Vec::new() }
     }
 
-    /// Adds a key. An empty one is ignored.
+    /// Adds a key. An empty key is ignored.
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.keys.extend(Some(key.into()).filter(|key| !key.is_empty()));
         self
     }
 
-    /// Adds a route for each method below this prefix, for example `/api`.
+    /// Adds a route for each method below a prefix, for example `/api`.
     pub fn mount(self, server: Server, prefix: &str) -> Server {
         let idempotency = Arc::new(Idempotency::default());
         let keys: Arc<[String]> = self.keys.into();
@@ -85,7 +85,7 @@ fn answer(
     method(&methods::Call { hub, idempotency, body: request.body() })
 }
 
-/// Compares with every key, each in the same time whatever is sent; only a wrong length shows.
+/// Compares with every key in constant time; only a wrong length is observable.
 fn is_known(keys: &[String], request: &Request) -> bool {
     let head = request.head();
     let of_scheme = |value: &str| {
