@@ -38,55 +38,56 @@
 //!
 //! # What clients send
 //!
-//! Text messages that hold a JSON object with a string `type`. Five types are answered here and reach no handler, but
-//! for `history` where there is one:
+//! Clients send text messages that hold a JSON object with a string `type`. The protocol answers the following types
+//! itself; a handler can replace only `history`, `call`, `reply` and `error`:
 //!
 //! | from the client | answer: `type`, `data` |
 //! | --- | --- |
 //! | `{"type":"ping"}` | `pong`, `{"timestamp"}` |
-//! | `{"type":"subscribe","room"}` | `subscribed`, `{"room"}`; also when it is in the room already |
-//! | `{"type":"subscribe","room","since"}`, to a room with a history | `subscribed`, `{"room","position","recovery","replayed"}`, then what is replayed |
+//! | `{"type":"subscribe","room"}` | `subscribed`, `{"room"}`; also if the client is already in the room |
+//! | `{"type":"subscribe","room","since"}`, to a room with a history | `subscribed`, `{"room","position","recovery","replayed"}`, then the replayed events |
 //! | `{"type":"history","room","since","limit","newest_first"}`, from a member; all but `room` are optional | `history`, `{"room","position","recovery","events"}` |
-//! | `{"type":"unsubscribe","room"}` | `unsubscribed`, `{"room"}`; also when it is not in the room |
+//! | `{"type":"unsubscribe","room"}` | `unsubscribed`, `{"room"}`; also if the client is not in the room |
 //! | `{"type":"authenticate",…}` | `authenticated`, `{"userId","status":"success"}` |
 //! | `{"type":"call","id","method","data"}` | `{"type":"reply","id","data"}`, or an `error` with the `id`: see [`Events::on_call`] |
 //! | `{"type":"reply","id","data"}`, or `error` | nothing: it is the answer to a [`Client::call`] |
-//! | others | what [`Events::on`] or [`Events::on_message`] makes of them |
+//! | others | handled by [`Events::on`] or [`Events::on_message`] |
 //!
 //! The first event is [`CONNECTION_ESTABLISHED`]. Timestamps are whole seconds since 1970. Unknown fields are ignored;
-//! a known one that comes twice is an error.
+//! a repeated known field is an error.
 //!
 //! # Rooms that remember
 //!
-//! In a room with a [history](crate::guide::history) every event has a last field, `position`: what a client gives as
-//! `since` when it comes back. `recovery` is `complete` if nothing is missing, `gap` or `other_epoch` if something is,
-//! `none` if no position was given. A client that falls so far behind that the history no longer has what comes next
+//! In a room with a [history](crate::guide::history) every event has a last field, `position`. A client sends it as
+//! `since` when it reconnects. `recovery` is `complete` if nothing is missing, `gap` or `other_epoch` if something is,
+//! and `none` if no position was given. A client that is so far behind that the history no longer holds its next event
 //! gets a `gap` event with data `{"room","from","to","position"}`.
 //!
-//! Who subscribes to a room with a state gets it as a `snapshot` event, data `{"room","state":{KEY:VALUE}}`, and each
-//! change as a `state` event, data `{"room","key","value"}` or `{"room","key","removed":true}`.
+//! A client that subscribes to a room with a state gets the state as a `snapshot` event, data
+//! `{"room","state":{KEY:VALUE}}`, and each change as a `state` event, data `{"room","key","value"}` or
+//! `{"room","key","removed":true}`.
 //!
 //! # Errors
 //!
-//! An error is an `error` event, data `{"code","message"}`, and the connection stays. It is counted and goes to the
-//! hub's `on_error` hook like any error of a handler. The codes:
+//! Errors are sent as an `error` event, data `{"code","message"}`, and the connection stays open. They are counted and
+//! go to the hub's `on_error` hook like any handler error. The codes:
 //!
-//! | code | why |
+//! | code | reason |
 //! | --- | --- |
-//! | `bad_request` | not such an object, a binary message, a missing field, a field of the wrong type |
-//! | `unknown_event` | there is no handler |
-//! | `unauthorized` | there is no authenticator; by convention also: it has refused |
+//! | `bad_request` | not a JSON object with a `type`, a binary message, a missing field, a field of the wrong type |
+//! | `unknown_event` | no handler for this type |
+//! | `unauthorized` | no authenticator is set; by convention also used by an authenticator that refuses |
 //! | `forbidden` | `may_join` or the `before_room_join` hook has refused |
-//! | `not_subscribed`, `no_history` | a `history` of a room that the client is not in, or that has none |
+//! | `not_subscribed`, `no_history` | `history` of a room that the client is not in, or of a room without a history |
 //! | `invalid_room`, `room_full`, `too_many_rooms` | a [`RoomError`](crate::RoomError) |
-//! | `too_many_connections` | the user has too many |
-//! | `internal` | a handler has failed; why is for the log and the `on_error` hook |
+//! | `too_many_connections` | the user has too many connections |
+//! | `internal` | a handler has failed; only the log and the `on_error` hook get the reason |
 //!
-//! A message over [`Config::max_message_size`](crate::Config#structfield.max_message_size) still closes with 1009: the
-//! connection cannot go on after it. A connection over a limit gets its status, 503 or 429, with the JSON body
+//! A message over [`Config::max_message_size`](crate::Config#structfield.max_message_size) closes with 1009, because
+//! the connection cannot continue after it. A connection over a limit is refused with 503 or 429 and the JSON body
 //! `{"error"}`.
 //!
-//! A client that does not keep up is closed after ten drops in a row, see [`Events::max_consecutive_drops`].
+//! A slow client is closed after ten consecutive drops, see [`Events::max_consecutive_drops`].
 
 mod dispatch;
 mod error;
@@ -120,7 +121,7 @@ type OnConnect = Box<dyn Fn(&Client) + Send + Sync>;
 type OnEvent = Box<dyn Fn(&Client, &Inbound<'_>) -> HandlerResult + Send + Sync>;
 type OnMessage = Box<dyn Fn(&Client, &Message) -> HandlerResult + Send + Sync>;
 
-/// The application's part.
+/// The application's callbacks.
 #[derive(Default)]
 struct Callbacks {
     authenticator: Option<Authenticator>,
@@ -131,7 +132,7 @@ struct Callbacks {
     calls: CallHandlers,
 }
 
-/// Sets up a hub that speaks events. All callbacks run on the connection's thread, without a lock held.
+/// Sets up a hub that speaks the events protocol. All callbacks run on the connection's thread, with no lock held.
 #[must_use = "it does nothing until it is installed"]
 pub struct Events {
     callbacks: Callbacks,
@@ -146,13 +147,13 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Only the built-ins: nobody can authenticate, every room may be joined.
+    /// Only the built-in types: no client can authenticate, and every room may be joined.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets what turns an `authenticate` frame into a user id. Nothing that the frame claims is believed otherwise.
-    /// Default: none, `authenticate` is answered with an error.
+    /// Sets the callback that turns an `authenticate` frame into a user id. Only its result counts, whatever the frame
+    /// claims. Default: none, and `authenticate` is answered with an error.
     pub fn authenticator(
         mut self,
         callback: impl Fn(&Client, &Inbound<'_>) -> Result<String, EventError> + Send + Sync + 'static,
@@ -216,9 +217,10 @@ impl Events {
         self
     }
 
-    /// Puts the protocol on a hub. It takes the hooks `after_connect` (use [`on_connect`](Events::on_connect)),
+    /// Installs the protocol on a hub. It uses the hooks `after_connect` (use [`on_connect`](Events::on_connect)),
     /// `on_message` and `map_refusal`, and sets
-    /// [`Config::max_consecutive_drops`](crate::Config#structfield.max_consecutive_drops); everything else is yours.
+    /// [`Config::max_consecutive_drops`](crate::Config#structfield.max_consecutive_drops). It leaves all other settings
+    /// alone.
     pub fn install(self, builder: HubBuilder) -> HubBuilder {
         let callbacks = Arc::new(self.callbacks);
         let greeting = Arc::clone(&callbacks);
@@ -243,7 +245,7 @@ impl fmt::Debug for Events {
     }
 }
 
-/// Refusals by a limit, or because the hub does not run any more, as JSON.
+/// Formats refusals by a limit, or by a hub that no longer runs, as JSON.
 fn json_refusal(_: &RequestHead, error: ErrorType, response: &Response) -> Response {
     if !matches!(error, ErrorType::ConnectionLimit | ErrorType::ConnectionRejectedDraining) {
         return response.clone();

@@ -1,4 +1,4 @@
-//! A one-way feed of JSON events, over WebSocket and Server-Sent Events alike, and to whatever else subscribes.
+//! A one-way feed of JSON events to WebSocket clients, Server-Sent Events clients and other subscribers.
 //!
 //! ```
 //! use wshub::Server;
@@ -15,25 +15,23 @@
 //!
 //! # The wire
 //!
-//! Every broadcast is one JSON object, the same for all subscribers:
-//! `{"type","payload","timestamp"}`, the timestamp in RFC 3339 with nine digits of a second, UTC. Over WebSocket it is
-//! a text message, over Server-Sent Events the data of an event (see [`sse`](super::sse)). [`Feed::broadcast_event`]
-//! takes any other shape.
+//! Every broadcast is one JSON object, the same for all subscribers: `{"type","payload","timestamp"}`. The timestamp is
+//! RFC 3339 in UTC, with nine digits of fractional seconds. WebSocket clients get a text message, Server-Sent Events
+//! clients get the data of an event (see [`sse`](super::sse)). [`Feed::broadcast_event`] sends any other shape.
 //!
-//! Its WebSocket clients may send: what they say goes to the hub's `on_message` handler, by default to nobody.
+//! WebSocket clients can send messages; they go to the hub's `on_message` handler, by default none.
 //!
 //! # Clients that come back
 //!
-//! With [`FeedBuilder::history`] all clients are in a room, `feed`, that remembers what is broadcast. Event streams
-//! carry its positions as `id:`, so a browser that reconnects goes on where it was, without a line of code. If
-//! something is missing, it gets an event `gap` first, see [`sse`](super::sse#coming-back). Over WebSocket the envelope
-//! stays as it is. A client whose admission is the application's own, by `Accept::admission`, is in the room only if
-//! that says so.
+//! With [`FeedBuilder::history`] all clients are in the room `feed`, which records broadcasts. Event streams carry
+//! positions as `id:`, so a browser that reconnects resumes where it was, without any code. If something is missing, it
+//! gets an event `gap` first, see [`sse`](super::sse#coming-back). The WebSocket envelope does not change. A client
+//! that the application admits itself, with `Accept::admission`, is in the room only if that admission names it.
 //!
 //! # Who gets it
 //!
-//! Every client of the hub, and every [`Subscriber`] that the program has registered. A hub's client has rooms and a
-//! user like any other: to reach only some, send a [`FeedEvent`]'s message to a [`Target`]:
+//! Every client of the hub, and every [`Subscriber`] that the program has registered. A hub client has rooms and a user
+//! like any other. To reach only some clients, send a [`FeedEvent`]'s message to a [`Target`]:
 //!
 //! ```
 //! # use wshub::{Target, protocol::feed::{Feed, FeedEvent}};
@@ -42,8 +40,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A broadcast never blocks: the hub's [`DropPolicy`](crate::DropPolicy) decides about clients that do not keep up, and
-//! a subscriber of another kind must decide for itself.
+//! A broadcast never blocks. The hub's [`DropPolicy`](crate::DropPolicy) applies to slow clients; other subscribers
+//! must handle a full queue themselves.
 
 mod event;
 mod rfc3339;
@@ -62,12 +60,12 @@ pub use subscribers::{Subscriber, SubscriberId};
 
 use subscribers::{Registry, guarded};
 
-/// Everybody is in this room, if the feed remembers.
+/// All clients are in this room if the feed has a history.
 const ROOM: &str = "feed";
 
 type OfSubscriber = dyn Fn(&dyn Subscriber) + Send + Sync;
 
-/// Sets up a [`Feed`]. The callbacks run without a lock held.
+/// Sets up a [`Feed`]. The callbacks run with no lock held.
 #[derive(Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct FeedBuilder {
@@ -77,29 +75,28 @@ pub struct FeedBuilder {
 }
 
 impl FeedBuilder {
-    /// Sets what runs when a subscriber takes part: for a client on its connection's thread, for another on the thread
-    /// that registers it.
+    /// Sets the callback for a new subscriber. It runs on a client's connection thread, or on the thread that registers
+    /// another subscriber.
     pub fn on_connect(mut self, callback: impl Fn(&dyn Subscriber) + Send + Sync + 'static) -> Self {
         self.on_connect = Some(Box::new(callback));
         self
     }
 
-    /// Sets what runs when a subscriber has gone: a client whose connection has ended, another that has been taken out
-    /// and closed.
+    /// Sets the callback for a subscriber that is gone: a client whose connection has ended, or another subscriber that
+    /// was removed and closed.
     pub fn on_disconnect(mut self, callback: impl Fn(&dyn Subscriber) + Send + Sync + 'static) -> Self {
         self.on_disconnect = Some(Box::new(callback));
         self
     }
 
-    /// Remembers what is broadcast, for clients that come back: see [above](self#clients-that-come-back). Default:
-    /// nothing.
+    /// Records broadcasts for clients that reconnect: see [above](self#clients-that-come-back). Default: no history.
     pub fn history(mut self, options: RoomOptions) -> Self {
         self.history = Some(options.with_history());
         self
     }
 
-    /// Puts the feed on a hub: it uses the hooks `after_connect`, `after_disconnect` and `on_shutdown`. Hooks that the
-    /// builder has already run before the feed's, those set later after them. [`Feed::of`] gives the handle.
+    /// Installs the feed on a hub; it uses the hooks `after_connect`, `after_disconnect` and `on_shutdown`. Hooks that
+    /// are already set run before the feed's; hooks set later run after them. [`Feed::of`] returns the handle.
     pub fn install(self, builder: HubBuilder) -> HubBuilder {
         self.put_on(builder).0
     }
@@ -124,7 +121,7 @@ impl FeedBuilder {
     ///
     /// # Errors
     ///
-    /// As [`HubBuilder::build`].
+    /// Same as [`HubBuilder::build`].
     pub fn build(self) -> Result<Feed, ConfigError> {
         let (builder, shared) = self.put_on(Hub::builder());
         Ok(Feed { hub: builder.build()?, shared })
@@ -137,15 +134,15 @@ impl fmt::Debug for FeedBuilder {
     }
 }
 
-/// Broadcasts events to all its subscribers: a cheap handle, shared by cloning. Nothing blocks but
-/// [`shutdown`](Feed::shutdown).
+/// Broadcasts events to all its subscribers: a cheap handle, shared by cloning. Only [`shutdown`](Feed::shutdown)
+/// blocks.
 #[derive(Clone)]
 pub struct Feed {
     hub: Hub,
     shared: Arc<Shared>,
 }
 
-/// What the handles and the hub's hooks share. It does not hold the hub, whose hooks hold it.
+/// State that the handles and the hub's hooks share. It holds no reference to the hub, because the hub's hooks hold it.
 struct Shared {
     registry: Registry,
     callbacks: FeedBuilder,
@@ -159,22 +156,22 @@ impl Feed {
         FeedBuilder::default()
     }
 
-    /// The feed that is [installed](FeedBuilder::install) on the hub; `None` if none is.
+    /// Returns the feed that is [installed](FeedBuilder::install) on the hub; `None` if there is none.
     pub fn of(hub: &Hub) -> Option<Self> {
         Some(Self { hub: hub.clone(), shared: hub.extension()? })
     }
 
-    /// The hub, to be served by [`Server::websocket`](crate::Server::websocket) and
+    /// The hub, to serve with [`Server::websocket`](crate::Server::websocket) and
     /// [`Server::event_stream`](crate::Server::event_stream).
     pub fn hub(&self) -> &Hub {
         &self.hub
     }
 
-    /// Sends `{"type","payload","timestamp"}`, made now, to every subscriber.
+    /// Sends `{"type","payload","timestamp"}`, with the current time, to every subscriber.
     ///
     /// # Errors
     ///
-    /// What the payload's `Serialize` implementation reports; nothing has been sent then.
+    /// An error of the payload's `Serialize` implementation; nothing is sent then.
     pub fn broadcast_json<T: Serialize>(&self, kind: &str, payload: T) -> Result<Delivery, serde_json::Error> {
         self.broadcast_event(&FeedEvent::new(kind, payload))
     }
@@ -183,12 +180,12 @@ impl Feed {
     ///
     /// # Errors
     ///
-    /// What the value's `Serialize` implementation reports; nothing has been sent then.
+    /// An error of the value's `Serialize` implementation; nothing is sent then.
     pub fn broadcast_event<T: Serialize + ?Sized>(&self, event: &T) -> Result<Delivery, serde_json::Error> {
         Ok(self.broadcast(Message::json(event)?))
     }
 
-    /// Sends a message as it is to every subscriber.
+    /// Sends a message unchanged to every subscriber.
     pub fn broadcast(&self, message: impl Into<Message>) -> Delivery {
         let message = message.into();
         // Only a send to one client can fail.
@@ -200,11 +197,11 @@ impl Feed {
         delivery
     }
 
-    /// Adds a subscriber, which takes part until it is [taken out](Feed::unregister) or the hub is shut down. `None`
-    /// after that: the subscriber has been closed. `on_connect` runs first, on this thread, so that nothing is
-    /// broadcast to it before.
+    /// Adds a subscriber, which takes part until it is [removed](Feed::unregister) or the hub is shut down. After
+    /// shutdown it returns `None` and the subscriber is closed. `on_connect` runs first, on this thread, so the
+    /// subscriber gets no broadcast before it.
     ///
-    /// Who wants to keep a handle registers a clone of an `Arc`.
+    /// To keep a handle, register a clone of an `Arc`.
     pub fn register(&self, subscriber: impl Subscriber + 'static) -> Option<SubscriberId> {
         let subscriber: Arc<dyn Subscriber> = Arc::new(subscriber);
         self.shared.connected(&*subscriber);
