@@ -1,8 +1,8 @@
 //! `cargo run --release --example auth -- --addr 127.0.0.1:8080`
 //!
-//! Who connects must say who it is: with the header `Authorization: Bearer TOKEN`, or, because a browser's WebSocket
-//! cannot set headers, with `/ws?token=TOKEN`. Without a known token the answer is 401. The text message `bob: hello`
-//! goes to every connection of bob, and to the other connections of its author.
+//! Clients must authenticate: with the header `Authorization: Bearer TOKEN`, or, because a browser's WebSocket cannot
+//! set headers, with `/ws?token=TOKEN`. Without a known token the answer is 401. The text message `bob: hello` goes to
+//! every connection of bob, and to the other connections of its author.
 //!
 //! The tokens are `ann-token`, `bob-token` and `eve-token`.
 
@@ -10,7 +10,7 @@ mod common;
 
 use wshub::{Admission, Client, HandlerResult, Hub, Limits, Message, Rejection, RequestHead, Server, Target};
 
-/// Tokens and the users that they stand for; a real program asks its session store, or checks a signature.
+/// Tokens and their users; a real program asks its session store or checks a signature.
 const TOKENS: [(&str, &str); 3] = [("ann-token", "ann"), ("bob-token", "bob"), ("eve-token", "eve")];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -57,8 +57,8 @@ fn forward(client: &Client, message: &Message) -> HandlerResult {
     Ok(())
 }
 
-/// Called once when the first connection of a user comes, and once when the last one goes.
+/// Runs once when a user's first connection opens, and once when the last one has closed.
 fn announce(hub: &Hub, user: &str, state: &str) {
-    // Only a message to one client that is gone is an error.
+    // Sending fails only for a single client that is gone.
     let _ = hub.send(Target::all(), format!("{user} is {state}"));
 }

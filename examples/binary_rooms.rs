@@ -1,7 +1,7 @@
 //! `cargo run --release --example binary_rooms -- --addr 127.0.0.1:8080`
 //!
-//! Rooms over binary frames, at `/ws?token=NAME`; without a token the answer is 401. The event `echo` comes back to its
-//! sender; everything else is as `wshub::protocol::binary` tells.
+//! Rooms over binary frames, at `/ws?token=NAME`; without a token the answer is 401. The event `echo` returns to its
+//! sender; all other events follow `wshub::protocol::binary`.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn authorize(head: &RequestHead) -> Result<Claims, Rejection> {
     }
 }
 
-/// Back to the sender.
+/// Sends the event back to its sender.
 fn echo(conn: &Conn, message: &Message) -> HandlerResult {
     conn.send_to_client(conn.id(), &message.event, message.payload.clone())?;
     Ok(())

@@ -1,6 +1,6 @@
 //! `cargo run --release --example broadcast -- --addr 127.0.0.1:8080`
 //!
-//! Every message that a client sends to `/ws` goes to every client, the sender included. `--compression` agrees on
+//! Every message that a client sends to `/ws` goes to every client, including the sender. `--compression` negotiates
 //! permessage-deflate with clients that offer it.
 
 mod common;

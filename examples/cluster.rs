@@ -1,12 +1,12 @@
 //! `cargo run --release --example cluster -- --addr 127.0.0.1:8080 --node a`
 //!
-//! One node of a cluster. Every message that a client sends to `/ws` goes to every client of every node, the sender
-//! included; a client of `/ws?room=R` joins the room R, and its messages go to that room only. `GET /presence` tells what
-//! the cluster consists of: `{"node":ID,"nodes":[ID,…],"clients":COUNT,"rooms":{NAME:COUNT,…}}`.
+//! One node of a cluster. Every message that a client sends to `/ws` goes to every client of every node, including the
+//! sender. A client of `/ws?room=R` joins the room R, and its messages go only to that room. `GET /presence` describes
+//! the cluster: `{"node":ID,"nodes":[ID,…],"clients":COUNT,"rooms":{NAME:COUNT,…}}`.
 //!
-//! `--redis URL` or `--nats URL` names the message bus that joins the nodes. Without either, the node is alone on a bus
-//! inside its process. They need the features `redis` and `nats`: `cargo run --features redis …`. `--presence MILLISECONDS`
-//! is the interval of heartbeats, 5000 unless given.
+//! `--redis URL` or `--nats URL` selects the message bus that joins the nodes. Without either, the node is alone on a
+//! bus inside its process. They need the features `redis` and `nats`: `cargo run --features redis …`. `--presence
+//! MILLISECONDS` sets the heartbeat interval; default 5000.
 
 mod common;
 
@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     common::serve(server)
 }
 
-/// The bus that the options name.
+/// The bus that the options select.
 fn cluster() -> Result<Cluster, ConfigError> {
     match (common::option_or_none("redis"), common::option_or_none("nats")) {
         (None, None) => Ok(Cluster::new(MemoryBus::new().adapter())),

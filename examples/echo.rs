@@ -1,7 +1,7 @@
 //! `cargo run --release --example echo -- --addr 127.0.0.1:8080`
 //!
-//! Text and binary messages of up to 64 MiB come back as they were, on any path. `--compression` agrees on
-//! permessage-deflate with clients that offer it; With the feature `tls`, `--tls CERT KEY` names two PEM files.
+//! Returns text and binary messages of up to 64 MiB unchanged, on any path. `--compression` negotiates
+//! permessage-deflate with clients that offer it. With the feature `tls`, `--tls CERT KEY` names two PEM files.
 
 mod common;
 
@@ -10,7 +10,8 @@ use std::time::Duration;
 use wshub::{Config, Hub, Server};
 
 const MAX_MESSAGE: usize = 64 * 1024 * 1024;
-/// A peer that does not read its answers is not read from either for this long, then the answer is lost.
+/// How long the server waits for a peer that does not read its answers, without reading from it. Then the answer is
+/// lost.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,8 +1,9 @@
 //! `cargo run --release --example events -- --addr 127.0.0.1:8080`
 //!
-//! JSON events at `/ws`. Send `{"type":"authenticate","token":"user:ann"}` to be ann, `{"type":"subscribe","room":"a"}`
-//! to join a room (none that begins with `private:`), and `{"type":"publish","room":"a","data":…}` to say something to
-//! the members of a room that you are in, as an event of type `message`. Also `unsubscribe` and `ping`.
+//! JSON events at `/ws`. Send `{"type":"authenticate","token":"user:ann"}` to become ann,
+//! `{"type":"subscribe","room":"a"}` to join a room (none that begins with `private:`), and
+//! `{"type":"publish","room":"a","data":…}` to send an event of type `message` to the members of a room that you are
+//! in. `unsubscribe` and `ping` also work.
 
 mod common;
 
@@ -19,7 +20,7 @@ struct Login {
 #[derive(Deserialize)]
 struct Publish {
     room: String,
-    /// Passed on as it has come.
+    /// Passed on unchanged.
     data: Box<RawValue>,
 }
 
@@ -35,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     common::serve(server.websocket("/ws", &hub).probes(&hub))
 }
 
-/// A real program checks a signature, or asks its session store.
+/// A real program checks a signature or asks its session store.
 fn authenticate(_: &Client, frame: &Inbound<'_>) -> Result<String, EventError> {
     let login: Login = frame.parse()?;
     match login.token.strip_prefix("user:") {

@@ -1,14 +1,15 @@
 //! `cargo run --release --example gateway -- --addr 127.0.0.1:8080`
 //!
-//! A program that has its own work and only wants to be watched: the main thread reads sensors (simulated here) and
-//! publishes their readings; the hub runs beside it and never blocks it. Memory and threads are printed every five
-//! seconds. SIGTERM or SIGINT ends the readings, drains the clients and then the program.
+//! A program with its own work that others only watch: the main thread reads (simulated) sensors and publishes their
+//! readings; the hub runs beside it and never blocks it. The program prints memory and threads every five seconds.
+//! SIGTERM or SIGINT stops the readings, drains the clients and ends the program.
 //!
 //! A client of `/ws` first gets the text message `sensors NAME NAME …`. It sends `subscribe NAME` or `unsubscribe NAME`
-//! and gets `subscribed NAME`, `unsubscribed NAME` or `error WHY`; and for the last and every further reading of a sensor
-//! that it has subscribed to `{"sensor":NAME,"value":NUMBER,"at":UNIX_MS}`. `history NAME` gives the last hundred readings,
-//! `{"sensor":NAME,"history":[…]}`; `watch` the last reading of each sensor at once, and then the newest ten times a second
-//! at most, however fast the sensors are. The page does both. `--tick-us N` sets how fast they are: a tick takes 10,000 µs.
+//! and gets `subscribed NAME`, `unsubscribed NAME` or `error WHY`. After a subscription it gets
+//! `{"sensor":NAME,"value":NUMBER,"at":UNIX_MS}` for the last and every further reading of the sensor. `history NAME`
+//! returns the last hundred readings, `{"sensor":NAME,"history":[…]}`. `watch` returns the last reading of each sensor
+//! at once, and then the newest readings at most ten times a second, however fast the sensors are. The page does both.
+//! `--tick-us N` sets the duration of a tick in microseconds; default 10,000.
 #![allow(clippy::print_stdout, reason = "the report goes to standard output")]
 
 mod common;
@@ -21,17 +22,17 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use wshub::history::Range;
 use wshub::{Client, Config, DropPolicy, HandlerResult, Hub, Limits, Message, Response, RoomOptions, Server};
 
-/// Sensors, and how many ticks lie between their readings: 1, 10 and 100 readings a second.
+/// Sensors, and the number of ticks between their readings: 1, 10 and 100 readings a second.
 const SENSORS: [(&str, u64); 4] =
     [("sensor/temperature", 100), ("sensor/humidity", 100), ("sensor/pressure", 10), ("sensor/vibration", 1)];
-/// How many ticks lie between reports: five seconds, unless ticks are faster.
+/// The number of ticks between reports: five seconds with default ticks.
 const REPORT: u64 = 500;
 /// The room whose state is the last reading of each sensor.
 const VALUES: &str = "values";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
-    // A small device: little memory for each client, and who falls behind misses old readings, not new ones.
+    // A small device: little memory for each client; a slow client misses old readings, not new ones.
     let config = Config::default()
         .read_buffer(512)
         .max_message_size(256)
@@ -70,7 +71,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The program's own loop.
+/// The program's main loop.
 fn work(hub: &Hub, is_over: &AtomicBool) -> Result<(), Box<dyn std::error::Error>> {
     let tick_us = common::option("tick-us", "10000").parse()?;
     let mut next = Instant::now();
@@ -79,7 +80,7 @@ fn work(hub: &Hub, is_over: &AtomicBool) -> Result<(), Box<dyn std::error::Error
             break;
         }
         {
-            // Readings of one tick go to each client in one system call.
+            // All readings of one tick go to each client in one system call.
             let _cork = hub.cork();
             for (sensor, _) in SENSORS.iter().filter(|(_, ticks)| tick % ticks == 0) {
                 let reading = serde_json::json!({"sensor": sensor, "value": measure(sensor), "at": unix_ms()});
@@ -121,7 +122,7 @@ fn receive(client: &Client, message: &Message) -> HandlerResult {
     Ok(())
 }
 
-/// Something that goes up and down.
+/// A simulated value that rises and falls.
 fn measure(sensor: &str) -> f64 {
     let seconds = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64();
     20.0 + (seconds / if sensor == "sensor/vibration" { 0.1 } else { 10.0 }).sin()
@@ -132,7 +133,7 @@ fn unix_ms() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Memory and threads as Linux tells them; elsewhere only the clients.
+/// Memory and threads as reported by Linux; on other systems only the clients.
 fn report(hub: &Hub) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let facts = status.lines().filter(|line| line.starts_with("VmRSS:") || line.starts_with("Threads:"));

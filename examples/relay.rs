@@ -1,9 +1,10 @@
 //! `cargo run --release --example relay -- --addr 127.0.0.1:8080 --access access.json`
 //!
-//! Users at `/ws?user=U`, the relays of devices at `/ws?user=U&device=D`. The access file says who may see which devices,
-//! as `{"ann": ["lock", "lamp"]}`; it is read again at `POST /invalidate?user=U` or `?device=D`. What a device sends goes
-//! to its users; what a user sends with a `deviceId` goes to that device. Who comes and goes is told as `presence`. A user that
-//! calls `device`, with `{"deviceId","method","data"}`, gets the device's answer.
+//! Users connect at `/ws?user=U`, the relays of devices at `/ws?user=U&device=D`. The access file lists the devices of
+//! each user, as `{"ann": ["lock", "lamp"]}`; `POST /invalidate?user=U` or `?device=D` makes the program read it again.
+//! A device's messages go to its users; a user's message with a `deviceId` goes to that device. Connects and
+//! disconnects are announced as `presence`. A user that calls `device`, with `{"deviceId","method","data"}`, gets the
+//! device's answer.
 
 mod common;
 
@@ -79,7 +80,7 @@ struct Question {
     data: Box<serde_json::value::RawValue>,
 }
 
-/// A user's call, passed on to a device that it may see; it waits for the answer for at most five seconds.
+/// Passes a user's call on to a device that it may see, and waits for the answer for at most five seconds.
 fn ask(conn: &Conn, data: &wshub::Message) -> Result<wshub::Message, CallRefusal> {
     let question: Question = data.parse_json().map_err(|e| CallRefusal::new("bad_message", e.to_string()))?;
     if conn.device().is_some() || !conn.may_see(&question.device) {
@@ -94,16 +95,16 @@ fn ask(conn: &Conn, data: &wshub::Message) -> Result<wshub::Message, CallRefusal
 }
 
 fn presence(status: &str) -> Message {
-    // A map of strings always is JSON.
+    // A map of strings is always valid JSON.
     Message::new("presence").payload(&HashMap::from([("status", status)])).unwrap_or_else(|_| Message::new("presence"))
 }
 
-/// To everybody who may see the device.
+/// Sends to all users that may see the device.
 fn device_presence(relay: &Relay, device: &str, status: &str) {
     relay.broadcast_to_device(device, &presence(status).device(device));
 }
 
-/// To the devices that the user may see, and to the other users of these.
+/// Sends to the devices that the user may see, and to the other users of these devices.
 fn user_presence(relay: &Relay, user: &str, status: &str) {
     let message = presence(status).user(user);
     let devices = relay.user_devices(user);
@@ -112,7 +113,7 @@ fn user_presence(relay: &Relay, user: &str, status: &str) {
     }
     let users: BTreeSet<_> = devices.iter().flat_map(|device| relay.device_users(device)).collect();
     let others = users.iter().map(|other| &**other).filter(|other| *other != user);
-    // Only a message to one client that is gone is an error.
+    // Sending fails only for a single client that is gone.
     let _ = relay.hub().send(Target::users(others), &message);
 }
 
@@ -129,7 +130,7 @@ fn invalidate(relay: &Relay, access: &Access, request: &Request) -> Response {
     }
     if let Some(device) = device {
         relay.invalidate_device(&device);
-        // Those who are new to the device are not subscribed to it yet.
+        // Users that gained access to the device are not subscribed to it yet.
         access.users(&device).iter().for_each(|user| relay.invalidate_user(user));
     }
     if let Some(user) = user {

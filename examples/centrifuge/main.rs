@@ -1,12 +1,13 @@
 //! `cargo run --release --example centrifuge -- --addr 127.0.0.1:8080`
 //!
 //! A server for official Centrifuge SDKs: WebSocket at `/connection/websocket`, the HTTP API below `/api/` (`--api-key
-//! KEY`, by default `test-api-key`), and a page at `/`. Connection and subscription tokens are JWTs, HS256 with the secret
-//! `secret`: `sub` is the user, `exp` the expiry, `channel` that of a subscription token.
+//! KEY`, by default `test-api-key`), and a page at `/`. Connection and subscription tokens are JWTs, HS256 with the
+//! secret `secret`: `sub` is the user, `exp` the expiry, `channel` the channel of a subscription token.
 //!
-//! Every channel may be subscribed, except `private:…` without a token, and subscribers may publish. Methods of rpc:
-//! `echo`, `sum` of `{"a","b"}`, `fail`. Channels have a history of 100 publications and five minutes, `smallhistory:…` of
-//! two, `nohistory:…` none. With `--redis URL` several nodes share them: `cargo run --features redis …`.
+//! Clients may subscribe to every channel, except `private:…` without a token, and subscribers may publish. The rpc
+//! methods are `echo`, `sum` of `{"a","b"}` and `fail`. Channels have a history of 100 publications and five minutes,
+//! `smallhistory:…` of two, `nohistory:…` none. With `--redis URL` several nodes share the histories:
+//! `cargo run --features redis …`.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -36,7 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     common::serve(Api::new(&hub).key(common::option("api-key", "test-api-key")).mount(server, "/api"))
 }
 
-/// What rooms remember; with `--redis URL` together with the other nodes there.
+/// Sets what rooms remember; with `--redis URL` shared with the other nodes there.
 fn shared(hub: HubBuilder) -> Result<HubBuilder, ConfigError> {
     let history = || RoomOptions::history().messages(100).age(Duration::from_secs(300));
     let url = common::option_or_none("redis");
@@ -63,7 +64,7 @@ struct Terms {
 fn sum(data: &Message) -> Result<Message, CommandError> {
     let Terms { a, b } = data.parse_json().map_err(|_| CommandError::BAD_REQUEST)?;
     let sum = a + b;
-    // Whole numbers stay whole.
+    // Whole numbers stay integers.
     #[allow(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
     let sum =
         if sum.fract() == 0.0 && sum.abs() < 1e15 { serde_json::json!(sum as i64) } else { serde_json::json!(sum) };

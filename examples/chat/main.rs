@@ -1,9 +1,10 @@
 //! `cargo run --release --example chat -- --addr 127.0.0.1:8080`
 //!
-//! Open the address in two browser windows and talk. The page is `page.html`; the JSON that it speaks and the rules for
-//! names are in `model.rs`; here is how they meet the hub, which remembers what is said. Probes: `/healthz`, `/readyz`, `/metrics`;
-//! `/endpoints` says what there is to connect to. `/admin` is the operator's dashboard: user `admin`, the password of
-//! `--admin-password`, or one that is made up and printed. With the feature `tls`, `--tls CERT KEY` names two PEM files.
+//! Open the address in two browser windows and talk. `page.html` is the page; `model.rs` has the JSON that it speaks
+//! and the rules for names. This file connects them to the hub, which keeps a history of the chat. Probes: `/healthz`,
+//! `/readyz`, `/metrics`; `/endpoints` lists the endpoints. `/admin` is the operator's dashboard: user `admin`, the
+//! password from `--admin-password`, or a generated one that is printed. With the feature `tls`, `--tls CERT KEY` names
+//! two PEM files.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -26,12 +27,12 @@ use wshub::{
     metrics::{MetricsPair, PrometheusMetrics},
 };
 
-/// Everybody is in this room, once welcomed: it hears which other rooms there are. `model::room_name` keeps others out.
+/// Every welcomed client is in this room, which announces the other rooms. `model::room_name` keeps others out.
 const EVERYONE: &str = "\n";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
-    // Holds one note at most: that the list of rooms must be sent again.
+    // Holds at most one note: the list of rooms must be sent again.
     let (changed, notes) = mpsc::sync_channel(1);
     let joined = changed.clone();
     let (shown, scraped) = (Arc::new(DebugMetrics::new()), Arc::new(PrometheusMetrics::new()?));
@@ -92,7 +93,7 @@ fn welcome(client: &Client) -> HandlerResult {
     Ok(())
 }
 
-/// However often rooms change, their list is sent ten times a second at most.
+/// Sends the list of rooms at most ten times a second, however often rooms change.
 fn announce_rooms(hub: &Hub, notes: &mpsc::Receiver<()>) {
     while notes.recv().is_ok() {
         if let Ok(message) = Message::json(&rooms(hub)) {
@@ -114,14 +115,14 @@ fn receive(client: &Client, message: &Message) -> HandlerResult {
         Request::Join { room, since } => join(client, &model::room_name(&room)?, since),
         Request::Message { room, text } => say(client, &model::room_name(&room)?, text),
         Request::Leave { room } => {
-            // Whatever is wrong with it, the client is not in that room any more.
+            // Whatever the error, the client is no longer in that room.
             let _ = model::room_name(&room).map(|name| client.leave(&name));
             client.send_json(&Event::Left { room: &room })
         }
     }
 }
 
-/// `joined` comes before anything that the room says afterwards, and holds what it has said before.
+/// `joined` comes before any later message of the room, and holds its earlier messages.
 fn join(client: &Client, room: &str, since: Option<String>) -> HandlerResult {
     let answer = |publications: &[Publication], position, recovery: Recovery| {
         let members = client.hub().room_clients(room).iter().map(Person::of).collect();
@@ -155,7 +156,7 @@ fn say(client: &Client, room: &str, text: String) -> HandlerResult {
     Ok(())
 }
 
-/// A client has left a room, because it asked to or because its connection has ended.
+/// A client has left a room, by request or because its connection has ended.
 fn left(client: &Client, room: &str) -> HandlerResult {
     if room != EVERYONE {
         let departed = Message::json(&Event::Departed { room, member: Person::of(client) })?;

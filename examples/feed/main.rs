@@ -2,8 +2,8 @@
 //!
 //! A feed of JSON events: the same over WebSocket at `/ws` and as Server-Sent Events at `/events`. Publish with
 //! `curl -d '{"type":"price","payload":{"cents":120}}' http://127.0.0.1:8080/publish`, listen with `curl -N
-//! http://127.0.0.1:8080/events`, or open the page. `--allow-origin https://example.org` lets pages of that origin listen,
-//! too.
+//! http://127.0.0.1:8080/events`, or open the page. `--allow-origin https://example.org` lets pages of that origin
+//! listen, too.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -20,7 +20,7 @@ const PAGE: &str = include_str!("page.html");
 struct Publish {
     #[serde(rename = "type")]
     kind: String,
-    /// Passed on as it has come.
+    /// Passed on unchanged.
     payload: Box<RawValue>,
 }
 
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     common::serve(server.handle("/publish", move |request| publish(&feed, request)))
 }
 
-/// A real program asks here who publishes. A body over 512 KiB has got its 413 already.
+/// A real program authenticates the publisher here. A body over 512 KiB has already been answered with 413.
 fn publish(feed: &Feed, request: &Request) -> Response {
     if request.head().method() != "POST" {
         return Response::text(405, "method not allowed\n").header("Allow", "POST");
