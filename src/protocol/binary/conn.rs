@@ -1,4 +1,4 @@
-//! What handlers get, and sending from the server.
+//! The connection type that handlers get, and sends from the server.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::{Message, ROOT};
 use crate::{Client, ClientId, Delivery, Hub, SendError, Target};
 
-/// What the authorizer has found out about a connection, such as user and role. Not empty.
+/// What the authorizer knows about a connection, such as user and role. Not empty.
 pub type Claims = BTreeMap<String, String>;
 
 /// The name under which a client keeps its claims.
@@ -23,7 +23,7 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// The connection of a client; `None` when its hub does not speak this protocol.
+    /// Returns the connection of a client; `None` if its hub does not speak this protocol.
     pub fn of(client: &Client) -> Option<Self> {
         Some(Self { client: client.clone(), claims: client.metadata::<Claims>(CLAIMS)? })
     }
@@ -33,24 +33,24 @@ impl Conn {
         self.client.id()
     }
 
-    /// What the authorizer has found out.
+    /// The claims from the authorizer.
     pub fn claims(&self) -> &Claims {
         &self.claims
     }
 
-    /// The hub's handle of the connection: rooms, metadata, close.
+    /// The client of the hub: rooms, metadata, close.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Sends a message to this connection. False if it is closed or its queue is full, which by default also closes
-    /// it. Does not block.
+    /// Sends a message to this connection. Returns false if it is closed or its queue is full, which by default also
+    /// closes it. Does not block.
     pub fn try_send(&self, message: &Message) -> bool {
         self.client.send(message).is_ok()
     }
 
-    /// Sends to the members of a room but this connection, with its id as `src`. It need not be in the room: server
-    /// code is trusted. Does not block.
+    /// Sends to the members of a room except this connection, with its id as `src`. The connection need not be in the
+    /// room: server code is trusted. Does not block.
     pub fn send_to_room(&self, room: &str, event: &str, payload: impl Into<Bytes>) -> Delivery {
         let message = Message::new(room, event, "", self.id().to_string(), payload);
         emit(self.client.hub(), Target::room(room).except(self.id()), &message)
@@ -60,7 +60,7 @@ impl Conn {
     ///
     /// # Errors
     ///
-    /// [`SendError::ClientNotFound`]. A full queue is no error: the [`Delivery`] says so.
+    /// [`SendError::ClientNotFound`]. A full queue is not an error: the [`Delivery`] reports it.
     pub fn send_to_client(&self, dst: ClientId, event: &str, payload: impl Into<Bytes>) -> Result<Delivery, SendError> {
         let message = Message::new(ROOT, event, dst.to_string(), self.id().to_string(), payload);
         self.client.hub().send(dst, &message)
@@ -68,7 +68,7 @@ impl Conn {
 }
 
 impl fmt::Debug for Conn {
-    /// The names of the claims, not their values: those may be secret.
+    /// Shows the names of the claims, not their values: those may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let claims: Vec<&String> = self.claims.keys().collect();
         f.debug_struct("Conn").field("id", &self.id()).field("claims", &claims).finish_non_exhaustive()
@@ -84,13 +84,13 @@ pub fn send_to_room(hub: &Hub, room: &str, event: &str, payload: impl Into<Bytes
 ///
 /// # Errors
 ///
-/// [`SendError::ClientNotFound`]. A full queue is no error: the [`Delivery`] says so.
+/// [`SendError::ClientNotFound`]. A full queue is not an error: the [`Delivery`] reports it.
 pub fn send_to_client(hub: &Hub, dst: ClientId, event: &str, payload: impl Into<Bytes>) -> Result<Delivery, SendError> {
     hub.send(dst, Message::new(ROOT, event, dst.to_string(), "", payload))
 }
 
-/// To a room, which may be empty.
+/// Sends to a room, which may be empty.
 pub(super) fn emit(hub: &Hub, room: Target<'_>, message: &Message) -> Delivery {
-    // Only a send to one client can fail.
+    // A send fails only for a single client.
     hub.send(room, message).unwrap_or_default()
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-/// Bytes of a field's length.
+/// Size of a field's length prefix, in bytes.
 const LENGTH: usize = 4;
 
 /// One frame of the protocol, in either direction.
@@ -18,20 +18,20 @@ const LENGTH: usize = 4;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Message {
-    /// The room that the message is about; `root` for direct messages.
+    /// The room that the message concerns; `root` for direct messages.
     pub room: String,
-    /// What the message is, such as `join` or an event of the application's.
+    /// The event name, such as `join` or an event of the application.
     pub event: String,
-    /// The id of the client that the message is for; empty for a message to the room.
+    /// The id of the recipient; empty for a message to the room.
     pub dst: String,
-    /// The id of the client that the message is from; empty when the server speaks for itself.
+    /// The id of the sender; empty for messages from the server itself.
     pub src: String,
-    /// Anything.
+    /// Any bytes.
     pub payload: Bytes,
 }
 
 impl Message {
-    /// A message of these fields.
+    /// Creates a message from its fields.
     pub fn new(
         room: impl Into<String>,
         event: impl Into<String>,
@@ -42,11 +42,11 @@ impl Message {
         Self { room: room.into(), event: event.into(), dst: dst.into(), src: src.into(), payload: payload.into() }
     }
 
-    /// The message as it goes over the wire.
+    /// The wire form of the message.
     ///
     /// # Panics
     ///
-    /// When a field is longer than 4 GiB, which its length cannot say.
+    /// If a field is longer than 4 GiB, which its length prefix cannot express.
     pub fn encode(&self) -> Vec<u8> {
         let fields = self.fields();
         let mut out = Vec::with_capacity(fields.iter().map(|field| LENGTH + field.len()).sum());
@@ -58,11 +58,11 @@ impl Message {
         out
     }
 
-    /// Reads a message that takes up exactly these bytes. Memory follows what is there, not what a length claims.
+    /// Parses a message that occupies exactly these bytes. Memory follows the actual bytes, not a claimed length.
     ///
     /// # Errors
     ///
-    /// The first fault, in the order of the bytes.
+    /// The first error, in the order of the bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut rest = bytes;
         let message = Self {
@@ -120,7 +120,7 @@ pub enum DecodeError {
         /// `room`, `event`, `dst` or `src`.
         field: &'static str,
     },
-    /// So many bytes follow the payload.
+    /// This many bytes follow the payload.
     TrailingBytes(usize),
 }
 

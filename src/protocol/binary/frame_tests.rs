@@ -8,7 +8,7 @@ fn sample() -> Message {
     Message::new("löbby", "chat", "dst-id", "src-id", vec![0, 255, 1, 254])
 }
 
-/// Where each field's length begins, and the end of the frame.
+/// The start of each field's length prefix, and the end of the frame.
 fn starts(message: &Message) -> Vec<usize> {
     let ends = message.fields().into_iter().scan(0, |at, field| {
         *at += LENGTH + field.len();

@@ -1,4 +1,4 @@
-//! The server's side: who may connect, what happens to each frame, who is told of joins and leaves.
+//! The server side: admission, the handling of each frame, and the announcement of joins and leaves.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -24,14 +24,14 @@ const MAX_MESSAGE: usize = 65_536;
 type Authorizer = dyn Fn(&RequestHead) -> Result<Claims, Rejection> + Send + Sync;
 type Handler = dyn Fn(&Conn, &Message) -> HandlerResult + Send + Sync;
 
-/// Makes hubs speak the protocol: the authorizer and the handlers of one hub.
+/// Sets up a hub that speaks the protocol, with an authorizer and handlers.
 pub struct BinaryRooms {
     authorize: Box<Authorizer>,
     handlers: HashMap<String, Box<Handler>>,
 }
 
 thread_local! {
-    /// Acknowledgements that this thread has sent: whether a request was answered by the hook that it caused.
+    /// Acknowledgements sent by this thread. It shows whether a hook has already answered the request that caused it.
     static ACKNOWLEDGED: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -39,9 +39,9 @@ thread_local! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RegisterError {
-    /// The name of the event is empty.
+    /// The event name is empty.
     EmptyName,
-    /// The event has a handler already.
+    /// A handler is already registered for the event.
     Duplicate,
     /// The event is one of the protocol's own six, which never reach a handler.
     Reserved,
@@ -60,19 +60,19 @@ impl fmt::Display for RegisterError {
 impl std::error::Error for RegisterError {}
 
 impl BinaryRooms {
-    /// Lets in whom `authorize` gives claims; empty claims are refused with 401, an error with its own status. It runs
-    /// before the upgrade, on the connection's thread.
+    /// Admits connections to which `authorize` gives claims. Empty claims are refused with 401, an error with its own
+    /// status. `authorize` runs before the upgrade, on the connection's thread.
     pub fn new(authorize: impl Fn(&RequestHead) -> Result<Claims, Rejection> + Send + Sync + 'static) -> Self {
         Self { authorize: Box::new(authorize), handlers: HashMap::new() }
     }
 
-    /// Sets what runs for an event that a client sends, instead of passing it to the room. It runs on the sender's
-    /// thread; the message's `src` is the sender's id; the sender need not be in the message's room. An error goes to
-    /// the hub's `on_error` hook.
+    /// Sets the handler for an event that a client sends, which then does not go to the room. It runs on the sender's
+    /// thread. The message's `src` is the sender's id, and the sender need not be in the message's room. An error goes
+    /// to the hub's `on_error` hook.
     ///
     /// # Errors
     ///
-    /// A [`RegisterError`]; the handler that was there stays.
+    /// A [`RegisterError`]; the earlier handler stays.
     pub fn register_handler(
         &mut self,
         event: impl Into<String>,
@@ -92,18 +92,19 @@ impl BinaryRooms {
         Ok(())
     }
 
-    /// The protocol's settings: those of [`Config::default`], but messages of at most 65,536 bytes, and a client whose
-    /// queue of 256 messages is full is closed ([`DropPolicy::Disconnect`]).
+    /// The protocol's settings: [`Config::default`], but messages have at most 65,536 bytes, and a client whose queue
+    /// of 256 messages is full is closed ([`DropPolicy::Disconnect`]).
     pub fn config() -> Config {
         Config::default().max_message_size(MAX_MESSAGE).drop_policy(DropPolicy::Disconnect)
     }
 
-    /// Puts the protocol on a hub: it sets the hooks `on_upgrade`, `on_message`, `after_room_join` and
-    /// `after_room_leave`, the message size and the drop policy of [`BinaryRooms::config`]. Hooks that the builder has
-    /// already run before the protocol's, those set later after them.
+    /// Installs the protocol on a hub. It sets the hooks `on_upgrade`, `on_message`, `after_room_join` and
+    /// `after_room_leave`, and the message size and drop policy of [`BinaryRooms::config`]. Hooks that are already set
+    /// run before the protocol's; hooks set later run after them.
     ///
-    /// Peers choose the names of rooms: [`Limits::max_rooms_per_client`](crate::Limits#structfield.max_rooms_per_client)
-    /// bounds how many each may make, [`ROOT`] included.
+    /// Peers choose the names of rooms.
+    /// [`Limits::max_rooms_per_client`](crate::Limits#structfield.max_rooms_per_client) limits how many each can
+    /// create, including [`ROOT`].
     pub fn install(self, builder: HubBuilder) -> HubBuilder {
         let rooms = Arc::new(self);
         let [on_upgrade, on_message] = std::array::from_fn(|_| Arc::clone(&rooms));
@@ -168,7 +169,7 @@ fn join(client: &Client, room: &str) -> HandlerResult {
         Ok(()) | Err(RoomError::AlreadyJoined) => {}
         Err(error) => return Err(error.into()),
     }
-    // Nothing was told on this thread if the client was in already, or if another thread tells of it now.
+    // This thread has sent no answer if the client was already a member, or if another thread announces the join now.
     if ACKNOWLEDGED.get() == before {
         acknowledge_join(client, room);
     }
@@ -188,7 +189,7 @@ fn leave(client: &Client, room: &str) -> HandlerResult {
 }
 
 fn tell_join(client: &Client, room: &str) {
-    // In this order: whoever has its answer knows that the others have been told.
+    // The order matters: when a client has its answer, the others have been told.
     tell_others(client, room, NEW_MEMBER);
     acknowledge_join(client, room);
 }
@@ -212,21 +213,21 @@ fn send_to_own_room(client: &Client, message: &Message) -> HandlerResult {
     Ok(())
 }
 
-/// Sends the list of members, and then news of those who came or went while it was on its way.
+/// Sends the list of members, and then news of clients that joined or left meanwhile.
 ///
-/// What a member is told adds up without a lock: the hooks of each other client run one at a time and in order, and their
-/// last news goes to everyone who is a member by then. Only news that was sent between the look at the members and the
-/// acknowledgement is overridden by it. A second look finds those clients, and their present state is sent again; only if
-/// it changes during that need the same clients be looked at once more.
+/// The events of a member add up without a lock: the hooks of each other client run one at a time and in order, and
+/// their last event goes to every current member. The acknowledgement overrides only events that were sent between the
+/// lookup of the members and the acknowledgement. A second lookup finds those clients, and their present state is sent
+/// again. Only if that changes meanwhile, the same clients are looked up once more.
 fn acknowledge_join(client: &Client, room: &str) {
     ACKNOWLEDGED.set(ACKNOWLEDGED.get().wrapping_add(1));
     // The acknowledgement leaves after the second look: what its receiver causes others to do is not seen by that look, and
     // so is told once.
     let _cork = client.hub().cork();
     let mut told = members(client, room);
-    // Ids always are JSON.
+    // Ids are always valid JSON.
     let list = serde_json::to_vec(&told).unwrap_or_default();
-    // A client that is gone needs no answer; one that is full is being closed.
+    // A client that is gone needs no answer; one whose queue is full is being closed.
     let _ = client.send(Message::new(room, JOIN_ACK, "", client.id().to_string(), list));
     let mut suspects: Option<HashSet<ClientId>> = None;
     loop {

@@ -15,7 +15,8 @@ use super::wire::reply::{Connected, Refreshed};
 use super::{VERSION, message_of};
 use crate::{Client, UserError};
 
-/// Server-side subscriptions that are in the reply; more are told by pushes behind it. They are begun one inside the other.
+/// Server-side subscriptions that are in the reply; more are told by pushes behind it. They are begun one inside the
+/// other.
 const MAX_IN_REPLY: usize = 32;
 
 /// Identifies the client and begins its server-side subscriptions; `tell` sends the reply.

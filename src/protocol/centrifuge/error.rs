@@ -97,8 +97,8 @@ impl fmt::Display for CommandError {
 
 impl Error for CommandError {}
 
-/// A close code with its reason. From 3500 to 3999 and from 4500 to 4999 the SDKs stay away, below and from 4000 to 4499
-/// they come back.
+/// A close code with its reason. From 3500 to 3999 and from 4500 to 4999 the SDKs stay away, below and from 4000 to
+/// 4499 they come back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disconnect {
     /// The close code.

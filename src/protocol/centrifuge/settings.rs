@@ -19,8 +19,8 @@ pub enum Access {
     Everyone,
 }
 
-/// What clients may do in a channel; see [`Centrifuge::channels`](super::Centrifuge::channels). Whether it has a history
-/// is said by the hub's options for the room of that name.
+/// What clients may do in a channel; see [`Centrifuge::channels`](super::Centrifuge::channels). Whether it has a
+/// history is said by the hub's options for the room of that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub struct ChannelOptions {

@@ -1,4 +1,4 @@
-//! From a frame to the built-in that answers it, or to the application's handler.
+//! Dispatches a frame to the built-in type that answers it, or to the application's handler.
 
 use serde::{Deserialize, Serialize};
 
@@ -38,22 +38,22 @@ struct Pong {
 
 /// Greets a new client.
 pub(super) fn welcome(callbacks: &Callbacks, client: &Client) {
-    // A client that is gone already needs no greeting.
+    // A client that is already gone needs no greeting.
     let _ = Event::new(CONNECTION_ESTABLISHED, Established { client_id: client.id() }).send_to(client);
     if let Some(callback) = &callbacks.on_connect {
         callback(client);
     }
 }
 
-/// Tells the client of a handler's error, unless it is about to be closed.
+/// Sends a handler's error to the client, unless it is about to be closed.
 pub(super) fn report(client: &Client, error: &HandlerError) {
     if error.close_frame().is_none() {
-        // A client whose queue is full, or that is gone, cannot be told.
+        // A client that is gone or whose queue is full cannot be told.
         let _ = Event::new(ERROR, EventError::of(error)).send_to(client);
     }
 }
 
-/// One message, from the built-ins to the application.
+/// Handles one message: built-in types first, then the application.
 pub(super) fn handle(callbacks: &Callbacks, client: &Client, message: &Message) -> HandlerResult {
     let inbound = match (Inbound::new(message), &callbacks.on_message) {
         (Ok(inbound), _) => inbound,
@@ -77,7 +77,7 @@ pub(super) fn handle(callbacks: &Callbacks, client: &Client, message: &Message) 
     }
 }
 
-/// Who is in a room: for those who are.
+/// Sends a member the list of the room's members.
 fn members(client: &Client, inbound: &Inbound<'_>) -> HandlerResult {
     let Room { room } = inbound.parse()?;
     if !client.in_room(&room) {
@@ -87,7 +87,7 @@ fn members(client: &Client, inbound: &Inbound<'_>) -> HandlerResult {
     Event::new(MEMBERS, Members { room: &room, members: &members }).send_to(client)
 }
 
-/// What the clients of a room are told of its members.
+/// The message that tells a room's clients about changes of its members.
 pub(super) fn member_change(room: &str, changes: &[MemberChange]) -> Option<Message> {
     let mut data = MemberChanges { room, joined: Vec::new(), updated: Vec::new(), left: Vec::new() };
     for change in changes {
@@ -117,7 +117,7 @@ struct MemberChanges<'a> {
     left: Vec<&'a Member>,
 }
 
-/// A call of the client's, or the answer to one of ours.
+/// A client's call, or the answer to a call of the server.
 fn call(callbacks: &Callbacks, client: &Client, message: &Message) -> HandlerResult {
     let result = callbacks.calls.handle(client, message);
     let other = || match &callbacks.on_message {
@@ -149,7 +149,7 @@ fn unsubscribe(client: &Client, inbound: &Inbound<'_>) -> HandlerResult {
     }
 }
 
-/// Whatever user id the frame claims, the authenticator alone decides.
+/// The authenticator alone determines the user id, whatever the frame claims.
 fn authenticate(callbacks: &Callbacks, client: &Client, inbound: &Inbound<'_>) -> HandlerResult {
     let authenticator = callbacks.authenticator.as_ref();
     let authenticator = authenticator.ok_or_else(|| EventError::new("unauthorized", "nobody can authenticate here"))?;

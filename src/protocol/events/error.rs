@@ -1,4 +1,4 @@
-//! Why a client does not get what it asked for.
+//! Errors that are sent to clients.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use crate::{HandlerError, RoomError, UserError};
 
-/// The data of an `error` event: a code for programs, a sentence for people.
+/// The data of an `error` event: a code for programs and a message for people.
 ///
-/// A handler that returns one has it sent to its client. Any other error of a handler is sent as code `internal`
-/// without its text, which may not be for strangers.
+/// If a handler returns this error, the client receives it. Any other handler error is sent as code `internal` without
+/// its text, which may be confidential.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EventError {
     code: Cow<'static, str>,
@@ -19,7 +19,7 @@ pub struct EventError {
 }
 
 impl EventError {
-    /// An error with this code and message.
+    /// Creates an error with this code and message.
     pub fn new(code: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
         Self { code: code.into(), message: message.into() }
     }
@@ -29,12 +29,12 @@ impl EventError {
         &self.code
     }
 
-    /// The sentence.
+    /// The message.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// What the client is told of a handler's error.
+    /// The error that a client gets for a handler's error.
     pub(super) fn of(error: &HandlerError) -> Self {
         let own = error.source().downcast_ref::<Self>().cloned();
         own.unwrap_or_else(|| Self::new("internal", "internal error"))
@@ -54,7 +54,7 @@ impl fmt::Display for EventError {
 impl Error for EventError {}
 
 impl From<RoomError> for EventError {
-    /// What a refusing hook says stays on the server.
+    /// The text of a refusing hook stays on the server.
     fn from(error: RoomError) -> Self {
         let code = match &error {
             RoomError::EmptyName | RoomError::NameTooLong => "invalid_room",
@@ -71,7 +71,7 @@ impl From<UserError> for EventError {
     fn from(error: UserError) -> Self {
         match error {
             UserError::TooManyConnections => Self::new("too_many_connections", error.to_string()),
-            // An authenticator that names nobody has refused.
+            // An authenticator that returns an empty id has refused.
             UserError::EmptyId => Self::new("unauthorized", error.to_string()),
             _ => Self::new("internal", "internal error"),
         }

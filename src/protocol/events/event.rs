@@ -1,4 +1,4 @@
-//! What the server sends: envelopes, and whom they go to.
+//! Events from the server: envelopes and their recipients.
 
 use std::borrow::Cow;
 use std::time::SystemTime;
@@ -9,11 +9,11 @@ use crate::HandlerResult;
 use crate::Message;
 use crate::{Client, ClientId, Delivery, Hub, Target};
 
-/// To a client when it is connected; data `{"clientId"}`.
+/// Sent to a client when it is connected; data `{"clientId"}`.
 pub const CONNECTION_ESTABLISHED: &str = "connection.established";
-/// For applications that tell others of a client that has gone; the module sends none itself.
+/// For applications that announce a client that is gone; the module itself does not send it.
 pub const CONNECTION_CLOSED: &str = "connection.closed";
-/// Instead of what a client asked for; data `{"code","message"}`.
+/// Sent instead of the requested answer; data `{"code","message"}`.
 pub const ERROR: &str = "error";
 /// The answer to `ping`; data `{"timestamp"}`.
 pub const PONG: &str = "pong";
@@ -24,22 +24,23 @@ pub const UNSUBSCRIBED: &str = "unsubscribed";
 /// The answer to `authenticate`; data `{"userId","status":"success"}`.
 pub const AUTHENTICATED: &str = "authenticated";
 
-/// A part of a room's history, the answer to `history`; data `{"room","position","recovery","events"}`.
+/// The answer to `history`, a part of a room's history; data `{"room","position","recovery","events"}`.
 pub const HISTORY: &str = "history";
-/// To a member of a room with a history that misses some of it; data `{"room","from","to","position"}`.
+/// Sent to a member of a room with a history that misses some of it; data `{"room","from","to","position"}`.
 pub const GAP: &str = "gap";
-/// To members of a room with a state, for each change; data `{"room","key","value"}` or `{"room","key","removed":true}`.
+/// Sent to members of a room with a state, for each change; data `{"room","key","value"}` or
+/// `{"room","key","removed":true}`.
 pub const STATE: &str = "state";
-/// To who joins a room with a state; data `{"room","state":{KEY:VALUE}}`.
+/// Sent to a client that joins a room with a state; data `{"room","state":{KEY:VALUE}}`.
 pub const SNAPSHOT: &str = "snapshot";
 
-/// Who is in a room with members, the answer to `members`; data `{"room","members":[{"id","metadata"}]}`.
+/// The answer to `members`, the members of a room; data `{"room","members":[{"id","metadata"}]}`.
 pub const MEMBERS: &str = "members";
-/// To the members of such a room, at most every 50 ms; data `{"room","joined","updated","left"}`, lists of members, without
-/// those that are empty.
+/// Sent to the members of such a room, at most every 50 ms; data `{"room","joined","updated","left"}`, non-empty lists
+/// of members.
 pub const MEMBER_CHANGE: &str = "member_change";
 
-/// An envelope, `{"type","data","timestamp"}`, and its recipients. An event that names no recipients reaches nobody.
+/// An envelope, `{"type","data","timestamp"}`, and its recipients. An event without recipients goes to no client.
 ///
 /// ```
 /// use wshub::{Hub, protocol::events::{Event, emit}};
@@ -54,13 +55,13 @@ pub struct Event<'a, T = serde_json::Value> {
     kind: Cow<'a, str>,
     pub(super) data: T,
     timestamp: u64,
-    /// `None` is nobody.
+    /// `None` means no recipients.
     #[serde(skip)]
     target: Option<Target<'a>>,
 }
 
 impl<'a, T: Serialize> Event<'a, T> {
-    /// Makes an event of this type, for nobody yet, with the current time. `()` as data is sent as `null`.
+    /// Creates an event of this type with the current time and no recipients. `()` as data is sent as `null`.
     pub fn new(kind: impl Into<Cow<'a, str>>, data: T) -> Self {
         Self { kind: kind.into(), data, timestamp: unix_seconds(SystemTime::now()), target: None }
     }
@@ -75,18 +76,18 @@ impl<'a, T: Serialize> Event<'a, T> {
         &self.data
     }
 
-    /// When it was made, in whole seconds since 1970.
+    /// The creation time, in whole seconds since 1970.
     pub fn timestamp(&self) -> u64 {
         self.timestamp
     }
 
-    /// Sets when it was made.
+    /// Sets the creation time.
     pub(super) fn at(mut self, time: SystemTime) -> Self {
         self.timestamp = unix_seconds(time);
         self
     }
 
-    /// Adds recipients. A connection that several of them match gets one copy.
+    /// Adds recipients. A connection that matches several of them gets one copy.
     pub fn to(mut self, target: Target<'a>) -> Self {
         self.target = Some(match self.target {
             Some(before) => before.and(target),
@@ -120,20 +121,20 @@ impl<'a, T: Serialize> Event<'a, T> {
         self.to(Target::all())
     }
 
-    /// The message that goes over the wire.
+    /// The wire form of the event.
     ///
     /// # Errors
     ///
-    /// What the data's `Serialize` implementation reports.
+    /// An error of the data's `Serialize` implementation.
     pub fn message(&self) -> Result<Message, serde_json::Error> {
         Message::json(self)
     }
 
-    /// Sends it to this client alone, whatever its recipients are.
+    /// Sends the event only to this client, whatever its recipients are.
     ///
     /// # Errors
     ///
-    /// What the data's `Serialize` implementation reports, or a [`SendError`](crate::SendError).
+    /// An error of the data's `Serialize` implementation, or a [`SendError`](crate::SendError).
     pub fn send_to(&self, client: &Client) -> HandlerResult {
         client.send(self.message()?)?;
         Ok(())
@@ -144,41 +145,40 @@ fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Sends an event to its recipients, by the hub's drop policy; never blocks on a peer. Returns how many connections it
-/// was queued for. An event without recipients, or whose recipients are not connected, is no error.
+/// Sends an event to its recipients, with the hub's drop policy; never blocks on a peer. Returns the number of
+/// connections for which it was queued. An event without recipients, or with none connected, is not an error.
 ///
 /// # Errors
 ///
-/// What the data's `Serialize` implementation reports; nothing has been sent then. The same holds for all `emit`
-/// functions.
+/// An error of the data's `Serialize` implementation; nothing is sent then. The same applies to all `emit` functions.
 pub fn emit<T: Serialize>(hub: &Hub, event: &Event<'_, T>) -> Result<Delivery, serde_json::Error> {
     let message = event.message()?;
     Ok(event.target.clone().map_or_else(Delivery::default, |target| deliver(hub, target, message)))
 }
 
-/// Emits an event to everyone; as [`emit`].
+/// Emits an event to all clients; see [`emit`].
 ///
 /// # Errors
 ///
-/// As [`emit`].
+/// Same as [`emit`].
 pub fn emit_broadcast<T: Serialize>(hub: &Hub, kind: &str, data: T) -> Result<Delivery, serde_json::Error> {
     emit(hub, &Event::new(kind, data).to_all())
 }
 
-/// Emits an event to a room; as [`emit`].
+/// Emits an event to a room; see [`emit`].
 ///
 /// # Errors
 ///
-/// As [`emit`].
+/// Same as [`emit`].
 pub fn emit_to_room<T: Serialize>(hub: &Hub, kind: &str, data: T, room: &str) -> Result<Delivery, serde_json::Error> {
     emit(hub, &Event::new(kind, data).to_room(room))
 }
 
-/// Emits an event to rooms, one copy for each connection; as [`emit`].
+/// Emits an event to rooms, one copy for each connection; see [`emit`].
 ///
 /// # Errors
 ///
-/// As [`emit`].
+/// Same as [`emit`].
 pub fn emit_to_rooms<'a, T: Serialize, S: Into<Cow<'a, str>>>(
     hub: &Hub,
     kind: &'a str,
@@ -188,11 +188,11 @@ pub fn emit_to_rooms<'a, T: Serialize, S: Into<Cow<'a, str>>>(
     emit(hub, &Event::new(kind, data).to_rooms(rooms))
 }
 
-/// Emits an event to all connections of users; as [`emit`].
+/// Emits an event to all connections of users; see [`emit`].
 ///
 /// # Errors
 ///
-/// As [`emit`].
+/// Same as [`emit`].
 pub fn emit_to_users<'a, T: Serialize, S: Into<Cow<'a, str>>>(
     hub: &Hub,
     kind: &'a str,
@@ -202,11 +202,11 @@ pub fn emit_to_users<'a, T: Serialize, S: Into<Cow<'a, str>>>(
     emit(hub, &Event::new(kind, data).to_users(users))
 }
 
-/// Emits an event to single clients; those that are gone are left out; as [`emit`].
+/// Emits an event to single clients and skips those that are gone; see [`emit`].
 ///
 /// # Errors
 ///
-/// As [`emit`].
+/// Same as [`emit`].
 pub fn emit_to_clients<T: Serialize>(
     hub: &Hub,
     kind: &str,
@@ -216,12 +216,12 @@ pub fn emit_to_clients<T: Serialize>(
     emit(hub, &Event::new(kind, data).to_clients(clients))
 }
 
-/// Sends text to everyone as it is, without an envelope.
+/// Sends text unchanged to all clients, without an envelope.
 pub fn broadcast_raw(hub: &Hub, text: impl Into<String>) -> Delivery {
     deliver(hub, Target::all(), Message::raw_json(text))
 }
 
 fn deliver(hub: &Hub, target: Target<'_>, message: Message) -> Delivery {
-    // The only error is a single client that is gone: nobody got it.
+    // A send fails only for a single client that is gone.
     hub.send(target, message).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! What clients send.
+//! Frames from clients.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ pub struct Inbound<'m> {
 }
 
 impl<'m> Inbound<'m> {
-    /// Reads a message's type; the rest is read by [`parse`](Inbound::parse).
+    /// Reads a message's type; [`parse`](Inbound::parse) reads the rest.
     ///
     /// # Errors
     ///
@@ -37,11 +37,11 @@ impl<'m> Inbound<'m> {
         self.message
     }
 
-    /// The whole frame as a `T`.
+    /// Parses the whole frame as a `T`.
     ///
     /// # Errors
     ///
-    /// `bad_request`, with the reason, when it is no `T`.
+    /// `bad_request`, with the reason, if it does not parse as `T`.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, EventError> {
         self.message.parse_json().map_err(EventError::bad_request)
     }

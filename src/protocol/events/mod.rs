@@ -39,7 +39,7 @@
 //! # What clients send
 //!
 //! Clients send text messages that hold a JSON object with a string `type`. The protocol answers the following types
-//! itself; a handler can replace only `history`, `call`, `reply` and `error`:
+//! itself; a handler can replace only `history`, `members`, `call`, `reply` and `error`:
 //!
 //! | from the client | answer: `type`, `data` |
 //! | --- | --- |
@@ -162,21 +162,22 @@ impl Events {
         self
     }
 
-    /// Sets who may subscribe to which room. Default: everyone to all. The hub's `before_room_join` hook and its limits
-    /// apply too.
+    /// Sets which rooms a client may subscribe to. Default: all. The hub's `before_room_join` hook and its limits also
+    /// apply.
     pub fn may_join(mut self, callback: impl Fn(&Client, &str) -> bool + Send + Sync + 'static) -> Self {
         self.callbacks.may_join = Some(Box::new(callback));
         self
     }
 
-    /// Sets what runs when a client is connected, after its `connection.established`.
+    /// Sets the callback that runs when a client is connected, after its `connection.established`.
     pub fn on_connect(mut self, callback: impl Fn(&Client) + Send + Sync + 'static) -> Self {
         self.callbacks.on_connect = Some(Box::new(callback));
         self
     }
 
-    /// Sets the handler of a type of event, replacing the one before. The four built-ins never come here; `call`,
-    /// `reply` and `error` do, and are no calls then.
+    /// Sets the handler of an event type, replacing an earlier one. It never gets `ping`, `subscribe`, `unsubscribe`
+    /// and `authenticate`. A handler for `call`, `reply` or `error` gets those frames, which then are not treated as
+    /// calls.
     pub fn on(
         mut self,
         kind: impl Into<String>,
@@ -186,8 +187,8 @@ impl Events {
         self
     }
 
-    /// Sets the handler of a method that clients call: it gets the call's data, and what it returns is sent back, as a
-    /// reply or as an error. Neither closes the connection. See [`JsonCalls`] for the wire.
+    /// Sets the handler of a method that clients call. It gets the call's data; its return value is sent back as a
+    /// reply or an error. Neither closes the connection. [`JsonCalls`] describes the wire format.
     pub fn on_call(
         mut self,
         method: impl Into<String>,
@@ -197,21 +198,21 @@ impl Events {
         self
     }
 
-    /// Sets what gets every other message, also binary ones and text that is no event. Default: an error.
+    /// Sets the handler for all other messages, including binary ones and text that is not an event. Default: an error.
     pub fn on_message(mut self, handler: impl Fn(&Client, &Message) -> HandlerResult + Send + Sync + 'static) -> Self {
         self.callbacks.on_message = Some(Box::new(handler));
         self
     }
 
-    /// Adds middleware around built-ins and handlers; the first is the outermost. Error events are made of what comes
-    /// out of it.
+    /// Adds middleware around built-in types and handlers; the first is the outermost. Error events are made from the
+    /// result of the outermost.
     pub fn wrap(mut self, middleware: impl Middleware + 'static) -> Self {
         self.middleware.push(Box::new(middleware));
         self
     }
 
-    /// Drops in a row after which a client that does not keep up is closed with 1013 (`slow consumer`); default 10,
-    /// 0 = never.
+    /// Sets the number of consecutive drops after which a slow client is closed with 1013 (`slow consumer`). Default:
+    /// 10; 0 = never.
     pub fn max_consecutive_drops(mut self, drops: u32) -> Self {
         self.max_consecutive_drops = drops;
         self

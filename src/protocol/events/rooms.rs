@@ -1,4 +1,4 @@
-//! Rooms that remember, on the wire: `subscribe` with a position, `history`, and the events that such rooms cause.
+//! Wire format of rooms with memory: `subscribe` with a position, `history`, and the events of such rooms.
 
 use std::borrow::Cow;
 use std::time::SystemTime;
@@ -12,12 +12,12 @@ use super::inbound::Inbound;
 use crate::history::{Format, Gap, Joined, Position, Publication, Range, Sealed, WithPosition};
 use crate::{Client, HandlerResult, Message, RoomError};
 
-/// Messages of the history that one `history` gives at most.
+/// Maximum number of messages in one `history` answer.
 const MAX_PAGE: usize = 1000;
-/// How many it gives if it names no limit.
+/// Number of messages if the request sets no limit.
 const DEFAULT_PAGE: usize = 100;
 
-/// A position that no history has: what a client gets that comes with something else than a position.
+/// A position that no history has, used for clients that send an invalid position.
 const NOWHERE: &str = "00000000.0";
 
 #[derive(Debug, Deserialize)]
@@ -54,7 +54,7 @@ struct HistoryPage<'a> {
     events: Vec<Box<RawValue>>,
 }
 
-/// Joins the room. The answer comes before what is replayed.
+/// Joins the room. The answer precedes the replayed events.
 pub(super) fn subscribe(client: &Client, wish: &Subscribe) -> HandlerResult {
     let room = wish.room.as_str();
     if !client.hub().remembers(room) {
@@ -82,12 +82,12 @@ fn answer(client: &Client, room: &str, joined: Option<&Joined>) -> HandlerResult
     Event::new(SUBSCRIBED, data).send_to(client)
 }
 
-/// What is no position is one of another history: the client is told that it must assume to have missed something.
+/// Treats an invalid position as one of another history, so the client is told that it may have missed something.
 fn position(text: &str) -> Option<Position> {
     text.parse().or_else(|_| NOWHERE.parse()).ok()
 }
 
-/// Gives a member a part of a room's history.
+/// Sends a member a part of a room's history.
 pub(super) fn history(client: &Client, inbound: &Inbound<'_>) -> HandlerResult {
     let wish: HistoryRequest = inbound.parse()?;
     if !client.in_room(&wish.room) {
@@ -104,7 +104,7 @@ pub(super) fn history(client: &Client, inbound: &Inbound<'_>) -> HandlerResult {
     Event::new(HISTORY, data).send_to(client)
 }
 
-/// The message as JSON: as it is, or as a string. `None` for a binary one.
+/// The message as JSON: unchanged if it is JSON, otherwise as a string. `None` for a binary message.
 fn raw(message: &Message) -> Option<Box<RawValue>> {
     let text = message.as_text()?;
     match serde_json::from_str::<&RawValue>(text) {
@@ -113,7 +113,7 @@ fn raw(message: &Message) -> Option<Box<RawValue>> {
     }
 }
 
-/// How clients that speak events see rooms that remember.
+/// The format in which events clients see rooms with memory.
 #[derive(Debug)]
 pub(super) struct EventFormat;
 
@@ -138,7 +138,7 @@ fn in_order<S: serde::Serializer>(state: &[(&str, Box<RawValue>)], serializer: S
     serializer.collect_map(state.iter().map(|(key, value)| (key, value)))
 }
 
-/// An event that was made at this time.
+/// Creates an event with this time.
 fn event<T: Serialize>(kind: &'static str, data: T, time: SystemTime) -> Option<Message> {
     Event::new(Cow::Borrowed(kind), data).at(time).message().ok()
 }

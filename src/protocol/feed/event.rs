@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use super::rfc3339::Rfc3339;
 use crate::Message;
 
-/// The last second that RFC 3339 can name: the end of the year 9999.
+/// The last second that RFC 3339 can express: the end of the year 9999.
 const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 
 /// An envelope: `{"type","payload","timestamp"}`, the timestamp in RFC 3339 with nanoseconds, UTC.
@@ -29,12 +29,12 @@ pub struct FeedEvent<'a, T = serde_json::Value> {
 }
 
 impl<'a, T: Serialize> FeedEvent<'a, T> {
-    /// An event of this type, made now. `()` as payload is sent as `null`.
+    /// Creates an event of this type with the current time. `()` as payload is sent as `null`.
     pub fn new(kind: impl Into<Cow<'a, str>>, payload: T) -> Self {
         Self { kind: kind.into(), payload, timestamp: SystemTime::now() }
     }
 
-    /// Sets when it happened; default: when it was made. A time before 1970 or after 9999 is sent as the nearest of
+    /// Sets the time of the event; default: its creation. A time before 1970 or after 9999 is sent as the nearest of
     /// these.
     pub fn at(mut self, timestamp: SystemTime) -> Self {
         self.timestamp = timestamp;
@@ -51,16 +51,16 @@ impl<'a, T: Serialize> FeedEvent<'a, T> {
         &self.payload
     }
 
-    /// When it happened.
+    /// The time of the event.
     pub fn timestamp(&self) -> SystemTime {
         self.timestamp
     }
 
-    /// The text message that goes over the wire, for [`Hub::send`](crate::Hub::send) to rooms, users and others.
+    /// The wire form as a text message, for [`Hub::send`](crate::Hub::send) to rooms, users and others.
     ///
     /// # Errors
     ///
-    /// What the payload's `Serialize` implementation reports.
+    /// An error of the payload's `Serialize` implementation.
     pub fn message(&self) -> Result<Message, serde_json::Error> {
         Message::json(self)
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// A time since 1970 as `YYYY-MM-DDThh:mm:ss.nnnnnnnnnZ`. The year has four digits: later times are the caller's to avoid.
+/// A time since 1970 as `YYYY-MM-DDThh:mm:ss.nnnnnnnnnZ`. The year has four digits: callers must avoid later times.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rfc3339(pub(super) Duration);
 
@@ -19,15 +19,15 @@ impl fmt::Display for Rfc3339 {
 
 /// Year, month and day of the Gregorian calendar, from the days since 1970.
 ///
-/// Years begin in March here, so that the leap day is the last of a year and months follow one formula. 400 years, an era,
-/// have 146,097 days. 1970-01-01 is day 719,468 since 0000-03-01.
+/// Years begin in March here, so that the leap day is the last day of a year and months follow one formula. An era of
+/// 400 years has 146,097 days. 1970-01-01 is day 719,468 since 0000-03-01.
 fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    // Takes the leap days out: one in 4 years, none in 100, one in 400.
+    // Removes the leap days: one in 4 years, none in 100, one in 400.
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // March is 0. Five months have 153 days, again and again: 31, 30, 31, 30, 31.
+    // March is 0. Every five months have 153 days: 31, 30, 31, 30, 31.
     let month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month + 2) / 5 + 1;
     let is_next_year = month >= 10;
@@ -54,7 +54,7 @@ mod tests {
         }
     }
 
-    /// Counts from day to day by the calendar's rules, until the year 10000.
+    /// Counts day by day with the calendar's rules, until the year 10000.
     #[test]
     fn every_day_follows_the_day_before() {
         let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);

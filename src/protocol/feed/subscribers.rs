@@ -1,4 +1,4 @@
-//! Who takes part in broadcasts without being a client of the hub.
+//! Subscribers that are not clients of the hub.
 
 use std::sync::Arc;
 
@@ -6,31 +6,32 @@ use crate::guard::{self, record_limited};
 use crate::lock::Leaf;
 use crate::{Client, Delivery, Message, close_code};
 
-/// Anything that takes part in the broadcasts of a [`Feed`](super::Feed): a line printer, another protocol's
-/// connection, a test. [`Client`] is one.
+/// A receiver of the broadcasts of a [`Feed`](super::Feed): a line printer, another protocol's connection, a test.
+/// [`Client`] is one.
 ///
-/// A panic in either method is caught and logged; the subscriber is then taken out of the feed.
+/// A panic in either method is caught and logged; the subscriber is then removed from the feed.
 pub trait Subscriber: Send + Sync {
-    /// Takes a message. Must not block: it runs on the broadcasting thread. False if the message is dropped.
+    /// Takes a message. It must not block, because it runs on the broadcasting thread. Returns false if it drops the
+    /// message.
     fn send(&self, message: &Message) -> bool;
 
-    /// Asks it to end. May be called more than once, and from any thread.
+    /// Asks the subscriber to end. It can be called more than once, and from any thread.
     fn close(&self);
 
-    /// The client of the hub that it is; `None`, the default, for any other subscriber.
+    /// The hub's client behind this subscriber; `None`, the default, for any other subscriber.
     fn as_client(&self) -> Option<&Client> {
         None
     }
 }
 
-/// Sends by the hub's drop policy, closes with 1000.
+/// Sends with the hub's drop policy, closes with 1000.
 impl Subscriber for Client {
     fn send(&self, message: &Message) -> bool {
         Client::send(self, message).is_ok()
     }
 
     fn close(&self) {
-        // Code and reason may be sent.
+        // This code and reason are valid in a close frame.
         let _ = Client::close(self, close_code::NORMAL, "");
     }
 
@@ -53,13 +54,13 @@ impl<S: Subscriber + ?Sized> Subscriber for Arc<S> {
     }
 }
 
-/// Names a registered subscriber, so that it can be taken out again.
+/// Identifies a registered subscriber, so that it can be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SubscriberId(u64);
 
 type Entry = (SubscriberId, Arc<dyn Subscriber>);
 
-/// The subscribers that the program has registered. Its lock is a leaf: nothing of theirs runs under it.
+/// The subscribers that the program has registered. Its lock is a leaf: no subscriber code runs under it.
 #[derive(Default)]
 pub(super) struct Registry {
     state: Leaf<State>,
@@ -67,7 +68,7 @@ pub(super) struct Registry {
 
 #[derive(Default)]
 struct State {
-    /// Replaced as a whole at each change: a broadcast works through the one that it has taken.
+    /// Replaced as a whole on each change: a broadcast uses the list that it has taken.
     entries: Arc<[Entry]>,
     last_id: u64,
     is_closed: bool,
@@ -97,14 +98,14 @@ impl Registry {
         Some(found)
     }
 
-    /// Takes all out, and takes in no more.
+    /// Removes all subscribers and accepts no more.
     pub(super) fn close(&self) -> Arc<[Entry]> {
         let mut state = self.state.lock();
         state.is_closed = true;
         std::mem::take(&mut state.entries)
     }
 
-    /// Adds to `delivery`; gives those that have panicked.
+    /// Adds to `delivery`; returns the subscribers that have panicked.
     pub(super) fn send(&self, message: &Message, delivery: &mut Delivery) -> Vec<SubscriberId> {
         let entries = Arc::clone(&self.state.lock().entries);
         let mut broken = Vec::new();
@@ -122,7 +123,7 @@ impl Registry {
     }
 }
 
-/// `None` after a panic, which is logged.
+/// Runs code; returns `None` after a panic, which is logged.
 pub(super) fn guarded<T>(code: impl FnOnce() -> T) -> Option<T> {
     let result = guard::catch(code);
     if result.is_none() {

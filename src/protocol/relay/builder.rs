@@ -1,4 +1,4 @@
-//! Setting up a relay: who connects, what it may see, and the application's code.
+//! Sets up a relay: authentication, subscriptions and the application's callbacks.
 
 use std::error::Error;
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::calls::{CallHandlers, CallRefusal};
 use crate::guard::record_limited;
 use crate::{ConfigError, HandlerResult, Hub, HubBuilder};
 
-/// Any error; `?` and `.into()` make one.
+/// Any error; create it with `?` or `.into()`.
 type LoadError = Box<dyn Error + Send + Sync>;
 
 impl RelayBuilder {
@@ -32,45 +32,46 @@ impl RelayBuilder {
         }
     }
 
-    /// Sets where the devices of a user come from; default none. It may block: only the connection that needs its
-    /// result waits.
+    /// Sets the loader of a user's devices. Default: none. It may block: only the connection that needs its result
+    /// waits.
     ///
-    /// An error is logged, and the user sees no device until a later load succeeds: the next connection of the user and
-    /// the next invalidation load again.
+    /// An error is logged, and the user sees no device until a later load succeeds. The user's next connection and the
+    /// next invalidation load again.
     pub fn loader(mut self, loader: impl Fn(&str) -> Result<Vec<String>, LoadError> + Send + Sync + 'static) -> Self {
         self.loader = Box::new(move |user| loader(user).inspect_err(log_failure).ok());
         self
     }
 
-    /// Sets what happens when a relay comes for a device that has one; default [`DevicePolicy::Replace`].
+    /// Sets what happens when a relay connects for a device that has one. Default: [`DevicePolicy::Replace`].
     pub fn device_policy(mut self, policy: DevicePolicy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// Handles at most `max` messages of each connection in each window; those above are answered with an `error` that
-    /// carries `retryAfterMs`, and dropped. Default: no limit.
+    /// Handles at most `max` messages of each connection in each window. Further ones are dropped and answered with an
+    /// `error` that carries `retryAfterMs`. Default: no limit.
     pub fn rate_limit(mut self, max: u32, window: Duration) -> Self {
         self.rate = Some((max, window));
         self
     }
 
-    /// A connection has come, of a user or a device. Its messages are read after this returns.
+    /// Runs when a user or device connects. Its messages are read after this returns.
     pub fn on_connect(mut self, hook: impl Fn(&Conn) + Send + Sync + 'static) -> Self {
         self.on_connect = Some(Box::new(hook));
         self
     }
 
-    /// Handles a message. An error goes to the hub's `on_error` hook, and the connection stays unless the error says
-    /// otherwise.
+    /// Handles a message. An error goes to the hub's `on_error` hook, and the connection stays open unless the error
+    /// closes it.
     pub fn on_message(mut self, hook: impl Fn(&Conn, Message) -> HandlerResult + Send + Sync + 'static) -> Self {
         self.on_message = Some(Box::new(hook));
         self
     }
 
-    /// Sets the handler of a method that users and devices call, in the format of [`JsonCalls`](crate::calls::JsonCalls): what
-    /// it returns is sent back, as a reply or as an error. Once there is one, messages of the type `call` that have an
-    /// `id` and a `method` do not come to `on_message`; answers to [`Relay::call_device`] never do.
+    /// Sets the handler of a method that users and devices call, in the format of
+    /// [`JsonCalls`](crate::calls::JsonCalls). Its return value is sent back as a reply or an error. With such a
+    /// handler, messages of type `call` that have an `id` and a `method` do not reach `on_message`; answers to
+    /// [`Relay::call_device`] never do.
     pub fn on_call(
         mut self,
         method: impl Into<String>,
@@ -84,33 +85,34 @@ impl RelayBuilder {
         self
     }
 
-    /// The first connection of a user has come, and its subscriptions are loaded. In turns with `on_user_disconnect`.
+    /// Runs when a user's first connection is open and its subscriptions are loaded. Alternates with
+    /// `on_user_disconnect`.
     pub fn on_user_connect(mut self, hook: impl Fn(&Relay, &str) + Send + Sync + 'static) -> Self {
         self.on_user_connect = Some(Box::new(hook));
         self
     }
 
-    /// The last connection of a user has gone; its subscriptions are dropped after this returns.
+    /// Runs when a user's last connection is gone; its subscriptions are dropped after this returns.
     pub fn on_user_disconnect(mut self, hook: impl Fn(&Relay, &str) + Send + Sync + 'static) -> Self {
         self.on_user_disconnect = Some(Box::new(hook));
         self
     }
 
-    /// A device's relay has come. In turns with `on_device_disconnect`.
+    /// Runs when a device's relay connects. Alternates with `on_device_disconnect`.
     pub fn on_device_connect(mut self, hook: impl Fn(&Relay, &str) + Send + Sync + 'static) -> Self {
         self.on_device_connect = Some(Box::new(hook));
         self
     }
 
-    /// A device's relay has gone or been replaced.
+    /// Runs when a device's relay is gone or was replaced.
     pub fn on_device_disconnect(mut self, hook: impl Fn(&Relay, &str) + Send + Sync + 'static) -> Self {
         self.on_device_disconnect = Some(Box::new(hook));
         self
     }
 
-    /// Puts the relay on a hub: it uses the hooks `on_upgrade`, `on_message`, `after_connect`, `before_disconnect`,
-    /// `after_disconnect`, `on_user_online` and `on_user_offline`. Hooks that the builder has already run before the relay's, those set later
-    /// after them. [`Relay::of`] gives the handle.
+    /// Installs the relay on a hub; it uses the hooks `on_upgrade`, `on_message`, `after_connect`, `before_disconnect`,
+    /// `after_disconnect`, `on_user_online` and `on_user_offline`. Hooks that are already set run before the relay's;
+    /// hooks set later run after them. [`Relay::of`] returns the handle.
     pub fn install(self, builder: HubBuilder) -> HubBuilder {
         Arc::new(Inner::new(self)).put_on(builder)
     }
@@ -119,7 +121,7 @@ impl RelayBuilder {
     ///
     /// # Errors
     ///
-    /// As [`HubBuilder::build`].
+    /// Same as [`HubBuilder::build`].
     pub fn build(self) -> Result<Relay, ConfigError> {
         let inner = Arc::new(Inner::new(self));
         let hub = inner.put_on(Hub::builder()).build()?;
@@ -127,7 +129,7 @@ impl RelayBuilder {
     }
 }
 
-/// Without the user, who is nobody's business here.
+/// Logs the failure without the user, to keep user ids out of the log.
 fn log_failure(error: &LoadError) {
     record_limited!(Error, "wshub::relay", "loading a user's devices failed: {error}");
 }

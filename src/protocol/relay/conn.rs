@@ -1,4 +1,4 @@
-//! What handlers get: one connection, of a user or a device.
+//! One connection of a user or a device, as handlers get it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::types::{Conn, Relay, SESSION, Session};
 use crate::Client;
 
 impl Drop for Session {
-    /// An upgrade that has failed after all gives the device back.
+    /// Returns the device if the upgrade fails later.
     fn drop(&mut self) {
         if let Some(device) = &self.identity.device {
             self.inner.devices.cancel(device, self.place);
@@ -20,7 +20,7 @@ impl Drop for Session {
 }
 
 impl Conn {
-    /// The connection of a client; `None` when its hub is not a relay's.
+    /// Returns the relay connection of a client; `None` if its hub has no relay.
     pub fn of(client: &Client) -> Option<Self> {
         let session: Arc<Session> = client.metadata(SESSION)?;
         let relay = Relay::new(Arc::clone(&session.inner), client.hub().clone());
@@ -32,7 +32,7 @@ impl Conn {
         &self.relay
     }
 
-    /// The hub's handle of the connection.
+    /// The client of the hub.
     pub fn client(&self) -> &Client {
         &self.client
     }
@@ -52,17 +52,17 @@ impl Conn {
         self.relay.is_subscribed(self.user(), device)
     }
 
-    /// Sends to this connection alone. False if it is closed or its queue is full. Does not block.
+    /// Sends to this connection only. Returns false if it is closed or its queue is full. Does not block.
     pub fn send(&self, message: &Message) -> bool {
         self.client.send(message).is_ok()
     }
 
-    /// Sends an `error` message with this code and text. Does not block; lost when the queue is full.
+    /// Sends an `error` message with this code and text. Does not block; the message is lost if the queue is full.
     pub fn send_error(&self, code: &str, message: &str) {
         self.answer_error(&ErrorPayload { code, message, retry_after_ms: None });
     }
 
-    /// Whether one more message may be handled now; if not, the peer has been told when to come back.
+    /// Whether the rate limit allows one more message now; if not, the peer is told when to retry.
     pub(super) fn is_within_rate(&self) -> bool {
         let Some(limiter) = &self.session.limiter else { return true };
         let mut limiter = limiter.lock();
@@ -77,7 +77,7 @@ impl Conn {
     }
 
     fn answer_error(&self, payload: &ErrorPayload<'_>) {
-        // Strings and numbers always are JSON.
+        // Strings and numbers are always valid JSON.
         if let Ok(message) = Message::new("error").payload(payload) {
             self.send(&message);
         }
@@ -101,7 +101,7 @@ struct ErrorPayload<'a> {
     retry_after_ms: Option<u64>,
 }
 
-/// Rounded up, so that who waits that long has waited enough.
+/// Rounds up, so that a peer that waits this long has waited long enough.
 fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! One relay connection for each device, and the hooks that tell when it comes and goes.
+//! One relay connection for each device, and the hooks that report when it connects and disconnects.
 
 use std::collections::HashMap;
 use std::panic::resume_unwind;
@@ -9,7 +9,7 @@ use crate::guard::catch;
 use crate::levels::{Edge, Levels};
 use crate::lock::Leaf;
 
-/// Who has a device: a connection, or one that is being upgraded.
+/// The holder of a device: a connection, or one that is being upgraded.
 #[derive(Debug)]
 struct Holder {
     place: u64,
@@ -19,7 +19,7 @@ struct Holder {
 #[derive(Debug, Default)]
 struct State {
     holders: HashMap<Arc<str>, Holder>,
-    /// What the hooks were told: the place of the connection. Changed together with `holders`.
+    /// The place of the connection that the hooks were last told about. Changed together with `holders`.
     telling: Levels<Arc<str>, u64>,
     places: u64,
 }
@@ -28,30 +28,30 @@ struct State {
 #[derive(Debug, Default)]
 pub(super) struct Devices(Leaf<State>);
 
-/// The duty to tell the hooks of one device.
+/// The duty to call the hooks of one device.
 #[derive(Debug, Clone)]
 #[must_use = "the hooks of this device wait for it"]
 pub(super) struct Ticket(Arc<str>);
 
-/// What a [`Devices::connect`] came to.
+/// The result of [`Devices::connect`].
 #[derive(Debug)]
 pub(super) enum Connect {
-    /// The connection is the device's relay; the client is the one that it replaces. The ticket is missing when another
+    /// The connection is now the device's relay; the client is the one that it replaces. There is no ticket if another
     /// thread has it.
     Relay(Option<Client>, Option<Ticket>),
-    /// A newer connection is the device's relay already.
+    /// A newer connection already is the device's relay.
     Outdated,
 }
 
 impl Devices {
-    /// A place for a connection that is about to come; a later one has a higher place.
+    /// Returns a place for a new connection; later connections have higher places.
     pub(super) fn place(&self) -> u64 {
         let mut state = self.0.lock();
         state.places += 1;
         state.places
     }
 
-    /// Keeps the device for this place. False if another connection has it, be it one that is closing.
+    /// Reserves the device for this place. Returns false if another connection has it, even one that is closing.
     pub(super) fn reserve(&self, device: &str, place: u64) -> bool {
         let mut state = self.0.lock();
         if state.holders.contains_key(device) {
@@ -61,7 +61,7 @@ impl Devices {
         true
     }
 
-    /// Gives up a reservation that no connection has come for.
+    /// Cancels a reservation that no connection has used.
     pub(super) fn cancel(&self, device: &str, place: u64) {
         let mut state = self.0.lock();
         if state.holders.get(device).is_some_and(|holder| holder.place == place && holder.client.is_none()) {
@@ -69,7 +69,7 @@ impl Devices {
         }
     }
 
-    /// Makes the connection the device's relay, unless a connection with a higher place is it.
+    /// Makes the connection the device's relay, unless a connection with a higher place already is.
     pub(super) fn connect(&self, device: &str, place: u64, client: &Client) -> Connect {
         let mut state = self.0.lock();
         if state.holders.get(device).is_some_and(|holder| holder.place > place) {
@@ -82,14 +82,14 @@ impl Devices {
         Connect::Relay(old.and_then(|holder| holder.client), ticket)
     }
 
-    /// The connection of this place has ended.
+    /// Removes the connection of this place, which has ended.
     pub(super) fn disconnect(&self, device: &str, place: u64) -> Option<Ticket> {
         let mut state = self.0.lock();
         let before = state.level(device).filter(|level| *level == place)?;
         let holder = state.holders.remove(device);
         let ticket = state.changed(device, Some(before));
         drop(state);
-        // It may be the last handle of the client, whose drop runs the application's code: not under the lock.
+        // This can be the last handle of the client, whose drop runs the application's code: not under the lock.
         drop(holder);
         ticket
     }
@@ -98,8 +98,8 @@ impl Devices {
         self.0.lock().holders.get(device)?.client.clone()
     }
 
-    /// Tells what the calling thread has caused: at most that a relay has gone and another has come. `later` gets the
-    /// ticket if others have caused more meanwhile. A panic of the hook goes on at the end.
+    /// Reports what the calling thread has caused: at most that a relay is gone and another has connected. `later` gets
+    /// the ticket if other threads have caused more meanwhile. A panic of the hook resumes at the end.
     pub(super) fn tell(&self, ticket: Ticket, hook: impl Fn(&str, Edge), later: impl FnOnce(Ticket)) {
         let mut has_panicked = false;
         let mut told = 0;
@@ -119,14 +119,14 @@ impl Devices {
         }
     }
 
-    /// Tells until hooks and levels agree.
+    /// Reports until hooks and levels agree.
     pub(super) fn tell_all(&self, ticket: &Ticket, hook: impl Fn(&str, Edge)) {
         while let Some(edge) = self.next_edge(ticket) {
             hook(&ticket.0, edge);
         }
     }
 
-    /// What to tell next; `None`: the ticket is given back.
+    /// Returns the next edge to report; `None` means that the ticket is returned.
     fn next_edge(&self, ticket: &Ticket) -> Option<Edge> {
         self.with_level(ticket, Levels::next)
     }

@@ -1,4 +1,4 @@
-//! The relay itself: its verbs, and what it does at each hook of its hub.
+//! The relay handle: its operations, and its part in each hook of its hub.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use crate::{
 };
 
 impl Relay {
-    /// Sets up a relay. `authenticate` runs before the upgrade and says who a connection is; an empty id is refused with
-    /// 400.
+    /// Sets up a relay. `authenticate` runs before the upgrade and returns the identity of a connection; an empty id is
+    /// refused with 400.
     pub fn builder(
         authenticate: impl Fn(&RequestHead) -> Result<Identity, Rejection> + Send + Sync + 'static,
     ) -> RelayBuilder {
         RelayBuilder::new(Box::new(authenticate))
     }
 
-    /// The relay that is [installed](RelayBuilder::install) on the hub; `None` if none is.
+    /// Returns the relay that is [installed](RelayBuilder::install) on the hub; `None` if there is none.
     pub fn of(hub: &Hub) -> Option<Self> {
         Some(Self::new(hub.extension()?, hub.clone()))
     }
@@ -35,7 +35,7 @@ impl Relay {
         Self { inner, hub }
     }
 
-    /// The hub, to be served. Users' connections have the user's id there; relays of devices have none.
+    /// The hub, to be served. Users' connections have the user's id there; relays of devices have no user.
     pub fn hub(&self) -> &Hub {
         &self.hub
     }
@@ -50,17 +50,17 @@ impl Relay {
         self.hub.is_user_online(user)
     }
 
-    /// Sends to the device's relay. False if there is none or its queue is full.
+    /// Sends to the device's relay. Returns false if there is none or its queue is full.
     pub fn send_to_device(&self, device: &str, message: &Message) -> bool {
         self.inner.devices.client(device).is_some_and(|client| client.send(message).is_ok())
     }
 
-    /// Asks the device's relay and waits for its answer: [`Client::call`] to the relay connection, in the format of
-    /// [`JsonCalls`]. Blocks for at most `timeout`.
+    /// Calls the device's relay and waits for its answer, like [`Client::call`], in the format of [`JsonCalls`]. Blocks
+    /// for at most `timeout`.
     ///
     /// # Errors
     ///
-    /// As [`Client::call`]; [`CallError::Closed`] if the device has no relay.
+    /// Same as [`Client::call`]; [`CallError::Closed`] if the device has no relay.
     pub fn call_device(
         &self,
         device: &str,
@@ -82,32 +82,32 @@ impl Relay {
         self.send(Target::users(users.iter().map(|user| &**user)), message)
     }
 
-    /// Loads the user's subscriptions, on this thread. For the users of connections that happens by itself; who loads
-    /// others must [`remove`](Relay::remove) them.
+    /// Loads the user's subscriptions, on this thread. The relay does this itself for users with a connection; for
+    /// other users, the caller must [`remove`](Relay::remove) the subscriptions again.
     pub fn load(&self, user: &str) {
         self.inner.subscriptions.load(user, &self.inner.builder.loader);
     }
 
-    /// Drops the user's subscriptions, whether it is connected or not.
+    /// Drops the user's subscriptions, whether or not it is connected.
     pub fn remove(&self, user: &str) {
         self.inner.subscriptions.remove(user);
     }
 
-    /// Loads the user's subscriptions again, on this thread; loads that are under way count for nothing. Call it after
-    /// the user's access has changed. Does nothing for a user that is not loaded.
+    /// Loads the user's subscriptions again, on this thread, and discards loads that are under way. Call it after the
+    /// user's access has changed. It does nothing for a user that is not loaded.
     pub fn invalidate_user(&self, user: &str) {
         self.inner.subscriptions.reload(user, &self.inner.builder.loader);
     }
 
-    /// [`invalidate_user`](Relay::invalidate_user) for every user that is subscribed to the device or being loaded. A
-    /// user that is new to the device must be invalidated by its own id.
+    /// Calls [`invalidate_user`](Relay::invalidate_user) for every user that is subscribed to the device or being
+    /// loaded. A user that gains access to the device must be invalidated by its own id.
     pub fn invalidate_device(&self, device: &str) {
         for user in self.inner.subscriptions.touched_by(device) {
             self.invalidate_user(&user);
         }
     }
 
-    /// Whether the user is subscribed to the device, as far as the user is loaded.
+    /// Whether the user is loaded and subscribed to the device.
     pub fn is_subscribed(&self, user: &str, device: &str) -> bool {
         self.inner.subscriptions.contains(user, device)
     }
@@ -123,7 +123,7 @@ impl Relay {
     }
 
     fn send(&self, users: Target<'_>, message: &Message) -> Delivery {
-        // Only a send to one client can fail.
+        // A send fails only for a single client.
         self.hub.send(users, message).unwrap_or_default()
     }
 }
@@ -139,7 +139,7 @@ impl Inner {
         Self { builder, devices: Devices::default(), subscriptions: Subscriptions::default() }
     }
 
-    /// Sets the hub's hooks, and keeps the relay with the hub.
+    /// Sets the hub's hooks, and stores the relay with the hub.
     pub(super) fn put_on(self: &Arc<Self>, hub: HubBuilder) -> HubBuilder {
         let [upgrade, message, connect, disconnect, gone, online, offline] = std::array::from_fn(|_| Arc::clone(self));
         hub.extension(Arc::clone(self))
@@ -176,7 +176,7 @@ impl Inner {
         let Some(conn) = Conn::of(client) else { return };
         match conn.device() {
             Some(device) => self.device_connected(&conn, device),
-            // Another thread may still be at it, for the user's first connection.
+            // Another thread may still be loading, for the user's first connection.
             None => self.subscriptions.load_missing(conn.user(), &self.builder.loader),
         }
         if let Some(hook) = &self.builder.on_connect {
@@ -187,11 +187,11 @@ impl Inner {
     fn device_connected(self: &Arc<Self>, conn: &Conn, device: &str) {
         let (replaced, ticket) = match self.devices.connect(device, conn.session.place, &conn.client) {
             Connect::Relay(old, ticket) => (old, ticket),
-            // A newer connection was quicker.
+            // A newer connection was faster.
             Connect::Outdated => (Some(conn.client.clone()), None),
         };
         if let Some(replaced) = replaced {
-            // Code and reason may be sent.
+            // This code and reason are valid in a close frame.
             let _ = replaced.close(REPLACED, "replaced");
         }
         self.tell(conn, ticket);
@@ -211,7 +211,7 @@ impl Inner {
         }
     }
 
-    /// Tells what this connection has caused; a thread of its own tells what others cause meanwhile.
+    /// Reports what this connection has caused; a separate thread reports what others cause meanwhile.
     fn tell(self: &Arc<Self>, conn: &Conn, ticket: Option<Ticket>) {
         let Some(ticket) = ticket else { return };
         let relay = &conn.relay;
@@ -271,9 +271,9 @@ impl Inner {
 
     /// Drops the subscriptions of a user that has no connection.
     ///
-    /// A connection loads what is missing while it is in the hub's index, and asks for this after it has left it. So the
-    /// last one asks, whatever is told of the user: nothing stays behind. And nothing is taken from a connection that has
-    /// come meanwhile: either the look at the index finds it, or it touches the subscriptions after the mark.
+    /// A connection loads missing subscriptions while it is in the hub's index, and calls this after it has left the
+    /// index. The last connection therefore always calls it, and no subscription remains. A new connection loses
+    /// nothing: either the lookup in the index finds it, or it touches the subscriptions after the mark.
     fn forget_if_offline(&self, hub: &Hub, user: &str) {
         loop {
             let mark = self.subscriptions.mark();

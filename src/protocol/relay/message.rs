@@ -13,34 +13,34 @@ use serde_json::value::RawValue;
 /// ```
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Message {
-    /// What the message is.
+    /// The type of the message.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The device that it is about; an empty one is left out on the wire.
+    /// The device that the message concerns; omitted on the wire if empty.
     #[serde(default, rename = "deviceId", skip_serializing_if = "is_absent")]
     pub device_id: Option<String>,
-    /// The user that it is about; an empty one is left out on the wire.
+    /// The user that the message concerns; omitted on the wire if empty.
     #[serde(default, rename = "userId", skip_serializing_if = "is_absent")]
     pub user_id: Option<String>,
-    /// Any JSON, as it came. `null` is a payload; a missing one is `None`.
+    /// Any JSON, unchanged. `null` is a payload; a missing payload is `None`.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub payload: Option<Box<RawValue>>,
 }
 
 impl Message {
-    /// A message with nothing but its type.
+    /// Creates a message with only a type.
     pub fn new(kind: impl Into<String>) -> Self {
         Self { kind: kind.into(), device_id: None, user_id: None, payload: None }
     }
 
-    /// Sets the device that it is about.
+    /// Sets the device that the message concerns.
     #[must_use]
     pub fn device(mut self, id: impl Into<String>) -> Self {
         self.device_id = Some(id.into());
         self
     }
 
-    /// Sets the user that it is about.
+    /// Sets the user that the message concerns.
     #[must_use]
     pub fn user(mut self, id: impl Into<String>) -> Self {
         self.user_id = Some(id.into());
@@ -51,24 +51,24 @@ impl Message {
     ///
     /// # Errors
     ///
-    /// What the value's `Serialize` implementation reports.
+    /// An error of the value's `Serialize` implementation.
     pub fn payload<T: Serialize + ?Sized>(mut self, value: &T) -> Result<Self, serde_json::Error> {
         self.payload = Some(serde_json::value::to_raw_value(value)?);
         Ok(self)
     }
 
-    /// Reads a message.
+    /// Parses a message.
     ///
     /// # Errors
     ///
-    /// Not JSON, not an object, no `type`, a field twice, or a field of the wrong type.
+    /// Not JSON, not an object, no `type`, a duplicate field, or a field of the wrong type.
     pub fn from_json(json: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(json)
     }
 
-    /// The message as it goes over the wire.
+    /// The wire form of the message.
     pub fn to_json(&self) -> String {
-        // Strings and JSON always are JSON.
+        // Strings and raw JSON always serialise.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
@@ -90,7 +90,7 @@ fn is_absent(id: &Option<String>) -> bool {
     id.as_deref().unwrap_or_default().is_empty()
 }
 
-/// Keeps a payload of `null`, which an `Option` would read as none.
+/// Keeps a payload of `null`, which an `Option` would read as absent.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::<RawValue>::deserialize(deserializer).map(Some)
 }

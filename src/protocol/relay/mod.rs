@@ -1,7 +1,7 @@
 //! Users and the devices that they may see: JSON messages between user connections and one relay per device.
 //!
-//! A user has any number of connections; a device has one, its relay. Each user is subscribed to devices, as the
-//! application's loader says; what a device reports goes to the users that are subscribed to it.
+//! A user has any number of connections; a device has one, its relay. The application's loader subscribes each user to
+//! devices, and a device's messages go to the users that are subscribed to it.
 //!
 //! ```
 //! use wshub::protocol::relay::{Identity, Relay};
@@ -37,32 +37,32 @@
 //!
 //! # Messages
 //!
-//! Each is a text message: a JSON object with `type` and, where they apply, `deviceId`, `userId` and `payload`, in this
-//! order. The payload is any JSON and is passed on as it came, byte for byte. Unknown fields are ignored, and lost when
-//! a message is passed on. A message that is none is answered with an `error`, and the connection stays:
+//! Each message is a text message: a JSON object with `type` and, if they apply, `deviceId`, `userId` and `payload`, in
+//! this order. The payload is any JSON and is passed on unchanged, byte for byte. Unknown fields are ignored, and lost
+//! when a message is passed on. An invalid message is answered with an `error`, and the connection stays open:
 //!
 //! ```json
 //! {"type":"error","payload":{"code":"bad_message","message":"missing field `type` at line 1 column 2"}}
 //! {"type":"error","payload":{"code":"rate_limited","message":"too many messages","retryAfterMs":420}}
 //! ```
 //!
-//! The relay passes nothing on by itself, so the application decides what `deviceId` and `userId` of a received message
-//! are worth. Set them before you pass it on, as above: a peer can write anything there.
+//! The relay passes nothing on by itself, so the application decides whether to trust `deviceId` and `userId` of a
+//! received message. Set them before you pass it on, as above: a peer can write anything there.
 //!
 //! # One relay for each device
 //!
-//! When a second connection comes for a device, the newer wins: the older is closed with 4001 and the reason
-//! `replaced`. Or the newer is refused with 409, see [`DevicePolicy`]. The hooks [`on_device_connect`] and
-//! [`on_device_disconnect`] come in turns for each device, never at the same time: that a relay has been replaced is a
-//! disconnect and then a connect.
+//! When a second connection arrives for a device, the newer one replaces the older, which is closed with 4001 and the
+//! reason `replaced`. Alternatively the newer one is refused with 409, see [`DevicePolicy`]. The hooks
+//! [`on_device_connect`] and [`on_device_disconnect`] alternate for each device and never run at the same time. A
+//! replaced relay is reported as a disconnect and then a connect.
 //!
 //! # Subscriptions
 //!
-//! The loader gives the devices of a user. It runs when the user's first connection comes, before any of its messages
-//! is handled, and again after [`invalidate_user`] and [`invalidate_device`]; when the last connection has gone, the
-//! subscriptions are dropped. It runs without a lock, on the thread that needs its result, and may block. A result that
-//! was on its way when the subscriptions were invalidated is thrown away: change the source first, invalidate then, and
-//! nobody keeps what the old source said.
+//! The loader returns the devices of a user. It runs when the user's first connection arrives, before any of its
+//! messages is handled, and again after [`invalidate_user`] and [`invalidate_device`]. When the last connection is
+//! gone, the subscriptions are dropped. The loader runs with no lock held, on the thread that needs its result, and may
+//! block. An invalidation discards the result of a load that is under way. Change the source first, then invalidate,
+//! and no outdated subscription remains.
 //!
 //! [`on_device_connect`]: RelayBuilder::on_device_connect
 //! [`on_device_disconnect`]: RelayBuilder::on_device_disconnect

@@ -1,4 +1,4 @@
-//! Which users hear of which devices, and loads that race invalidations.
+//! Which users are subscribed to which devices, and loads that race with invalidations.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use crate::lock::Leaf;
 struct Entry {
     /// `None` until a load has ended.
     devices: Option<HashSet<Arc<str>>>,
-    /// The ticket of the load whose result stands here, or of a later invalidation or removal. A load with a lower
-    /// ticket comes too late: what it has read may be from before.
+    /// The ticket of the load whose result is stored, or of a later invalidation or removal. A load with a lower ticket
+    /// is too late: its data may be outdated.
     latest: u64,
-    /// The ticket of the load whose result stands here.
+    /// The ticket of the load whose result is stored.
     loaded: u64,
-    /// The last ticket by which a connection of the user has asked for a load.
+    /// The last ticket with which a connection of the user requested a load.
     touched: u64,
-    /// Loads under way. While there are any, the entry stays, so that they find out that they are late.
+    /// Loads under way. The entry stays while there are any, so that they can detect that they are late.
     loads: usize,
 }
 
@@ -33,24 +33,24 @@ struct State {
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions(Leaf<State>);
 
-/// A load under way. It ends when this is dropped, also by a panic of the loader.
+/// A load under way. It ends when this is dropped, even after a panic of the loader.
 struct Load<'a> {
     subscriptions: &'a Subscriptions,
     user: Arc<str>,
     ticket: u64,
-    /// What stands is outdated: it goes unless the loader gives something else.
+    /// The stored subscriptions are outdated and are removed unless the loader returns new ones.
     is_reload: bool,
 }
 
 impl Subscriptions {
-    /// Loads a user's devices. The result is kept unless a later load, invalidation or removal has come first. A loader
-    /// that fails gives `None`.
+    /// Loads a user's devices. The result is kept unless a later load, invalidation or removal came first. A failed
+    /// loader returns `None`.
     pub(super) fn load(&self, user: &str, loader: impl FnOnce(&str) -> Option<Vec<String>>) {
         let load = self.begin(&mut self.0.lock(), user);
         load.run(loader);
     }
 
-    /// Loads unless a load of this user has ended already.
+    /// Loads unless a load of this user has already ended.
     pub(super) fn load_missing(&self, user: &str, loader: impl FnOnce(&str) -> Option<Vec<String>>) {
         let mut state = self.0.lock();
         let load = self.begin(&mut state, user);
@@ -58,20 +58,20 @@ impl Subscriptions {
         entry.touched = load.ticket;
         let is_missing = entry.devices.is_none();
         drop(state);
-        // A load that is not run ends when it drops.
+        // A load that does not run ends when it drops.
         if is_missing {
             load.run(loader);
         }
     }
 
-    /// Makes all loads under way late, and loads again; if that fails, nothing is left. Users that nobody has loaded stay
-    /// unloaded.
+    /// Makes all loads under way late, and loads again; if that fails, nothing remains. Users that were never loaded
+    /// stay unloaded.
     pub(super) fn reload(&self, user: &str, loader: impl FnOnce(&str) -> Option<Vec<String>>) {
         let mut state = self.0.lock();
         if !state.by_user.contains_key(user) {
             return;
         }
-        // The ticket of this load is higher than theirs; it is noted now, not only when the load has ended.
+        // The ticket of this load is higher than theirs; it is stored now, not only when the load has ended.
         let mut load = self.begin(&mut state, user);
         load.is_reload = true;
         state.outdate(user, load.ticket);
@@ -79,7 +79,7 @@ impl Subscriptions {
         load.run(loader);
     }
 
-    /// Users that are subscribed to the device, and those of whom that is not known yet because they are being loaded.
+    /// Users that are subscribed to the device, and users that are being loaded and might be.
     pub(super) fn touched_by(&self, device: &str) -> Vec<Arc<str>> {
         let state = self.0.lock();
         let mut users = state.by_device.get(device).cloned().unwrap_or_default();
@@ -87,18 +87,18 @@ impl Subscriptions {
         users.into_iter().collect()
     }
 
-    /// Removes what a user is subscribed to.
+    /// Removes a user's subscriptions.
     pub(super) fn remove(&self, user: &str) {
         self.0.lock().remove(user);
     }
 
-    /// A mark for [`remove_unless_touched`](Self::remove_unless_touched).
+    /// Returns a mark for [`remove_unless_touched`](Self::remove_unless_touched).
     pub(super) fn mark(&self) -> u64 {
         self.0.lock().ticket
     }
 
-    /// Removes what a user is subscribed to. False if a connection of the user has asked for it since the mark; then it
-    /// stays.
+    /// Removes a user's subscriptions. If a connection of the user has requested them since the mark, keeps them and
+    /// returns false.
     pub(super) fn remove_unless_touched(&self, user: &str, mark: u64) -> bool {
         let mut state = self.0.lock();
         let is_touched = state.by_user.get(user).is_some_and(|entry| entry.touched > mark);
@@ -144,7 +144,7 @@ impl Drop for Load<'_> {
         let mut state = self.subscriptions.0.lock();
         let Some(entry) = state.by_user.get_mut(&self.user) else { return };
         entry.loads -= 1;
-        // The loader has failed. What a later load has found stays.
+        // The loader has failed. The result of a later load stays.
         if self.is_reload && entry.loaded < self.ticket {
             state.install(&self.user, None);
         }

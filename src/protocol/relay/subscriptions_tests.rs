@@ -128,7 +128,7 @@ fn a_loader_that_panics_leaves_what_was_there() {
     assert_eq!(devices(&subscriptions, "ann"), ["a"]);
 }
 
-/// A source that changes all the time: after each change and its invalidation, nothing older may stand.
+/// The source changes constantly: after each change and its invalidation, no older result may remain.
 #[test]
 fn races_never_leave_what_is_stale() {
     const CHANGES: usize = 3000;

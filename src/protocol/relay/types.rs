@@ -1,5 +1,5 @@
-//! The types, which know each other: a hook gets a connection, a connection knows its relay, and a relay has the hooks.
-//! What they do is in the other files.
+//! Mutually referencing types: a hook gets a connection, a connection refers to its relay, and a relay holds the hooks.
+//! Their behaviour is in the other files.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,35 +11,35 @@ use crate::calls::CallHandlers;
 use crate::lock::Leaf;
 use crate::{Client, HandlerResult, Hub, Rejection, RequestHead, limit::RateLimiter};
 
-/// Who a connection is. Neither id is empty.
+/// The identity of a connection. Neither id is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The user; for a device's relay, the user that runs it.
     pub user: String,
-    /// The device that the connection relays; `None` for a connection of the user's.
+    /// The device that the connection relays; `None` for a user's connection.
     pub device: Option<String>,
 }
 
-/// What happens when a relay comes for a device that has one.
+/// What happens when a relay connects for a device that has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum DevicePolicy {
-    /// The newer wins: the older is closed with 4001 and the reason `replaced`. The default.
+    /// The newer one replaces the older, which is closed with 4001 and the reason `replaced`. The default.
     #[default]
     Replace,
-    /// The newer is refused with 409, until the older has ended.
+    /// The newer one is refused with 409 until the older has ended.
     Refuse,
 }
 
 pub(super) type Authenticate = dyn Fn(&RequestHead) -> Result<Identity, Rejection> + Send + Sync;
-/// Gives the devices of a user; `None` when that has failed.
+/// Returns the devices of a user; `None` after a failure.
 type Loader = dyn Fn(&str) -> Option<Vec<String>> + Send + Sync;
 type OfConn = dyn Fn(&Conn) + Send + Sync;
 type OfId = dyn Fn(&Relay, &str) + Send + Sync;
 type OfMessage = dyn Fn(&Conn, Message) -> HandlerResult + Send + Sync;
 
-/// Builds a [`Relay`]. Every hook is optional and replaces the one set before. They run without any lock held, on the
-/// threads of connections.
+/// Builds a [`Relay`]. Every hook is optional and replaces an earlier one. Hooks run on the threads of connections,
+/// with no lock held.
 #[must_use = "a builder does nothing until it is built"]
 pub struct RelayBuilder {
     pub(super) authenticate: Box<Authenticate>,
@@ -49,7 +49,7 @@ pub struct RelayBuilder {
     pub(super) on_connect: Option<Box<OfConn>>,
     pub(super) on_message: Option<Box<OfMessage>>,
     pub(super) calls: CallHandlers,
-    /// Without a handler, messages of the type `call` are the application's.
+    /// Without a handler, messages of type `call` go to the application.
     pub(super) has_calls: bool,
     pub(super) on_user_connect: Option<Box<OfId>>,
     pub(super) on_user_disconnect: Option<Box<OfId>>,
@@ -60,13 +60,13 @@ pub struct RelayBuilder {
 /// The name under which a client keeps its session.
 pub(super) const SESSION: &str = "wshub.relay.session";
 
-/// What the relay knows of a connection.
+/// The relay's state of a connection.
 pub(super) struct Session {
     pub(super) inner: Arc<Inner>,
     pub(super) identity: Identity,
-    /// Orders the connections that come for one device: a later one has a higher place.
+    /// Orders the connections for one device: a later one has a higher place.
     pub(super) place: u64,
-    /// Used by the connection's thread alone.
+    /// Used only by the connection's thread.
     pub(super) limiter: Option<Leaf<RateLimiter>>,
 }
 
@@ -85,7 +85,7 @@ pub struct Relay {
     pub(super) hub: Hub,
 }
 
-/// What all handles share. It does not hold the hub, whose hooks hold it.
+/// State that all handles share. It holds no reference to the hub, because the hub's hooks hold it.
 pub(super) struct Inner {
     pub(super) builder: RelayBuilder,
     pub(super) devices: Devices,

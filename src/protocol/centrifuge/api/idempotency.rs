@@ -41,8 +41,8 @@ struct State {
 }
 
 impl Idempotency {
-    /// Publishes unless that has been done under this key; what came of it then. A second request waits for the first. A
-    /// failure is not remembered.
+    /// Publishes unless that has been done under this key; what came of it then. A second request waits for the first.
+    /// A failure is not remembered.
     pub(super) fn once(&self, channel: &str, key: &str, publish: impl FnOnce() -> Outcome) -> Outcome {
         self.once_at(Instant::now(), channel, key, publish)
     }
