@@ -1,4 +1,4 @@
-//! A publication as it stands in a shared history: bytes, the same for every node.
+//! A publication as stored in a shared history: bytes, the same for every node.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -6,7 +6,7 @@ use super::publication::Publish;
 use crate::client_id::ClientId;
 use crate::message::Message;
 
-/// The first byte: of what form the rest is.
+/// The first byte: the form of the rest.
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
 
@@ -22,14 +22,14 @@ pub(crate) fn encode(publish: &Publish) -> Bytes {
     bytes.put_u8(if publish.message.is_text() { TEXT } else { BINARY });
     bytes.put_u16(count);
     publish.except.iter().take(count.into()).for_each(|id| bytes.put_u128(id.as_uuid().as_u128()));
-    // Nobody can attach 4 GiB: it counts against the history's bytes.
+    // An attachment of 4 GiB is impossible: it counts against the history's bytes.
     bytes.put_u32(attachment.map_or(0, |a| u32::try_from(a.len()).unwrap_or_default()));
     bytes.extend_from_slice(attachment.map_or(&[][..], |a| a));
     bytes.extend_from_slice(payload);
     bytes.freeze()
 }
 
-/// `None` if another version has written it.
+/// Returns `None` if another version has written the entry.
 pub(crate) fn decode(entry: &[u8]) -> Option<Publish> {
     let mut rest = Bytes::copy_from_slice(entry);
     let kind = rest.try_get_u8().ok()?;

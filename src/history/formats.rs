@@ -1,4 +1,4 @@
-//! The formats of publications that are of no particular protocol.
+//! Publication formats that belong to no particular protocol.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -8,7 +8,7 @@ use super::position::Position;
 use super::publication::{Format, FormatRef, Publication, Sealed};
 use crate::message::Message;
 
-/// Messages and values as they are, without their place. Gaps and removals are not shown. The default.
+/// Messages and values unchanged, without positions. Gaps and removals are not shown. The default.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Plain;
 
@@ -30,8 +30,8 @@ impl Format for Plain {
     }
 }
 
-/// JSON objects that say where they stand: publications of the history get a last field `position`. Other texts, and values
-/// of the state, stay as they are.
+/// JSON objects with positions: publications of the history get a last field `position`. Other texts, and values of the
+/// state, stay unchanged.
 ///
 /// A gap is `{"type":"gap","room":ROOM,"from":OFFSET,"to":OFFSET,"position":POSITION}`, a removal
 /// `{"type":"removed","room":ROOM,"key":KEY}`.
@@ -76,7 +76,7 @@ fn with_position(publication: &Publication) -> Message {
     Message::text(format!("{{{body}{comma}\"position\":\"{}\"}}", publication.position()))
 }
 
-/// What event streams read, whatever else the hub speaks.
+/// The format of event streams, whatever else the hub speaks.
 pub(crate) const STREAM: FormatRef = FormatRef::named("stream", &Stream);
 
 /// Messages with their position as `id:`, and the events `state` and `gap`.
@@ -93,7 +93,7 @@ struct StateEvent<'a> {
     change: Change<'a>,
 }
 
-/// The new value of a key, or that it is gone.
+/// The new value of a key, or its removal.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Change<'a> {
@@ -103,7 +103,7 @@ enum Change<'a> {
     Value {
         value: &'a RawValue,
     },
-    /// It is no JSON.
+    /// The value is not JSON.
     Text {
         value: &'a str,
     },

@@ -1,4 +1,4 @@
-//! Publications that a reader does not get, and that it is told of.
+//! Gaps: publications that a reader misses and is told about.
 
 use std::sync::Arc;
 
@@ -7,9 +7,10 @@ use serde::ser::{SerializeStruct, Serializer};
 
 use super::position::{Epoch, Position};
 
-/// Publications of a room that a client will not get: the history no longer held them when it was the client's turn.
+/// Publications of a room that a client will not get, because the history no longer held them when the client needed
+/// them.
 ///
-/// As JSON: `{"room","from","to","position"}`, `from` being `null` if the client came from another epoch.
+/// As JSON: `{"room","from","to","position"}`; `from` is `null` if the client came from another epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
     room: Arc<str>,
@@ -28,7 +29,7 @@ impl Gap {
         &self.room
     }
 
-    /// The offset of the first missing publication; `None` if the client came from another epoch, so that nobody knows
+    /// The offset of the first missing publication; `None` if the client came from another epoch, so that it is unknown
     /// what it has missed.
     pub fn from(&self) -> Option<u64> {
         self.from
@@ -39,17 +40,17 @@ impl Gap {
         self.to
     }
 
-    /// The place behind the gap: the client goes on from here.
+    /// The position after the gap, from which the client continues.
     pub fn position(&self) -> Position {
         Position::new(self.epoch, self.to)
     }
 
-    /// Whether the other one begins where it ends.
+    /// Whether the other gap begins where this one ends.
     pub(crate) fn is_followed_by(&self, next: &Self) -> bool {
         next.epoch == self.epoch && next.from == Some(self.to + 1)
     }
 
-    /// Joins it with one that follows.
+    /// Extends this gap by one that follows.
     pub(crate) fn extend(&mut self, next: &Self) {
         self.to = next.to;
         self.epoch = next.epoch;

@@ -1,13 +1,13 @@
-//! What the rooms of a hub hold, counted.
+//! Counts what the rooms of a hub hold.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What all rooms of a hub hold. Relaxed: counts; what is done about them is bounded anyway.
+/// What all rooms of a hub hold. Relaxed: these are counts, and their effects are bounded anyway.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     bytes: AtomicUsize,
-    /// Wire forms that have been made.
+    /// Number of wire forms made.
     encodings: AtomicUsize,
 }
 
@@ -21,10 +21,10 @@ impl Totals {
     }
 }
 
-/// Bytes of bookkeeping that a room that remembers counts with, whatever it holds.
+/// Bookkeeping bytes counted for each room with memory, whatever it holds.
 pub(crate) const ROOM_OVERHEAD: usize = 1024;
 
-/// A room that remembers, counted while it exists.
+/// Counts a room with memory while it exists.
 #[derive(Debug)]
 pub(crate) struct RoomShare(Arc<Totals>);
 
@@ -41,7 +41,7 @@ impl Drop for RoomShare {
     }
 }
 
-/// Bytes held by one room, and by all rooms of its hub. Relaxed, as `Totals`.
+/// Bytes held by one room, and by all rooms of its hub. Relaxed, like `Totals`.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     room: AtomicUsize,

@@ -1,4 +1,4 @@
-//! Shared histories of hubs in one process: for tests, and the measure of other stores.
+//! Shared histories of hubs in one process: for tests, and as the reference for other stores.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use super::position::{Epoch, Position};
 use super::store::{Bounds, Event, HistoryStore, StoreError, Stored};
 use crate::lock::{Condition, Leaf};
 
-/// How often a follower looks up whether it is to end.
+/// How often a follower checks whether to end.
 const TICK: Duration = Duration::from_millis(100);
-/// Appends that a follower may be behind; it misses those before, and says so.
+/// How many appends a follower may be behind; it misses earlier ones and reports this.
 const BACKLOG: usize = 10_000;
 
-/// Histories in the memory of this process, shared by the hubs that are given clones of one store.
+/// Histories in the memory of this process, shared by the hubs that have clones of one store.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStore(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     state: Leaf<State>,
-    /// Something has been appended, or the store has been cut off.
+    /// Signals an append, or that the store was cut off.
     changed: Condition,
 }
 
@@ -44,12 +44,12 @@ struct Room {
 }
 
 impl MemoryStore {
-    /// An empty one.
+    /// Creates an empty store.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Makes every call fail from now on, or no longer: as an outage does.
+    /// Makes every call fail, as in an outage, or succeed again.
     pub fn set_down(&self, is_down: bool) {
         self.0.state.lock().is_down = is_down;
         self.0.changed.notify_all();
@@ -61,7 +61,7 @@ impl MemoryStore {
 }
 
 impl State {
-    /// The room, made if it is not there, without what is too old.
+    /// Returns the room, created if missing, without outdated entries.
     fn room(&mut self, name: &str, bounds: Bounds) -> &mut Room {
         let now = Instant::now();
         if self.rooms.get(name).is_some_and(|room| now - room.used >= room.bounds.linger) {

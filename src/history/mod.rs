@@ -1,9 +1,10 @@
-//! Rooms that remember: histories, positions, recovery, state.
+//! Rooms with memory: histories, positions, recovery, state.
 //!
-//! A room has what the [`RoomOptions`] say that [`HubBuilder::rooms`](crate::HubBuilder::rooms) gives its name; most have
-//! nothing. See the [guide](crate::guide::history).
+//! A room has the [`RoomOptions`] that [`HubBuilder::rooms`](crate::HubBuilder::rooms) sets for its name; by default it
+//! remembers nothing. See the [guide](crate::guide::history).
 //!
-//! Here stand the plain data structures: no socket, no lock of the hub, no clock. `hub` keeps them under the room's lock.
+//! This module holds plain data structures without sockets, hub locks or clocks. `hub` keeps them under the room's
+//! lock.
 
 mod entry;
 mod formats;

@@ -1,16 +1,16 @@
-//! What rooms remember, and what happens to members that fall behind.
+//! Options for what rooms remember, and for members that fall behind.
 
 use std::time::Duration;
 
 use crate::error::ConfigError;
 
-/// What happens when the queue of a member is full while a message is published to its room.
+/// What happens if a member's queue is full when a message is published to its room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum WhenBehind {
-    /// Nothing is dropped: the member reads on in the history as its socket drains. It holds a cursor instead of a full
-    /// queue. If the history no longer holds what comes next for it, it is told of the gap and goes on behind it. The
-    /// default.
+    /// Nothing is dropped: the member continues from the history as its socket drains, with a cursor instead of a full
+    /// queue. If the history no longer holds its next message, the member is told of the gap and continues after it.
+    /// The default.
     #[default]
     CatchUp,
     /// The hub's [`DropPolicy`](crate::DropPolicy) applies, as in rooms without a history.
@@ -21,7 +21,7 @@ pub enum WhenBehind {
 
 /// What a room remembers; see [`HubBuilder::rooms`](crate::HubBuilder::rooms).
 ///
-/// The default remembers nothing. Durations count on a monotonic clock.
+/// The default remembers nothing. Durations use a monotonic clock.
 ///
 /// ```
 /// use std::time::Duration;
@@ -70,7 +70,7 @@ impl Default for RoomOptions {
 }
 
 impl RoomOptions {
-    /// Rooms with a history: their last 100 messages, of the last five minutes, in at most 256 KiB.
+    /// Rooms with a history: the last 100 messages, from the last five minutes, in at most 256 KiB.
     pub fn history() -> Self {
         Self { history: true, ..Self::default() }
     }
@@ -80,97 +80,99 @@ impl RoomOptions {
         Self { state: true, ..Self::default() }
     }
 
-    /// Rooms that know who is in them, over all nodes: see [`Hub::members`](crate::Hub::members).
+    /// Rooms that track their members, over all nodes: see [`Hub::members`](crate::Hub::members).
     pub fn members() -> Self {
         Self { members: true, ..Self::default() }
     }
 
-    /// Adds members to what is known.
+    /// Adds tracking of members.
     pub fn with_members(mut self) -> Self {
         self.members = true;
         self
     }
 
-    /// How long a member whose last connection has gone still counts as there; default 0. 15 s spares a room the coming
-    /// and going of phones. At most a day.
+    /// Sets how long a member stays listed after its last connection is gone. Default: 0; at most a day. 15 s avoids
+    /// announcing short reconnects of phones.
     pub fn member_linger(mut self, linger: Duration) -> Self {
         self.member_linger = linger;
         self
     }
 
-    /// Adds a history to what is remembered.
+    /// Adds a history.
     pub fn with_history(mut self) -> Self {
         self.history = true;
         self
     }
 
-    /// Adds a state to what is remembered.
+    /// Adds a state.
     pub fn with_state(mut self) -> Self {
         self.state = true;
         self
     }
 
-    /// How many messages the history holds; default 100. Not 0.
+    /// Sets the maximum number of messages in the history. Default: 100; not 0.
     pub fn messages(mut self, messages: usize) -> Self {
         self.messages = messages;
         self
     }
 
-    /// Bytes that the history holds: payloads, wire forms and bookkeeping; default 256 KiB. A larger single message is
-    /// sent, but not held. Not 0.
+    /// Sets the maximum size of the history in bytes, including payloads, wire forms and bookkeeping. Default: 256 KiB;
+    /// not
+    /// 0. A larger single message is sent, but not kept.
     pub fn bytes(mut self, bytes: usize) -> Self {
         self.bytes = bytes;
         self
     }
 
-    /// How long a message is held; default 5 min. Not 0.
+    /// Sets how long a message is kept. Default: 5 min; not 0.
     pub fn age(mut self, age: Duration) -> Self {
         self.age = age;
         self
     }
 
-    /// How many of the last messages a client gets that joins without a position; default 0 = none.
+    /// Sets how many of the last messages a client gets that joins without a position. Default: 0 = none.
     pub fn rewind(mut self, messages: usize) -> Self {
         self.rewind = messages;
         self
     }
 
-    /// How many keys the state has; default 256. Not 0.
+    /// Sets the maximum number of keys in the state. Default: 256; not 0.
     pub fn state_keys(mut self, keys: usize) -> Self {
         self.state_keys = keys;
         self
     }
 
-    /// Bytes that the state holds: keys, values, wire forms and bookkeeping; default 256 KiB. Not 0.
+    /// Sets the maximum size of the state in bytes, including keys, values, wire forms and bookkeeping. Default: 256
+    /// KiB; not 0.
     pub fn state_bytes(mut self, bytes: usize) -> Self {
         self.state_bytes = bytes;
         self
     }
 
-    /// Sends changes of the state this many times a second at most, the newest value of each key that has changed, all
-    /// of a tick in one batch. Default 0 = each change at once. At most 1,000.
+    /// Sends changes of the state at most this many times a second, as one batch with the newest value of each changed
+    /// key. Default: 0 = each change at once. At most 1,000.
     pub fn at_most(mut self, per_second: u32) -> Self {
         self.at_most = per_second;
         self
     }
 
-    /// How long a room without members is remembered after it was last used: left, published to, or read. Default
-    /// 5 min. 0 = it ends with its last member, as a room that remembers nothing.
+    /// Sets how long a room without members is remembered after it was last left, published to or read. Default: 5 min.
+    /// 0 = it ends with its last member, like a room that remembers nothing.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
         self
     }
 
-    /// Shares the history with the other nodes of a cluster: the hub's
-    /// [`history_store`](crate::HubBuilder::history_store) is the one order of such a room, and its messages are delivered,
-    /// here too, when the store has told of them. While the store is away they are delivered on each node by itself, under
-    /// a new epoch. Default: each node has a history of its own.
+    /// Shares the history with the other nodes of a cluster. The hub's
+    /// [`history_store`](crate::HubBuilder::history_store) determines the order of such a room, and its messages are
+    /// delivered, on this node too, when the store announces them. While the store is unavailable, each node delivers
+    /// its own messages under a new epoch. Default: each node has its own history.
     pub fn shared(mut self) -> Self {
         self.shared = true;
         self
     }
 
-    /// What happens to members whose queue is full; default [`WhenBehind::CatchUp`].
+    /// Sets what happens to members whose queue is full. Default: [`WhenBehind::CatchUp`].
     pub fn when_behind(mut self, when_behind: WhenBehind) -> Self {
         self.when_behind = when_behind;
         self

@@ -1,28 +1,28 @@
-//! What readers of a history ask for and get.
+//! Requests to a history and their results.
 
 use super::position::Position;
 use super::publication::Publication;
 
-/// How much of what a reader has missed could be given to it.
+/// How much of the missed messages a reader can get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Recovery {
     /// No position was given: there is nothing to recover from.
     None,
-    /// Everything behind the position: the epoch is the same, and the history holds all that came after it.
+    /// Everything after the position: the epoch is the same, and the history holds all later messages.
     Complete,
-    /// The history no longer holds all of it. What it holds, from this offset on, is replayed; the rest is gone.
+    /// The history no longer holds all of it. The held messages, from this offset on, are replayed; the rest is gone.
     Gap {
-        /// The offset of the first message that is still held; if none is, that of the next one.
+        /// The offset of the oldest held message; if none is held, that of the next one.
         first_held: u64,
     },
-    /// The position is of another history: this one was made anew, or the position is of another node, or beyond the
-    /// last message. What is held is replayed; how much is missing is not known.
+    /// The position belongs to another history: this one was recreated, or the position is from another node, or it is
+    /// beyond the last message. The held messages are replayed; the size of the gap is unknown.
     OtherEpoch,
 }
 
 impl Recovery {
-    /// A word for it: `none`, `complete`, `gap`, `other_epoch`.
+    /// The text form: `none`, `complete`, `gap`, `other_epoch`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -44,19 +44,19 @@ impl std::fmt::Display for Recovery {
     }
 }
 
-/// What came of joining a room that remembers; see [`Client::join_from`](crate::Client::join_from).
+/// The result of joining a room with memory; see [`Client::join_from`](crate::Client::join_from).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Joined {
-    /// The place behind the room's last message at the moment of joining. `None` if the room has no history.
+    /// The position after the room's last message at the moment of joining. `None` if the room has no history.
     pub position: Option<Position>,
-    /// How much of what came behind the given position is replayed.
+    /// How much of the messages after the given position is replayed.
     pub recovery: Recovery,
-    /// Messages that are replayed to the client.
+    /// Number of messages that are replayed to the client.
     pub replayed: usize,
 }
 
-/// Which part of a history is asked for; see [`Hub::history`](crate::Hub::history).
+/// The requested part of a history; see [`Hub::history`](crate::Hub::history).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub struct Range {
@@ -66,24 +66,24 @@ pub struct Range {
 }
 
 impl Range {
-    /// From the oldest message on. No limit but the history's.
+    /// From the oldest message on, without a limit.
     pub const fn oldest_first() -> Self {
         Self { since: None, newest_first: false, limit: usize::MAX }
     }
 
-    /// From the newest message backwards. No limit but the history's.
+    /// From the newest message backwards, without a limit.
     pub const fn newest_first() -> Self {
         Self { since: None, newest_first: true, limit: usize::MAX }
     }
 
-    /// Only what lies behind this position, in the direction of reading: later messages, or earlier ones if the newest
-    /// come first.
+    /// Only messages after this position, in reading direction: later messages, or earlier ones if the newest come
+    /// first.
     pub const fn since(mut self, position: Position) -> Self {
         self.since = Some(position);
         self
     }
 
-    /// At most this many messages. 0 = none: only the position is of interest.
+    /// At most this many messages. 0 = none, to get only the position.
     pub const fn limit(mut self, messages: usize) -> Self {
         self.limit = messages;
         self
@@ -94,11 +94,12 @@ impl Range {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Page {
-    /// The place behind the last message of the history.
+    /// The position after the last message of the history.
     pub position: Position,
-    /// Whether all that the range asks for is held. Always [`Recovery::None`] for a range without a position, and for one
-    /// that reads backwards, unless the position is of another epoch: then there are no publications.
+    /// Whether the history holds everything that the range covers. Always [`Recovery::None`] for a range without a
+    /// position and for one that reads backwards, unless the position is of another epoch: then there are no
+    /// publications.
     pub recovery: Recovery,
-    /// The publications, in the direction of reading.
+    /// The publications, in reading direction.
     pub publications: Vec<Publication>,
 }

@@ -1,4 +1,4 @@
-//! Which options a room has: by its name, or by the longest prefix of it.
+//! Finds the options of a room: by its name, or by the longest prefix of it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,18 +7,18 @@ use super::options::RoomOptions;
 use crate::config::MAX_ROOM_NAME;
 use crate::error::ConfigError;
 
-/// Options by names and prefixes. Written while a hub is set up, only read afterwards.
+/// Options by names and prefixes. Written only while a hub is set up.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Patterns {
     exact: HashMap<Box<str>, Arc<RoomOptions>>,
-    /// The longest first.
+    /// Longest first.
     prefixes: Vec<(Box<str>, Arc<RoomOptions>)>,
-    /// The first fault of what was added.
+    /// The first error among the added patterns.
     fault: Option<ConfigError>,
 }
 
 impl Patterns {
-    /// Adds a pattern: a name, or a prefix that ends in `*`. One that is there already gets the new options.
+    /// Adds a pattern: a name, or a prefix that ends in `*`. An existing pattern gets the new options.
     pub(crate) fn add(&mut self, pattern: &str, options: RoomOptions) {
         let fault = options.validate().and_then(|()| Self::check(pattern)).err();
         self.fault = self.fault.take().or(fault);
@@ -51,7 +51,7 @@ impl Patterns {
         self.exact.values().chain(self.prefixes.iter().map(|(_, options)| options)).any(|options| options.shared)
     }
 
-    /// Whether any rooms know their members.
+    /// Whether any room tracks its members.
     pub(crate) fn has_members(&self) -> bool {
         self.exact.values().chain(self.prefixes.iter().map(|(_, options)| options)).any(|options| options.members)
     }
@@ -60,7 +60,7 @@ impl Patterns {
         self.exact.is_empty() && self.prefixes.is_empty()
     }
 
-    /// The options of the longest match, the exact name before any prefix.
+    /// The options of the longest match; an exact name takes precedence over any prefix.
     pub(crate) fn find(&self, room: &str) -> Option<&Arc<RoomOptions>> {
         let by_prefix = || self.prefixes.iter().find(|(prefix, _)| room.starts_with(&**prefix)).map(|(_, o)| o);
         self.exact.get(room).or_else(by_prefix)

@@ -1,4 +1,4 @@
-//! Where a reader is in the history of a room.
+//! A reader's position in the history of a room.
 
 use std::error::Error;
 use std::fmt;
@@ -8,17 +8,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::random;
 
-/// Characters of an epoch.
+/// Number of characters of an epoch.
 const EPOCH_LEN: usize = 8;
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// The name of one history: 8 random letters and digits, made with it. Positions of different epochs cannot be compared:
-/// the history has been lost in between, or is that of another node.
+/// The name of one history: 8 random letters and digits, created with it. Positions of different epochs cannot be
+/// compared: the history was lost in between, or belongs to another node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch([u8; EPOCH_LEN]);
 
 impl Epoch {
-    /// A new one. The chance that two are equal is 1 in 2·10¹⁴.
+    /// Creates a new epoch. The chance that two are equal is 1 in 2·10¹⁴.
     pub(crate) fn random() -> Self {
         let mut random = random::uuid().as_u128();
         Self(std::array::from_fn(|_| {
@@ -60,10 +60,10 @@ impl FromStr for Epoch {
     }
 }
 
-/// A place in the history of a room: everything up to `offset` has been read.
+/// A position in the history of a room: everything up to `offset` has been read.
 ///
-/// Its text form is `EPOCH.OFFSET`, for example `Zk3vQ0aB.17`; it is also the `id:` of an event stream. Offset 0 is the
-/// place before the first message.
+/// Its text form is `EPOCH.OFFSET`, for example `Zk3vQ0aB.17`; event streams use it as `id:`. Offset 0 is the position
+/// before the first message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
     epoch: Epoch,
@@ -71,17 +71,17 @@ pub struct Position {
 }
 
 impl Position {
-    /// The place in this epoch behind the message of this offset.
+    /// Creates the position after the message with this offset.
     pub const fn new(epoch: Epoch, offset: u64) -> Self {
         Self { epoch, offset }
     }
 
-    /// The history that it belongs to.
+    /// The history that the position belongs to.
     pub const fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    /// The offset of the last message that has been read; the first message of a history has offset 1.
+    /// The offset of the last message read; the first message of a history has offset 1.
     pub const fn offset(&self) -> u64 {
         self.offset
     }
@@ -93,7 +93,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// Exactly the form that `Display` writes.
+/// Accepts exactly the form that `Display` writes.
 impl FromStr for Position {
     type Err = PositionError;
 
@@ -120,7 +120,7 @@ impl<'de> Deserialize<'de> for Position {
     }
 }
 
-/// A text that is no [`Position`].
+/// The text is not a valid [`Position`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PositionError;
 

@@ -1,4 +1,4 @@
-//! One message of a room that remembers: its place, its content, and its wire forms, each made once by a format.
+//! One message of a room with memory: its position, its content, and its wire forms, which a format makes once each.
 
 use std::any::Any;
 use std::fmt;
@@ -12,13 +12,14 @@ use crate::client_id::ClientId;
 use crate::lock::Leaf;
 use crate::message::{Compressed, Encoded, Message, WireFormat};
 
-/// Bytes of bookkeeping that a publication counts with: itself, its entry, its list of wire forms.
+/// Bookkeeping bytes counted for a publication: itself, its entry, its list of wire forms.
 pub(crate) const OVERHEAD: usize = 256;
 
-/// What an application attaches to a publication, and the bytes that it counts with.
+/// A value that an application attaches to a publication, and the bytes that it counts for.
 pub(crate) type Attachment = (Arc<dyn Any + Send + Sync>, usize);
 
-/// What is to be published; see [`Hub::publish`](crate::Hub::publish). Whatever converts into a [`Message`] converts into it.
+/// A message to publish; see [`Hub::publish`](crate::Hub::publish). Everything that converts into a [`Message`]
+/// converts into it.
 #[must_use = "it does nothing until it is published"]
 pub struct Publish {
     pub(crate) message: Message,
@@ -32,16 +33,16 @@ impl Publish {
         Self { message: message.into(), except: Vec::new(), attachment: None }
     }
 
-    /// Leaves one connection out. The message is recorded: the connection gets it only if it joins anew, with a position
-    /// before it.
+    /// Excludes one connection. The message is still recorded; the connection gets it only if it joins again with an
+    /// earlier position.
     pub fn except(mut self, id: ClientId) -> Self {
         self.except.push(id);
         self
     }
 
-    /// Attaches a value that formats and readers of the history find again by
-    /// [`Publication::attachment`]. It counts with `bytes` against the bounds of the history. It does not travel to
-    /// other nodes of a cluster.
+    /// Attaches a value that formats and readers of the history get with [`Publication::attachment`]. It counts as
+    /// `bytes` against the limits of the history. In a shared history, only an attachment of type `bytes::Bytes`
+    /// travels to other nodes.
     pub fn attach<T: Any + Send + Sync>(mut self, value: T, bytes: usize) -> Self {
         self.attachment = Some((Arc::new(value), bytes));
         self
@@ -60,18 +61,18 @@ impl fmt::Debug for Publish {
     }
 }
 
-/// What a publication is about.
+/// The subject of a publication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Subject {
-    /// A message of the history; its offset is its place there.
+    /// A message of the history; its offset is its position there.
     Message,
     /// The new value of a key of the state; its offset is the version.
     Value(Arc<str>),
-    /// A key of the state has no value any more.
+    /// A key of the state no longer has a value.
     Removal(Arc<str>),
 }
 
-/// A message as it was published: cheap to clone, never changed.
+/// A published message: cheap to clone, never changed.
 #[derive(Clone)]
 pub struct Publication(Arc<Inner>);
 
@@ -83,45 +84,45 @@ struct Inner {
     message: Message,
     except: Box<[ClientId]>,
     attachment: Option<Attachment>,
-    /// Encoding runs under it, which is this crate's pure code: so each form is made once.
+    /// Encoding runs under this lock, so that each form is made once; it is pure code of this crate.
     frames: Leaf<Frames>,
 }
 
 #[derive(Default)]
 struct Frames {
-    /// `None` where the wire cannot carry the message, or the format does not show it.
+    /// `None` if the wire cannot carry the message, or the format does not show it.
     made: Vec<(FrameKind, Option<Encoded>)>,
-    /// Held by the wire forms.
+    /// Bytes held by the wire forms.
     bytes: usize,
-    /// Where this publication is counted, while it is held.
+    /// The ledger that counts this publication while it is held.
     ledger: Option<Arc<Ledger>>,
 }
 
-/// Keeps [`Format`] to this crate: what it makes is made while publishers of the room wait.
+/// Restricts [`Format`] to this crate, because publishers of the room wait while a format encodes.
 pub trait Sealed {}
 
-/// How a client's publications, and what else rooms that remember have to say, look on the wire.
+/// The wire format of a client's publications and of other events of rooms with memory.
 ///
 /// A client has one, from [`Admission::format`](crate::Admission::format) or
 /// [`HubBuilder::format`](crate::HubBuilder::format). Only this crate implements it.
 pub trait Format: Sealed + Send + Sync + 'static {
-    /// Names it: formats of one name make the same messages.
+    /// The name of the format: formats with the same name make the same messages.
     fn name(&self) -> &'static str;
 
-    /// A publication of the history, a value of the state, or its removal. `None`: the client is not told.
+    /// Encodes a publication of the history, a value of the state, or its removal. `None`: the client is not told.
     fn message(&self, publication: &Publication) -> Option<Message>;
 
-    /// Publications are missing. `None`: the client is not told.
+    /// Encodes a gap. `None`: the client is not told.
     fn gap(&self, gap: &Gap) -> Option<Message>;
 
-    /// The place behind which the client begins to read, for a client that the server lets join by itself. `None`: the
-    /// client is not told.
+    /// Encodes the position after which a client begins to read, if the server makes it join. `None`: the client is not
+    /// told.
     fn begin(&self, position: Position) -> Option<Message> {
         let _ = position;
         None
     }
 
-    /// The whole state, for who joins, in one message. `None`: each value comes as a message of its own.
+    /// Encodes the whole state in one message, for a client that joins. `None`: each value is a separate message.
     fn snapshot(&self, room: &str, values: &[Publication]) -> Option<Message> {
         let _ = (room, values);
         None
@@ -167,7 +168,7 @@ impl fmt::Debug for FormatRef {
     }
 }
 
-/// Which wire form a member reads.
+/// The wire form that a member reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FrameKind {
     pub(crate) wire: WireFormat,
@@ -188,12 +189,12 @@ impl Publication {
         }))
     }
 
-    /// The room that it was published to.
+    /// The room of the publication.
     pub fn room(&self) -> &str {
         &self.0.room
     }
 
-    /// Its place in the history. For a value of a state: the state's epoch, and the version of the value.
+    /// The position in the history. For a value of a state: the state's epoch, and the version of the value.
     pub fn position(&self) -> Position {
         self.0.position
     }
@@ -208,7 +209,7 @@ impl Publication {
         self.0.position.offset()
     }
 
-    /// When it was published, by the system's clock.
+    /// The time of publication, by the system clock.
     pub fn time(&self) -> SystemTime {
         self.0.time
     }
@@ -218,7 +219,7 @@ impl Publication {
         &self.0.message
     }
 
-    /// The key, of a value of the state; `None` for a message of the history.
+    /// The key of a value of the state; `None` for a message of the history.
     pub fn key(&self) -> Option<&str> {
         match &self.0.subject {
             Subject::Message => None,
@@ -226,17 +227,17 @@ impl Publication {
         }
     }
 
-    /// Whether it says that the key has no value any more. Its message is empty then.
+    /// Whether the publication removes the key's value. Its message is then empty.
     pub fn is_removal(&self) -> bool {
         matches!(self.0.subject, Subject::Removal(_))
     }
 
-    /// What was attached when it was published; `None` also when that is no `T`.
+    /// The attached value; `None` if there is none or it is not a `T`.
     pub fn attachment<T: Any + Send + Sync>(&self) -> Option<&T> {
         self.0.attachment.as_ref()?.0.downcast_ref()
     }
 
-    /// Whether this connection was left out when it was published.
+    /// Whether this connection was excluded from the publication.
     pub(crate) fn skips(&self, id: ClientId) -> bool {
         self.0.except.contains(&id)
     }
@@ -245,7 +246,7 @@ impl Publication {
         !self.0.except.is_empty()
     }
 
-    /// The wire form of this kind, made if it is the first of its kind. `None` where there is nothing to send.
+    /// The wire form of this kind, made on first use. `None` if there is nothing to send.
     pub(crate) fn frame(&self, kind: FrameKind, compressed: Compressed) -> Option<Encoded> {
         let found = |frames: &Frames| frames.made.iter().find(|(k, _)| *k == kind).map(|(_, frame)| frame.clone());
         let mut frames = self.0.frames.lock();
@@ -265,7 +266,7 @@ impl Publication {
         frame
     }
 
-    /// Bytes that it holds, its wire forms among them.
+    /// Bytes that the publication holds, including its wire forms.
     pub(crate) fn held(&self) -> usize {
         self.fixed() + self.0.frames.lock().bytes
     }
@@ -277,7 +278,7 @@ impl Publication {
         OVERHEAD + self.0.message.len() + key + except + attachment
     }
 
-    /// From now on its bytes, those of wire forms to come too, are counted there.
+    /// Counts the publication's bytes there from now on, including future wire forms.
     pub(crate) fn enter(&self, ledger: &Arc<Ledger>) {
         let mut frames = self.0.frames.lock();
         ledger.add(self.fixed() + frames.bytes);
@@ -285,7 +286,7 @@ impl Publication {
         frames.ledger = Some(Arc::clone(ledger));
     }
 
-    /// It is no longer held: what it counted with is given back.
+    /// Returns the counted bytes when the publication is no longer held.
     pub(crate) fn leave(&self) {
         let mut frames = self.0.frames.lock();
         if let Some(ledger) = frames.ledger.take() {

@@ -1,4 +1,4 @@
-//! The last messages of a room, bounded in count, bytes and age. No clock of its own: callers say what time it is.
+//! The last messages of a room, bounded in count, bytes and age. It has no clock of its own: callers pass the time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::page::{Page, Range, Recovery};
 use super::position::{Epoch, Position};
 use super::publication::Publication;
 
-/// The history of a room. Offsets in it are contiguous: what is dropped is always the oldest.
+/// The history of a room. Its offsets are contiguous: always the oldest message is dropped.
 #[derive(Debug)]
 pub(crate) struct Ring {
     epoch: Epoch,
@@ -23,13 +23,13 @@ pub(crate) struct Ring {
     age: Duration,
 }
 
-/// What a reader who comes with a position, or without one, gets.
+/// What a reader gets when it joins, with or without a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Recovered {
     pub(crate) recovery: Recovery,
-    /// The offset of the last message that the reader has: it goes on behind it.
+    /// The offset of the last message that the reader has; it continues after it.
     pub(crate) cursor: u64,
-    /// Messages that are held behind the cursor.
+    /// Number of held messages after the cursor.
     pub(crate) replayed: usize,
 }
 
@@ -47,17 +47,17 @@ impl Ring {
         }
     }
 
-    /// The place behind the last message.
+    /// The position after the last message.
     pub(crate) fn position(&self) -> Position {
         Position::new(self.epoch, self.top)
     }
 
-    /// The place that the next message gets.
+    /// The position of the next message.
     pub(crate) fn next_position(&self) -> Position {
         Position::new(self.epoch, self.top + 1)
     }
 
-    /// The offset of the oldest message that is held; of the next one, if none is.
+    /// The offset of the oldest held message, or of the next message if none is held.
     pub(crate) fn first_held(&self) -> u64 {
         self.top + 1 - self.entries.len() as u64
     }
@@ -72,8 +72,8 @@ impl Ring {
         self.ledger.bytes()
     }
 
-    /// Adds the message that was made for [`next_position`](Self::next_position). What falls out is the caller's to drop,
-    /// without a lock.
+    /// Adds the message that was made for [`next_position`](Self::next_position). Returns the dropped messages for the
+    /// caller to drop without a lock.
     #[must_use = "payloads are dropped without a lock"]
     pub(crate) fn append(&mut self, publication: Publication, now: Instant) -> Vec<Publication> {
         debug_assert_eq!(publication.position(), self.next_position(), "publishers take turns");
@@ -83,7 +83,7 @@ impl Ring {
         self.trim(now)
     }
 
-    /// Drops what is too old or too much.
+    /// Drops messages that are too old or exceed the limits.
     #[must_use = "payloads are dropped without a lock"]
     pub(crate) fn trim(&mut self, now: Instant) -> Vec<Publication> {
         let mut fallen = Vec::new();
@@ -105,13 +105,14 @@ impl Ring {
         Some(oldest)
     }
 
-    /// Drops all messages. The top and the epoch stay, so positions stay what they are.
+    /// Drops all messages. The top and the epoch stay, so positions stay valid.
     #[must_use = "payloads are dropped without a lock"]
     pub(crate) fn clear(&mut self) -> Vec<Publication> {
         std::iter::from_fn(|| self.drop_oldest()).collect()
     }
 
-    /// Forgets everything and begins at this position. What falls out is the caller's to drop, without a lock.
+    /// Drops everything and begins at this position. Returns the dropped messages for the caller to drop without a
+    /// lock.
     #[must_use = "payloads are dropped without a lock"]
     pub(crate) fn restart(&mut self, position: Position) -> Vec<Publication> {
         let fallen = self.clear();
@@ -119,14 +120,14 @@ impl Ring {
         fallen
     }
 
-    /// The messages behind the offset, as far as they are held, in order.
+    /// The held messages after the offset, in order.
     pub(crate) fn after(&self, offset: u64) -> impl Iterator<Item = &Publication> {
         let skipped = (offset + 1).saturating_sub(self.first_held());
         let skipped = usize::try_from(skipped).unwrap_or(usize::MAX).min(self.entries.len());
         self.entries.range(skipped..).map(|(_, publication)| publication)
     }
 
-    /// Where a reader goes on, who has read up to `since`, or comes anew and gets the last `rewind` messages.
+    /// Where a reader continues that has read up to `since`, or that is new and gets the last `rewind` messages.
     pub(crate) fn recover(&self, since: Option<Position>, rewind: usize) -> Recovered {
         let first_held = self.first_held();
         let (recovery, cursor) = match since {
@@ -139,7 +140,7 @@ impl Ring {
         Recovered { recovery, cursor, replayed }
     }
 
-    /// A part of what is held.
+    /// A part of the held messages.
     pub(crate) fn page(&self, range: Range) -> Page {
         let recovery = self.recover(range.since, 0).recovery;
         let position = self.position();
@@ -159,7 +160,7 @@ impl Ring {
 }
 
 impl Drop for Ring {
-    /// What it held counts no longer; wire forms that queues still hold count there.
+    /// The held messages no longer count; wire forms that queues still hold count there.
     fn drop(&mut self) {
         self.entries.iter().for_each(|(_, publication)| publication.leave());
     }

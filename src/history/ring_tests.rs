@@ -102,8 +102,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Against a list that never forgets: what is held is the newest run that fits all bounds, and a reader is told
-    /// exactly what it does not get.
+    /// Compares with a list that never forgets: the held messages are the newest run that fits all limits, and a reader
+    /// is told exactly what it does not get.
     #[test]
     fn what_is_held_is_the_newest_that_fits(
         messages in 1_usize..8,
@@ -150,7 +150,7 @@ proptest! {
                 sum += size;
                 sum <= bytes && now.saturating_duration_since(*at) < Duration::from_millis(100)
             };
-            // Nothing stands before what has fallen out once, even if there were room again.
+            // Nothing remains before a dropped message, even if there is room again.
             let most = all.iter().rev().take(messages).take_while(fits).count();
             prop_assert!(ring.len() <= most, "{} held of {most}", ring.len());
             prop_assert!(ring.bytes() <= bytes && ring.len() <= messages);

@@ -1,12 +1,12 @@
-//! The state of a room: the last value of each key, and how those who are behind learn of changes. No clock of its own.
+//! The state of a room: the last value of each key, and how slow readers learn of changes. It has no clock of its own.
 //!
-//! Every change gets a version, one more than the one before. A reader remembers the version up to which it knows the
-//! state; what it is owed is every key whose last change has a higher version, in the order of versions. A key that
-//! changes again moves to the end of that order: so a reader who is behind gets each key once, with its newest value,
-//! never an older one after a newer, and costs one number.
+//! Every change gets the next version. A reader stores the version up to which it knows the state. It still needs every
+//! key whose last change has a higher version, in the order of versions. A key that changes again moves to the end of
+//! that order. A slow reader therefore gets each key once, with its newest value, never an older value after a newer
+//! one, and its cursor is one number.
 //!
-//! Removals are remembered as well, as many as there may be keys. A reader who is behind a removal that has been
-//! forgotten starts again from the whole state.
+//! Removals are also remembered, up to the maximum number of keys. A reader that is behind a forgotten removal starts
+//! again from the whole state.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::options::RoomOptions;
 use super::position::{Epoch, Position};
 use super::publication::Publication;
 
-/// Why a value was not set. Nothing has changed then.
+/// Why a value was not set. The state is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StateError {
@@ -25,12 +25,12 @@ pub enum StateError {
     NoState,
     /// The room's name is empty or too long.
     InvalidRoom,
-    /// The state has as many keys as it may have.
+    /// The state has reached its maximum number of keys.
     TooManyKeys {
         /// [`RoomOptions::state_keys`].
         limit: usize,
     },
-    /// The state would hold more bytes than it may, or all rooms of the hub would.
+    /// The state, or all rooms of the hub, would exceed the maximum number of bytes.
     TooLarge {
         /// [`RoomOptions::state_bytes`], or [`Limits::history_bytes`](crate::Limits#structfield.history_bytes).
         limit: usize,
@@ -54,17 +54,17 @@ impl std::error::Error for StateError {}
 #[derive(Debug)]
 pub(crate) struct State {
     epoch: Epoch,
-    /// Of the last change.
+    /// The version of the last change.
     version: u64,
     /// Each key's last change, a value or a removal, by its version.
     changes: BTreeMap<u64, Change>,
     /// The version of each key's last change.
     keys: HashMap<Arc<str>, u64>,
-    /// Keys with a value.
+    /// Number of keys with a value.
     values: usize,
-    /// When values expire, and their versions.
+    /// Expiry times of values, with their versions.
     expiries: BTreeSet<(Instant, u64)>,
-    /// The highest version of a removal that has been forgotten.
+    /// The highest version of a forgotten removal.
     forgotten: u64,
     ledger: Arc<Ledger>,
     max_keys: usize,
@@ -97,12 +97,12 @@ impl State {
         Position::new(self.epoch, self.version)
     }
 
-    /// What the next change gets.
+    /// The position of the next change.
     pub(crate) fn next_position(&self) -> Position {
         Position::new(self.epoch, self.version + 1)
     }
 
-    /// Keys that have a value.
+    /// Number of keys that have a value.
     pub(crate) fn len(&self) -> usize {
         self.values
     }
@@ -125,7 +125,7 @@ impl State {
         }
         let freed = old.filter(|publication| !publication.is_removal()).map_or(0, Publication::held);
         let fits = |freed: usize| (self.ledger.bytes() + held).saturating_sub(freed) <= self.max_bytes;
-        // Removals give way to values: they are only counted when it matters.
+        // Removals give way to values: they count only when it matters.
         let removals =
             || self.changes.values().map(|c| &c.publication).filter(|p| p.is_removal()).map(Publication::held);
         if fits(freed) || fits(freed + removals().sum::<usize>()) {
@@ -135,8 +135,8 @@ impl State {
         }
     }
 
-    /// Records a change that was made for [`next_position`](Self::next_position) and has been checked. What it replaces
-    /// is the caller's to drop, without a lock.
+    /// Records a change that was made for [`next_position`](Self::next_position) and checked. Returns the replaced
+    /// publications for the caller to drop without a lock.
     #[must_use = "payloads are dropped without a lock"]
     pub(crate) fn apply(&mut self, change: &Publication, expires: Option<Instant>) -> Vec<Publication> {
         let Some(key) = change.key() else { return Vec::new() };
@@ -154,7 +154,7 @@ impl State {
         replaced
     }
 
-    /// Takes the last change of a key out.
+    /// Removes and returns the last change of a key.
     fn take(&mut self, key: &str) -> Option<Publication> {
         let version = self.keys.remove(key)?;
         let Change { publication, expires } = self.changes.remove(&version)?;
@@ -166,7 +166,7 @@ impl State {
         Some(publication)
     }
 
-    /// Removals are bounded as keys are, and by the same bytes.
+    /// Limits removals by the same number of keys and the same bytes.
     fn forget_removals(&mut self) -> Vec<Publication> {
         let mut forgotten = Vec::new();
         while self.changes.len() - self.values > self.max_keys || self.ledger.bytes() > self.max_bytes {
@@ -193,7 +193,7 @@ impl State {
         self.expiries.first().map(|(at, _)| *at)
     }
 
-    /// All values, the one that has not changed for longest first.
+    /// All values, the longest unchanged first.
     pub(crate) fn values(&self) -> Vec<Publication> {
         let all = self.changes.values().map(|change| &change.publication);
         all.filter(|publication| !publication.is_removal()).cloned().collect()
@@ -204,7 +204,7 @@ impl State {
         version < self.forgotten
     }
 
-    /// What a reader is owed that knows the state up to this version.
+    /// The changes that a reader needs that knows the state up to this version.
     pub(crate) fn after(&self, version: u64) -> impl Iterator<Item = &Publication> {
         self.changes.range(version + 1..).map(|(_, change)| &change.publication)
     }

@@ -79,7 +79,7 @@ fn removals_are_bounded_and_a_reader_behind_them_starts_again() {
 enum Step {
     Set(u8, u8),
     Unset(u8),
-    /// A reader takes at most so many changes.
+    /// A reader takes at most this many changes.
     Read(usize),
 }
 
@@ -92,8 +92,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Against a map: the reader's own map, kept by what it reads, ends as the state is; versions only rise; and what it
-    /// is owed is never more than one change a key.
+    /// Compares with a map: the reader's own map, updated from what it reads, ends equal to the state; versions only
+    /// rise; and a reader never needs more than one change for each key.
     #[test]
     fn a_reader_ends_up_with_the_last_values(steps in proptest::collection::vec(step(), 1..80), keys in 1_usize..7) {
         let mut state = state(&RoomOptions::state().state_keys(keys));
@@ -130,7 +130,7 @@ proptest! {
             }
             prop_assert!(state.len() <= keys);
         }
-        // A partial reading of a state from the beginning, and then a removal before the cursor, is what this checks too.
+        // This also checks a partial read of a state from the beginning, followed by a removal before the cursor.
         read(&state, &mut reader, &mut cursor, usize::MAX);
         reader.retain(|_, value| value.is_some());
         prop_assert_eq!(reader, oracle);

@@ -1,4 +1,4 @@
-//! Histories that several nodes share: where they live, and what every such place promises.
+//! Histories that several nodes share: the store trait and its contract.
 
 use std::error::Error;
 use std::fmt;
@@ -9,52 +9,52 @@ use bytes::Bytes;
 
 use super::position::{Epoch, Position};
 
-/// Keeps histories for all nodes of a cluster. [`MemoryStore`](super::MemoryStore) does so in a process,
+/// Stores histories for all nodes of a cluster. [`MemoryStore`](super::MemoryStore) does so in a process,
 /// `RedisStore` (feature `redis`) in Redis.
 ///
-/// For each room there is one order: an append gives the next offset and tells every follower, in one atomic step.
-/// All methods block, for as long as the store bounds it.
+/// Each room has one order: an append assigns the next offset and tells every follower, in one atomic step. All methods
+/// block, for a time that the store limits.
 pub trait HistoryStore: fmt::Debug + Send + Sync + 'static {
-    /// Records an entry; the first one of a room begins an epoch. Every follower is told of it.
+    /// Appends an entry and tells every follower. The first entry of a room begins an epoch.
     ///
     /// # Errors
     ///
-    /// The store cannot be reached; the entry may have been recorded even so.
+    /// The store cannot be reached; the entry may still have been recorded.
     fn append(&self, room: &str, entry: &[u8], bounds: Bounds) -> Result<Position, StoreError>;
 
-    /// What the store holds of a room behind this offset. A room of which it knows nothing begins an epoch.
+    /// Returns the entries of a room after this offset. A room unknown to the store begins an epoch.
     ///
     /// # Errors
     ///
     /// The store cannot be reached.
     fn read(&self, room: &str, after: u64, bounds: Bounds) -> Result<Stored, StoreError>;
 
-    /// Begins a new epoch if this one is still that of the room, and forgets its entries; the epoch that holds then.
-    /// Nobody is told: the first append is told to the followers.
+    /// Begins a new epoch if `old` is still the room's epoch, and removes its entries. Returns the current epoch.
+    /// Followers are told only of the first append.
     ///
     /// # Errors
     ///
     /// The store cannot be reached.
     fn renew(&self, room: &str, old: Epoch) -> Result<Epoch, StoreError>;
 
-    /// Forgets the entries of a room; its epoch and offset stay. Nobody is told.
+    /// Removes the entries of a room; its epoch and offset stay. Followers are not told.
     ///
     /// # Errors
     ///
     /// The store cannot be reached.
     fn clear(&self, room: &str) -> Result<(), StoreError>;
 
-    /// Tells of every append from now on, those of this node too, in their order for each room. It calls `on` with
-    /// [`Event::Following`] once it follows, and from time to time with [`Event::Nothing`]; it returns when `on` returns
-    /// false.
+    /// Reports every later append, including those of this node, in their order for each room. It calls `on` with
+    /// [`Event::Following`] once it follows, and from time to time with [`Event::Nothing`]. It returns when `on`
+    /// returns false.
     ///
     /// # Errors
     ///
-    /// The store cannot be reached any more: appends may be missed from here on.
+    /// The store can no longer be reached: appends may be missed from here on.
     fn follow(&self, on: &mut dyn FnMut(Event<'_>) -> bool) -> Result<(), StoreError>;
 }
 
-/// One store for several hubs of a process.
+/// Shares one store between several hubs of a process.
 impl<S: HistoryStore + ?Sized> HistoryStore for Arc<S> {
     fn append(&self, room: &str, entry: &[u8], bounds: Bounds) -> Result<Position, StoreError> {
         (**self).append(room, entry, bounds)
@@ -77,30 +77,30 @@ impl<S: HistoryStore + ?Sized> HistoryStore for Arc<S> {
     }
 }
 
-/// How much of a room a store holds.
+/// How much of a room a store keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Entries; at least 1.
+    /// Maximum number of entries; at least 1.
     pub messages: usize,
-    /// After this time without an append the entries are forgotten.
+    /// Time without an append after which the entries are removed.
     pub age: Duration,
-    /// After this time without an append the epoch and offset are forgotten, too. At least `age`.
+    /// Time without an append after which the epoch and offset are also removed. At least `age`.
     pub linger: Duration,
 }
 
-/// What a store holds of a room.
+/// The stored part of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// The place behind the last entry.
+    /// The position after the last entry.
     pub position: Position,
-    /// Entries that are held, with their offsets: contiguous, the last one at the position, unless none is held.
+    /// The held entries with their offsets: contiguous, the last one at the position.
     pub entries: Vec<(u64, Bytes)>,
 }
 
-/// What a follower is told.
+/// An event for a follower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// From now on every append is told.
+    /// Every append is reported from now on.
     Following,
     /// Time has passed.
     Nothing,
@@ -108,19 +108,19 @@ pub enum Event<'a> {
     Appended {
         /// The room.
         room: &'a str,
-        /// Its place.
+        /// Its position.
         position: Position,
         /// The entry.
         entry: &'a [u8],
     },
 }
 
-/// A store cannot be reached, or does not do what it should.
+/// A store cannot be reached or does not behave as it should.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreError(String);
 
 impl StoreError {
-    /// With what the store or its client says.
+    /// Creates an error with the text of the store or its client.
     pub fn new(why: impl fmt::Display) -> Self {
         Self(why.to_string())
     }

@@ -1,7 +1,6 @@
-//! The trace that this thread records, if it does.
+//! The trace that this thread records, if any.
 //!
-//! Everything that may add to a trace looks at one thread-local flag first, and that is all it does while nothing is
-//! recorded.
+//! Code that can add to a trace first checks one thread-local flag. If nothing is recorded, it does nothing else.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -13,7 +12,7 @@ use crate::client_id::ClientId;
 use crate::metrics::ErrorType;
 
 thread_local! {
-    /// Whether `CURRENT` holds a recording. Apart from it, because it needs no destructor and so costs one load.
+    /// Whether `CURRENT` holds a recording. It is separate because it needs no destructor and so costs one load.
     static ACTIVE: Cell<bool> = const { Cell::new(false) };
     static CURRENT: RefCell<Option<Box<Recording>>> = const { RefCell::new(None) };
 }
@@ -27,7 +26,7 @@ pub(super) struct Recording {
     open: Option<usize>,
 }
 
-/// What a span lasts while it has not ended.
+/// The duration of a span that has not ended.
 const UNENDED: Duration = Duration::MAX;
 
 impl Recording {
@@ -70,27 +69,27 @@ impl Recording {
     }
 }
 
-/// Where a span is.
+/// The location of a span.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     trace: u64,
     index: usize,
 }
 
-/// Makes this the recording of the thread; gives the one before, which a handler that serves a connection on its own
-/// thread has interrupted.
+/// Makes this the recording of the thread and returns the previous one. There is one if a handler serves a connection
+/// on its own thread.
 pub(super) fn enter(recording: Box<Recording>) -> Option<Box<Recording>> {
     ACTIVE.set(true);
     CURRENT.try_with(|current| current.replace(Some(recording))).ok().flatten()
 }
 
-/// Ends the thread's recording and goes on with the one before.
+/// Ends the thread's recording and restores the previous one.
 pub(super) fn leave(before: Option<Box<Recording>>) -> Option<Trace> {
     ACTIVE.set(before.is_some());
     CURRENT.try_with(|current| current.replace(before)).ok().flatten().map(Recording::finish)
 }
 
-/// Under the cell's borrow: no code of the application's may run in `change`.
+/// Runs under the cell's borrow: `change` must not call code of the application.
 fn with<T>(change: impl FnOnce(&mut Recording) -> T) -> Option<T> {
     CURRENT.try_with(|current| Some(change(current.try_borrow_mut().ok()?.as_deref_mut()?))).ok().flatten()
 }
@@ -106,7 +105,7 @@ pub(crate) fn is_recording() -> bool {
 #[must_use = "the span ends when this is dropped"]
 pub struct SpanGuard {
     place: Option<Place>,
-    /// The recording is this thread's.
+    /// The recording belongs to this thread.
     not_send: PhantomData<*const ()>,
 }
 
@@ -131,7 +130,7 @@ fn begin(name: Cow<'static, str>, kind: SpanKind) -> Option<Place> {
     with(|recording| recording.begin(name, kind)).flatten()
 }
 
-/// Begins a span; nothing if this thread records no trace.
+/// Begins a span; does nothing if this thread records no trace.
 #[inline]
 pub(crate) fn begin_span(what: impl FnOnce() -> (SpanKind, Cow<'static, str>)) -> SpanGuard {
     let place = if is_recording() {
@@ -143,8 +142,8 @@ pub(crate) fn begin_span(what: impl FnOnce() -> (SpanKind, Cow<'static, str>)) -
     SpanGuard { place, not_send: PhantomData }
 }
 
-/// Begins a span of the application's in the trace of this thread; it ends when the guard is dropped. Does nothing, and
-/// costs next to nothing, where no trace is recorded.
+/// Begins an application span in the trace of this thread; it ends when the guard is dropped. If no trace is recorded,
+/// it does nothing, at almost no cost.
 ///
 /// ```
 /// # fn load() {}
@@ -158,7 +157,7 @@ pub fn span(name: &'static str) -> SpanGuard {
     begin_span(|| (SpanKind::Custom, name.into()))
 }
 
-/// Names the event of the message whose trace this thread records; the last name counts. Names over 256 bytes are cut.
+/// Names the event of the message whose trace this thread records; the last name is kept. Names over 256 bytes are cut.
 #[inline]
 pub fn name_event(event: &str) {
     if is_recording() {
@@ -185,7 +184,7 @@ pub(crate) fn begin_send(target: impl FnOnce() -> String) -> SpanGuard {
 }
 
 impl SpanGuard {
-    /// What became of the send that this span stands for.
+    /// The result of the send that this span represents.
     #[inline]
     pub(crate) fn sent(&self, queued: usize, dropped: usize, refused: usize, published: bool) {
         if let Some(place) = self.place {
@@ -206,10 +205,10 @@ fn record_sent(place: Place, queued: usize, dropped: usize, refused: usize, publ
     });
 }
 
-/// The message's handling has failed.
+/// Records that the message's handling has failed.
 pub(crate) fn note_error(error: ErrorType, text: impl FnOnce() -> String) {
     if is_recording() {
-        // Made before the recording is borrowed: it is the application's code.
+        // Computed before the recording is borrowed, because it calls the application's code.
         let text = cut(&text());
         with(|recording| {
             recording.conclude(match error {
@@ -220,17 +219,17 @@ pub(crate) fn note_error(error: ErrorType, text: impl FnOnce() -> String) {
     }
 }
 
-/// Code of the application's has panicked, which closes this client.
+/// Records a panic of the application's code, which closes this client.
 pub(crate) fn note_panic(client: ClientId, what: &str) {
     note(client, || Outcome::Panic { text: format!("{what} panicked") });
 }
 
-/// This client's closing has begun.
+/// Records that this client's closing has begun.
 pub(crate) fn note_close(client: ClientId, code: u16, reason: &str) {
     note(client, || Outcome::Closed { code, reason: cut(reason) });
 }
 
-/// What happens to other clients is not the outcome of this one's message.
+/// Ignores events of other clients: they are not the outcome of this client's message.
 fn note(client: ClientId, outcome: impl FnOnce() -> Outcome) {
     if is_recording() {
         with(|recording| {

@@ -1,4 +1,4 @@
-//! How inbound messages are handled, one trace for each: what ran, how long it took, what was sent, how it ended.
+//! Traces of inbound messages, one for each: what ran, how long it took, what was sent, and the outcome.
 //!
 //! ```
 //! use std::time::Duration;
@@ -19,14 +19,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A trace begins when a whole message has come and ends when its hooks and handlers have returned; the upgrade, pings and
-//! closes by the peer have none. Its spans are what ran on the connection's thread meanwhile: hooks, the handlers, each
-//! middleware of a [`Chain`](crate::middleware::Chain), each send, and each [`span`] of the application's. What other
-//! threads do on behalf of a message is not part of its trace.
+//! A trace begins when a whole message has arrived and ends when its hooks and handlers have returned. Upgrades, pings
+//! and closes by the peer have no trace. The spans are the parts that ran on the connection's thread: hooks, the
+//! handlers, each middleware of a [`Chain`](crate::middleware::Chain), each send, and each [`span`] of the application.
+//! Work of other threads for a message is not part of its trace.
 //!
-//! A hub without a tracer pays one branch for each message, and a test of a thread-local flag for each send, hook and
-//! middleware; a tracer that is [off](Sampling::Off), one more load. Neither allocates or looks at a clock. A message that
-//! is recorded costs some allocations and two looks at the clock for each span.
+//! Without a tracer, a hub pays one branch for each message, and a check of a thread-local flag for each send, hook and
+//! middleware. A tracer that is [off](Sampling::Off) adds one load. Neither allocates or reads a clock. A recorded
+//! message costs some allocations, and two clock reads for each span.
 
 mod current;
 mod record;

@@ -1,4 +1,4 @@
-//! What a trace tells. Serialised, times are numbers whose unit is in their name.
+//! The contents of a trace. In serialised form, times are numbers whose unit is in their name.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -9,18 +9,18 @@ use crate::client_id::ClientId;
 use crate::metrics::ErrorType;
 use crate::ws::MessageKind;
 
-/// Spans of one trace; more are left out and counted.
+/// Maximum number of spans in one trace; more are counted but not listed.
 pub const MAX_SPANS: usize = 64;
-/// Bytes of each text in a trace that comes from outside; longer ones are cut.
+/// Maximum size of each external text in a trace, in bytes; longer texts are cut.
 pub(super) const MAX_TEXT: usize = 256;
 
-/// How one inbound message was handled. Never its content.
+/// How one inbound message was handled. It never holds the content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Trace {
-    /// Rises with each trace of the process.
+    /// Increases with each trace of the process.
     pub id: u64,
-    /// Whose message it was.
+    /// The client that sent the message.
     pub client: ClientId,
     /// The path of the client's upgrade request, without the query.
     pub endpoint: String,
@@ -30,17 +30,17 @@ pub struct Trace {
     pub kind: MessageKind,
     /// Payload bytes of the message.
     pub bytes: usize,
-    /// When handling began, by the wall clock; as JSON `started_us`, microseconds since 1970.
+    /// When handling began, by the system clock; in JSON `started_us`, microseconds since 1970.
     #[serde(rename = "started_us", serialize_with = "unix_micros")]
     pub started_at: SystemTime,
-    /// How long handling took, by the monotonic clock; as JSON `duration_ns`.
+    /// How long handling took, by the monotonic clock; in JSON `duration_ns`.
     #[serde(rename = "duration_ns", serialize_with = "nanos")]
     pub duration: Duration,
-    /// What ran, in the order in which it began; at most [`MAX_SPANS`].
+    /// The spans, in the order in which they began; at most [`MAX_SPANS`].
     pub spans: Vec<Span>,
-    /// Spans over [`MAX_SPANS`] that are not listed.
+    /// Number of spans over [`MAX_SPANS`], which are not listed.
     pub spans_left_out: usize,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
@@ -48,45 +48,45 @@ pub struct Trace {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Span {
-    /// What ran: the name of a middleware, a hook or a span of the application's; `handler`; `send`.
+    /// The name of a middleware, a hook or an application span; or `handler`; or `send`.
     pub name: Cow<'static, str>,
-    /// What kind of thing that is.
+    /// The kind of span.
     #[serde(flatten)]
     pub kind: SpanKind,
-    /// The index of the span around this one; `None` directly below the trace.
+    /// The index of the enclosing span; `None` at the top level of the trace.
     pub parent: Option<usize>,
-    /// When it began, from the beginning of the trace; as JSON `start_ns`.
+    /// The start, relative to the beginning of the trace; in JSON `start_ns`.
     #[serde(rename = "start_ns", serialize_with = "nanos")]
     pub start: Duration,
-    /// How long it took; as JSON `duration_ns`.
+    /// The duration; in JSON `duration_ns`.
     #[serde(rename = "duration_ns", serialize_with = "nanos")]
     pub duration: Duration,
 }
 
-/// What a [`Span`] stands for; as JSON the field `kind`, for sends with further fields.
+/// What a [`Span`] represents; in JSON the field `kind`, for sends with further fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum SpanKind {
     /// A hook, such as `before_message`.
     Hook,
-    /// A middleware, with all that stands further in.
+    /// A middleware, including the rest of the chain.
     Middleware,
-    /// A message handler: `on_message`, or what is innermost in a [`Chain`](crate::middleware::Chain).
+    /// A message handler: `on_message`, or the innermost handler of a [`Chain`](crate::middleware::Chain).
     Handler,
-    /// A [`span`](super::span) of the application's.
+    /// A [`span`](super::span) of the application.
     Custom,
     /// A send.
     Send(SendSpan),
 }
 
-/// Whom a send was for, and what became of it, as in [`Delivery`](crate::Delivery). All counts are 0 when it failed.
+/// The target and result of a send, as in [`Delivery`](crate::Delivery). All counts are 0 if it failed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct SendSpan {
     /// The target, such as `room "lobby"`.
     pub target: String,
-    /// Connections into whose socket or queue the message went.
+    /// Connections whose socket or queue took the message.
     pub queued: usize,
     /// Messages that were dropped.
     pub dropped: usize,
@@ -96,22 +96,22 @@ pub struct SendSpan {
     pub published: bool,
 }
 
-/// How the handling of a message ended. Texts of errors are the application's.
+/// The outcome of a message's handling. Error texts come from the application.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "result", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Outcome {
-    /// Without an error.
+    /// Success.
     Ok,
-    /// A hook or handler has returned an error, or the message was over the rate; the connection stays.
+    /// A hook or handler has returned an error, or the message exceeded the rate limit; the connection stays open.
     Error {
-        /// As what it counts.
+        /// The error type that it counts as.
         #[serde(rename = "type")]
         error: ErrorType,
-        /// What it says.
+        /// The error text.
         text: String,
     },
-    /// This connection's closing was begun.
+    /// The closing of this connection has begun.
     Closed {
         /// The close code.
         code: u16,
@@ -120,13 +120,13 @@ pub enum Outcome {
     },
     /// A hook or handler has panicked.
     Panic {
-        /// What panicked, or what a [`Recovery`](crate::middleware::Recovery) has made of it.
+        /// The text of the panic, or of the error that a [`Recovery`](crate::middleware::Recovery) made of it.
         text: String,
     },
 }
 
 impl Outcome {
-    /// What is worse hides what is less bad.
+    /// More severe outcomes take precedence.
     pub(super) fn rank(&self) -> u8 {
         match self {
             Self::Ok => 0,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Sampling {
-    /// None.
+    /// No messages.
     Off,
     /// Every message.
     #[default]
@@ -21,15 +21,15 @@ pub enum Sampling {
     PerSecond(u32),
 }
 
-/// A [`Sampling`] that can be changed while messages come, and what it has let through.
+/// A [`Sampling`] that can change while messages arrive, with its counters.
 #[derive(Debug)]
 pub(super) struct Sampler {
-    /// Kind in the upper half, number in the lower. Relaxed: a message that is handled while it changes is sampled by
-    /// either.
+    /// Kind in the upper half, number in the lower. Relaxed: either setting may apply to a message that is handled
+    /// while it changes.
     setting: AtomicU64,
     /// Messages seen under `OneIn`. Relaxed: a count.
     seen: AtomicU64,
-    /// The second that runs, and what it has had.
+    /// The start of the current second, and the number of messages recorded in it.
     window: Leaf<(Option<Instant>, u32)>,
 }
 
@@ -54,7 +54,7 @@ impl Sampler {
         }
     }
 
-    /// Whether the next message is to be recorded.
+    /// Whether to record the next message.
     #[inline]
     pub(super) fn take(&self) -> bool {
         let setting = self.setting.load(Ordering::Relaxed);

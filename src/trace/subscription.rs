@@ -1,4 +1,4 @@
-//! Whoever wants to hear of traces as they end.
+//! Subscriptions to traces.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 
 use super::record::Trace;
 
-/// The tracer's end.
+/// The tracer's end of a subscription.
 #[derive(Debug)]
 pub(super) struct Subscriber {
     sender: Sender<Arc<Trace>>,
@@ -20,7 +20,7 @@ pub(super) struct Subscriber {
 }
 
 impl Subscriber {
-    /// Hands a trace over, or counts it as lost; false once nobody listens.
+    /// Delivers a trace, or counts it as lost. Returns false if the subscription is gone.
     pub(super) fn give(&self, trace: &Arc<Trace>) -> bool {
         match self.sender.try_send(Arc::clone(trace)) {
             Ok(()) => true,
@@ -33,22 +33,22 @@ impl Subscriber {
     }
 }
 
-/// Traces as they end; made by [`Tracer::subscribe`](super::Tracer::subscribe). Dropping it unsubscribes.
+/// Receives traces as they end; created by [`Tracer::subscribe`](super::Tracer::subscribe). Dropping it unsubscribes.
 ///
-/// It holds a bounded number of traces. While it is full, further ones are lost to it, and [`lost`](Subscription::lost)
-/// tells how many: whoever reads slowly keeps no connection waiting.
+/// It holds a bounded number of traces. While it is full, it loses further ones, and [`lost`](Subscription::lost)
+/// returns how many. A slow reader blocks no connection.
 #[derive(Debug)]
 pub struct Subscription {
     receiver: Receiver<Arc<Trace>>,
     lost: Arc<AtomicU64>,
 }
 
-/// Why [`Subscription::recv_timeout`] gives no trace.
+/// Why [`Subscription::recv_timeout`] returns no trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoTrace {
-    /// None has ended in time.
+    /// No trace has ended within the timeout.
     Timeout,
-    /// All handles of the tracer are gone: there will be none.
+    /// All handles of the tracer are gone, so no more traces will arrive.
     Ended,
 }
 
@@ -76,12 +76,12 @@ impl Subscription {
         })
     }
 
-    /// The traces that have ended and not been read yet. Does not block.
+    /// The traces that have ended and have not been read. Does not block.
     pub fn try_iter(&self) -> impl Iterator<Item = Arc<Trace>> {
         self.receiver.try_iter()
     }
 
-    /// How many traces this subscription has lost since the last call.
+    /// The number of traces that this subscription has lost since the last call.
     pub fn lost(&self) -> u64 {
         self.lost.swap(0, Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! Records traces, keeps the newest and hands them to subscribers.
+//! Records traces, keeps the newest and delivers them to subscribers.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::client_id::ClientId;
 use crate::lock::Leaf;
 use crate::ws::MessageKind;
 
-/// Rises with each trace. Relaxed: only that no two are equal matters.
+/// Increases with each trace. Relaxed: ids only have to be unique.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Records how messages are handled: a cheap handle, shared by cloning. See the [module](super).
@@ -37,14 +37,14 @@ struct Kept {
 }
 
 impl Tracer {
-    /// A tracer that records every message and keeps the newest `capacity` traces; 0 = none, for subscribers only. A trace
-    /// takes about 1 KiB, and at most some 30 KiB.
+    /// Creates a tracer that records every message and keeps the newest `capacity` traces; 0 = none, for subscribers
+    /// only. A trace takes about 1 KiB, at most about 30 KiB.
     pub fn new(capacity: usize) -> Self {
         let sampler = Sampler::new(Sampling::default());
         Self(Arc::new(Shared { capacity, sampler, kept: Leaf::default() }))
     }
 
-    /// Sets which messages are recorded; default all.
+    /// Sets which messages are recorded. Default: all.
     #[must_use]
     pub fn sample(self, sampling: Sampling) -> Self {
         self.set_sampling(sampling);
@@ -56,37 +56,37 @@ impl Tracer {
         self.0.sampler.set(sampling);
     }
 
-    /// Which messages are recorded. [`Sampling::OneIn`] 0 and [`Sampling::PerSecond`] 0 read as [`Sampling::Off`],
-    /// `OneIn` 1 as [`Sampling::All`].
+    /// Which messages are recorded. [`Sampling::OneIn`] 0 and [`Sampling::PerSecond`] 0 are returned as
+    /// [`Sampling::Off`], `OneIn` 1 as [`Sampling::All`].
     pub fn sampling(&self) -> Sampling {
         self.0.sampler.get()
     }
 
-    /// How many traces are kept.
+    /// The maximum number of traces kept.
     pub fn capacity(&self) -> usize {
         self.0.capacity
     }
 
-    /// The newest `count` of the traces that are kept, newest first.
+    /// The newest `count` of the kept traces, newest first.
     pub fn recent(&self, count: usize) -> Vec<Arc<Trace>> {
         self.0.kept.lock().traces.iter().rev().take(count).cloned().collect()
     }
 
-    /// Forgets the traces that are kept.
+    /// Removes the kept traces.
     pub fn clear(&self) {
         let forgotten = std::mem::take(&mut self.0.kept.lock().traces);
         // Freed without the lock.
         drop(forgotten);
     }
 
-    /// Hears of every trace that ends from now on; the subscription holds at most `capacity` of them (at least 1).
+    /// Subscribes to every trace that ends from now on; the subscription holds at most `capacity` traces (at least 1).
     pub fn subscribe(&self, capacity: usize) -> Subscription {
         let (subscriber, subscription) = subscription(capacity.max(1));
         self.0.kept.lock().subscribers.push(subscriber);
         subscription
     }
 
-    /// Begins the trace of a message on this thread, if it is to be recorded; only then `endpoint` is asked.
+    /// Begins the trace of a message on this thread, if it is to be recorded; only then it calls `endpoint`.
     #[inline]
     pub(crate) fn begin<'e>(
         &self,
