@@ -7,11 +7,11 @@ use super::names::{
 use crate::hub::{Hub, HubLoad, WeakHub};
 use crate::server::{Server, ServerLoad};
 
-/// The hubs and servers whose gauges a scrape shows: queues and writer threads of hubs, handshakes of servers, summed
-/// up.
+/// The hubs and servers whose gauges a scrape shows, summed up: queues and writer threads of hubs, handshakes of
+/// servers.
 ///
-/// They are computed when they are scraped, in a time that grows with the number of clients, and cost nothing
-/// otherwise. It keeps neither hubs nor servers alive.
+/// Gauges are computed on each scrape, in a time that grows with the number of clients, and cost nothing otherwise.
+/// This type keeps neither hubs nor servers alive.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -32,19 +32,19 @@ pub struct Gauges {
 }
 
 impl Gauges {
-    /// No gauges.
+    /// Creates an empty set of gauges.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With those of a hub: `queue_messages`, `queue_bytes`, `queue_clients`, `writer_threads`, `history_rooms`,
+    /// Adds the gauges of a hub: `queue_messages`, `queue_bytes`, `queue_clients`, `writer_threads`, `history_rooms`,
     /// `history_messages`, `history_bytes`, `state_values`.
     pub fn hub(mut self, hub: &Hub) -> Self {
         self.hubs.push(hub.downgrade());
         self
     }
 
-    /// With those of a server: `handshakes_active`.
+    /// Adds the gauge of a server: `handshakes_active`.
     pub fn server(mut self, server: &Server) -> Self {
         self.servers.push(server.load());
         self

@@ -1,4 +1,4 @@
-//! What an operator sees of a running hub: counts, gauges, scrapes.
+//! What an operator can see of a running hub: counts, gauges and scrapes.
 
 #[cfg(feature = "dashboard")]
 mod dashboard;

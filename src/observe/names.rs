@@ -3,7 +3,7 @@
 /// The namespace in front of every name.
 pub(super) const NAMESPACE: &str = "wshub";
 
-/// A series: its name behind the namespace, and its help.
+/// A series: its name without the namespace, and its help text.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Series {
     pub(super) name: &'static str,

@@ -20,7 +20,7 @@ use crate::metrics::{DebugStats, ErrorType, Metrics, guarded};
 pub struct MetricsPair(Arc<dyn Metrics>, Arc<dyn Metrics>);
 
 impl MetricsPair {
-    /// Both, in this order. A panic of one does not keep the other from counting.
+    /// Combines two sinks, called in this order. A panic of one does not stop the other from counting.
     pub fn new(first: Arc<dyn Metrics>, second: Arc<dyn Metrics>) -> Self {
         Self(first, second)
     }
@@ -41,7 +41,7 @@ macro_rules! forward {
                 guarded(|| self.1.$name($($argument)?));
             })*
 
-            /// From the first sink that has any.
+            /// Returns the stats of the first sink that has any.
             fn debug_stats(&self) -> Option<DebugStats> {
                 self.0.debug_stats().or_else(|| self.1.debug_stats())
             }
@@ -108,7 +108,7 @@ mod tests {
         let source = include_str!("../metrics/mod.rs");
         let of_trait = source.split("pub trait Metrics").nth(1).and_then(|rest| rest.split("\n}").next());
         let mut declared = names(of_trait.expect("the trait"), "fn ");
-        // It asks, and counts nothing.
+        // It only reads stats and counts nothing.
         declared.retain(|name| name != "debug_stats");
         let passed_on = include_str!("pair.rs").split("\nforward! {").nth(1).and_then(|rest| rest.split("\n}").next());
         assert_eq!(names(passed_on.expect("the list"), ""), [vec![String::new()], declared].concat());

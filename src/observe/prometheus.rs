@@ -35,15 +35,15 @@ const BROADCAST_BUCKETS: [f64; 9] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// One may count for several hubs, as their sum. To tell hubs apart in one registry, give each metrics of its own,
-/// which differ in a [`const_label`](PrometheusBuilder::const_label).
+/// One instance can count for several hubs, as their sum. To distinguish hubs in one registry, give each its own
+/// metrics with a different [`const_label`](PrometheusBuilder::const_label).
 pub struct PrometheusMetrics {
     registry: Registry,
     names: Names,
     series: AllSeries,
 }
 
-/// Every series; a clone counts into the same.
+/// Every series; a clone counts into the same ones.
 #[derive(Clone)]
 struct AllSeries {
     connections_active: IntGauge,
@@ -95,7 +95,7 @@ impl Names {
     }
 }
 
-/// Sets [`PrometheusMetrics`] up.
+/// Builds [`PrometheusMetrics`].
 #[derive(Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct PrometheusBuilder {
@@ -106,48 +106,48 @@ pub struct PrometheusBuilder {
 }
 
 impl PrometheusBuilder {
-    /// Counts in this registry, beside whatever else is in it. Default: a registry of its own.
+    /// Sets the registry, which may contain other metrics. Default: a registry of its own.
     pub fn registry(mut self, registry: &Registry) -> Self {
         self.registry = Some(registry.clone());
         self
     }
 
-    /// The namespace at the front of each name; default `wshub`. Empty = none.
+    /// Sets the namespace at the front of each name. Default: `wshub`. Empty = none.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.names.namespace = namespace.into();
         self
     }
 
-    /// The subsystem between namespace and name; default none.
+    /// Sets the subsystem between namespace and name. Default: none.
     pub fn subsystem(mut self, subsystem: impl Into<String>) -> Self {
         self.names.subsystem = subsystem.into();
         self
     }
 
-    /// A label on every series.
+    /// Adds a label to every series.
     pub fn const_label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.names.labels.insert(name.into(), value.into());
         self
     }
 
-    /// Upper bounds of the buckets of `message_latency_seconds`, rising; default 5 ms to 10 s, Prometheus' own.
+    /// Sets the upper bounds of the buckets of `message_latency_seconds`, ascending. Default: Prometheus' own, 5 ms to
+    /// 10 s.
     pub fn latency_buckets(mut self, buckets: impl Into<Vec<f64>>) -> Self {
         self.latency_buckets = buckets.into();
         self
     }
 
-    /// Upper bounds of the buckets of `broadcast_duration_seconds`, rising; default 0.1 ms to 1 s.
+    /// Sets the upper bounds of the buckets of `broadcast_duration_seconds`, ascending. Default: 0.1 ms to 1 s.
     pub fn broadcast_buckets(mut self, buckets: impl Into<Vec<f64>>) -> Self {
         self.broadcast_buckets = buckets.into();
         self
     }
 
-    /// Makes the series and registers them, all or none.
+    /// Creates the series and registers all of them or none.
     ///
     /// # Errors
     ///
-    /// A name, label or bucket that Prometheus does not allow; the registry has series of these names and labels
-    /// already.
+    /// Prometheus does not allow a name, label or bucket, or the registry already has series of these names and labels.
     pub fn build(self) -> Result<PrometheusMetrics, Error> {
         let Self { registry, names, latency_buckets, broadcast_buckets } = self;
         let registry = registry.unwrap_or_default();
@@ -179,16 +179,16 @@ impl PrometheusBuilder {
 }
 
 impl PrometheusMetrics {
-    /// With the defaults, in a registry of its own.
+    /// Creates metrics with the defaults, in a registry of their own.
     ///
     /// # Errors
     ///
-    /// As [`PrometheusBuilder::build`]; with the defaults none is known.
+    /// Same as [`PrometheusBuilder::build`]; with the defaults none is known.
     pub fn new() -> Result<Self, Error> {
         Self::builder().build()
     }
 
-    /// With other names, labels, buckets, or in another registry.
+    /// Sets other names, labels, buckets or another registry.
     pub fn builder() -> PrometheusBuilder {
         PrometheusBuilder {
             registry: None,
@@ -198,23 +198,23 @@ impl PrometheusMetrics {
         }
     }
 
-    /// The registry that these metrics are in.
+    /// The registry of these metrics.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// These gauges as a collector, named and labelled as the other series, for a registry that is scraped by other
-    /// means than [`handler`](PrometheusMetrics::handler).
+    /// Returns the gauges as a collector, named and labelled like the other series, for a registry that is scraped
+    /// without [`handler`](PrometheusMetrics::handler).
     ///
     /// # Errors
     ///
-    /// None that is known: the names have been accepted once.
+    /// None is known, because the same names have already been accepted.
     pub fn collector(&self, gauges: Gauges) -> Result<impl Collector + 'static, Error> {
         GaugeCollector::new(self.names.clone(), gauges)
     }
 
-    /// Everything in the registry, and these gauges, in the text exposition format 0.0.4. Gauges that a
-    /// [`collector`](PrometheusMetrics::collector) in the registry shows are not to be given again.
+    /// Everything in the registry plus these gauges, in the text exposition format 0.0.4. Do not pass gauges that a
+    /// [`collector`](PrometheusMetrics::collector) in the registry already shows.
     ///
     /// # Errors
     ///
@@ -266,7 +266,7 @@ impl AllSeries {
     }
 }
 
-/// As one collector, so that they are registered all or none.
+/// One collector for all series, so that all or none are registered.
 impl Collector for AllSeries {
     fn desc(&self) -> Vec<&Desc> {
         self.each().into_iter().flat_map(Collector::desc).collect()
@@ -277,7 +277,7 @@ impl Collector for AllSeries {
     }
 }
 
-/// Gauges that are read when they are collected.
+/// Gauges that are read on each scrape.
 struct GaugeCollector {
     names: Names,
     gauges: Gauges,
@@ -301,7 +301,7 @@ impl Collector for GaugeCollector {
     fn collect(&self) -> Vec<MetricFamily> {
         let shown = self.gauges.read().into_iter();
         let gauges = shown.filter_map(|(series, value)| {
-            // The name has been accepted in `new`.
+            // `new` has already accepted the name.
             let gauge = self.names.gauge(series).ok()?;
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
             Some(gauge)

@@ -3,8 +3,7 @@
 use crate::http::Response;
 use crate::server::Request;
 
-/// Answers GET (and with it HEAD) with the text that `render` makes, in the text exposition format; anything else is
-/// 405.
+/// Answers GET (and with it HEAD) with the text from `render`, in the text exposition format; other methods get 405.
 pub(super) fn answer(request: &Request, render: impl FnOnce() -> Result<String, String>) -> Response {
     if !matches!(request.head().method(), "GET" | "HEAD") {
         return Response::text(405, "method not allowed\n").header("Allow", "GET, HEAD");

@@ -1,4 +1,4 @@
-//! The counts of [`DebugMetrics`] in Prometheus' text format: for programs that are scraped and need neither histograms
+//! The counts of [`DebugMetrics`] in Prometheus' text format, for programs that are scraped but need neither histograms
 //! nor a registry.
 
 use std::collections::BTreeMap;
@@ -13,9 +13,9 @@ use crate::metrics::{DebugMetrics, DebugStats, ErrorType, Timing};
 use crate::server::Request;
 
 impl DebugMetrics {
-    /// The counts, and these gauges, in Prometheus' text format 0.0.4. Names begin with `wshub_`; times are summaries
-    /// without quantiles, so that their averages can be computed. With histograms, labels and a registry:
-    /// `PrometheusMetrics`, feature `prometheus`.
+    /// The counts and these gauges in Prometheus' text format 0.0.4. Names begin with `wshub_`; times are summaries
+    /// without quantiles, which give averages. For histograms, labels and a registry, use `PrometheusMetrics`, feature
+    /// `prometheus`.
     pub fn prometheus_text(&self, gauges: &Gauges) -> String {
         let stats = self.stats();
         let mut page = Page::default();
@@ -85,7 +85,7 @@ impl Page {
         let _ = writeln!(self.0, "{NAMESPACE}_{name}_sum {sum}\n{NAMESPACE}_{name}_count {count}");
     }
 
-    /// An application's own type may bear the name of one of ours: they are one series then.
+    /// An application's error type may have the name of a built-in one: both then form one series.
     fn errors(&mut self, errors: &BTreeMap<ErrorType, u64>) {
         self.head(ERRORS, "counter");
         let mut by_name = BTreeMap::new();

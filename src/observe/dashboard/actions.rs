@@ -14,9 +14,9 @@ use crate::http::{OriginPolicy, RequestHead, Response};
 use crate::hub::{Hub, HubState, Target};
 use crate::server::Request;
 
-/// A page of another origin cannot add a header of its own without asking first, which is never granted.
+/// A page of another origin cannot add its own header without a preflight request, which is never granted.
 const HEADER: &str = "x-wshub-dashboard";
-/// Longest drain that can be asked for, in seconds.
+/// Maximum duration of a requested drain, in seconds.
 const MAX_DRAIN: u64 = 24 * 3600;
 
 /// `{"action":"close","client":"…","code":1000,"reason":"…"}` and so on.
@@ -35,7 +35,7 @@ enum Action {
     },
     Drain {
         seconds: u64,
-        /// Must be true: a drain cannot be taken back.
+        /// Must be true: a drain cannot be cancelled.
         confirm: bool,
     },
 }
@@ -129,7 +129,7 @@ fn close(hub: &Hub, id: ClientId, code: u16, reason: &str) -> Outcome {
     Ok(json!({ "done": format!("closed {id} with {code} {reason:?}") }))
 }
 
-/// Runs on a thread of its own, because a drain blocks.
+/// Runs on a separate thread, because a drain blocks.
 fn drain(hub: &Hub, seconds: u64) -> Outcome {
     if !(1..=MAX_DRAIN).contains(&seconds) {
         return Err((422, format!("a drain takes 1 to {MAX_DRAIN} seconds")));

@@ -48,7 +48,7 @@ fn credentials(head: &RequestHead) -> Option<Vec<u8>> {
     STANDARD.decode(token.trim()).ok()
 }
 
-/// Compares in a time that depends on the lengths only. So an attacker who measures times can learn the length.
+/// Compares in a time that depends only on the lengths. An attacker who measures times can therefore learn the length.
 fn is_equal(given: &[u8], expected: &[u8]) -> bool {
     given.ct_eq(expected).into()
 }

@@ -19,7 +19,7 @@ use crate::server::EndpointInfo;
 
 /// Time between snapshots.
 const EVERY: Duration = Duration::from_secs(1);
-/// Points of the charts that are kept: five minutes.
+/// Number of chart points that are kept: five minutes.
 const HISTORY: usize = 300;
 
 /// What the viewers of one dashboard share.
@@ -31,7 +31,7 @@ pub(super) struct Feed {
     instance: String,
     /// A leaf lock.
     state: Leaf<State>,
-    /// The last viewer has left.
+    /// Signals that the last viewer has left.
     changed: Condition,
 }
 
@@ -110,7 +110,7 @@ impl Feed {
         }
     }
 
-    /// Waits until the next snapshot is due. False without viewers: then the thread must end.
+    /// Waits until the next snapshot is due. Returns false without viewers: then the thread must end.
     fn rest(&self) -> bool {
         let next = Instant::now() + EVERY;
         let mut state = self.state.lock();

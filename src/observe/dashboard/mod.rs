@@ -1,8 +1,8 @@
-//! A page for operators: who is connected, what flows, who is slow, why something was refused.
+//! A page for operators: connected clients, traffic, slow clients, and reasons for refusals.
 //!
-//! The page is one document (`page.rs`). What it shows comes over an event stream of the crate's own: its viewers are
-//! clients of a private hub (`feed.rs`), whose thread takes one look at the observed hub each second (`snapshot.rs`)
-//! and sends every viewer the part that it asks for (`view.rs`). What an operator does comes as `POST` (`actions.rs`).
+//! The page is one document (`page.rs`). Its data arrives over an event stream of the crate's own: viewers are clients
+//! of a private hub (`feed.rs`), whose thread takes one snapshot of the observed hub each second (`snapshot.rs`) and
+//! sends every viewer the part that it requests (`view.rs`). An operator's actions arrive as `POST` (`actions.rs`).
 
 mod actions;
 mod auth;
@@ -28,10 +28,10 @@ use rows::Namer;
 use snapshot::Sources;
 use view::View;
 
-/// Pages that may watch at one time; one more gets 503.
+/// Maximum number of viewers at one time; one more gets 503.
 const MAX_VIEWERS: usize = 64;
 
-/// A page that shows an operator what a hub does, for [`Server::dashboard`].
+/// A page that shows an operator the activity of a hub, for [`Server::dashboard`].
 ///
 /// ```
 /// use std::sync::Arc;
@@ -44,7 +44,7 @@ const MAX_VIEWERS: usize = 64;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// See the [guide](crate::guide::dashboard) for what it shows and does, and what it costs.
+/// The [guide](crate::guide::dashboard) describes what it shows and does, and its cost.
 #[must_use = "a dashboard does nothing until a server has it"]
 pub struct Dashboard {
     hub: Hub,
@@ -57,7 +57,7 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    /// A dashboard of this hub. It lets nobody in before [`auth`](Dashboard::auth) is set.
+    /// Creates a dashboard of this hub. It admits no request until [`auth`](Dashboard::auth) is set.
     pub fn new(hub: &Hub) -> Self {
         Self {
             hub: hub.clone(),
@@ -70,19 +70,21 @@ impl Dashboard {
         }
     }
 
-    /// Sets who may see the page and act on it: `Ok` with a name for the log, or the refusal. Asked for every request
-    /// of the page, on the connection's thread, before anything is told or done. A panic refuses with 500.
+    /// Sets the callback that decides who may see the page and act on it. It returns `Ok` with a name for the log, or
+    /// the refusal. It runs for every request of the page, on the connection's thread, before anything else. A panic
+    /// refuses with 500.
     ///
-    /// The browser must send by itself what it decides by: Basic credentials, a cookie, a header that a proxy adds.
+    /// It can only use data that the browser sends by itself: Basic credentials, a cookie, a header that a proxy adds.
     pub fn auth(mut self, auth: impl Fn(&RequestHead) -> Result<String, Rejection> + Send + Sync + 'static) -> Self {
         self.auth = Some(Arc::new(auth));
         self
     }
 
-    /// For [`auth`](Dashboard::auth): one user with a password, by HTTP Basic authentication. Others get 401 and are
-    /// asked. The comparison takes constant time for passwords of the same length. An empty password lets nobody in.
+    /// A callback for [`auth`](Dashboard::auth): one user with a password, by HTTP Basic authentication. Other requests
+    /// get 401, which makes the browser ask. The comparison takes constant time for passwords of the same length. An
+    /// empty password admits no request.
     ///
-    /// The password goes over the wire as it is: use it on the loopback, in a trusted network, or behind TLS.
+    /// The password is sent unencrypted: use it on the loopback, in a trusted network, or behind TLS.
     pub fn basic(
         user: impl Into<String>,
         password: impl Into<String>,
@@ -90,35 +92,36 @@ impl Dashboard {
         auth::basic(user.into(), &password.into())
     }
 
-    /// Sets where rates, errors and average times are read: the metrics that the hub counts in. Default: the
-    /// [`DebugMetrics`] that the hub was given, alone or in a [`MetricsPair`](crate::metrics::MetricsPair); without any
-    /// the page shows only what the hub itself knows.
+    /// Sets the metrics from which rates, errors and average times are read; the hub must count in them. Default: the
+    /// [`DebugMetrics`] that the hub was given, alone or in a [`MetricsPair`](crate::metrics::MetricsPair). Without
+    /// any, the page shows only what the hub itself knows.
     pub fn metrics(mut self, metrics: Arc<DebugMetrics>) -> Self {
         self.metrics = Some(metrics);
         self
     }
 
-    /// Sets whose traces are shown; default none. It must be the [tracer of the hub](crate::HubBuilder::tracer).
+    /// Sets the tracer whose traces are shown. Default: none. It must be the [tracer of the
+    /// hub](crate::HubBuilder::tracer).
     pub fn tracer(mut self, tracer: Tracer) -> Self {
         self.tracer = Some(tracer);
         self
     }
 
-    /// Sets which endpoints are shown; default those of the server that has the dashboard. For a dashboard on a server
-    /// of its own, such as one that listens on the loopback only.
+    /// Sets the endpoints to show. Default: those of the server that has the dashboard. Use it for a dashboard on a
+    /// separate server, such as one that listens only on the loopback.
     pub fn endpoints(mut self, endpoints: &[EndpointInfo]) -> Self {
         self.endpoints = Some(endpoints.to_vec());
         self
     }
 
-    /// Sets what the list calls a client, beside its user; default nothing. Asked for every client once a second while
-    /// somebody watches, on the dashboard's thread, without a lock: keep it fast.
+    /// Sets the callback that names a client in the list, beside its user. Default: none. It runs for every client once
+    /// a second while there are viewers, on the dashboard's thread, with no lock held: keep it fast.
     pub fn name_clients(mut self, name: impl Fn(&Client) -> Option<String> + Send + Sync + 'static) -> Self {
         self.namer = Some(Box::new(name));
         self
     }
 
-    /// Sets the name at the top of the page; default `wshub`.
+    /// Sets the title of the page. Default: `wshub`.
     pub fn title(mut self, title: impl Into<String>) -> Self {
         self.title = title.into();
         self
@@ -133,7 +136,7 @@ impl fmt::Debug for Dashboard {
 
 impl Server {
     /// Serves a dashboard at this path, such as `/admin`, and at paths below it. Its requests and viewers are not
-    /// clients of the hub that it shows, and its stream is not among the [`endpoints`](Server::endpoints).
+    /// clients of the observed hub, and its stream is not among the [`endpoints`](Server::endpoints).
     ///
     /// Without [`Dashboard::auth`], [`spawn`](Server::spawn) fails.
     pub fn dashboard(self, path: &str, dashboard: Dashboard) -> Self {
@@ -159,24 +162,24 @@ impl Server {
     }
 }
 
-/// The private hub of those who watch. It is shut down with the server, which knows it by the route of its stream.
+/// The private hub of the viewers. It is shut down with the server, which finds it through the route of its stream.
 fn viewers(auth: &Arc<Auth>, feed: Arc<Feed>) -> Result<Hub, ConfigError> {
     let auth = Arc::clone(auth);
     let (arriving, leaving) = (Arc::clone(&feed), feed);
-    // A viewer that falls behind misses old states; the newest is what counts.
+    // A viewer that falls behind misses old states; only the newest matters.
     let config = Config::default().queue_messages(8).queue_bytes(4 << 20).drop_policy(DropPolicy::DropOldest);
     Hub::builder()
         .config(config)
         .limits(Limits::default().max_connections(MAX_VIEWERS))
         .on_upgrade(move |head| Ok(Admission::user(auth(head)?).metadata("view", View::of(head))))
-        // Refusals of this hub carry the page's headers too.
+        // Refusals of this hub also carry the page's headers.
         .map_refusal(|_, _, response| page::guarded(response.clone()))
         .after_connect(move |viewer| arriving.arrived(viewer))
         .after_disconnect(move |_| leaving.left())
         .build()
 }
 
-/// The name that `auth` gives, or its refusal as an answer.
+/// Returns the name from `auth`, or its refusal as a response.
 fn admitted(auth: &Auth, head: &RequestHead) -> Result<String, Response> {
     auth(head).map_err(|refusal| page::guarded(refusal.response().clone()))
 }

@@ -8,7 +8,7 @@ use crate::server::Request;
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
-/// One after the other they are one module: helpers, pictures, the parts of the page, what holds it together.
+/// Concatenated, they form one module: helpers, pictures, the parts of the page, and the code that joins them.
 const SCRIPTS: [&str; 6] = [
     include_str!("dom.js"),
     include_str!("charts.js"),
@@ -18,7 +18,7 @@ const SCRIPTS: [&str; 6] = [
     include_str!("main.js"),
 ];
 
-/// The document, for who may see it.
+/// Answers with the document, if `auth` admits the request.
 pub(super) fn answer(auth: &Auth, request: &Request) -> Response {
     if let Err(refusal) = admitted(auth, request.head()) {
         return refusal;
@@ -29,7 +29,7 @@ pub(super) fn answer(auth: &Auth, request: &Request) -> Response {
     }
 }
 
-/// Scripts and styles run by a nonce of this one answer; nothing that data brings along runs.
+/// Scripts and styles run only with a nonce of this one answer; scripts inside data never run.
 fn document() -> Response {
     let nonce = random::uuid().simple().to_string();
     let page = PAGE.replace("{nonce}", &nonce).replace("{style}", STYLE).replace("{script}", &SCRIPTS.concat());
@@ -40,7 +40,7 @@ fn document() -> Response {
     guarded(Response::html(page)).header("Content-Security-Policy", policy)
 }
 
-/// With the headers that keep an answer out of caches, frames and guesses about its type.
+/// Adds headers that prevent caching, framing and content-type sniffing.
 pub(super) fn guarded(response: Response) -> Response {
     response
         .header("Cache-Control", "no-store")

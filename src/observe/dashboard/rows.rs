@@ -1,4 +1,4 @@
-//! One line of a list, as the page gets it.
+//! One row of a list, as sent to the page.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use crate::client_id::ClientId;
 use crate::guard;
 use crate::hub::Client;
 
-/// Characters of a name that the page gets: a list of names of 10 KiB would be of no use to anybody.
+/// Maximum number of characters of a name that the page gets; longer names would not be useful.
 const MAX_TEXT: usize = 160;
-/// Rooms of a client that the page gets; the number of all stands beside them.
+/// Maximum number of a client's rooms that the page gets, together with their total number.
 const MAX_ROOMS: usize = 6;
 
-/// Gives the name of a client that the application knows.
+/// Returns the application's name for a client.
 pub(super) type Namer = dyn Fn(&Client) -> Option<String> + Send + Sync;
 
 /// A client at one moment.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct ClientRow {
     pub(super) id: ClientId,
-    /// What the application calls it.
+    /// The application's name for the client.
     name: Option<String>,
     #[serde(serialize_with = "shortened")]
     pub(super) user: Option<Arc<str>>,
@@ -33,9 +33,9 @@ pub(super) struct ClientRow {
     path: String,
     /// Microseconds since 1970.
     pub(super) since: u64,
-    /// Messages and bytes that wait.
+    /// Queued messages and bytes.
     pub(super) queue: (usize, usize),
-    /// Messages and bytes that were dropped.
+    /// Dropped messages and bytes.
     pub(super) dropped: (u64, u64),
     kind: &'static str,
     closing: bool,
@@ -60,7 +60,7 @@ impl ClientRow {
         }
     }
 
-    /// Whether anything that names the client contains the text, which is in lower case.
+    /// Whether any field that identifies the client contains the text, which is in lower case.
     pub(super) fn contains(&self, search: &str) -> bool {
         let has = |text: &str| text.to_lowercase().contains(search);
         self.user.as_deref().is_some_and(has)
@@ -71,18 +71,18 @@ impl ClientRow {
     }
 }
 
-/// Since 1970.
+/// Microseconds since 1970.
 pub(super) fn micros(at: SystemTime) -> u64 {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Since 1970.
+/// Milliseconds since 1970.
 pub(super) fn millis(at: SystemTime) -> u64 {
     micros(at) / 1000
 }
 
-/// A panic of the application's code gives no name.
+/// Returns the application's name; none if its code panics.
 fn named(client: &Client, namer: &Namer) -> Option<String> {
     let name = guard::catch(|| namer(client)).flatten();
     name.map(|name| cut(&name))

@@ -1,4 +1,4 @@
-//! The hub at one moment, for all viewers; and the part of it that one view shows.
+//! The state of the hub at one moment, for all viewers, and the part of it that one view shows.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::hub::Hub;
 use crate::metrics::{DebugMetrics, DebugStats};
 use crate::trace::Tracer;
 
-/// Clients that are listed as slow.
+/// Maximum number of clients listed as slow.
 const MAX_SLOW: usize = 8;
 
-/// Traces that the page gets.
+/// Maximum number of traces that the page gets.
 const MAX_TRACES: usize = 40;
 
-/// What there is to look at.
+/// The sources of a snapshot.
 pub(super) struct Sources {
     pub(super) hub: Hub,
     pub(super) metrics: Option<Arc<DebugMetrics>>,
@@ -29,7 +29,7 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// What has been counted: in the metrics that the dashboard was given, or in those of the hub.
+    /// The counts, from the dashboard's metrics or the hub's.
     pub(super) fn stats(&self) -> Option<DebugStats> {
         match &self.metrics {
             Some(metrics) => Some(metrics.stats()),
@@ -38,10 +38,10 @@ impl Sources {
     }
 }
 
-/// Taken once a second, without any lock held while it is worked on.
+/// Taken once a second; no lock is held while it is processed.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    /// What every viewer sees.
+    /// The part that every viewer gets.
     common: Value,
     clients: Vec<ClientRow>,
     rooms: Vec<RoomRow>,
@@ -54,12 +54,12 @@ struct RoomRow {
     members: usize,
     /// Members on other nodes.
     elsewhere: usize,
-    /// Messages, values and bytes that it remembers; absent if it remembers nothing.
+    /// Messages, values and bytes that the room remembers; absent if it remembers nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     remembered: Option<(usize, usize, usize)>,
 }
 
-/// One point of the charts: what has been counted up to a moment. Serialises to an array, in this order.
+/// One point of the charts: the counts up to a moment. Serialises to an array, in this order.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Sample(
     /// Milliseconds since 1970.
@@ -166,7 +166,7 @@ fn text<S: Serializer>(text: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(text)
 }
 
-/// The id breaks ties: rows that are equal otherwise keep their places from one second to the next.
+/// The id breaks ties, so that otherwise equal rows keep their places from one second to the next.
 fn sort(rows: &mut [&ClientRow], order: Order) {
     match order {
         Order::Newest => rows.sort_unstable_by_key(|row| (Reverse(row.since), row.id)),
@@ -186,7 +186,7 @@ fn sort(rows: &mut [&ClientRow], order: Order) {
     }
 }
 
-/// Whose queues are fullest, then who has lost most; only those for whom something waits or was dropped.
+/// Clients with queued or dropped messages: fullest queues first, then most drops.
 fn slow(clients: &[ClientRow]) -> Vec<&ClientRow> {
     let mut slow: Vec<&ClientRow> = clients.iter().filter(|row| row.queue.0 > 0 || row.dropped.0 > 0).collect();
     slow.sort_unstable_by_key(|row| (Reverse(row.queue), Reverse(row.dropped), row.id));

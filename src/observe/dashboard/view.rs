@@ -1,4 +1,4 @@
-//! The part of a snapshot that a viewer wants to see, as its stream's query says.
+//! The part of a snapshot that a viewer requests in its stream's query.
 
 use crate::http::RequestHead;
 
@@ -10,12 +10,12 @@ const MAX_QUERY: usize = 256;
 /// Viewers with equal views get the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct View {
-    /// In lower case; clients of which nothing contains it are left out.
+    /// In lower case; only clients that contain it are listed.
     pub(super) search: String,
     /// Only members of this room.
     pub(super) room: Option<String>,
     pub(super) order: Order,
-    /// As `search`, for rooms.
+    /// Like `search`, for rooms.
     pub(super) room_search: String,
     pub(super) rows: usize,
 }
