@@ -1,4 +1,4 @@
-//! Frames to commands and replies to frames, in JSON and in protobuf. Pure: no client, no hub.
+//! Converts frames to commands and replies to frames, in JSON and in protobuf. Pure: no client, no hub.
 
 use std::fmt;
 
@@ -10,7 +10,8 @@ use super::wire::command::Command;
 use super::wire::reply::Reply;
 use crate::Message;
 
-/// Commands in one frame, not counting subscribe commands: an SDK that connects sends all its subscriptions in one.
+/// Maximum number of commands in one frame, without subscribe commands: an SDK sends all its subscriptions in one
+/// frame.
 pub(super) const MAX_COMMANDS: usize = 64;
 
 /// How a client encodes its messages.
@@ -18,11 +19,11 @@ pub(super) const MAX_COMMANDS: usize = 64;
 pub(super) enum Codec {
     /// Text messages: objects, separated by line ends.
     Json,
-    /// Binary messages: each object behind its length as a varint.
+    /// Binary messages: each object follows its length as a varint.
     Protobuf,
 }
 
-/// How a peer has broken the protocol.
+/// A peer's violation of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Violation(String);
 
@@ -37,7 +38,7 @@ fn violation<T>(why: impl Into<String>) -> Result<T, Violation> {
 }
 
 impl Codec {
-    /// Every command of a frame; at least one.
+    /// Decodes all commands of a frame; at least one.
     pub(super) fn decode(self, frame: &Message) -> Result<Vec<Command>, Violation> {
         let mut commands = Commands::default();
         match (self, frame.as_text()) {
@@ -59,7 +60,7 @@ impl Codec {
         if commands.list.is_empty() { violation("empty frame") } else { Ok(commands.list) }
     }
 
-    /// One frame that holds all these replies.
+    /// Encodes one frame that holds all these replies.
     pub(super) fn encode(self, replies: &[Reply]) -> Message {
         match self {
             Self::Json => {
@@ -79,13 +80,13 @@ impl Codec {
         }
     }
 
-    /// About how many bytes a reply takes in a frame.
+    /// The approximate size of a reply in a frame, in bytes.
     pub(super) fn size(reply: &Reply) -> usize {
         reply.encoded_len()
     }
 }
 
-/// Decodes a frame, and its commands once more after a journey through both encodings.
+/// Decodes a frame, and its commands again after a round trip through both encodings.
 #[cfg(wshub_internals)]
 pub(crate) fn check_frame(frame: &Message) {
     let codec = if frame.is_text() { Codec::Json } else { Codec::Protobuf };
@@ -99,7 +100,7 @@ pub(crate) fn check_frame(frame: &Message) {
     assert_eq!(Codec::Protobuf.decode(&Message::binary(bytes)), Ok(commands.clone()));
     let lines: Result<Vec<String>, _> = commands.iter().map(serde_json::to_string).collect();
     let again = Codec::Json.decode(&Message::text(lines.unwrap_or_default().join("\n")));
-    // Payloads of protobuf need not be JSON: they come back as JSON strings.
+    // Protobuf payloads need not be JSON: they return as JSON strings.
     assert!(again.is_ok_and(|again| codec == Codec::Protobuf || again == commands));
 }
 

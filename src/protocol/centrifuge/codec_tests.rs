@@ -1,4 +1,4 @@
-//! Frames there and back, and frames that nobody should send.
+//! Round trips of frames, and invalid frames.
 
 use std::collections::BTreeMap;
 
@@ -122,7 +122,7 @@ fn what_breaks_the_protocol_is_said() {
     );
 }
 
-/// Payloads that are JSON: they come back from both encodings.
+/// Payloads that are JSON: they survive both encodings.
 fn payload() -> impl Strategy<Value = Bytes> {
     let value = prop_oneof![
         any::<String>().prop_map(|text| json!(text)),

@@ -15,7 +15,7 @@ use super::wire::reply::{Connected, Refreshed};
 use super::{VERSION, message_of};
 use crate::{Client, UserError};
 
-/// Server-side subscriptions that are in the reply; more are told by pushes behind it. They are begun one inside the
+/// Maximum number of server-side subscriptions in the reply; further ones follow as pushes. They begin nested in each
 /// other.
 const MAX_IN_REPLY: usize = 32;
 
@@ -72,7 +72,7 @@ fn begin_session(session: &Session, token: &ConnectionToken) {
     state.due = Instant::now() + session.settings().ping;
 }
 
-/// The rooms of the admission and the channels of the token become server-side subscriptions.
+/// Makes the rooms of the admission and the channels of the token server-side subscriptions.
 fn subscribe_all(
     client: &Client,
     session: &Session,
@@ -83,7 +83,7 @@ fn subscribe_all(
 ) {
     let rooms = client.rooms();
     for room in &rooms {
-        // They are joined again behind the reply: what is pushed before it is lost on the client.
+        // They are joined again after the reply, because the client loses pushes before it.
         let _ = client.leave(room);
     }
     let mut names = BTreeSet::from_iter(channels);
@@ -99,7 +99,7 @@ fn subscribe_all(
     let mut reply = reply;
     Nested { client, session, tell }.begin(&wishes, &mut reply);
     for wish in later {
-        // What a limit or a hook refuses is not told, as in the reply.
+        // Subscriptions that a limit or a hook refuses are not reported, as in the reply.
         let _ = subscribe_by_server(client, session, &wish, None, Bytes::new());
     }
 }
@@ -120,7 +120,7 @@ impl Nested<'_> {
         let mut is_begun = false;
         if let Some(options) = self.session.callbacks().options(&wish.channel) {
             let (client, session) = (self.client, self.session);
-            // What a limit or a hook refuses is left out.
+            // Subscriptions that a limit or a hook refuses are omitted.
             let _ = begin(client, session, wish, server_side(options, Bytes::new()), None, |subscribed| {
                 is_begun = true;
                 reply.subs.insert(wish.channel.clone(), subscribed);
@@ -139,7 +139,7 @@ fn read_token(callbacks: &Callbacks, token: &str) -> Result<ConnectionToken, Ref
     if has_passed(token.expires_at) { Err(CommandError::TOKEN_EXPIRED.into()) } else { Ok(token) }
 }
 
-/// Takes a new token of the same user. An expired one closes: the SDK comes back and asks its application for another.
+/// Takes a new token of the same user. An expired one closes: the SDK reconnects and asks its application for another.
 pub(super) fn refresh(client: &Client, session: &Session, token: &str) -> Result<Refreshed, Refusal> {
     let token = match read_token(session.callbacks(), token) {
         Err(Refusal::Error(error)) if error == CommandError::TOKEN_EXPIRED => return Err(Disconnect::EXPIRED.into()),

@@ -1,4 +1,4 @@
-//! From a frame to replies.
+//! Turns a frame into replies.
 
 use super::codec::Violation;
 use super::connect;
@@ -24,7 +24,7 @@ pub(super) struct Dispatch<'a> {
 }
 
 impl Dispatch<'_> {
-    /// Every command of a frame.
+    /// Handles every command of a frame.
     pub(super) fn frame(&self, frame: &Message) -> HandlerResult {
         let commands = self.session.codec.decode(frame).map_err(|violation| broken(&violation))?;
         let mut out = Outgoing::new(self.client, self.session.codec);
@@ -36,7 +36,7 @@ impl Dispatch<'_> {
                 Err(Refusal::Error(error)) => {
                     out.add(Reply { id, error: Some(error.reply()), ..Reply::default() });
                     if self.phase() == Phase::New {
-                        // What follows was meant for a connection that has not come about.
+                        // The remaining commands were meant for a connection that was not established.
                         break;
                     }
                 }
@@ -54,7 +54,7 @@ impl Dispatch<'_> {
         self.session.state.lock().phase
     }
 
-    /// The reply to a command; `None` if it has none, or has been sent.
+    /// Returns the reply to a command; `None` if it has none, or if the reply has been sent.
     fn command(&self, command: Command, out: &mut Outgoing<'_>) -> Result<Option<Reply>, Refusal> {
         let Command {
             id,
@@ -129,7 +129,7 @@ impl Dispatch<'_> {
         }))
     }
 
-    /// Whether the client may do something in a channel.
+    /// Checks whether the client may do something in a channel.
     fn allow(&self, channel: &str, what: impl Fn(ChannelOptions) -> Access) -> Result<(), CommandError> {
         match what(subscribe::channel_options(self.session.callbacks(), channel)?) {
             Access::Everyone => Ok(()),
@@ -144,7 +144,7 @@ impl Dispatch<'_> {
             return Err(CommandError::BAD_REQUEST.into());
         }
         self.allow(&wish.channel, |options| options.publish).map_err(|error| {
-            // Publishing is there, but not for clients.
+            // The channel supports publishing, but not by clients.
             if error == CommandError::NOT_AVAILABLE { CommandError::PERMISSION_DENIED } else { error }
         })?;
         let data = message_of(&wish.data);
@@ -181,7 +181,7 @@ impl Dispatch<'_> {
     }
 }
 
-/// The peer does not speak the protocol: it must not come back.
+/// The peer does not speak the protocol, so it must not reconnect.
 fn broken(violation: &Violation) -> HandlerError {
     let reason = Disconnect::new(Disconnect::BAD_REQUEST.code(), violation.to_string());
     HandlerError::close(reason.code(), reason.reason()).counted_as(ErrorType::ProtocolError)

@@ -1,4 +1,4 @@
-//! Why a client does not get what it asked for: error replies, and close codes.
+//! Refusals to clients: error replies and close codes.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -31,34 +31,34 @@ macro_rules! errors {
 errors! {
     /// 100: the server has failed; temporary.
     INTERNAL = 100 "internal server error" true;
-    /// 101: who the client is does not suffice.
+    /// 101: the client is not sufficiently authenticated.
     UNAUTHORIZED = 101 "unauthorized" false;
-    /// 102: there is no such channel.
+    /// 102: the channel does not exist.
     UNKNOWN_CHANNEL = 102 "unknown channel" false;
     /// 103: the client may not do this.
     PERMISSION_DENIED = 103 "permission denied" false;
-    /// 104: no such method of rpc, or an unknown command.
+    /// 104: unknown rpc method or unknown command.
     METHOD_NOT_FOUND = 104 "method not found" false;
-    /// 105: the client has a subscription to this channel.
+    /// 105: the client already has a subscription to this channel.
     ALREADY_SUBSCRIBED = 105 "already subscribed" false;
     /// 106: too many subscriptions, or too many subscribers.
     LIMIT_EXCEEDED = 106 "limit exceeded" false;
-    /// 107: a command that makes no sense.
+    /// 107: invalid command.
     BAD_REQUEST = 107 "bad request" false;
-    /// 108: the channel does not have this: no history, no presence.
+    /// 108: the channel has no history or no presence.
     NOT_AVAILABLE = 108 "not available" false;
     /// 109: the token has expired; the SDK asks the application for a new one.
     TOKEN_EXPIRED = 109 "token expired" false;
-    /// 110: what was to be refreshed has expired.
+    /// 110: the token or subscription to refresh has expired.
     EXPIRED = 110 "expired" false;
     /// 111: the client sends too much; temporary.
     TOO_MANY_REQUESTS = 111 "too many requests" true;
-    /// 112: the history does not reach back to the position, and the client wanted to know.
+    /// 112: the history does not reach back to the position, and the client asked for this error.
     UNRECOVERABLE_POSITION = 112 "unrecoverable position" false;
 }
 
 impl CommandError {
-    /// An error of the application. The SDK does not repeat the command.
+    /// Creates an error of the application. The SDK does not repeat the command.
     pub fn new(code: u32, message: impl Into<Cow<'static, str>>) -> Self {
         Self { code, message: message.into(), temporary: false }
     }
@@ -74,7 +74,7 @@ impl CommandError {
         self.code
     }
 
-    /// The text.
+    /// The message.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -118,23 +118,23 @@ macro_rules! disconnects {
 }
 
 disconnects! {
-    /// 3004: the server has failed; the SDK comes back.
+    /// 3004: the server has failed; the SDK reconnects.
     SERVER_ERROR = 3004 "internal server error";
-    /// 3005: the token has expired and was not refreshed; the SDK comes back, with a new one if it can.
+    /// 3005: the token has expired and was not refreshed; the SDK reconnects, with a new token if it can.
     EXPIRED = 3005 "connection expired";
-    /// 3008: the client reads its replies too slowly; the SDK comes back.
+    /// 3008: the client reads its replies too slowly; the SDK reconnects.
     SLOW = 3008 "slow";
-    /// 3012: no answer to a ping; the SDK comes back.
+    /// 3012: no answer to a ping; the SDK reconnects.
     NO_PONG = 3012 "no pong";
-    /// 3013: over the rate of messages; the SDK comes back, later and later.
+    /// 3013: message rate limit exceeded; the SDK reconnects, with increasing delays.
     TOO_MANY_REQUESTS = 3013 "too many requests";
-    /// 3500: a token that is not ours; the SDK stays away.
+    /// 3500: invalid token; the SDK stays away.
     INVALID_TOKEN = 3500 "invalid token";
-    /// 3501: the peer has broken the protocol; it stays away.
+    /// 3501: the peer has violated the protocol; it stays away.
     BAD_REQUEST = 3501 "bad request";
     /// 3502: no connect command in time; the peer stays away.
     STALE = 3502 "stale";
-    /// 3503: as the program asks; the SDK stays away.
+    /// 3503: requested by the program; the SDK stays away.
     FORCE_NO_RECONNECT = 3503 "force disconnect";
     /// 3504: too many connections of this user; the SDK stays away.
     CONNECTION_LIMIT = 3504 "connection limit";
@@ -143,7 +143,7 @@ disconnects! {
 }
 
 impl Disconnect {
-    /// A close with a code of the application, from 4000 to 4999. A reason over 123 bytes is cut.
+    /// Creates a close with a code of the application, from 4000 to 4999. A reason over 123 bytes is cut.
     pub fn new(code: u16, reason: impl Into<Cow<'static, str>>) -> Self {
         let mut reason = reason.into();
         if reason.len() > 123 {
@@ -163,7 +163,7 @@ impl Disconnect {
         &self.reason
     }
 
-    /// Closes the client; a code that may not be sent becomes 3004.
+    /// Closes the client; a code that is not valid in a close frame becomes 3004.
     pub(super) fn close(&self, client: &crate::Client) {
         if client.close(self.code, &self.reason).is_err() {
             let _ = client.close(Self::SERVER_ERROR.code, &self.reason);
@@ -171,7 +171,7 @@ impl Disconnect {
     }
 }
 
-/// How a callback refuses: with an error reply, or by closing the connection.
+/// A callback's refusal: an error reply, or closing the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// The command is answered with this error.

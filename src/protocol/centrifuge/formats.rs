@@ -1,4 +1,4 @@
-//! How publications of rooms look to clients, once for each codec.
+//! The wire forms of room publications, one for each codec.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +10,19 @@ use super::wire::reply::{ClientInfo, Publication, Push, Reply, Unsubscribe};
 use crate::Message;
 use crate::history::{self, Format, Gap, Publish, Sealed};
 
-/// The code of an unsubscribe push after which the SDK subscribes again, and recovers or tells the application.
+/// The code of an unsubscribe push after which the SDK subscribes again, and recovers or informs the application.
 pub(super) const INSUFFICIENT_STATE: u32 = 2500;
 
-/// What this protocol attaches to a publication: bytes, so that it travels with a shared history.
+/// The data that this protocol attaches to a publication: bytes, so that it travels with a shared history.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Attached {
-    /// The client that has published; none for the program.
+    /// The client that has published; `None` for the program.
     pub(super) info: Option<ClientInfo>,
     pub(super) tags: BTreeMap<String, String>,
 }
 
 impl Attached {
-    /// Attaches it, if there is anything.
+    /// Attaches the data, if there is any.
     pub(super) fn to(&self, publish: Publish) -> Publish {
         let Self { info, tags } = self.clone();
         let bytes = Bytes::from(Publication { info, tags, ..Publication::default() }.encode_to_vec());
@@ -32,13 +32,13 @@ impl Attached {
 
     fn of(publication: &history::Publication) -> Self {
         let bytes = publication.attachment::<Bytes>().cloned().unwrap_or_default();
-        // Bytes that somebody else has attached are no such message, or say nothing.
+        // Bytes that other code has attached are no such message, or decode to nothing.
         let Publication { info, tags, .. } = Publication::decode(bytes).unwrap_or_default();
         Self { info, tags }
     }
 }
 
-/// A publication as clients see it. A value of a state has a key instead of an offset.
+/// A publication as sent to clients. A value of a state has a key instead of an offset.
 pub(super) fn shown(publication: &history::Publication) -> Publication {
     let Attached { info, tags } = Attached::of(publication);
     Publication {
@@ -52,7 +52,7 @@ pub(super) fn shown(publication: &history::Publication) -> Publication {
     }
 }
 
-/// The format of a codec's clients.
+/// The format of one codec's clients.
 #[derive(Debug)]
 pub(super) struct Pushes(Codec);
 
@@ -80,7 +80,7 @@ impl Format for Pushes {
         Some(self.push(Push { channel, publication: Some(shown(publication)), ..Push::default() }))
     }
 
-    /// The SDK subscribes again, which tells it that it cannot recover. What is pushed until then it ignores.
+    /// The SDK subscribes again and learns that it cannot recover. It ignores pushes until then.
     fn gap(&self, gap: &Gap) -> Option<Message> {
         let unsubscribe = Unsubscribe { code: INSUFFICIENT_STATE, reason: "insufficient state".to_owned() };
         Some(self.push(Push { channel: gap.room().to_owned(), unsubscribe: Some(unsubscribe), ..Push::default() }))

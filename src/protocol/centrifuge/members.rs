@@ -1,4 +1,4 @@
-//! Who is in a channel, and telling others of it.
+//! Presence in a channel, and announcements of joins and leaves.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -17,7 +17,7 @@ pub(super) fn presence(hub: &Hub, channel: &str) -> BTreeMap<String, ClientInfo>
     hub.room_clients(channel).iter().filter_map(info).collect()
 }
 
-/// How many subscribers a channel has on this node, and of how many users.
+/// The number of a channel's subscribers on this node, and of their users.
 pub(super) fn presence_stats(hub: &Hub, channel: &str) -> PresenceStats {
     let subscribers = hub.room_clients(channel);
     let users: HashSet<_> = subscribers.iter().map(Client::user_id).collect();
@@ -25,7 +25,7 @@ pub(super) fn presence_stats(hub: &Hub, channel: &str) -> PresenceStats {
     PresenceStats { num_clients: count(subscribers.len()), num_users: count(users.len()) }
 }
 
-/// Tells those who want to know that the client has joined.
+/// Tells interested subscribers that the client has joined.
 pub(super) fn tell_join(client: &Client, session: &Session, channel: &str, subscription: &Subscription) {
     if subscription.tells_joins {
         let info = Some(session.client_info(client, subscription.info.clone()));
@@ -33,7 +33,7 @@ pub(super) fn tell_join(client: &Client, session: &Session, channel: &str, subsc
     }
 }
 
-/// Tells those who want to know that the client has left.
+/// Tells interested subscribers that the client has left.
 pub(super) fn tell_leave(client: &Client, session: &Session, channel: &str, subscription: &Subscription) {
     if subscription.tells_joins && subscription.is_live {
         let info = Some(session.client_info(client, subscription.info.clone()));

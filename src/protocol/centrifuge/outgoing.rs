@@ -1,4 +1,4 @@
-//! What goes to one client: replies of a frame in few messages, and pushes.
+//! Output to one client: the replies of a frame in few messages, and pushes.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::error::Disconnect;
 use super::wire::reply::{Push, Reply};
 use crate::{Client, SendError};
 
-/// A message of replies is sent when it has this many bytes, about: it must fit into the client's queue.
+/// Approximate size at which a message of replies is sent, in bytes: it must fit into the client's queue.
 const MAX_BYTES: usize = 64 * 1024;
 /// How long a reply may wait for the client's queue. Only the client's own thread waits.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ impl<'a> Outgoing<'a> {
         Self { client, codec, replies: Vec::new(), bytes: 0 }
     }
 
-    /// Adds a reply; sends what waits when that is enough for a message.
+    /// Adds a reply; sends the waiting replies when they fill a message.
     pub(super) fn add(&mut self, reply: Reply) {
         self.bytes += Codec::size(&reply);
         self.replies.push(reply);
@@ -34,8 +34,8 @@ impl<'a> Outgoing<'a> {
         }
     }
 
-    /// Sends what waits. A client that does not read its replies is closed: without one it would not know where it
-    /// stands.
+    /// Sends the waiting replies. A client that does not read its replies is closed, because without one it would not
+    /// know its state.
     pub(super) fn flush(&mut self) {
         if self.replies.is_empty() {
             return;
@@ -48,7 +48,7 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// Sends a push to one client; one that is too slow for it is closed.
+/// Sends a push to one client, and closes the client if it is too slow.
 pub(super) fn push(client: &Client, codec: Codec, push: Push) {
     let frame = codec.encode(&[Reply { push: Some(push), ..Reply::default() }]);
     if let Err(error) = client.send(frame) {

@@ -1,4 +1,4 @@
-//! Histories as this protocol sees them: positions, pages, and publishing.
+//! Histories in this protocol: positions, pages, and publishing.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::wire::reply::{Publication, Publications, Push, Reply};
 use crate::history::{Epoch, Position, Publish, Range, Recovery};
 use crate::{Client, Hub, Message};
 
-/// A position as clients know it.
+/// A position as sent to clients.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) epoch: String,
@@ -24,7 +24,7 @@ impl From<Position> for Place {
     }
 }
 
-/// The position that a client names: an empty epoch is that of the history. `None` if no history can have it.
+/// The position from a client: an empty epoch means the history's own. `None` if no history can have it.
 pub(super) fn position(hub: &Hub, channel: &str, epoch: &str, offset: u64) -> Option<Position> {
     let epoch = match epoch {
         "" => hub.position(channel)?.epoch(),
@@ -47,7 +47,7 @@ pub(super) fn page(hub: &Hub, wanted: &command::History, max: usize) -> Result<P
             None => return Err(CommandError::UNRECOVERABLE_POSITION),
         }
     }
-    // A history of which nothing is remembered is empty, and gets its epoch with its first message.
+    // A history that holds nothing is empty, and gets its epoch with its first message.
     let Some(page) = hub.history(&wanted.channel, range) else { return Ok(Publications::default()) };
     if page.recovery == Recovery::OtherEpoch {
         return Err(CommandError::UNRECOVERABLE_POSITION);
@@ -56,7 +56,7 @@ pub(super) fn page(hub: &Hub, wanted: &command::History, max: usize) -> Result<P
     Ok(Publications { publications: page.publications.iter().map(shown).collect(), epoch, offset })
 }
 
-/// Forgets what has been published; the position stays.
+/// Removes the publications; the position stays.
 pub(super) fn remove(hub: &Hub, channel: &str) -> Result<(), CommandError> {
     if !hub.has_history(channel) {
         return Err(CommandError::NOT_AVAILABLE);
@@ -68,15 +68,15 @@ pub(super) fn remove(hub: &Hub, channel: &str) -> Result<(), CommandError> {
 /// How a publication enters the history.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Recording {
-    /// It does not.
+    /// Not recorded.
     Skipped,
-    /// In its turn: in a shared history its place is not known yet.
+    /// Queued: in a shared history its position is not known yet.
     Queued,
-    /// As queued, and its place is waited for.
+    /// Queued, and the caller waits for its position.
     Awaited(Duration),
 }
 
-/// Publishes to a channel; where in the history it is. What is not recorded has no place.
+/// Publishes to a channel and returns the position in the history. An unrecorded publication has no position.
 ///
 /// # Errors
 ///
@@ -116,7 +116,7 @@ pub(super) fn broadcast(hub: &Hub, push: &Push, chosen: impl Fn(&Session) -> boo
         let Some(session) = Session::of(&client).filter(|session| chosen(session)) else { continue };
         let frame = frames.iter_mut().find(|(codec, _)| *codec == session.codec);
         if let Some((codec, frame)) = frame {
-            // Dropped for who is behind, by the hub's policy.
+            // The hub's policy drops it for slow clients.
             let _ = Client::send(&client, &*frame.get_or_insert_with(|| codec.encode(&replies)));
         }
     }

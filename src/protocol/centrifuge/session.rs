@@ -1,4 +1,4 @@
-//! What a connection is in this protocol: who, subscribed to what, until when.
+//! The state of a connection in this protocol: user, subscriptions, expiry.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use super::wire::reply::ClientInfo;
 use crate::Client;
 use crate::lock::Leaf;
 
-/// Where a client keeps its session among its metadata.
+/// The metadata key of a client's session.
 const KEY: &str = "wshub.centrifuge";
 
-/// One connection. Its lock is a leaf: nothing is called under it.
+/// One connection. Its lock is a leaf: no other code runs under it.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
@@ -31,21 +31,21 @@ pub(super) struct State {
     /// When the connection token expires.
     pub(super) expires_at: Option<SystemTime>,
     pub(super) subscriptions: HashMap<Arc<str>, Subscription>,
-    /// When the next ping is due, or the connect command while there was none.
+    /// When the next ping is due; before a connect command, when that command is due.
     pub(super) due: Instant,
     /// Something may be due earlier than the timers know.
     pub(super) is_rescheduled: bool,
-    /// Until when the answer to a ping must come.
+    /// The deadline for the answer to a ping.
     pub(super) pong_due: Option<Instant>,
 }
 
-/// How far a connection has come; it only moves forward.
+/// The phase of a connection; it only moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
     /// No connect command has succeeded.
     New,
     Connected,
-    /// The connection is ending: nobody is told of what it leaves.
+    /// The connection is ending: its leaves are not announced.
     Ended,
 }
 
@@ -55,11 +55,11 @@ pub(super) struct Subscription {
     /// `chan_info` of this client there.
     pub(super) info: Bytes,
     pub(super) expires_at: Option<SystemTime>,
-    /// This client is told who joins and leaves.
+    /// This client is told of joins and leaves.
     pub(super) wants_joins: bool,
     /// Others are told that this client joins and leaves.
     pub(super) tells_joins: bool,
-    /// The reply is out and the room is joined.
+    /// The reply has been sent and the room joined.
     pub(super) is_live: bool,
 }
 
@@ -80,7 +80,7 @@ impl Session {
         client.set_metadata(KEY, Self { shared: Arc::clone(shared), codec, state: Leaf::new(state) });
     }
 
-    /// The client's; `None` for a client of another protocol.
+    /// Returns the client's session; `None` for a client of another protocol.
     pub(super) fn of(client: &Client) -> Option<Arc<Self>> {
         client.metadata(KEY)
     }
@@ -97,7 +97,7 @@ impl Session {
         self.state.lock().phase == Phase::Connected
     }
 
-    /// Whether a subscription is there, begun or live.
+    /// Whether a subscription exists, begun or live.
     pub(super) fn is_subscribed(&self, channel: &str) -> bool {
         self.state.lock().subscriptions.contains_key(channel)
     }
@@ -110,14 +110,14 @@ impl Session {
         self.state.lock().subscriptions.remove(channel)
     }
 
-    /// Changes a subscription, if it is there.
+    /// Changes a subscription, if it exists.
     pub(super) fn change(&self, channel: &str, change: impl FnOnce(&mut Subscription)) {
         if let Some(subscription) = self.state.lock().subscriptions.get_mut(channel) {
             change(subscription);
         }
     }
 
-    /// Who the client is, for a channel in which its own part is `chan_info`.
+    /// The client's info for a channel, with this `chan_info`.
     pub(super) fn client_info(&self, client: &Client, chan_info: Bytes) -> ClientInfo {
         ClientInfo {
             user: client.user_id().map(|user| user.to_string()).unwrap_or_default(),

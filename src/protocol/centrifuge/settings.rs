@@ -1,4 +1,4 @@
-//! What an application sets, and its callbacks.
+//! An application's settings and callbacks.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,19 +8,19 @@ use super::error::{CommandError, Refusal};
 use super::tokens::{ConnectionToken, SubscriptionToken, TokenError};
 use crate::{Client, Message};
 
-/// Who may do something in a channel.
+/// Which clients may do something in a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// No client; the program itself may.
+    /// No client; only the program itself.
     Nobody,
-    /// Clients that are subscribed.
+    /// Subscribed clients.
     Subscribers,
     /// All connected clients.
     Everyone,
 }
 
-/// What clients may do in a channel; see [`Centrifuge::channels`](super::Centrifuge::channels). Whether it has a
-/// history is said by the hub's options for the room of that name.
+/// What clients may do in a channel; see [`Centrifuge::channels`](super::Centrifuge::channels). The hub's options for
+/// the room of that name determine whether it has a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub struct ChannelOptions {
@@ -44,31 +44,31 @@ impl Default for ChannelOptions {
 }
 
 impl ChannelOptions {
-    /// Who may publish; default nobody.
+    /// Sets which clients may publish. Default: none.
     pub fn publish(mut self, who: Access) -> Self {
         self.publish = who;
         self
     }
 
-    /// Who may ask who is there; default subscribers. With [`Access::Nobody`] it is error 108.
+    /// Sets which clients may query presence. Default: subscribers. With [`Access::Nobody`] a query is error 108.
     pub fn presence(mut self, who: Access) -> Self {
         self.presence = who;
         self
     }
 
-    /// Who may read the history, if there is one; default subscribers. Recovery is always allowed.
+    /// Sets which clients may read the history, if there is one. Default: subscribers. Recovery is always allowed.
     pub fn history(mut self, who: Access) -> Self {
         self.history = who;
         self
     }
 
-    /// Whether subscribers that ask for it are told who joins and leaves; default true.
+    /// Sets whether subscribers that ask for it are told of joins and leaves. Default: true.
     pub fn join_leave(mut self, is_told: bool) -> Self {
         self.join_leave = is_told;
         self
     }
 
-    /// Whether a subscription needs a token; default false. Without one it is error 103.
+    /// Sets whether a subscription needs a token. Default: false. A missing token is error 103.
     pub fn needs_token(mut self, token: bool) -> Self {
         self.token = token;
         self
@@ -79,15 +79,15 @@ impl ChannelOptions {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Connecting<'a> {
-    /// The user: of the token, else of the admission; empty for nobody.
+    /// The user of the token, else of the admission; empty if there is none.
     pub user: &'a str,
-    /// Whether a token has been checked.
+    /// Whether the client had a valid token.
     pub has_token: bool,
-    /// What the application sent along; empty if nothing.
+    /// Data from the client's application; empty if none.
     pub data: &'a Message,
-    /// The name and version that the application gave its SDK.
+    /// The name that the application gave its SDK.
     pub name: &'a str,
-    /// The version.
+    /// The version that the application gave its SDK.
     pub version: &'a str,
 }
 
@@ -97,9 +97,9 @@ pub struct Connecting<'a> {
 pub struct Subscribing<'a> {
     /// The channel.
     pub channel: &'a str,
-    /// Whether a token for it has been checked.
+    /// Whether the client had a valid token for the channel.
     pub has_token: bool,
-    /// What the application sent along; empty if nothing.
+    /// Data from the client's application; empty if none.
     pub data: &'a Message,
 }
 
@@ -112,7 +112,7 @@ type OnPublish = Box<dyn Fn(&Client, &str, &Message) -> Result<(), Refusal> + Se
 type Rpc = Box<dyn Fn(&Client, &Message) -> Result<Message, CommandError> + Send + Sync>;
 type OnSend = Box<dyn Fn(&Client, &Message) + Send + Sync>;
 
-/// The application's part.
+/// The application's callbacks.
 #[derive(Default)]
 pub(super) struct Callbacks {
     pub(super) connection_tokens: Option<ConnectionTokens>,
@@ -132,7 +132,7 @@ impl Callbacks {
     }
 }
 
-/// All of it, as each session holds it.
+/// Everything that each session shares.
 pub(super) struct Shared {
     pub(super) callbacks: Callbacks,
     pub(super) settings: Settings,
@@ -144,7 +144,7 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// Times and bounds.
+/// Durations and limits.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) ping: Duration,

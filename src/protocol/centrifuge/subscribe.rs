@@ -1,4 +1,4 @@
-//! Subscribing and unsubscribing, asked for by the client or by the program.
+//! Subscribing and unsubscribing, requested by the client or by the program.
 
 use bytes::Bytes;
 
@@ -17,7 +17,7 @@ use crate::history::{Joined, Publication, Recovery};
 use crate::limit::MAX_ROOM_NAME;
 use crate::{Client, Message, RoomError};
 
-/// The SDK's bit in `flag`: error 112 instead of a recovery that fails.
+/// The SDK's bit in `flag`: error 112 instead of a failed recovery.
 const REJECT_UNRECOVERED: i64 = 2;
 
 /// Codes of unsubscribe pushes. From 2500 on the SDK subscribes again.
@@ -37,7 +37,7 @@ pub(super) fn subscribe(
         if !wish.recover {
             return Err(CommandError::ALREADY_SUBSCRIBED.into());
         }
-        // It has been told of a gap, or has lost the push that ended the subscription.
+        // The client was told of a gap, or has lost the push that ended the subscription.
         unsubscribe(client, session, &wish.channel);
     }
     let data = match &session.callbacks().on_subscribe {
@@ -58,7 +58,7 @@ pub(super) fn subscribe(
     Ok(begin(client, session, wish, subscription, data, tell)?)
 }
 
-/// Reserves the subscription and joins the room. `tell` sends the reply: nothing is pushed before it.
+/// Reserves the subscription and joins the room. `tell` sends the reply, before any push.
 pub(super) fn begin(
     client: &Client,
     session: &Session,
@@ -100,14 +100,14 @@ pub(super) fn begin(
     }
 }
 
-/// What the client is told of the history. After a recovery the offset is that which it came with, and the publications
-/// follow it; after one that has failed it is the top.
+/// The answer about the history. After a recovery, the offset is the client's own, and the publications follow it;
+/// after a failed recovery it is the top.
 fn answer(wish: &Subscribe, joined: &Joined, missed: &[Publication]) -> Subscribed {
     let Some(top) = joined.position.map(Place::from) else {
         return Subscribed { was_recovering: wish.recover, ..Subscribed::default() };
     };
     let recovered = wish.recover && joined.recovery == Recovery::Complete;
-    // What is held behind a gap is not for clients: they begin anew. Without a position it is a rewind.
+    // Clients do not get messages after a gap: they begin anew. Without a position it is a rewind.
     let is_shown = recovered || !wish.recover;
     Subscribed {
         recoverable: true,
@@ -150,7 +150,7 @@ fn check_token(
     read_token(callbacks, client, &wish.channel, &wish.token).map(Some)
 }
 
-/// Has a subscription token checked: it must be for this user and channel.
+/// Checks a subscription token: it must be for this user and channel.
 pub(super) fn read_token(
     callbacks: &Callbacks,
     client: &Client,
@@ -181,10 +181,10 @@ fn reserve(client: &Client, session: &Session, channel: &str, new: Subscription)
     Ok(())
 }
 
-/// Ends a subscription as the client wants it.
+/// Ends a subscription at the client's request.
 pub(super) fn unsubscribe(client: &Client, session: &Session, channel: &str) {
     if let Some(subscription) = session.remove(channel) {
-        // The program may have taken the client out meanwhile.
+        // The program may have removed the client meanwhile.
         let _ = client.leave(channel);
         tell_leave(client, session, channel, &subscription);
     }
@@ -207,7 +207,7 @@ fn push_unsubscribe(client: &Client, session: &Session, channel: &str, code: u32
     push(client, session.codec, Push { channel: channel.to_owned(), unsubscribe, ..Push::default() });
 }
 
-/// Subscribes a connected client because the program wants it; told by a push, and behind it what is recovered.
+/// Subscribes a connected client at the program's request. Sends a push, and then the recovered publications.
 pub(super) fn subscribe_by_server(
     client: &Client,
     session: &Session,
@@ -233,21 +233,21 @@ pub(super) fn server_side(options: ChannelOptions, info: Bytes) -> Subscription 
     Subscription { info, wants_joins: options.join_leave, tells_joins: options.join_leave, ..Subscription::default() }
 }
 
-/// The client has joined a room without this protocol: a server-side subscription begins.
+/// Begins a server-side subscription, because the client has joined a room without this protocol.
 pub(super) fn joined_by_program(client: &Client, session: &Session, channel: &str) {
     if !session.is_connected() || session.is_subscribed(channel) {
         return;
     }
-    // What is published before the push of the subscription would be lost on the client: it joins again behind it.
+    // The client would lose publications that arrive before the subscription's push, so it joins again after the push.
     let _ = client.leave(channel);
     let wish = Subscribe { channel: channel.to_owned(), ..Subscribe::default() };
     let _ = subscribe_by_server(client, session, &wish, None, Bytes::new());
 }
 
-/// The client has left a room, by whatever way. One that this protocol has begun is no longer listed.
+/// The client has left a room, in whatever way. If this protocol has begun the leave, the room is no longer listed.
 pub(super) fn left(client: &Client, session: &Session, channel: &str) {
     let is_ended = session.state.lock().phase == Phase::Ended;
-    // Told late, when the client has subscribed anew: not of this subscription.
+    // A late report, after the client has subscribed again, does not concern this subscription.
     let is_of_another = |subscription: Subscription| !subscription.is_live || client.in_room(channel);
     if !is_ended && session.subscription(channel).is_none_or(is_of_another) {
         return;

@@ -1,4 +1,4 @@
-//! What happens to connections as time passes: pings, missing answers, tokens that expire. One thread for all of them.
+//! Timed events of connections: pings, missing pongs, expired tokens. One thread serves all connections.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::guard::record;
 use crate::lock::{Condition, Leaf};
 use crate::{Client, ClientId};
 
-/// When each connection is looked at next. The lock is a leaf: nothing is called under it.
+/// When each connection is checked next. The lock is a leaf: no other code runs under it.
 #[derive(Debug)]
 pub(super) struct Timers {
     settings: Settings,
     queue: Leaf<Queue>,
-    /// An entry has come that is earlier than the others.
+    /// Signals an entry that is earlier than the others.
     changed: Condition,
 }
 
@@ -28,7 +28,7 @@ struct Queue {
     /// One for each connection, earliest first.
     entries: BTreeMap<(Instant, ClientId), Client>,
     times: HashMap<ClientId, Instant>,
-    /// The thread runs. It ends when no connection is left.
+    /// Whether the thread runs. It ends when no connection is left.
     is_running: bool,
 }
 
@@ -37,7 +37,7 @@ impl Timers {
         Arc::new(Self { settings, queue: Leaf::default(), changed: Condition::new() })
     }
 
-    /// Looks at the connection at that time, instead of when it would have been looked at.
+    /// Checks the connection at that time instead of its earlier scheduled time.
     pub(super) fn schedule(self: &Arc<Self>, client: &Client, at: Instant) {
         let mut queue = self.queue.lock();
         let before = queue.times.insert(client.id(), at);
@@ -52,12 +52,12 @@ impl Timers {
         }
     }
 
-    /// Looks at the connection at once: something has changed.
+    /// Checks the connection at once, because something has changed.
     pub(super) fn reschedule(self: &Arc<Self>, client: &Client) {
         self.schedule(client, Instant::now());
     }
 
-    /// The connection has ended.
+    /// Removes a connection that has ended.
     pub(super) fn remove(&self, client: &Client) {
         let mut queue = self.queue.lock();
         let before = queue.times.remove(&client.id());
@@ -103,7 +103,7 @@ impl Timers {
         }
     }
 
-    /// Unless the connection has ended, or has been scheduled again, while it was looked at.
+    /// Schedules the connection, unless it has ended or was scheduled again during the check.
     fn schedule_if_known(&self, client: &Client, at: Instant) {
         let mut queue = self.queue.lock();
         let Some(time) = queue.times.get(&client.id()).copied() else { return };
@@ -113,7 +113,7 @@ impl Timers {
         }
     }
 
-    /// Does what is due; when something is due next.
+    /// Does what is due; returns when something is due next.
     fn look_at(&self, client: &Client) -> Option<Instant> {
         let session = Session::of(client)?;
         let due = self.due(&mut session.state.lock());
@@ -134,7 +134,7 @@ impl Timers {
         let now = Instant::now();
         let mut state = session.state.lock();
         state.due = now + self.settings.ping;
-        // A client whose queue is full cannot answer what it has not got.
+        // A client whose queue is full cannot answer a ping that it has not received.
         state.pong_due = is_sent.then(|| now + self.settings.pong_timeout);
         Some(now)
     }
@@ -172,13 +172,13 @@ impl Timers {
             return Due::Ping;
         }
         let expiry = of_subscriptions.map(|(_, left)| left).chain(own).min();
-        // The system's clock may be set meanwhile: a look at least every ping.
+        // The system clock may be changed meanwhile, so check at least at every ping.
         let expiry = expiry.and_then(|left| now.checked_add(left));
         Due::Later([Some(state.due), state.pong_due, expiry].into_iter().flatten().min().unwrap_or(state.due))
     }
 }
 
-/// What is to be done for a connection now.
+/// The action that is due for a connection.
 enum Due {
     Nothing,
     Later(Instant),

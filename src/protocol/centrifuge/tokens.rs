@@ -1,11 +1,11 @@
-//! What tokens say; reading them is left to the application.
+//! The contents of tokens; the application reads and checks the tokens themselves.
 
 use std::time::SystemTime;
 
 use super::error::{CommandError, Disconnect, Refusal};
 use crate::Message;
 
-/// What a connection token says, once the application has checked it.
+/// The contents of a connection token that the application has checked.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct ConnectionToken {
@@ -16,19 +16,19 @@ pub struct ConnectionToken {
 }
 
 impl ConnectionToken {
-    /// A token of this user; empty for nobody.
+    /// Creates a token of this user; empty for none.
     pub fn user(id: impl Into<String>) -> Self {
         Self { user: id.into(), ..Self::default() }
     }
 
-    /// When it expires; default never. The SDK is told to refresh it in time. A time that has passed is answered with
-    /// error 109.
+    /// Sets when the token expires. Default: never. The SDK is told to refresh it in time. A time in the past is
+    /// answered with error 109.
     pub fn expires_at(mut self, time: SystemTime) -> Self {
         self.expires_at = Some(time);
         self
     }
 
-    /// What others see of this connection in presence, joins and publications (`conn_info`); default nothing.
+    /// Sets the `conn_info` that others see in presence, joins and publications. Default: none.
     pub fn info(mut self, info: impl Into<Message>) -> Self {
         self.info = Some(info.into());
         self
@@ -41,7 +41,7 @@ impl ConnectionToken {
     }
 }
 
-/// What a subscription token says, once the application has checked it.
+/// The contents of a subscription token that the application has checked.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct SubscriptionToken {
@@ -52,31 +52,31 @@ pub struct SubscriptionToken {
 }
 
 impl SubscriptionToken {
-    /// A token of this user for this channel. One of another user or channel is refused with error 103.
+    /// Creates a token of this user for this channel. One of another user or channel is refused with error 103.
     pub fn new(user: impl Into<String>, channel: impl Into<String>) -> Self {
         Self { user: user.into(), channel: channel.into(), ..Self::default() }
     }
 
-    /// As [`ConnectionToken::expires_at`], for the subscription alone.
+    /// Like [`ConnectionToken::expires_at`], for the subscription only.
     pub fn expires_at(mut self, time: SystemTime) -> Self {
         self.expires_at = Some(time);
         self
     }
 
-    /// What others see of this subscription in presence, joins and publications (`chan_info`); default nothing.
+    /// Sets the `chan_info` that others see in presence, joins and publications. Default: none.
     pub fn info(mut self, info: impl Into<Message>) -> Self {
         self.info = Some(info.into());
         self
     }
 }
 
-/// Why a token does not count.
+/// Why a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// It has expired: error 109, and the SDK asks its application for a new one.
+    /// The token has expired: error 109, and the SDK asks its application for a new one.
     Expired,
-    /// It is not ours, or is broken: the connection is closed with 3500, and the SDK stays away.
+    /// The token is invalid: the connection is closed with 3500, and the SDK stays away.
     Invalid,
 }
 
@@ -89,15 +89,15 @@ impl From<TokenError> for Refusal {
     }
 }
 
-/// Whether a time has come.
+/// Whether a time has passed.
 pub(super) fn has_passed(time: Option<SystemTime>) -> bool {
     time.is_some_and(|time| time <= SystemTime::now())
 }
 
-/// Whole seconds until then, rounded up; `None` for never.
+/// Whole seconds until the time, rounded up; `None` for never.
 pub(super) fn seconds_until(time: Option<SystemTime>) -> Option<u32> {
     let left = time?.duration_since(SystemTime::now()).unwrap_or_default();
     let seconds = left.as_secs().saturating_add(u64::from(left.subsec_nanos() > 0));
-    // An SDK with `expires` and no time would refresh in a loop.
+    // An SDK that gets `expires` without a time would refresh in a loop.
     Some(u32::try_from(seconds).unwrap_or(u32::MAX).max(1))
 }

@@ -50,7 +50,7 @@ fn parts<T>(result: Result<T, CommandError>) -> Answer<T> {
     }
 }
 
-/// A response of status 200, also for an error: its code stands in the body.
+/// A response of status 200, even for an error: the body holds the error code.
 pub(super) fn response<T: Serialize>(result: Result<T, CommandError>) -> Response {
     Response::json(200, &parts(result))
 }

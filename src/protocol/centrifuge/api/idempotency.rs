@@ -1,4 +1,4 @@
-//! What has been published under a key of the caller's, so that it is not published again.
+//! Results of publications by the caller's key, so that none is published twice.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -12,21 +12,21 @@ const AGE: Duration = Duration::from_secs(300);
 /// How many keys are remembered.
 const MAX: usize = 10_000;
 
-/// What came of a publication: its place in the history, if it has one.
+/// The result of a publication: its position in the history, if it has one.
 type Outcome = Result<Option<Place>, CommandError>;
 
 /// Channel and key.
 type Key = (String, String);
 
-/// Remembered keys. The lock is a leaf: nothing is called under it.
+/// Remembered keys. The lock is a leaf: no other code runs under it.
 #[derive(Debug, Default)]
 pub(super) struct Idempotency {
     state: Leaf<State>,
-    /// A publication has been made.
+    /// Signals that a publication was made.
     made: Condition,
 }
 
-/// How far a publication has come.
+/// The state of a publication.
 #[derive(Debug, Clone)]
 enum Publication {
     Pending,
@@ -36,13 +36,13 @@ enum Publication {
 #[derive(Debug, Default)]
 struct State {
     results: HashMap<Key, Publication>,
-    /// In the order in which they came.
+    /// In order of arrival.
     order: VecDeque<(Instant, Key)>,
 }
 
 impl Idempotency {
-    /// Publishes unless that has been done under this key; what came of it then. A second request waits for the first.
-    /// A failure is not remembered.
+    /// Publishes unless a publication with this key exists, whose result it then returns. A second request waits for
+    /// the first. Failures are not remembered.
     pub(super) fn once(&self, channel: &str, key: &str, publish: impl FnOnce() -> Outcome) -> Outcome {
         self.once_at(Instant::now(), channel, key, publish)
     }
@@ -80,7 +80,7 @@ impl State {
     }
 }
 
-/// A publication that is being made. If that fails or panics, the key is free again.
+/// A publication in progress. If it fails or panics, the key is free again.
 struct Pending<'a> {
     own: &'a Idempotency,
     key: Key,
@@ -92,7 +92,7 @@ impl Drop for Pending<'_> {
         let mut state = self.own.state.lock();
         match self.made.take() {
             Some(made) => {
-                // It may have been forgotten meanwhile.
+                // The key may have been dropped meanwhile.
                 if let Some(entry) = state.results.get_mut(&self.key) {
                     *entry = made;
                 }

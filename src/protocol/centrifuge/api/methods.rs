@@ -1,4 +1,4 @@
-//! What each method does.
+//! The implementation of each method.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::idempotency::Idempotency;
 use super::request::{Channel, Channels, OfUser, Publish, checked, matches, payload};
 use crate::{Client, ClientId, Hub, Response};
 
-/// Publications in one answer.
+/// Maximum number of publications in one answer.
 const MAX_HISTORY: usize = 10_000;
 
 /// How long an answer waits for a shared history.
@@ -55,7 +55,7 @@ struct Empty {}
 
 #[allow(clippy::unnecessary_wraps, reason = "one signature for all methods")]
 impl Call<'_> {
-    /// A body that is no such request is 400, as at Centrifugo.
+    /// Runs a method. An invalid body is answered with 400, as in Centrifugo.
     fn run<A: DeserializeOwned, R: Serialize>(&self, method: fn(&Self, &A) -> Result<R, CommandError>) -> Response {
         let body = if self.body.is_empty() { b"{}" } else { self.body };
         match serde_json::from_slice(body) {
@@ -135,7 +135,7 @@ impl Call<'_> {
         Ok(Empty {})
     }
 
-    /// The user's connections on this node, or the one that is named.
+    /// The user's connections on this node, or only the named one.
     fn connections(&self, request: &OfUser) -> Result<Vec<(Client, std::sync::Arc<Session>)>, CommandError> {
         let clients = match (request.client.as_str(), request.user.as_str()) {
             ("", "") => return Err(CommandError::BAD_REQUEST),

@@ -1,4 +1,4 @@
-//! What is asked for. Fields that are not listed are ignored, and `null` is absent.
+//! Request types. Fields that are not listed are ignored, and `null` means absent.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +12,14 @@ use super::super::error::CommandError;
 use super::super::wire::command::StreamPosition;
 use crate::limit::MAX_ROOM_NAME;
 
-/// Bytes of an idempotency key.
+/// Maximum size of an idempotency key, in bytes.
 const MAX_KEY: usize = 256;
 
 fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(json: D) -> Result<T, D::Error> {
     Option::deserialize(json).map(Option::unwrap_or_default)
 }
 
-/// Of publish and broadcast.
+/// Fields of publish and broadcast.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub(super) struct Publish {
@@ -38,7 +38,7 @@ pub(super) struct Publish {
 }
 
 impl Publish {
-    /// What is to be published.
+    /// The payload to publish.
     pub(super) fn payload(&self) -> Result<Bytes, CommandError> {
         if self.idempotency_key.len() > MAX_KEY {
             return Err(CommandError::BAD_REQUEST);
@@ -47,7 +47,7 @@ impl Publish {
     }
 }
 
-/// JSON, or bytes in base64; `None` if neither is there.
+/// The payload from JSON, or from base64; `None` if there is neither.
 pub(super) fn payload(json: Option<&RawValue>, base64: Option<&str>) -> Result<Option<Bytes>, CommandError> {
     match (base64.filter(|text| !text.is_empty()), json) {
         (Some(text), _) => STANDARD.decode(text).map(|bytes| Some(bytes.into())).map_err(|_| CommandError::BAD_REQUEST),
@@ -56,7 +56,7 @@ pub(super) fn payload(json: Option<&RawValue>, base64: Option<&str>) -> Result<O
     }
 }
 
-/// Of subscribe, unsubscribe and disconnect.
+/// Fields of subscribe, unsubscribe and disconnect.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub(super) struct OfUser {
@@ -84,7 +84,7 @@ pub(super) struct Disconnect {
     pub(super) reason: String,
 }
 
-/// Of `presence`, `presence_stats` and `history_remove`.
+/// Fields of `presence`, `presence_stats` and `history_remove`.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub(super) struct Channel {
@@ -99,7 +99,7 @@ pub(super) struct Channels {
     pub(super) pattern: String,
 }
 
-/// A name that a room can have.
+/// Checks that a room can have this name.
 pub(super) fn checked(channel: &str) -> Result<&str, CommandError> {
     let fits = !channel.is_empty() && channel.len() <= MAX_ROOM_NAME;
     if fits { Ok(channel) } else { Err(CommandError::BAD_REQUEST) }
@@ -109,7 +109,7 @@ pub(super) fn checked(channel: &str) -> Result<&str, CommandError> {
 pub(super) fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let (mut p, mut n) = (0, 0);
-    // Behind the last `*`, and how much of the name that one takes.
+    // The pattern after the last `*`, and how much of the name that `*` matches.
     let mut retry: Option<(usize, usize)> = None;
     while n < name.len() {
         match pattern.get(p) {

@@ -1,4 +1,4 @@
-//! What clients send.
+//! Messages from clients.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +54,7 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    /// How many requests it holds; more than one is an error.
+    /// The number of requests in the command; more than one is an error.
     pub(crate) fn requests(&self) -> usize {
         let present = [
             self.connect.is_some(),
@@ -83,7 +83,7 @@ pub(crate) struct Connect {
     #[prost(bytes = "bytes", tag = "2")]
     #[serde(deserialize_with = "from_raw", serialize_with = "to_raw", skip_serializing_if = "Bytes::is_empty")]
     pub(crate) data: Bytes,
-    /// Server-side subscriptions of the connection before, with their positions.
+    /// Server-side subscriptions of the previous connection, with their positions.
     #[prost(btree_map = "string, message", tag = "3")]
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub(crate) subs: BTreeMap<String, Subscribe>,
@@ -105,7 +105,7 @@ pub(crate) struct Subscribe {
     #[prost(string, tag = "2")]
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub(crate) token: String,
-    /// The position in `epoch` and `offset` is to be recovered from.
+    /// Whether to recover from the position in `epoch` and `offset`.
     #[prost(bool, tag = "3")]
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub(crate) recover: bool,
@@ -159,7 +159,7 @@ pub(crate) struct History {
     #[prost(string, tag = "1")]
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub(crate) channel: String,
-    /// 0 asks for the position alone; a negative one for all.
+    /// 0 asks only for the position; a negative number asks for all publications.
     #[prost(int32, tag = "7")]
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub(crate) limit: i32,
@@ -182,12 +182,12 @@ pub(crate) struct StreamPosition {
     pub(crate) epoch: String,
 }
 
-/// Of ping, and the results without fields.
+/// For ping, and for results without fields.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Empty {}
 
-/// Of `send`, of its counterpart `message`, and the result of an rpc.
+/// For `send`, its counterpart `message`, and the result of an rpc.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Data {

@@ -1,4 +1,4 @@
-//! How fields stand in JSON: payloads as they are, `null` as absent.
+//! JSON forms of fields: payloads unchanged, `null` as absent.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -16,7 +16,7 @@ pub(super) fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de
     Option::deserialize(json).map(Option::unwrap_or_default)
 }
 
-/// A JSON object, and nothing else: a derived struct would take an array as well.
+/// A JSON object only: a derived struct would also accept an array.
 pub(in super::super) struct Object<T>(pub(in super::super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -49,9 +49,9 @@ pub(super) fn from_raw<'de, D: Deserializer<'de>>(json: D) -> Result<Bytes, D::E
     Box::<RawValue>::deserialize(json).map(|raw| Bytes::from(String::from(Box::<str>::from(raw))))
 }
 
-/// Writes a payload: JSON as it is, other text as a JSON string, other bytes as a JSON string in base64.
+/// Writes a payload: JSON unchanged, other text as a JSON string, other bytes as a JSON string in base64.
 ///
-/// A line end separates messages in a frame. In JSON it stands only between tokens, where a space does as well.
+/// A line end separates messages in a frame. In JSON it occurs only between tokens, where a space is equivalent.
 pub(super) fn to_raw<S: Serializer>(payload: &Bytes, json: S) -> Result<S::Ok, S::Error> {
     match (serde_json::from_slice::<&RawValue>(payload), std::str::from_utf8(payload)) {
         (Ok(raw), _) if !raw.get().contains(['\n', '\r']) => raw.serialize(json),

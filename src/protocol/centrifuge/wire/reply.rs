@@ -1,4 +1,4 @@
-//! What clients get: replies to commands, and pushes.
+//! Messages to clients: replies to commands, and pushes.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::json::{from_raw, is_default, or_default, to_raw};
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Reply {
-    /// Of the command; 0 for a push.
+    /// The id of the command; 0 for a push.
     #[prost(uint32, tag = "1")]
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub(crate) id: u32,
@@ -57,7 +57,7 @@ pub(crate) struct Reply {
     pub(crate) sub_refresh: Option<Expiry>,
 }
 
-/// Instead of a result.
+/// An error instead of a result.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Error {
@@ -72,7 +72,7 @@ pub(crate) struct Error {
     pub(crate) temporary: bool,
 }
 
-/// Of connect.
+/// The result of connect.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Connected {
@@ -82,7 +82,7 @@ pub(crate) struct Connected {
     #[prost(string, tag = "2")]
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub(crate) version: String,
-    /// `ttl` holds.
+    /// Whether `ttl` is valid.
     #[prost(bool, tag = "3")]
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub(crate) expires: bool,
@@ -101,13 +101,13 @@ pub(crate) struct Connected {
     #[prost(uint32, tag = "7")]
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub(crate) ping: u32,
-    /// Pings are to be answered.
+    /// Whether the client must answer pings.
     #[prost(bool, tag = "8")]
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub(crate) pong: bool,
 }
 
-/// Of subscribe.
+/// The result of subscribe.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(clippy::struct_excessive_bools, reason = "the protocol's")]
@@ -124,11 +124,11 @@ pub(crate) struct Subscribed {
     #[prost(string, tag = "6")]
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub(crate) epoch: String,
-    /// Those after the position that was to be recovered from.
+    /// The publications after the position from which the client recovers.
     #[prost(message, repeated, tag = "7")]
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub(crate) publications: Vec<Publication>,
-    /// `publications` and what is pushed from now on are everything since that position.
+    /// Whether `publications` and all later pushes are everything since that position.
     #[prost(bool, tag = "8")]
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub(crate) recovered: bool,
@@ -146,7 +146,7 @@ pub(crate) struct Subscribed {
     pub(crate) was_recovering: bool,
 }
 
-/// Of presence.
+/// The result of presence.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(clippy::struct_field_names, reason = "the protocol's")]
@@ -157,7 +157,7 @@ pub(crate) struct Presence {
     pub(crate) presence: BTreeMap<String, ClientInfo>,
 }
 
-/// Of `presence_stats`.
+/// The result of `presence_stats`.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct PresenceStats {
@@ -169,7 +169,7 @@ pub(crate) struct PresenceStats {
     pub(crate) num_users: u32,
 }
 
-/// Of history.
+/// The result of history.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(clippy::struct_field_names, reason = "the protocol's")]
@@ -180,13 +180,13 @@ pub(crate) struct Publications {
     #[prost(string, tag = "2")]
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub(crate) epoch: String,
-    /// The top, whatever was asked for.
+    /// The top, whatever the request.
     #[prost(uint64, tag = "3")]
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub(crate) offset: u64,
 }
 
-/// Of refresh.
+/// The result of refresh.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Refreshed {
@@ -204,7 +204,7 @@ pub(crate) struct Refreshed {
     pub(crate) ttl: u32,
 }
 
-/// Of `sub_refresh`, and of the push `refresh`.
+/// The result of `sub_refresh`, and the push `refresh`.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Expiry {
@@ -216,7 +216,7 @@ pub(crate) struct Expiry {
     pub(crate) ttl: u32,
 }
 
-/// What a client gets without having asked.
+/// An unsolicited message to a client.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Push {
@@ -249,7 +249,7 @@ pub(crate) struct Push {
     pub(crate) refresh: Option<Expiry>,
 }
 
-/// Who a client is.
+/// Information about a client.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct ClientInfo {
@@ -267,18 +267,18 @@ pub(crate) struct ClientInfo {
     pub(crate) chan_info: Bytes,
 }
 
-/// What was published: the same for every subscriber.
+/// A publication: the same for every subscriber.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Publication {
     #[prost(bytes = "bytes", tag = "4")]
     #[serde(deserialize_with = "from_raw", serialize_with = "to_raw", skip_serializing_if = "Bytes::is_empty")]
     pub(crate) data: Bytes,
-    /// The client that has published it; none for the program.
+    /// The client that has published it; absent for the program.
     #[prost(message, optional, tag = "5")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) info: Option<ClientInfo>,
-    /// In the history; 0 without one.
+    /// The offset in the history; 0 without one.
     #[prost(uint64, tag = "6")]
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub(crate) offset: u64,
@@ -297,7 +297,7 @@ pub(crate) struct Publication {
     pub(crate) removed: bool,
 }
 
-/// Of join and leave.
+/// The pushes join and leave.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Member {
