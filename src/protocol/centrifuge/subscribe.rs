@@ -244,7 +244,7 @@ pub(super) fn joined_by_program(client: &Client, session: &Session, channel: &st
     let _ = subscribe_by_server(client, session, &wish, None, Bytes::new());
 }
 
-/// The client has left a room, in whatever way. If this protocol has begun the leave, the room is no longer listed.
+/// The client has left a room, in whatever way. If this protocol began the leave, the subscription is already removed.
 pub(super) fn left(client: &Client, session: &Session, channel: &str) {
     let is_ended = session.state.lock().phase == Phase::Ended;
     // A late report, after the client has subscribed again, does not concern this subscription.

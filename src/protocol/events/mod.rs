@@ -47,6 +47,7 @@
 //! | `{"type":"subscribe","room"}` | `subscribed`, `{"room"}`; also if the client is already in the room |
 //! | `{"type":"subscribe","room","since"}`, to a room with a history | `subscribed`, `{"room","position","recovery","replayed"}`, then the replayed events |
 //! | `{"type":"history","room","since","limit","newest_first"}`, from a member; all but `room` are optional | `history`, `{"room","position","recovery","events"}` |
+//! | `{"type":"members","room"}`, from a member | `members`, `{"room","members":[{"id","metadata"}]}` |
 //! | `{"type":"unsubscribe","room"}` | `unsubscribed`, `{"room"}`; also if the client is not in the room |
 //! | `{"type":"authenticate",…}` | `authenticated`, `{"userId","status":"success"}` |
 //! | `{"type":"call","id","method","data"}` | `{"type":"reply","id","data"}`, or an `error` with the `id`: see [`Events::on_call`] |
@@ -78,7 +79,7 @@
 //! | `unknown_event` | no handler for this type |
 //! | `unauthorized` | no authenticator is set; by convention also used by an authenticator that refuses |
 //! | `forbidden` | `may_join` or the `before_room_join` hook has refused |
-//! | `not_subscribed`, `no_history` | `history` of a room that the client is not in, or of a room without a history |
+//! | `not_subscribed`, `no_history` | `history` or `members` of a room that the client is not in, or `history` of a room without one |
 //! | `invalid_room`, `room_full`, `too_many_rooms` | a [`RoomError`](crate::RoomError) |
 //! | `too_many_connections` | the user has too many connections |
 //! | `internal` | a handler has failed; only the log and the `on_error` hook get the reason |
