@@ -113,8 +113,8 @@ fn malformed_requests_get_400() {
     }
     let early = upgrade_request(GET, &[]) + "early";
     assert_eq!(status(&exchange(server.addr, early.as_bytes())), 400, "bytes behind the request");
-    // Two of them are no requests at all: they never come to the hub.
-    assert_eq!(errors(&metrics, ErrorType::UpgradeFailed), 11);
+    // The hub's metrics also count requests that are too malformed to reach a hub.
+    assert_eq!(errors(&metrics, ErrorType::UpgradeFailed), 13);
     assert_empty(&server.hub);
 }
 
@@ -414,6 +414,10 @@ fn handshakes_over_the_limit_get_503_and_upgraded_connections_do_not_count() {
 
 #[test]
 fn one_address_has_only_its_share_of_the_handshakes() {
+    // The bridge's connections come from one address.
+    if common::over_tls::is_wanted() {
+        return;
+    }
     let server = TestServer::with(Hub::builder(), |s| s.max_handshakes(8).max_handshakes_per_address(3));
     // An address of the loopback of its own, which over TLS the bridge does not have.
     let from = |last: u8| {
