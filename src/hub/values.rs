@@ -22,7 +22,7 @@ const MARGIN: usize = 4096;
 struct Change<'a> {
     key: &'a str,
     /// `None` removes the value.
-    value: Option<Publish>,
+    value: Option<Message>,
     expires: Option<Instant>,
 }
 
@@ -68,7 +68,7 @@ impl Hub {
     /// Removes a value and tells the members. Returns false if there was none.
     pub fn unset(&self, room: &str, key: &str) -> bool {
         let Some(room) = self.find_room(room) else { return false };
-        self.change(&room, &mut Change { key, value: None, expires: None }, |_| true).is_ok()
+        self.change(&room, &Change { key, value: None, expires: None }, |_| true).is_ok()
     }
 
     /// All values of the room's state, the least recently changed first. Each has its [`key`](Publication::key).
@@ -91,11 +91,11 @@ impl Hub {
             return Err(StateError::InvalidRoom);
         }
         let len = value.len();
-        let mut change = Change { key, value: Some(Publish::new(value)), expires };
+        let change = Change { key, value: Some(value), expires };
         loop {
             let room = self.room_with(name, |options| options.state).ok_or(StateError::NoState)?;
             self.make_room_for(&room, len + MARGIN);
-            match self.change(&room, &mut change, |_| true) {
+            match self.change(&room, &change, |_| true) {
                 Ok(delivery) => {
                     self.count_sent(delivery.queued, len);
                     self.after_use(&room);
@@ -111,7 +111,7 @@ impl Hub {
     fn change(
         &self,
         room: &Arc<Room>,
-        change: &mut Change<'_>,
+        change: &Change<'_>,
         is_due: impl Fn(&Memory) -> bool,
     ) -> Result<Delivery, NotDone> {
         let turn = room.sequence.write();
@@ -127,7 +127,8 @@ impl Hub {
         };
         let key = Arc::from(change.key);
         let subject = if change.value.is_some() { Subject::Value(key) } else { Subject::Removal(key) };
-        let publish = change.value.take().unwrap_or_else(|| Publish::new(""));
+        // A copy: if the room ends before the change is made, the caller makes the same change in the next room.
+        let publish = Publish::new(change.value.clone().unwrap_or_else(|| Message::text("")));
         let publication = Publication::new(&room.name, position, subject, publish);
         let compressed = self.compressed();
         for kind in kinds {
@@ -158,7 +159,7 @@ impl Hub {
         let limit = self.limits().history_bytes;
         let state = &mut *room.state.write();
         let members = state.roster.len();
-        let memory = state.memory.as_mut().ok_or(NotDone::Closed)?;
+        let memory = state.memory.as_mut().filter(|_| !state.closed).ok_or(NotDone::Closed)?;
         if !is_due(memory) {
             return Err(NotDone::Nothing);
         }
