@@ -210,8 +210,12 @@ impl Hub {
             let key = room.state.read().memory.as_ref().and_then(|memory| expired(memory));
             let Some(key) = key else { break };
             let is_due = |memory: &Memory| expired(memory).as_deref() == Some(&*key);
-            // Nothing done: it has been set again meanwhile, or removed.
-            let _ = self.change(room, &mut Change { key: &key, value: None, expires: None }, is_due);
+            match self.change(room, &Change { key: &key, value: None, expires: None }, is_due) {
+                // `Nothing`: it has been set again meanwhile, or removed.
+                Ok(_) | Err(NotDone::Nothing) => {}
+                // The value stays, so another round would find it again.
+                Err(NotDone::Closed | NotDone::Error(_)) => return,
+            }
         }
         let next = {
             let mut state = room.state.write();
