@@ -45,6 +45,23 @@ pub(super) struct Owed {
     end: Option<u64>,
 }
 
+/// One frame of a pull, made before the room is locked.
+#[derive(Debug)]
+struct Step {
+    /// `None` if the member is sent nothing for it.
+    frame: Option<Encoded>,
+    reaches: Reaches,
+}
+
+/// What the member has once a step is pushed.
+#[derive(Debug)]
+enum Reaches {
+    Intro,
+    Gap(Gap),
+    /// Everything up to this offset or version.
+    Offset(u64),
+}
+
 impl Owed {
     /// Takes as many publications as one pull pushes, from a stream with this top.
     fn batch<'a>(publications: impl Iterator<Item = &'a Publication>, top: u64) -> Self {
@@ -90,32 +107,37 @@ impl Reader {
         Encoded::new(message, self.kind.wire, self.compressed)
     }
 
-    /// Returns false if a message did not fit.
-    fn push(&mut self, owed: &Owed, push: &mut dyn FnMut(&Encoded) -> bool) -> bool {
+    /// The frames of one pull, in order.
+    fn steps(&self, owed: &Owed) -> Vec<Step> {
+        let mut steps = Vec::with_capacity(owed.publications.len() + 3);
+        if let Some(intro) = &self.intro {
+            steps.push(Step { frame: self.encode(intro), reaches: Reaches::Intro });
+        }
         if let Some(gap) = &owed.gap {
             let frame = self.kind.format.gap(gap).and_then(|message| self.encode(&message));
-            if frame.is_some_and(|frame| !push(&frame)) {
-                return false;
-            }
-            self.cursor = gap.to();
-            self.keeper.tell_gap(self.client, gap.clone());
+            steps.push(Step { frame, reaches: Reaches::Gap(gap.clone()) });
         }
         if let Some((version, frame)) = &owed.snapshot {
-            if !push(frame) {
-                return false;
-            }
-            self.cursor = *version;
+            steps.push(Step { frame: Some(frame.clone()), reaches: Reaches::Offset(*version) });
         }
-        for publication in &owed.publications {
+        steps.extend(owed.publications.iter().map(|publication| {
             let skips = publication.skips(self.client);
             let frame = if skips { None } else { publication.frame(self.kind, self.compressed) };
-            if frame.is_some_and(|frame| !push(&frame)) {
-                return false;
+            Step { frame, reaches: Reaches::Offset(publication.offset()) }
+        }));
+        steps
+    }
+
+    /// Records that the step's frame is in the queue. Not under a lock.
+    fn reach(&mut self, step: &Step) {
+        match &step.reaches {
+            Reaches::Intro => self.intro = None,
+            Reaches::Gap(gap) => {
+                self.cursor = gap.to();
+                self.keeper.tell_gap(self.client, gap.clone());
             }
-            self.cursor = publication.offset();
+            Reaches::Offset(offset) => self.cursor = *offset,
         }
-        self.cursor = owed.end.unwrap_or(self.cursor);
-        true
     }
 }
 
@@ -126,22 +148,40 @@ impl Source for Reader {
 
     fn pull(&mut self, push: &mut dyn FnMut(&Encoded) -> bool) -> Pulled {
         let Some(room) = self.room.upgrade() else { return Pulled::Done };
-        if let Some(intro) = self.intro.clone() {
-            if self.encode(&intro).is_some_and(|frame| !push(&frame)) {
-                return Pulled::More;
-            }
-            self.intro = None;
-        }
         let Some(owed) = room.owed(self) else { return Pulled::Done };
-        let is_done = self.push(&owed, push) && owed.end.is_some() && room.rejoin(self);
-        // This may drop the last handles to payloads.
-        dispose(owed);
+        let steps = self.steps(&owed);
+        let pushed = room.push_steps(self, &steps, push);
+        steps.iter().take(pushed.unwrap_or(0)).for_each(|step| self.reach(step));
+        let is_done = match (pushed, owed.end) {
+            // The member has left, or another reader has taken over.
+            (None, _) => true,
+            (Some(count), Some(end)) if count == steps.len() => {
+                self.cursor = end;
+                room.rejoin(self)
+            }
+            (Some(_), _) => false,
+        };
+        // These payloads may be the last of their kind.
+        dispose((steps, owed));
         if is_done { Pulled::Done } else { Pulled::More }
     }
 }
 
 impl Room {
-    /// The reader's next messages, at most a batch; `None` if its member is gone.
+    /// Pushes steps until one does not fit; how many were pushed. `None` if the reader's ticket is no longer valid.
+    ///
+    /// The ticket is checked and the frames are pushed under one read lock: a member cannot leave and come back in
+    /// between, so no frame reaches it twice.
+    fn push_steps(&self, reader: &Reader, steps: &[Step], push: &mut dyn FnMut(&Encoded) -> bool) -> Option<usize> {
+        let state = self.state.read();
+        let memory = state.memory.as_ref()?;
+        if !memory.has_ticket(reader.stream, reader.place, reader.ticket) {
+            return None;
+        }
+        Some(steps.iter().take_while(|step| step.frame.as_ref().is_none_or(&mut *push)).count())
+    }
+
+    /// What the reader gets next, at most a batch; `None` if it reads for nobody any more.
     fn owed(&self, reader: &Reader) -> Option<Owed> {
         let state = self.state.read();
         let memory = state.memory.as_ref().filter(|m| m.has_ticket(reader.stream, reader.place, reader.ticket))?;
