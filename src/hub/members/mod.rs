@@ -143,6 +143,15 @@ impl Hub {
             let mut members = self.inner().members.0.lock();
             let Some(table) = members.get_mut(room) else { return };
             let now = Instant::now();
+            if let Some(at) = table.flushed.map(|last| last + BATCH).filter(|at| *at > now) {
+                // A member has lingered for long enough, too soon after the last flush. A watched table has a job then.
+                let is_watched = std::mem::replace(&mut table.is_watched, true);
+                drop(members);
+                if !is_watched {
+                    self.keeper().schedule(at, Job::Members(Arc::clone(room)));
+                }
+                return;
+            }
             let next = table.next_wake(now);
             table.is_watched = false;
             table.flushed = Some(now);
