@@ -7,6 +7,7 @@ use super::Hub;
 use super::behind::Reader;
 use super::memory::{Mirror, Stream};
 use super::room::{Room, RoomState};
+use crate::client_id::ClientId;
 use crate::guard::dispose;
 use crate::history::{Bounds, Epoch, Gap, Position, Publication, Publish, Stored, Subject, decode_entry};
 use crate::message::Message;
@@ -26,6 +27,8 @@ pub(super) enum Applied {
 #[derive(Debug, Default)]
 struct Restarted {
     outboxes: Vec<Arc<Outbox>>,
+    /// What each member misses.
+    gaps: Vec<(ClientId, Gap)>,
     fallen: Vec<Publication>,
 }
 
@@ -64,6 +67,7 @@ impl Room {
             let reader = Reader::new(ticket, self, Stream::History, &member.client, cursor).with_intro(intro);
             member.outbox.fall_behind(Box::new(reader), false);
             restarted.outboxes.push(Arc::clone(&member.outbox));
+            restarted.gaps.push((member.client.id(), gap));
         }
         restarted
     }
@@ -124,7 +128,11 @@ impl Hub {
         dispose(restarted.fallen);
         for outbox in &restarted.outboxes {
             outbox.flush();
-            self.count(|m| m.increment_history_gaps());
+        }
+        // This counts the gaps too.
+        let keeper = self.keeper();
+        for (client, gap) in restarted.gaps {
+            keeper.tell_gap(client, gap);
         }
         self.after_use(room);
     }
