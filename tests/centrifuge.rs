@@ -7,7 +7,7 @@ mod common;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use common::{BINARY, TestServer, WsClient, counted, errors, eventually};
+use common::{BINARY, CLOSE, TestServer, WsClient, counted, errors, eventually};
 use serde_json::{Value, json};
 use wshub::metrics::ErrorType;
 use wshub::protocol::centrifuge::{Access, Centrifuge, ChannelOptions, ConnectionToken, SubscriptionToken, TokenError};
@@ -409,6 +409,30 @@ fn a_client_that_falls_behind_the_history_subscribes_again() {
     assert_eq!((&reply["was_recovering"], reply.get("recovered"), &reply["offset"]), (&json!(true), None, &json!(400)));
     server.hub.publish("small", "1");
     assert_eq!(one(&mut socket)["push"]["pub"], json!({"data": 1, "offset": 401}));
+}
+
+/// An SDK does not subscribe again to a server-side subscription, but it connects again.
+#[test]
+fn a_gap_in_a_server_side_subscription_ends_the_connection() {
+    let hub = Hub::builder().rooms("small", RoomOptions::history().messages(2));
+    let hub = hub.map_config(|config| config.queue_messages(8));
+    let hub = hub.on_upgrade(|_| Ok(Admission::anonymous().room("small")));
+    let server = TestServer::new(protocol().install(hub));
+    let (mut socket, reply) = connect(&server, &json!({}));
+    assert!(reply["connect"]["subs"]["small"].is_object(), "{reply}");
+    let large = format!("\"{}\"", "x".repeat(60_000));
+    for _ in 0..400 {
+        server.hub.publish("small", large.as_str());
+    }
+    let close = loop {
+        let frame = socket.frame();
+        if frame.first == CLOSE {
+            break frame;
+        }
+    };
+    assert_eq!(close.close(), (3010, "state invalidated"));
+    let (_, reply) = connect(&server, &json!({}));
+    assert_eq!(reply["connect"]["subs"]["small"]["offset"], 400, "{reply}");
 }
 
 #[test]

@@ -124,7 +124,9 @@ disconnects! {
     EXPIRED = 3005 "connection expired";
     /// 3008: the client reads its replies too slowly; the SDK reconnects.
     SLOW = 3008 "slow";
-    /// 3012: no answer to a ping; the SDK reconnects.
+    /// 3010: a server-side subscription misses publications; the SDK comes back and is subscribed anew.
+    STATE_INVALIDATED = 3010 "state invalidated";
+    /// 3012: no answer to a ping; the SDK comes back.
     NO_PONG = 3012 "no pong";
     /// 3013: message rate limit exceeded; the SDK reconnects, with increasing delays.
     TOO_MANY_REQUESTS = 3013 "too many requests";

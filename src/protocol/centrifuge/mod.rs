@@ -208,6 +208,11 @@ impl Centrifuge {
             .on_message(move |client, message| handle.handle(client, message))
             .after_room_join(joined)
             .after_room_leave(left)
+            .on_gap(|client, gap| {
+                if let Some(session) = Session::of(client) {
+                    subscribe::missed(client, &session, gap.room());
+                }
+            })
     }
 }
 

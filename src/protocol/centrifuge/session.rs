@@ -59,7 +59,9 @@ pub(super) struct Subscription {
     pub(super) wants_joins: bool,
     /// Others are told that this client joins and leaves.
     pub(super) tells_joins: bool,
-    /// The reply has been sent and the room joined.
+    /// Made by the program: the SDK does not subscribe again by itself.
+    pub(super) is_server_side: bool,
+    /// The reply is out and the room is joined.
     pub(super) is_live: bool,
 }
 

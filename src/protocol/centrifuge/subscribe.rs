@@ -53,6 +53,7 @@ pub(super) fn subscribe(
         expires_at: token.expires_at,
         wants_joins: wish.join_leave && options.join_leave,
         tells_joins: options.join_leave,
+        is_server_side: false,
         is_live: false,
     };
     Ok(begin(client, session, wish, subscription, data, tell)?)
@@ -230,7 +231,21 @@ pub(super) fn subscribe_by_server(
 
 /// A subscription that the program has made.
 pub(super) fn server_side(options: ChannelOptions, info: Bytes) -> Subscription {
-    Subscription { info, wants_joins: options.join_leave, tells_joins: options.join_leave, ..Subscription::default() }
+    Subscription {
+        info,
+        wants_joins: options.join_leave,
+        tells_joins: options.join_leave,
+        is_server_side: true,
+        ..Subscription::default()
+    }
+}
+
+/// The client misses publications of the channel. The unsubscribe push of the format ends a server-side subscription for
+/// good, because SDKs subscribe again only to what they have subscribed to: so they must connect again.
+pub(super) fn missed(client: &Client, session: &Session, channel: &str) {
+    if session.subscription(channel).is_some_and(|subscription| subscription.is_server_side) {
+        Disconnect::STATE_INVALIDATED.close(client);
+    }
 }
 
 /// Begins a server-side subscription, because the client has joined a room without this protocol.
