@@ -6,8 +6,10 @@ mod history_suite;
 
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use common::broker::{Broker, Kind};
+use common::eventually;
 use wshub::cluster::RedisStore;
 
 fn store(broker: &Broker) -> Arc<RedisStore> {
@@ -51,4 +53,30 @@ fn an_outage_is_bridged() {
         let mut broker = broker.lock().unwrap();
         if is_down { broker.kill() } else { broker.start() }
     });
+}
+
+/// Redis has lost its last entries: it was killed before they were on disk, or a replica that lagged took over.
+#[test]
+fn a_store_that_went_back_begins_a_new_epoch() {
+    if Kind::Redis.is_missing() {
+        return;
+    }
+    let broker = Broker::redis();
+    let node = history_suite::node(store(&broker));
+    let mut reader = node.connect_to("/ws?room=shared");
+    let wait = Duration::from_secs(20);
+    for text in ["1", "2", "3"] {
+        node.hub.publish_confirmed("shared", text, wait).unwrap();
+        assert_eq!(reader.text(), text);
+    }
+    let before = node.hub.position("shared").unwrap();
+    let mut redis = redis::Client::open(broker.url()).unwrap().get_connection().unwrap();
+    let mut run = |command: &[&str]| redis::cmd(command[0]).arg(&command[1..]).exec(&mut redis).unwrap();
+    run(&["HSET", "wshub:history:{shared}:m", "offset", "1"]);
+    run(&["DEL", "wshub:history:{shared}:s"]);
+    run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    eventually("a new epoch has begun", || node.hub.position("shared").unwrap().epoch() != before.epoch());
+    let last = node.hub.publish_confirmed("shared", "4", wait).unwrap().position.unwrap();
+    assert_ne!(last.epoch(), before.epoch());
+    assert_eq!(reader.text(), "4");
 }

@@ -229,12 +229,16 @@ impl Sharing {
         }
     }
 
-    /// Applies the store's messages after the room's top, or all of them if the epoch differs or there is a hole.
+    /// Applies what the store holds behind the room's top, or all of it if that is of another epoch or leaves a hole. A
+    /// store that has lost its last entries, in a crash or a failover, would give their offsets to other messages: the
+    /// room begins a new epoch then.
     fn catch_up(&self, hub: &Hub, room: &Arc<Room>) -> Result<(), StoreError> {
         let (Some(top), Some(bounds)) = (hub.position(&room.name), room.bounds()) else { return Ok(()) };
         let stored = call(|| self.store.read(&room.name, top.offset(), bounds))?;
         let mut applied = Applied::Done;
-        if stored.position.epoch() == top.epoch() {
+        if stored.position.epoch() == top.epoch() && stored.position.offset() < top.offset() {
+            call(|| self.store.renew(&room.name, top.epoch()))?;
+        } else if stored.position.epoch() == top.epoch() {
             for (offset, entry) in &stored.entries {
                 applied = hub.apply_told(room, Position::new(top.epoch(), *offset), entry);
                 if applied != Applied::Done {
