@@ -6,11 +6,13 @@ mod history_suite;
 
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::thread;
 use std::time::Duration;
 
 use common::broker::{Broker, Kind};
 use common::eventually;
 use wshub::cluster::RedisStore;
+use wshub::history::{HistoryStore, Position};
 
 fn store(broker: &Broker) -> Arc<RedisStore> {
     Arc::new(RedisStore::new(&broker.url()).unwrap())
@@ -79,4 +81,21 @@ fn a_store_that_went_back_begins_a_new_epoch() {
     let last = node.hub.publish_confirmed("shared", "4", wait).unwrap().position.unwrap();
     assert_ne!(last.epoch(), before.epoch());
     assert_eq!(reader.text(), "4");
+}
+
+/// Redis closes connections that rest, as its `timeout` makes it do; that is no outage.
+#[test]
+fn a_connection_that_was_closed_while_it_rested_is_replaced() {
+    if Kind::Redis.is_missing() {
+        return;
+    }
+    let broker = Broker::redis();
+    let store = store(&broker);
+    let first = store.append("room", b"1", history_suite::BOUNDS).unwrap();
+    let mut redis = redis::Client::open(broker.url()).unwrap().get_connection().unwrap();
+    let closed: u64 = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal"]).query(&mut redis).unwrap();
+    assert_eq!(closed, 1);
+    thread::sleep(Duration::from_millis(1100));
+    let second = store.append("room", b"2", history_suite::BOUNDS).unwrap();
+    assert_eq!(second, Position::new(first.epoch(), 2));
 }

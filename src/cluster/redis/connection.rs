@@ -55,6 +55,11 @@ impl Redis {
         }
     }
 
+    /// Whether Redis answers a PING within this time.
+    pub(super) fn is_alive(&mut self, within: Duration) -> bool {
+        self.wait_for(within).and_then(|()| self.ping()).and_then(|()| self.wait_for(self.response_timeout)).is_ok()
+    }
+
     fn send(&mut self, command: &Cmd) -> Result<(), AdapterError> {
         self.connection.send_packed_command(&command.get_packed_command()).map_err(unavailable)
     }

@@ -22,6 +22,10 @@ const TICK: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_secs(5);
 /// Maximum number of idle connections kept for commands.
 const KEPT: usize = 4;
+/// A kept connection that rested for longer is tried before it is used: Redis or a firewall may have closed it meanwhile.
+const RESTED: Duration = Duration::from_secs(1);
+/// How long that may take.
+const TRIAL: Duration = Duration::from_millis(500);
 
 /// Keys: stream, hash. Arguments: epoch to use if there is none, maximum number of entries, age and linger in ms,
 /// channel, room, entry.
@@ -54,14 +58,14 @@ return ARGV[2]";
 /// Shares the histories of rooms with [`RoomOptions::shared`](crate::RoomOptions::shared) over Redis 5 or newer.
 /// Feature `redis`.
 ///
-/// Each room has a stream and a hash, `wshub:history:{ROOM}:s` and `wshub:history:{ROOM}:m`. One script appends to both
-/// and publishes to the channel `wshub:history:told`. The stream expires after the history's age, the hash after its
-/// linger time. A command blocks for about two seconds at most.
+/// Each room is a stream and a hash, `wshub:history:{ROOM}:s` and `wshub:history:{ROOM}:m`; one script appends to both and
+/// publishes to the channel `wshub:history:told`. The stream expires after the history's age, the hash after its linger. A
+/// command blocks for about two seconds at most, or twice that if it has to connect first.
 pub struct RedisStore {
     info: ConnectionInfo,
     prefix: String,
-    /// Connections that are not in use.
-    idle: Leaf<Vec<Redis>>,
+    /// Connections that are not in use, and since when. The lock is not held while one is used, opened or closed.
+    idle: Leaf<Vec<(Instant, Redis)>>,
 }
 
 impl RedisStore {
@@ -97,18 +101,35 @@ impl RedisStore {
         command
     }
 
-    fn ask(&self, command: &Cmd) -> Result<Value, StoreError> {
+    /// A kept connection that works, or a new one.
+    fn connection(&self) -> Result<Redis, StoreError> {
         let idle = self.idle.lock().pop();
-        let mut redis = match idle {
-            Some(redis) => redis,
-            None => Redis::open(&self.info, TIMEOUT, TIMEOUT).map_err(StoreError::new)?,
-        };
-        // Do not reuse a failed connection: a response may still be on its way.
-        let value = redis.ask(command).map_err(StoreError::new)?;
+        if let Some((since, mut redis)) = idle {
+            if since.elapsed() <= RESTED || redis.is_alive(TRIAL) {
+                return Ok(redis);
+            }
+            self.forget_idle();
+        }
+        Redis::open(&self.info, TIMEOUT, TIMEOUT).map_err(StoreError::new)
+    }
+
+    /// Closes the kept connections: one has failed, so the others probably have, too.
+    fn forget_idle(&self) {
+        let idle = std::mem::take(&mut *self.idle.lock());
+        drop(idle);
+    }
+
+    fn ask(&self, command: &Cmd) -> Result<Value, StoreError> {
+        let mut redis = self.connection()?;
+        // A connection that has failed is not used again: an answer may still be on its way.
+        let value = redis.ask(command).map_err(|error| {
+            self.forget_idle();
+            StoreError::new(error)
+        })?;
         let superfluous = {
             let mut idle = self.idle.lock();
             if idle.len() < KEPT {
-                idle.push(redis);
+                idle.push((Instant::now(), redis));
                 None
             } else {
                 Some(redis)
