@@ -51,6 +51,7 @@ pub(super) enum Phase {
 
 /// A channel that a client is subscribed to.
 #[derive(Debug, Clone, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a property of its own")]
 pub(super) struct Subscription {
     /// `chan_info` of this client there.
     pub(super) info: Bytes,
