@@ -49,9 +49,17 @@ pub(super) enum Phase {
     Ended,
 }
 
+/// Who has made a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Origin {
+    #[default]
+    Client,
+    /// The program: the SDK does not subscribe again by itself.
+    Server,
+}
+
 /// A channel that a client is subscribed to.
 #[derive(Debug, Clone, Default)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a property of its own")]
 pub(super) struct Subscription {
     /// `chan_info` of this client there.
     pub(super) info: Bytes,
@@ -60,8 +68,7 @@ pub(super) struct Subscription {
     pub(super) wants_joins: bool,
     /// Others are told that this client joins and leaves.
     pub(super) tells_joins: bool,
-    /// Made by the program: the SDK does not subscribe again by itself.
-    pub(super) is_server_side: bool,
+    pub(super) origin: Origin,
     /// The reply is out and the room is joined.
     pub(super) is_live: bool,
 }

@@ -8,7 +8,7 @@ use super::members::{tell_join, tell_leave};
 use super::message_of;
 use super::outgoing::push;
 use super::recover::{Place, position};
-use super::session::{Phase, Session, Subscription};
+use super::session::{Origin, Phase, Session, Subscription};
 use super::settings::{Callbacks, ChannelOptions, Subscribing};
 use super::tokens::{SubscriptionToken, has_passed, seconds_until};
 use super::wire::command::Subscribe;
@@ -53,7 +53,7 @@ pub(super) fn subscribe(
         expires_at: token.expires_at,
         wants_joins: wish.join_leave && options.join_leave,
         tells_joins: options.join_leave,
-        is_server_side: false,
+        origin: Origin::Client,
         is_live: false,
     };
     Ok(begin(client, session, wish, subscription, data, tell)?)
@@ -235,7 +235,7 @@ pub(super) fn server_side(options: ChannelOptions, info: Bytes) -> Subscription 
         info,
         wants_joins: options.join_leave,
         tells_joins: options.join_leave,
-        is_server_side: true,
+        origin: Origin::Server,
         ..Subscription::default()
     }
 }
@@ -243,7 +243,7 @@ pub(super) fn server_side(options: ChannelOptions, info: Bytes) -> Subscription 
 /// The client misses publications of the channel. The unsubscribe push of the format ends a server-side subscription for
 /// good, because SDKs subscribe again only to what they have subscribed to: so they must connect again.
 pub(super) fn missed(client: &Client, session: &Session, channel: &str) {
-    if session.subscription(channel).is_some_and(|subscription| subscription.is_server_side) {
+    if session.subscription(channel).is_some_and(|subscription| subscription.origin == Origin::Server) {
         Disconnect::STATE_INVALIDATED.close(client);
     }
 }
