@@ -307,14 +307,15 @@ impl Hub {
         Some(Delivery { published: sharing.enqueue(room, publish, None), ..Delivery::default() })
     }
 
-    /// Publishes like [`publish`](Hub::publish). If the room's history is shared, blocks until the position is known,
-    /// for at most `timeout`. Returns `None` after the timeout; the message may have been published even so.
+    /// Publishes as [`publish`](Hub::publish), and waits for the place if the room's history is shared: for at most
+    /// `timeout`. Blocks then. `None` if the time did not suffice: the message stays queued, and publishing it again would
+    /// publish it twice. If the queue is full, nothing is published, which the [`Delivery`] says.
     pub fn publish_confirmed(&self, room: &str, publish: impl Into<Publish>, timeout: Duration) -> Option<Published> {
         let publish = publish.into();
         let Some(sharing) = self.sharing(room) else { return Some(self.publish(room, publish)) };
         let (done, place) = bounded(1);
         let published = sharing.enqueue(room, publish, Some(done));
-        let position = place.recv_timeout(timeout).ok()?;
+        let position = if published { place.recv_timeout(timeout).ok()? } else { None };
         Some(Published { delivery: Delivery { published, ..Delivery::default() }, position })
     }
 

@@ -76,11 +76,12 @@ pub(super) enum Recording {
     Awaited(Duration),
 }
 
-/// Publishes to a channel and returns the position in the history. An unrecorded publication has no position.
+/// Publishes to a channel; where in the history it is. What is not recorded has no place, nor has what a shared history
+/// has taken without answering in time.
 ///
 /// # Errors
 ///
-/// A shared history takes no more messages, or has not answered in time.
+/// A shared history takes no more messages.
 pub(super) fn publish(
     hub: &Hub,
     channel: &str,
@@ -94,7 +95,11 @@ pub(super) fn publish(
         Recording::Queued => Some(hub.publish(channel, attached.to(Publish::new(data)))),
         Recording::Awaited(time) => {
             let publish = attached.to(Publish::new(data));
-            Some(hub.publish_confirmed(channel, publish, time).ok_or(CommandError::INTERNAL)?)
+            let Some(published) = hub.publish_confirmed(channel, publish, time) else {
+                // It is queued: an error would have the caller publish it again.
+                return Ok(None);
+            };
+            Some(published)
         }
     };
     if let Some(published) = published {

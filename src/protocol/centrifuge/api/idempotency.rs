@@ -1,6 +1,6 @@
 //! Results of publications by the caller's key, so that none is published twice.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use super::super::error::CommandError;
@@ -35,9 +35,11 @@ enum Publication {
 
 #[derive(Debug, Default)]
 struct State {
-    results: HashMap<Key, Publication>,
-    /// In order of arrival.
-    order: VecDeque<(Instant, Key)>,
+    /// With the number of the attempt.
+    results: HashMap<Key, (u64, Publication)>,
+    /// By number: in the order in which they came.
+    order: BTreeMap<u64, (Instant, Key)>,
+    next: u64,
 }
 
 impl Idempotency {
@@ -51,16 +53,18 @@ impl Idempotency {
         let key = (channel.to_owned(), key.to_owned());
         let mut state = self.state.lock();
         state.forget(now);
-        while let Some(result) = state.results.get(&key) {
+        while let Some((_, result)) = state.results.get(&key) {
             if let Publication::Made(place) = result {
                 return Ok(place.clone());
             }
             self.made.wait(&mut state);
         }
-        state.results.insert(key.clone(), Publication::Pending);
-        state.order.push_back((now, key.clone()));
+        let number = state.next;
+        state.next += 1;
+        state.results.insert(key.clone(), (number, Publication::Pending));
+        state.order.insert(number, (now, key.clone()));
         drop(state);
-        let mut pending = Pending { own: self, key, made: None };
+        let mut pending = Pending { own: self, number, key, made: None };
         let place = publish()?;
         pending.made = Some(Publication::Made(place.clone()));
         Ok(place)
@@ -69,11 +73,11 @@ impl Idempotency {
 
 impl State {
     fn forget(&mut self, now: Instant) {
-        while let Some((at, _)) = self.order.front() {
+        while let Some((&number, (at, _))) = self.order.first_key_value() {
             if self.order.len() <= MAX && now.saturating_duration_since(*at) < AGE {
                 break;
             }
-            if let Some((_, key)) = self.order.pop_front() {
+            if let Some((_, key)) = self.order.remove(&number) {
                 self.results.remove(&key);
             }
         }
@@ -83,6 +87,7 @@ impl State {
 /// A publication in progress. If it fails or panics, the key is free again.
 struct Pending<'a> {
     own: &'a Idempotency,
+    number: u64,
     key: Key,
     made: Option<Publication>,
 }
@@ -90,16 +95,17 @@ struct Pending<'a> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         let mut state = self.own.state.lock();
+        // It may have been forgotten meanwhile, and the key taken by another attempt.
+        let is_own = state.results.get(&self.key).is_some_and(|(number, _)| *number == self.number);
         match self.made.take() {
-            Some(made) => {
-                // The key may have been dropped meanwhile.
-                if let Some(entry) = state.results.get_mut(&self.key) {
-                    *entry = made;
-                }
+            Some(made) if is_own => {
+                state.results.insert(self.key.clone(), (self.number, made));
             }
-            None => {
+            None if is_own => {
                 state.results.remove(&self.key);
+                state.order.remove(&self.number);
             }
+            _ => {}
         }
         drop(state);
         self.own.made.notify_all();
@@ -152,6 +158,7 @@ mod tests {
         let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| own.once("a", "p", || panic!("no"))));
         assert!(broken.is_err());
         assert_eq!(own.once("a", "p", || Err(CommandError::INTERNAL)), Err(CommandError::INTERNAL));
+        assert_eq!(own.state.lock().order.len(), 1, "failures leave nothing");
         assert_eq!(own.once("a", "p", || place(9)), place(9));
     }
 }
