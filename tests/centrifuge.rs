@@ -11,7 +11,7 @@ use common::{BINARY, CLOSE, TestServer, WsClient, counted, errors, eventually};
 use serde_json::{Value, json};
 use wshub::metrics::ErrorType;
 use wshub::protocol::centrifuge::{Access, Centrifuge, ChannelOptions, ConnectionToken, SubscriptionToken, TokenError};
-use wshub::{Admission, Hub, HubBuilder, Limits, RoomOptions, Target};
+use wshub::{Admission, Config, Hub, HubBuilder, Limits, Message, RoomOptions, Target};
 
 /// `user` or `user+seconds`, also in the past; `old` has expired, `bad` is not ours.
 fn token(text: &str) -> Result<(String, Option<SystemTime>), TokenError> {
@@ -178,6 +178,36 @@ fn pings_want_an_answer() {
     assert_eq!(silent.text(), "{}");
     assert_eq!(silent.expect_close(), (3012, "no pong".into()));
     assert_eq!(ask(&mut lively, &json!({"id": 2, "ping": {}}))["id"], 2);
+}
+
+/// The ping waits behind output that takes longer to read than the answer may take.
+#[test]
+fn a_slow_reader_is_not_taken_for_a_silent_one() {
+    let config = common::deep_queue(Config::default());
+    let protocol = protocol().ping_interval(Duration::from_secs(1)).pong_timeout(Duration::from_millis(800));
+    let server = TestServer::new(protocol.install(builder().config(config)));
+    let mut socket = connected(&server);
+    let client = server.hub.clients().pop().unwrap();
+    let before = client.output_progress();
+    let large = Message::text("x".repeat(64 * 1024));
+    let count = std::iter::repeat_with(|| client.send(large.clone())).take(240).take_while(Result::is_ok).count();
+    let mut read = 0;
+    while read < count {
+        match &socket.text()[..] {
+            "{}" => socket.send_text("{}"),
+            _ => read += 1,
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(count > 200 && client.output_progress() != before && !client.is_closed(), "{count}");
+    // Then it reads and does not answer.
+    let end = loop {
+        let frame = socket.frame();
+        if frame.first == common::CLOSE {
+            break frame.close().0;
+        }
+    };
+    assert_eq!(end, 3012);
 }
 
 #[test]

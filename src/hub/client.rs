@@ -181,8 +181,14 @@ impl Client {
         self.outbox().map_or((0, 0), |outbox| outbox.depth())
     }
 
-    /// The number of messages dropped for this client since it connected, and their wire bytes. Messages are dropped
-    /// when the queue is full or a `send_timeout` gives up.
+    /// A number that changes when the peer has acknowledged output that had filled its socket: the peer is alive, however
+    /// long it takes to read what is queued before a message that it should answer. 0 after the connection has ended.
+    pub fn output_progress(&self) -> u32 {
+        self.outbox().map_or(0, |outbox| outbox.acknowledged())
+    }
+
+    /// Messages that were dropped for this client since it connected, because its queue was full or a `send_timeout`
+    /// gave up, and their bytes on the wire.
     pub fn dropped(&self) -> (u64, u64) {
         // The outbox first: once it is gone, `closed` is set.
         let lost = self.outbox().map(|outbox| outbox.lost());

@@ -37,6 +37,8 @@ pub(super) struct State {
     pub(super) is_rescheduled: bool,
     /// The deadline for the answer to a ping.
     pub(super) pong_due: Option<Instant>,
+    /// [`Client::output_progress`] when `pong_due` was set.
+    pub(super) progress: u32,
 }
 
 /// The phase of a connection; it only moves forward.
@@ -85,6 +87,7 @@ impl Session {
             due,
             is_rescheduled: false,
             pong_due: None,
+            progress: 0,
         };
         let codec = if is_protobuf { Codec::Protobuf } else { Codec::Json };
         client.set_metadata(KEY, Self { shared: Arc::clone(shared), codec, state: Leaf::new(state) });

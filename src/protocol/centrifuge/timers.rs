@@ -116,7 +116,8 @@ impl Timers {
     /// Does what is due; returns when something is due next.
     fn look_at(&self, client: &Client) -> Option<Instant> {
         let session = Session::of(client)?;
-        let due = self.due(&mut session.state.lock());
+        let progress = client.output_progress();
+        let due = self.due(&mut session.state.lock(), progress);
         match due {
             Due::Later(at) => return Some(at),
             Due::Nothing => return None,
@@ -130,16 +131,15 @@ impl Timers {
                 return Some(Instant::now());
             }
         }
-        let is_sent = client.send(session.codec.encode(&[Reply::default()])).is_ok();
-        let now = Instant::now();
-        let mut state = session.state.lock();
-        state.due = now + self.settings.ping;
-        // A client whose queue is full cannot answer a ping that it has not received.
-        state.pong_due = is_sent.then(|| now + self.settings.pong_timeout);
-        Some(now)
+        if client.send(session.codec.encode(&[Reply::default()])).is_err() {
+            // A client whose queue is full cannot answer what it has not got.
+            session.state.lock().pong_due = None;
+        }
+        Some(Instant::now())
     }
 
-    fn due(&self, state: &mut State) -> Due {
+    /// What is due. A ping counts as sent from here on, because its answer may come before the sender goes on.
+    fn due(&self, state: &mut State, progress: u32) -> Due {
         let now = Instant::now();
         match state.phase {
             Phase::Ended => return Due::Nothing,
@@ -148,7 +148,11 @@ impl Timers {
             Phase::Connected => {}
         }
         if state.pong_due.is_some_and(|at| now >= at) {
-            return Due::Close(Disconnect::NO_PONG);
+            if state.progress == progress {
+                return Due::Close(Disconnect::NO_PONG);
+            }
+            // The ping waits behind output that the client keeps acknowledging.
+            (state.pong_due, state.progress) = (Some(now + self.settings.pong_timeout), progress);
         }
         let left = |expires_at: Option<SystemTime>| {
             let end = expires_at?.checked_add(self.settings.expiry_grace)?;
@@ -169,6 +173,11 @@ impl Timers {
             return Due::Expired(expired);
         }
         if now >= state.due {
+            state.due = now + self.settings.ping;
+            // Any answer will do: the time of an earlier ping goes on.
+            if state.pong_due.is_none() {
+                (state.pong_due, state.progress) = (Some(now + self.settings.pong_timeout), progress);
+            }
             return Due::Ping;
         }
         let expiry = of_subscriptions.map(|(_, left)| left).chain(own).min();
