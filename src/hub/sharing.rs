@@ -136,7 +136,9 @@ impl Sharing {
         let room = hub.room_with(name, |options| options.shared)?;
         let bounds = room.bounds()?;
         if self.decided() == Mode::Shared {
-            match call(|| self.store.append(name, &encode_entry(&publish), bounds)) {
+            // It may have become local just when the store came back.
+            let ready = self.rejoin(hub, &room);
+            match ready.and_then(|()| call(|| self.store.append(name, &encode_entry(&publish), bounds))) {
                 Ok(position) => {
                     dispose(publish);
                     return Some(position);
@@ -187,7 +189,8 @@ impl Sharing {
         let Some(hub) = self.hub.upgrade() else { return false };
         let done = match event {
             Event::Following => self.come_back(&hub),
-            Event::Nothing if self.has_local.swap(false, Ordering::Relaxed) => self.come_back(&hub),
+            // This event is in what is read then.
+            _ if self.has_local.swap(false, Ordering::Relaxed) => self.come_back(&hub),
             Event::Nothing => Ok(()),
             Event::Appended { room, position, entry } => self.told(&hub, room, position, entry),
         };
@@ -200,25 +203,30 @@ impl Sharing {
     /// Brings every room to the store's order. From then on the store determines the order.
     fn come_back(&self, hub: &Hub) -> Result<(), StoreError> {
         for room in hub.mirrored_rooms() {
-            let Some(bounds) = room.bounds() else { continue };
             let mirror = room.state.read().mirror();
             match mirror {
                 Mirror::Unread => {}
                 Mirror::Shared => self.catch_up(hub, &room)?,
-                Mirror::Local(before) => {
-                    // Messages published here in the meantime are not in the store, so clients that have them are in
-                    // another epoch.
-                    if let Some(before) = before {
-                        call(|| self.store.renew(&room.name, before))?;
-                    }
-                    hub.load_stored(&room, &call(|| self.store.read(&room.name, 0, bounds))?);
-                }
+                Mirror::Local(_) => self.rejoin(hub, &room)?,
             }
         }
         if self.set(Mode::Shared) != Mode::Shared {
             record!(Info, "wshub::cluster", "shared histories are followed");
         }
         Ok(())
+    }
+
+    /// Brings a room with an order of its own to the store's. What was published here meanwhile is in no store: whoever has
+    /// it is of another epoch.
+    fn rejoin(&self, hub: &Hub, room: &Arc<Room>) -> Result<(), StoreError> {
+        let mirror = room.state.read().mirror();
+        let (Mirror::Local(before), Some(bounds)) = (mirror, room.bounds()) else { return Ok(()) };
+        if let Some(before) = before {
+            call(|| self.store.renew(&room.name, before))?;
+        }
+        hub.load_stored(room, &call(|| self.store.read(&room.name, 0, bounds))?);
+        // What was appended between reading and now was told to a room that was not shared.
+        self.catch_up(hub, room)
     }
 
     fn told(&self, hub: &Hub, name: &str, position: Position, entry: &[u8]) -> Result<(), StoreError> {
