@@ -56,16 +56,16 @@ while IFS='|' read -r features most_crates example most_size; do
     bound "crates with features '$features'" "$count" "$most_crates"
     bound "size of $example with features '$features'" "$bytes" "$most_size"
 done <<'TABLE'
-|50|gateway|1900
-dashboard|51|gateway|1900
-deflate|52|gateway|2000
-prometheus|53|gateway|1900
-centrifuge|58|gateway|1900
-default|63|gateway|2100
-default,tls|72|gateway|2200
-default,redis|96|cluster|3500
-default,redis-tls|106|cluster|5500
-default,nats|126|cluster|7000
+|50|gateway|2600
+dashboard|51|gateway|2700
+deflate|52|gateway|2800
+prometheus|53|gateway|2700
+centrifuge|58|gateway|2700
+default|63|gateway|3000
+default,tls|72|gateway|3800
+default,redis|96|cluster|4800
+default,redis-tls|106|cluster|6800
+default,nats|126|cluster|8500
 TABLE
 
 small=$(size small gateway --no-default-features)
