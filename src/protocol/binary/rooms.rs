@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::conn::{CLAIMS, emit};
 use super::{Claims, Conn, Message, ROOT};
+use crate::lock::Leaf;
 use crate::{
     Admission, Client, ClientId, Config, DropPolicy, HandlerError, HandlerResult, HubBuilder, Rejection, RequestHead,
     RoomError, Target, close_code, metrics::ErrorType,
@@ -28,6 +29,35 @@ type Handler = dyn Fn(&Conn, &Message) -> HandlerResult + Send + Sync;
 pub struct BinaryRooms {
     authorize: Box<Authorizer>,
     handlers: HashMap<String, Box<Handler>>,
+}
+
+/// The members that `new_member` has announced and `member_left` has not, by room, in the order of their announcements. A
+/// list of members is made from these and not from the hub's rooms: a client that joins and leaves before its hooks run is
+/// announced to nobody, so nobody would be told that it has left.
+#[derive(Debug, Default)]
+struct Announced(Leaf<HashMap<String, Vec<ClientId>>>);
+
+impl Announced {
+    fn insert(&self, room: &str, id: ClientId) {
+        let mut rooms = self.0.lock();
+        match rooms.get_mut(room) {
+            Some(members) => members.push(id),
+            None => _ = rooms.insert(room.to_owned(), vec![id]),
+        }
+    }
+
+    fn remove(&self, room: &str, id: ClientId) {
+        let mut rooms = self.0.lock();
+        let Some(members) = rooms.get_mut(room) else { return };
+        members.retain(|member| *member != id);
+        if members.is_empty() {
+            rooms.remove(room);
+        }
+    }
+
+    fn members(&self, room: &str) -> Vec<ClientId> {
+        self.0.lock().get(room).cloned().unwrap_or_default()
+    }
 }
 
 thread_local! {
@@ -112,6 +142,7 @@ impl BinaryRooms {
             .map_config(|config| config.max_message_size(MAX_MESSAGE).drop_policy(DropPolicy::Disconnect))
             .on_upgrade(move |head| on_upgrade.admit(head))
             .on_message(move |client, message| on_message.receive(client, message))
+            .extension(Arc::<Announced>::default())
             .after_room_join(tell_join)
             .after_room_leave(tell_leave)
     }
@@ -189,12 +220,18 @@ fn leave(client: &Client, room: &str) -> HandlerResult {
 }
 
 fn tell_join(client: &Client, room: &str) {
+    if let Some(announced) = client.hub().extension::<Announced>() {
+        announced.insert(room, client.id());
+    }
     // The order matters: when a client has its answer, the others have been told.
     tell_others(client, room, NEW_MEMBER);
     acknowledge_join(client, room);
 }
 
 fn tell_leave(client: &Client, room: &str) {
+    if let Some(announced) = client.hub().extension::<Announced>() {
+        announced.remove(room, client.id());
+    }
     tell_others(client, room, MEMBER_LEFT);
     acknowledge_leave(client, room);
 }
@@ -250,7 +287,12 @@ fn acknowledge_join(client: &Client, room: &str) {
 }
 
 fn members(client: &Client, room: &str) -> Vec<ClientId> {
-    client.hub().room_clients(room).iter().map(Client::id).collect()
+    let announced = client.hub().extension::<Announced>();
+    let mut members = announced.map_or_else(Vec::new, |announced| announced.members(room));
+    if !members.contains(&client.id()) && client.in_room(room) {
+        members.push(client.id());
+    }
+    members
 }
 
 fn acknowledge_leave(client: &Client, room: &str) {
