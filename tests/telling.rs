@@ -300,10 +300,13 @@ fn members_of_binary_rooms_are_told_no_ghosts() {
     });
     eventually("the others are gone", || server.hub.client_count() == 1);
     // A leave that another thread caused may be told after the end of its connection.
-    eventually("all is told", || !common::crate_threads().iter().any(|name| name.contains("hooks")));
-    // A list that is made now names nobody who has gone.
-    own.leave("lobby").unwrap();
-    own.join("lobby").unwrap();
+    // A thread that has just been started does not have its name yet, so one look does not suffice.
+    let quiet_looks = std::cell::Cell::new(0);
+    eventually("all is told", || {
+        let is_quiet = !common::crate_threads().iter().any(|name| name.contains("hooks"));
+        quiet_looks.set(if is_quiet { quiet_looks.get() + 1 } else { 0 });
+        quiet_looks.get() > 20
+    });
     server.hub.send(own.id(), Message::new(ROOT, "end", "", "", "")).unwrap();
     let mut known: HashMap<String, Vec<String>> = HashMap::new();
     loop {
