@@ -102,6 +102,15 @@ need openssl openssl || true
 run "the example that tests start" timeout 1200 cargo build --locked --all-features --example cluster
 run "unit tests, socket tests and examples with every feature" \
     timeout 1500 cargo test --locked --all-features --all-targets --no-fail-fast
+if [ "${1:-}" = --core ]; then
+    run "code in the documentation" timeout 600 cargo test --locked --all-features --doc
+    for page in chat feed gateway; do
+        run "the page of the $page example in a browser" browser "$page"
+    done
+    printf '\n%d passed, %d failed, in %d s\n' "$passed" "$failed" "$SECONDS"
+    [ "$failed" -eq 0 ]
+    exit
+fi
 run "the same over TLS" over_tls
 run "unit tests and a smoke test with the default features" timeout 600 cargo test --locked --lib --test smoke
 run "unit tests and a smoke test with no feature" \

@@ -127,11 +127,9 @@ const checks = {
       return waits;
     }, 60_000);
     await picture(page, 'dash-slow');
-    // The chat closes who falls behind by too much: the drop is counted, and the connection goes.
-    await until('the drop is counted', async () => {
-      await talk();
-      return await page.locator('#totals').textContent().then(t => /Messages dropped[1-9]/.test(t));
-    }, 90_000);
+    // The chat's rooms remember, so a client that is behind reads on in the history: nothing is dropped, and it stays.
+    assert.match(await page.locator('#totals').textContent(), /Messages dropped0/);
+    await shows(page, 'flood', 2);
     everybodyLeaves();
   },
 
