@@ -53,7 +53,8 @@ pub mod cluster {}
 #[doc = include_str!("guide/dashboard.md")]
 pub mod dashboard {}
 
-/// The pages for users of Go packages stand in the repository, not in the documentation of the interface. Here their links
+/// The pages for users of Go packages stand in the repository, not in the documentation of the interface. Here their
+/// links
 /// are checked.
 #[cfg(wshub_internals)]
 #[doc(hidden)]

@@ -1,8 +1,11 @@
 //! Address space that must be left beside a new connection's stack.
 //!
-//! A failed allocation ends a Rust program, so a process that is about to run out of memory must refuse connections while
-//! there is still some for those that it has. A thread that cannot be created is refused anyway; without this check the last
-//! thread could take the last page. Matters under `RLIMIT_AS` and on 32-bit processors. A control group's limit does not
+//! A failed allocation ends a Rust program, so a process that is about to run out of memory must refuse connections
+//! while
+//! there is still some for those that it has. A thread that cannot be created is refused anyway; without this check the
+//! last
+//! thread could take the last page. Matters under `RLIMIT_AS` and on 32-bit processors. A control group's limit does
+//! not
 //! show here: there [`Limits::max_connections`](crate::Limits::max_connections) is the guard.
 
 use std::io;

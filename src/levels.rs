@@ -1,7 +1,8 @@
 //! Hooks tell levels, not edges: what they were told is compared with what is, and the difference is told, in order.
 //!
 //! A level is `None` (absent) or `Some` (present, as this or that). Whoever changes a level calls
-//! [`changed`](Levels::changed) under the lock that guards it. If that grants a ticket, the caller tells, without a lock:
+//! [`changed`](Levels::changed) under the lock that guards it. If that grants a ticket, the caller tells, without a
+//! lock:
 //! it asks [`next`](Levels::next) under the same lock and calls the hook, until nothing is left to tell. A change that
 //! finds the ticket taken is told by the ticket's holder. So the hooks of one key never overlap and alternate, and what
 //! comes and goes while a hook runs costs one entry, however often it does.
@@ -117,7 +118,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the order of changes and of hooks that return: the hooks alternate, begin with `Up`, have one holder
+        /// Whatever the order of changes and of hooks that return: the hooks alternate, begin with `Up`, have one
+        /// holder
         /// at a time, and end with what is.
         #[test]
         fn told_follows_what_is(steps in prop::collection::vec(step(), 0..200)) {

@@ -1,4 +1,5 @@
-//! Atomics, threads and channels under one name. `tests/loom` compiles the outbox against those of a model checker instead.
+//! Atomics, threads and channels under one name. `tests/loom` compiles the outbox against those of a model checker
+//! instead.
 
 pub(crate) use std::sync::{OnceLock, atomic};
 pub(crate) use std::thread;

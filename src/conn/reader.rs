@@ -105,7 +105,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Handles every event that is whole. Several messages of one read are handled as one burst, so that each recipient is
+    /// Handles every event that is whole. Several messages of one read are handled as one burst, so that each recipient
+    /// is
     /// written to once, or after a millisecond; a message that comes alone takes the direct way.
     fn take(&mut self, mut input: &mut [u8]) -> Result<(), End> {
         let mut burst: Option<Burst> = None;

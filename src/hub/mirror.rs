@@ -1,4 +1,5 @@
-//! Rooms whose history several nodes share, as this node holds them: a mirror of what the store has, in the store's order.
+//! Rooms whose history several nodes share, as this node holds them: a mirror of what the store has, in the store's
+//! order.
 
 use std::sync::Arc;
 use std::time::Instant;

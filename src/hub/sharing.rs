@@ -216,7 +216,8 @@ impl Sharing {
         Ok(())
     }
 
-    /// Brings a room with an order of its own to the store's. What was published here meanwhile is in no store: whoever has
+    /// Brings a room with an order of its own to the store's. What was published here meanwhile is in no store: whoever
+    /// has
     /// it is of another epoch.
     fn rejoin(&self, hub: &Hub, room: &Arc<Room>) -> Result<(), StoreError> {
         let mirror = room.state.read().mirror();
@@ -316,7 +317,8 @@ impl Hub {
     }
 
     /// Publishes as [`publish`](Hub::publish), and waits for the place if the room's history is shared: for at most
-    /// `timeout`. Blocks then. `None` if the time did not suffice: the message stays queued, and publishing it again would
+    /// `timeout`. Blocks then. `None` if the time did not suffice: the message stays queued, and publishing it again
+    /// would
     /// publish it twice. If the queue is full, nothing is published, which the [`Delivery`] says.
     pub fn publish_confirmed(&self, room: &str, publish: impl Into<Publish>, timeout: Duration) -> Option<Published> {
         let publish = publish.into();

@@ -1,4 +1,5 @@
-//! Which compressed messages are whole: the inflater's answer is compared with that of a reader that follows RFC 1951 bit by
+//! Which compressed messages are whole: the inflater's answer is compared with that of a reader that follows RFC 1951
+//! bit by
 //! bit.
 
 use flate2::{Compress, Compression, FlushCompress};
@@ -220,7 +221,8 @@ fn check_prefixes(wire: &[u8], expected: &[u8]) {
 
 #[test]
 fn truncated_messages_are_refused_and_whole_ones_are_not() {
-    // "Hel" of "Hello", a stored block of 100 bytes of which ten came, a final block that is cut, a lone half of lengths.
+    // "Hel" of "Hello", a stored block of 100 bytes of which ten came, a final block that is cut, a lone half of
+    // lengths.
     let cut: [&[u8]; 7] = [
         &[0xf2, 0x48, 0xcd],
         b"\x00\x64\x00\x9b\xff0123456789",
@@ -248,7 +250,8 @@ fn truncated_messages_are_refused_and_whole_ones_are_not() {
     }
 }
 
-/// Messages of zlib 1.2.13 with every strategy (default, filtered, Huffman only, runs, fixed), level and memory setting.
+/// Messages of zlib 1.2.13 with every strategy (default, filtered, Huffman only, runs, fixed), level and memory
+/// setting.
 #[test]
 fn messages_of_other_compressors_are_whole_and_their_prefixes_are_not() {
     let vectors = include_str!("../../tests/vectors/deflated.jsonl");

@@ -22,7 +22,8 @@ const TICK: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_secs(5);
 /// Maximum number of idle connections kept for commands.
 const KEPT: usize = 4;
-/// A kept connection that rested for longer is tried before it is used: Redis or a firewall may have closed it meanwhile.
+/// A kept connection that rested for longer is tried before it is used: Redis or a firewall may have closed it
+/// meanwhile.
 const RESTED: Duration = Duration::from_secs(1);
 /// How long that may take.
 const TRIAL: Duration = Duration::from_millis(500);
@@ -58,8 +59,10 @@ return ARGV[2]";
 /// Shares the histories of rooms with [`RoomOptions::shared`](crate::RoomOptions::shared) over Redis 5 or newer.
 /// Feature `redis`.
 ///
-/// Each room is a stream and a hash, `wshub:history:{ROOM}:s` and `wshub:history:{ROOM}:m`; one script appends to both and
-/// publishes to the channel `wshub:history:told`. The stream expires after the history's age, the hash after its linger. A
+/// Each room is a stream and a hash, `wshub:history:{ROOM}:s` and `wshub:history:{ROOM}:m`; one script appends to both
+/// and
+/// publishes to the channel `wshub:history:told`. The stream expires after the history's age, the hash after its
+/// linger. A
 /// command blocks for about two seconds at most, or twice that if it has to connect first.
 pub struct RedisStore {
     info: ConnectionInfo,

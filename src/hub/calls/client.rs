@@ -42,10 +42,12 @@ impl Client {
         }
     }
 
-    /// Asks the client; the closure gets the answer. Does not block. For the connection's own handlers, and for those who
+    /// Asks the client; the closure gets the answer. Does not block. For the connection's own handlers, and for those
+    /// who
     /// need not wait.
     ///
-    /// The closure runs exactly once, on the connection's thread: when the answer has come, when `timeout` is over, or when
+    /// The closure runs exactly once, on the connection's thread: when the answer has come, when `timeout` is over, or
+    /// when
     /// the connection has ended. If the call cannot be made, it runs at once, on the calling thread. A panic in it
     /// closes the connection with 1011.
     pub fn call_then(

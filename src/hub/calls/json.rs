@@ -21,7 +21,8 @@ pub trait CallFormat: Send + Sync + 'static {
 /// | `{"type":"reply","id":1,"data":…}` | its answer |
 /// | `{"type":"error","id":1,"data":{"code":"…","message":"…"}}` | its refusal |
 ///
-/// The id is the caller's: this side counts, a client may choose any number or string of at most 128 bytes. Payloads are
+/// The id is the caller's: this side counts, a client may choose any number or string of at most 128 bytes. Payloads
+/// are
 /// JSON; a binary message, or text that is no JSON, cannot be carried.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct JsonCalls;

@@ -19,12 +19,15 @@ use crate::message::Message;
 type Answer = (ClientId, CallResult);
 
 impl Hub {
-    /// Asks every client of the target, and yields each one's answer as it comes, until all have answered or `timeout` is
-    /// over; then a [`CallError::Timeout`] for each client that has not. Asking does not block, iterating does. Dropping
+    /// Asks every client of the target, and yields each one's answer as it comes, until all have answered or `timeout`
+    /// is
+    /// over; then a [`CallError::Timeout`] for each client that has not. Asking does not block, iterating does.
+    /// Dropping
     /// the iterator gives up the answers that are missing.
     ///
     /// In a cluster the other nodes ask their clients too. With
-    /// [`Cluster::presence`](crate::cluster::Cluster::presence) it is over when all nodes have said whom they have asked and all
+    /// [`Cluster::presence`](crate::cluster::Cluster::presence) it is over when all nodes have said whom they have
+    /// asked and all
     /// of those have answered; without, when `timeout` is, unless the one client of the target has answered.
     /// What the bus loses is a timeout; nothing is asked twice. Only text crosses nodes.
     ///

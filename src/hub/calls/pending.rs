@@ -32,7 +32,8 @@ pub(super) enum Waiter {
 pub(in crate::hub) struct Calls {
     /// A leaf. Waiters are run and dropped outside of it.
     state: Leaf<State>,
-    /// A waiter with a deadline has been put in and not been seen to be gone. Set under the lock. Relaxed: the connection's
+    /// A waiter with a deadline has been put in and not been seen to be gone. Set under the lock. Relaxed: the
+    /// connection's
     /// thread, which reads it without the lock, looks again before each read, and a ping wakes it after another thread
     /// has set it.
     has_deadline: AtomicBool,

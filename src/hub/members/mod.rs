@@ -34,7 +34,8 @@ use table::Table;
 /// Between two flushes of one room.
 const BATCH: Duration = Duration::from_millis(50);
 
-/// The members of all rooms whose options ask for them. A leaf lock, taken under a room's and a client's: so members change
+/// The members of all rooms whose options ask for them. A leaf lock, taken under a room's and a client's: so members
+/// change
 /// together with the room's roster.
 #[derive(Debug, Default)]
 pub(super) struct Members(Leaf<HashMap<Arc<str>, Table>>);
@@ -86,8 +87,10 @@ impl Hub {
     /// Who is in a room, over all nodes of the cluster as far as they have told, by id. Empty for rooms without
     /// [`RoomOptions::members`](crate::history::RoomOptions::members).
     ///
-    /// It agrees with the changes: what [`on_member_change`](crate::HubBuilder::on_member_change) was told adds up to this,
-    /// once it has been told everything. Members of other nodes need [`Cluster::presence`](crate::cluster::Cluster::presence).
+    /// It agrees with the changes: what [`on_member_change`](crate::HubBuilder::on_member_change) was told adds up to
+    /// this,
+    /// once it has been told everything. Members of other nodes need
+    /// [`Cluster::presence`](crate::cluster::Cluster::presence).
     pub fn members(&self, room: &str) -> Vec<Member> {
         self.inner().members.0.lock().get(room).map_or_else(Vec::new, Table::list)
     }

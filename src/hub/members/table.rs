@@ -1,4 +1,5 @@
-//! The members of one room: those connected here, those that other nodes have told of, and what was told of both. A plain
+//! The members of one room: those connected here, those that other nodes have told of, and what was told of both. A
+//! plain
 //! data structure.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -218,7 +219,8 @@ impl Table {
         (self.version, self.here.iter().map(|(key, here)| (Arc::clone(key), here.metadata())).collect())
     }
 
-    /// The version and the hash of the members here; `None` without any. What has not been told yet is not in the version:
+    /// The version and the hash of the members here; `None` without any. What has not been told yet is not in the
+    /// version:
     /// it is told first.
     pub(in crate::hub) fn digest(&self) -> Option<(u64, u64)> {
         let members = self.here.iter().map(|(key, here)| (&**key, here.metadata()));

@@ -16,6 +16,7 @@ const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 /// ```
 /// use wshub::protocol::feed::FeedEvent;
 /// let event = FeedEvent::new("price", serde_json::json!({"cents": 120}));
+///
 /// assert!(event.message()?.as_text().unwrap().starts_with(r#"{"type":"price","payload":{"cents":120},"timestamp":""#));
 /// # Ok::<(), serde_json::Error>(())
 /// ```
