@@ -330,7 +330,7 @@ const checks = {
     const history = Array.from({ length: 300 }, (_, n) => [at - (300 - n) * 1000, 8900 + Math.round(80 * Math.sin(n / 20)), [n * 900 + 300 * Math.sin(n / 9), n * 81e4 + 9e4 * Math.sin(n / 5), n > 200 ? (n - 200) * 12 : 0], [n * 1e5, n * 4e7 + 5e6 * Math.sin(n / 7)], Math.floor(n / 20) * 7]);
     const hello = { instance: 'made up', title: 'checkout', version: '0', node: 'eu-west-1a', now: at, has_metrics: true, has_tracer: true, queue: [256, 1 << 20], max_connections: 10000, max_rows: 200, history,
       endpoints: [{ path: '/ws', kind: 'websocket', description: 'Orders and their states', tags: { team: 'checkout', protocol: 'JSON' }, middleware: ['token', 'recovery', 'metrics'] }, { path: '/events/' + 'x'.repeat(200), kind: 'event_stream', description: '', tags: {}, middleware: [] }] };
-    const tick = { at, sample: [at, 9000, [900 * 300, 81e4 * 300, 1200], [3e7, 1.2e10], 105], hub: { state: 'running', uptime_ms: 9e8, clients: 9000, users: 4321, rooms: 1234, everywhere: 26123, adapter: 'disconnected' },
+    const tick = { at, sample: [at, 9000, [900 * 300, 81e4 * 300, 1200], [3e7, 1.2e10], 105], remembered: { rooms: 1200, messages: 123456, values: 4321, bytes: 6.4e7, gaps: 1234, evictions: 56 }, hub: { state: 'running', uptime_ms: 9e8, clients: 9000, users: 4321, rooms: 1234, everywhere: 26123, adapter: 'disconnected' },
       nodes: ['eu-west-1a', 'eu-west-1b', 'x'.repeat(160)].map((id, n) => ({ id, clients: 9000 + n, rooms: 1234, seen_ms: n * 1700 })), slow: clients.filter(c => c.queue[0]).slice(-8), traces,
       stats: { connections: 123456, joins: 98765, leaves: 87654, latency_us: 123.4, broadcast_us: 45678, published: 1234567, from_others: 2345678, unpublished: 12, errors: types.map((type, n) => [type, 10 ** n]) },
       clients: { total: 9000, matching: 9000, rows: clients }, rooms: { total: 1234, matching: 1234, rows: Array.from({ length: 200 }, (_, n) => ({ name: n ? `room ${n}` : 'r'.repeat(256), members: 9000 - n, elsewhere: n % 3 ? 17000 : 0 })) } };
@@ -343,6 +343,7 @@ const checks = {
       await until('all rows are there', async () => await $(page, 'client').count() === 200);
       assert.match(await page.locator('#adapter').textContent(), /disconnected/);
       assert.match(await $(page, 'room').nth(1).textContent(), /room 1.*17,000 elsewhere/);
+      assert.match(await text(page, 'remembered'), /1,200 rooms.*123,456 messages.*4,321 values.*1,234 gaps.*56 rooms forgotten/);
       await $(page, 'trace').first().locator('summary').click();
       await fits(page, 'the largest page');
       await picture(page, name, { fullPage: name === 'dash-large-phone' });
