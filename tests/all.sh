@@ -104,7 +104,7 @@ run "unit tests, socket tests and examples with every feature" \
     timeout 1500 cargo test --locked --all-features --all-targets --no-fail-fast
 if [ "${1:-}" = --core ]; then
     run "code in the documentation" timeout 600 cargo test --locked --all-features --doc
-    for page in chat feed gateway; do
+    for page in chat feed gateway centrifuge; do
         run "the page of the $page example in a browser" browser "$page"
     done
     printf '\n%d passed, %d failed, in %d s\n' "$passed" "$failed" "$SECONDS"
@@ -118,7 +118,7 @@ run "unit tests and a smoke test with no feature" \
 run "the outbox under a model checker" timeout 600 cargo run --locked --release --manifest-path tests/loom/Cargo.toml
 run "code in the documentation" timeout 600 cargo test --locked --all-features --doc
 run "the load test" timeout 900 cargo test --locked --manifest-path benches/loadgen/Cargo.toml
-for page in chat feed gateway; do
+for page in chat feed gateway centrifuge; do
     run "the page of the $page example in a browser" browser "$page"
 done
 run "the dashboard of the chat example in a browser" browser chat dashboard
