@@ -12,6 +12,12 @@ pub(crate) const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 pub(crate) const MILLISECOND: Duration = Duration::from_millis(1);
 /// The most bytes of anything that is kept in memory.
 pub(crate) const GIB: usize = 1 << 30;
+/// The most of anything that is counted: more than a machine can hold.
+pub(crate) const COUNT: usize = 1 << 30;
+/// The most bytes that all connections or rooms may keep together: 1 TiB, or 1 GiB where addresses have 32 bits.
+pub(crate) const ALL_MEMORY: usize = GIB << (if usize::BITS > 32 { 10 } else { 0 });
+/// The most events a second.
+pub(crate) const PER_SECOND: u32 = 1_000_000;
 
 /// A value that has bounds.
 pub(crate) trait Bounded: Debug + Copy + PartialOrd + Default {

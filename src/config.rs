@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::bounds::{GIB, MILLISECOND, YEAR, check, check_or_zero};
+use crate::bounds::{ALL_MEMORY, COUNT, GIB, MILLISECOND, PER_SECOND, YEAR, check, check_or_zero};
 use crate::error::ConfigError;
 
 /// Defines consuming setters with the names of their fields.
@@ -315,8 +315,13 @@ impl Config {
 /// The deadline of a wait that begins now. The clock cannot represent a wait of `Duration::MAX`, which means "for
 /// ever".
 pub(crate) fn deadline_after(timeout: Duration) -> Instant {
+    later(Instant::now(), timeout)
+}
+
+/// The end of a time that begins at `from`; a century later if it is `Duration::MAX`.
+pub(crate) fn later(from: Instant, time: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
-    Instant::now() + timeout.min(CENTURY)
+    from + time.min(CENTURY)
 }
 
 /// Minimum thread stack size, in bytes.
@@ -331,7 +336,8 @@ pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(token_byte)
 }
 
-/// A hub's limits. 0 = unlimited, which is the default of each except `history_bytes`.
+/// A hub's limits. 0 = unlimited, which is the default of each except `history_bytes`. Counts are at most
+/// 1,073,741,824.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -346,12 +352,14 @@ pub struct Limits {
     pub max_rooms_per_client: usize,
     /// Maximum number of clients in one room.
     pub max_clients_per_room: usize,
-    /// Maximum number of inbound messages per second and client, by a token bucket whose burst equals the rate.
+    /// Maximum number of inbound messages per second and client, by a token bucket whose burst equals the rate. At most
+    /// 1,000,000.
     pub max_message_rate: u32,
     /// What to do with messages over that rate; default [`RatePolicy::Drop`].
     pub rate_policy: RatePolicy,
     /// Maximum total size of all histories and states in bytes; default 64 MiB. Above it, rooms without members are
-    /// removed, the least recently used first; then the room that is being published to drops its oldest messages.
+    /// removed, the least recently used first; then the room that is being published to drops its oldest messages. At
+    /// most 1 TiB, or 1 GiB on 32-bit systems.
     pub history_bytes: usize,
 }
 
@@ -389,6 +397,20 @@ impl Limits {
         /// Sets [`Limits::history_bytes`](#structfield.history_bytes).
         history_bytes: usize,
     }
+
+    /// Checks the bounds of every limit.
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        let counts = [
+            ("max_connections", self.max_connections),
+            ("max_connections_per_user", self.max_connections_per_user),
+            ("max_connections_per_address", self.max_connections_per_address),
+            ("max_rooms_per_client", self.max_rooms_per_client),
+            ("max_clients_per_room", self.max_clients_per_room),
+        ];
+        counts.into_iter().try_for_each(|(limit, value)| check_or_zero(limit, value, 1..=COUNT))?;
+        check_or_zero("max_message_rate", self.max_message_rate, 1..=PER_SECOND)?;
+        check_or_zero("history_bytes", self.history_bytes, 1..=ALL_MEMORY)
+    }
 }
 
 /// Whether `count` has reached `limit`; 0 means unlimited.
@@ -397,88 +419,5 @@ pub(crate) const fn reached(limit: usize, count: usize) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn offending(config: &Config) -> Option<&'static str> {
-        config.validate().err().map(|e| e.field())
-    }
-
-    #[test]
-    fn defaults_are_valid_and_errors_name_the_field() {
-        assert_eq!(offending(&Config::default()), None);
-        assert_eq!(offending(&Config::default().max_message_size(isize::MAX.unsigned_abs())), None);
-        assert_eq!(
-            offending(&Config::default().max_message_size(isize::MAX.unsigned_abs() + 1)),
-            Some("max_message_size")
-        );
-        assert_eq!(offending(&Config::default().queue_messages(0)), Some("queue_messages"));
-        assert_eq!(offending(&Config::default().violation_code(999)), Some("violation_code"));
-        assert_eq!(offending(&Config::default().violation_code(3501)), None);
-        assert_eq!(offending(&Config::default().rate_limit_code(0)), Some("rate_limit_code"));
-        assert_eq!(offending(&Config::default().queue_bytes(0)), Some("queue_bytes"));
-        assert_eq!(offending(&Config::default().read_buffer(1)), Some("read_buffer"));
-        assert_eq!(offending(&Config::default().write_timeout(Duration::ZERO)), Some("write_timeout"));
-        assert_eq!(offending(&Config::default().close_timeout(Duration::ZERO)), Some("close_timeout"));
-        assert_eq!(offending(&Config::default().writer_stack(1)), Some("writer_stack"));
-        assert_eq!(offending(&Config::default().reader_stack(1)), Some("reader_stack"));
-        assert_eq!(offending(&Config::default().subprotocols(["a b"])), Some("subprotocols"));
-        for bad in [1, 4095, (1 << 30) + 1] {
-            assert_eq!(offending(&Config::default().send_buffer(bad)), Some("send_buffer"));
-        }
-        assert_eq!(offending(&Config::default().send_buffer(4096).unsent_low_water(1 << 30)), None);
-        assert_eq!(offending(&Config::default().unsent_low_water(1023)), Some("unsent_low_water"));
-    }
-
-    #[test]
-    fn every_setting_has_an_upper_and_a_lower_bound() {
-        type Change = fn(Config, Duration) -> Config;
-        type Set = fn(Config, usize) -> Config;
-        let nano = Duration::from_nanos(1);
-        let most = Duration::MAX.saturating_sub(nano);
-        let times: [(&str, Change); 7] = [
-            ("write_timeout", Config::write_timeout),
-            ("close_timeout", Config::close_timeout),
-            ("pong_timeout", Config::pong_timeout),
-            ("heartbeat", Config::heartbeat),
-            ("lame_duck", Config::lame_duck),
-            ("drain_timeout", Config::drain_timeout),
-            ("drain_spread", Config::drain_spread),
-        ];
-        for (name, set) in times {
-            assert_eq!(offending(&set(Config::default(), nano)), Some(name));
-            assert_eq!(offending(&set(Config::default(), most)), Some(name));
-            assert_eq!(offending(&set(Config::default(), Duration::MAX)), None, "{name}: for ever");
-        }
-        let sizes: [(&str, Set); 8] = [
-            ("read_buffer", Config::read_buffer),
-            ("max_message_size", Config::max_message_size),
-            ("queue_messages", Config::queue_messages),
-            ("queue_bytes", Config::queue_bytes),
-            ("send_buffer", Config::send_buffer),
-            ("unsent_low_water", Config::unsent_low_water),
-            ("reader_stack", Config::reader_stack),
-            ("writer_stack", Config::writer_stack),
-        ];
-        for (name, set) in sizes {
-            // Messages may be as large as memory allows.
-            let too_large = if name == "max_message_size" { usize::MAX / 2 + 1 } else { usize::MAX / 4 };
-            for value in [usize::MAX, too_large] {
-                let error = set(Config::default(), value).validate().unwrap_err();
-                assert_eq!((error.field(), error.value()), (name, &*value.to_string()));
-            }
-        }
-        let error = Config::default().queue_messages(usize::MAX / 4).validate().unwrap_err();
-        assert_eq!(error.to_string(), format!("queue_messages {} must be 1 to 1048576", usize::MAX / 4));
-        let long = "x".repeat(129);
-        assert_eq!(offending(&Config::default().subprotocols([long])), Some("subprotocols"));
-        assert_eq!(offending(&Config::default().subprotocols(vec!["x"; 65])), Some("subprotocols"));
-    }
-
-    #[test]
-    fn pings_must_come_before_the_pong_deadline() {
-        let config = Config::default().ping_period(Duration::from_secs(60));
-        assert_eq!(offending(&config), Some("ping_period"));
-        assert_eq!(offending(&config.pong_timeout(Duration::ZERO)), None);
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

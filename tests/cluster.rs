@@ -376,7 +376,13 @@ fn settings_that_make_no_sense_are_refused() {
     assert_eq!(field(|c| c.max_envelope(0)), Err("max_envelope"));
     assert_eq!(field(|c| c.presence(Duration::MAX)), Err("presence"));
     assert_eq!(field(|c| c.backoff(Duration::ZERO, Duration::MAX)), Err("backoff"));
-    let backwards = Cluster::new(MemoryBus::new().adapter()).backoff(day, second);
-    assert!(Hub::builder().cluster(backwards).build().is_err());
-    assert!(field(|c| c.presence(Duration::ZERO).backoff(Duration::from_nanos(1), Duration::from_nanos(1))).is_ok());
+    let (nano, milli) = (Duration::from_nanos(1), Duration::from_millis(1));
+    for (first, longest) in [(nano, second), (milli, Duration::MAX)] {
+        let cluster = Cluster::new(MemoryBus::new().adapter()).backoff(first, longest);
+        assert_eq!(Hub::builder().cluster(cluster).build().unwrap_err().field(), "backoff");
+    }
+    let error = Hub::builder().cluster(Cluster::new(MemoryBus::new().adapter()).backoff(day, second)).build();
+    assert_eq!(error.unwrap_err().to_string(), "backoff 86400s must not exceed the longest wait 1s");
+    let cluster = Cluster::new(MemoryBus::new().adapter()).presence(Duration::ZERO).backoff(milli, milli);
+    assert!(Hub::builder().cluster(cluster).build().is_ok());
 }

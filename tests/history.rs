@@ -126,7 +126,7 @@ fn who_was_left_out_gets_the_message_only_by_coming_back() {
 
 #[test]
 fn a_room_is_remembered_for_its_linger_and_no_longer() {
-    let options = RoomOptions::history().linger(Duration::from_millis(300));
+    let options = RoomOptions::history().linger(Duration::from_secs(2));
     let server = with_history(options);
     let hub = &server.hub;
     let (_socket, client) = server.pair();
@@ -145,6 +145,18 @@ fn a_room_is_remembered_for_its_linger_and_no_longer() {
     client.join("news").unwrap();
     client.leave("news").unwrap();
     assert_eq!(none.hub.position("news"), None);
+}
+
+#[test]
+fn a_room_may_be_remembered_for_ever() {
+    let server = with_history(RoomOptions::history().linger(Duration::MAX).age(Duration::MAX));
+    let (mut socket, client) = server.pair();
+    let start = client.join_from("news", None).unwrap().position;
+    server.hub.publish("news", "1");
+    assert_eq!(socket.text(), "1");
+    client.leave("news").unwrap();
+    client.join_from("news", start).unwrap();
+    assert_eq!(socket.text(), "1");
 }
 
 #[test]

@@ -372,7 +372,7 @@ fn settings_that_cannot_work_are_refused_by_name() {
         let cluster = change(Cluster::new(MemoryBus::new().adapter()));
         Hub::builder().cluster(cluster).build().map(|_| ()).map_err(|error| error.field())
     };
-    let wrong: [(&str, Change); 11] = [
+    let wrong: [(&str, Change); 12] = [
         ("presence", |c| c.presence(Duration::from_nanos(1))),
         ("presence", |c| c.presence(Duration::from_micros(9_999))),
         ("presence", |c| c.presence(Duration::MAX)),
@@ -383,6 +383,7 @@ fn settings_that_cannot_work_are_refused_by_name() {
         ("max_envelope", |c| c.max_envelope(100)),
         ("max_envelope", |c| c.max_envelope(usize::MAX)),
         ("max_age", |c| c.max_age(Duration::from_nanos(1))),
+        ("max_age", |c| c.max_age(Duration::from_secs(367 * 24 * 3600))),
         ("backoff", |c| c.backoff(Duration::from_secs(2), Duration::from_secs(1))),
     ];
     for (field, change) in wrong {

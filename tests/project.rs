@@ -82,7 +82,7 @@ fn place(path: &Path) -> (String, String) {
     let inside = path.strip_prefix(root().join("src")).unwrap();
     let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
     let first = inside.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
-    (first.trim_end_matches(".rs").to_owned(), stem)
+    (first.trim_end_matches(".rs").trim_end_matches("_tests").to_owned(), stem)
 }
 
 #[test]
@@ -93,6 +93,7 @@ fn the_reader_of_imports_reads_imports() {
     assert_eq!(names_after(code, "super::").into_iter().collect::<Vec<_>>(), ["Shared", "client", "slots"]);
     assert_eq!(place(&root().join("src/hub/mod.rs")), ("hub".into(), "mod".into()));
     assert_eq!(place(&root().join("src/error.rs")), ("error".into(), "error".into()));
+    assert_eq!(place(&root().join("src/error_tests.rs")).0, "error", "unit tests are part of their module");
 }
 
 #[test]

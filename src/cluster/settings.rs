@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::adapter::Adapter;
 use super::envelope::EnvelopeError;
+use crate::bounds::{GIB, MILLISECOND, YEAR, check};
 use crate::error::ConfigError;
 use crate::random;
 
@@ -12,7 +13,6 @@ use crate::random;
 const MIN_PRESENCE: Duration = Duration::from_millis(10);
 /// Minimum of `max_envelope`: enough for a message of about one byte to a client.
 const MIN_ENVELOPE: usize = 128;
-const MAX_BYTES: usize = 1 << 30;
 
 type OnDecodeError = dyn Fn(&EnvelopeError, &[u8]) + Send + Sync;
 
@@ -66,8 +66,8 @@ impl Cluster {
     }
 
     /// Turns presence on and sets its interval: this node then reports its client counts to the other nodes and adds up
-    /// theirs. Use the same interval on all nodes: a node that is silent for three intervals counts as gone. 10 ms to a
-    /// year; 0 means 5 s. Default: no presence, and [`Hub::global_client_count`](crate::Hub::global_client_count)
+    /// theirs. Use the same interval on all nodes: a node that is silent for three intervals counts as gone. 10 ms to
+    /// 366 days; 0 means 5 s. Default: no presence, and [`Hub::global_client_count`](crate::Hub::global_client_count)
     /// counts this node alone.
     pub fn presence(mut self, interval: Duration) -> Self {
         self.presence = Some(if interval.is_zero() { Duration::from_secs(5) } else { interval });
@@ -89,7 +89,7 @@ impl Cluster {
     }
 
     /// Maximum time that a message waits to be published, for instance while the bus is down; default 5 s. An older
-    /// message is dropped and counted: clients on other nodes get it soon or never. 1 ms to a year.
+    /// message is dropped and counted: clients on other nodes get it soon or never. 1 ms to 366 days.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
         self
@@ -103,8 +103,8 @@ impl Cluster {
     }
 
     /// Sets the first and the longest wait before a failed connection is retried; default 1 s and 30 s. The wait
-    /// doubles with each failure, and each wait is shortened by up to half at random. Neither may be 0 or above a year,
-    /// and the first must not exceed the longest.
+    /// doubles with each failure, and each wait is shortened by up to half at random. Both are 1 ms to 366 days, and the
+    /// first must not exceed the longest.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.backoff = (first, longest);
         self
@@ -122,33 +122,33 @@ impl Cluster {
     }
 
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        // Adding a longer duration could overflow an `Instant`.
-        const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-        const MILLISECOND: Duration = Duration::from_millis(1);
+        let id = self.node_id.len();
+        if id == 0 || id > 256 {
+            let bound = format!("must have 1 to 256 bytes, not {id}");
+            return Err(ConfigError::because("node_id", bound));
+        }
+        check("queue_messages", self.queue_messages, 1..=1 << 24)?;
+        check("queue_bytes", self.queue_bytes, 1..=GIB)?;
+        check("max_envelope", self.max_envelope, MIN_ENVELOPE..=GIB)?;
+        within("max_age", self.max_age, MILLISECOND)?;
+        within("presence", self.presence.unwrap_or(MIN_PRESENCE), MIN_PRESENCE)?;
         let (first, longest) = self.backoff;
-        let presence = self.presence.unwrap_or(MIN_PRESENCE);
-        let checks = [
-            (self.node_id.is_empty(), "node_id", "must not be empty"),
-            (self.node_id.len() > 256, "node_id", "must not be longer than 256 bytes"),
-            (self.queue_messages == 0, "queue_messages", "must not be 0"),
-            (self.queue_messages > 1 << 24, "queue_messages", "must not be above 16,777,216"),
-            (self.queue_bytes == 0, "queue_bytes", "must not be 0"),
-            (self.queue_bytes > MAX_BYTES, "queue_bytes", "must not be above 1 GiB"),
-            (self.max_age.is_zero(), "max_age", "must not be 0"),
-            (self.max_age < MILLISECOND, "max_age", "must not be below 1 ms"),
-            (self.max_envelope == 0, "max_envelope", "must not be 0"),
-            (self.max_envelope < MIN_ENVELOPE, "max_envelope", "must not be below 128 bytes"),
-            (self.max_envelope > MAX_BYTES, "max_envelope", "must not be above 1 GiB"),
-            (first.is_zero(), "backoff", "the first wait must not be 0"),
-            (first > longest, "backoff", "the first wait is above the longest"),
-            (longest > YEAR, "backoff", "must not be above a year"),
-            (self.max_age > YEAR, "max_age", "must not be above a year"),
-            (presence < MIN_PRESENCE, "presence", "must not be below 10 ms"),
-            (presence > YEAR, "presence", "must not be above a year"),
-        ];
-        let wrong = checks.into_iter().find(|(is_wrong, ..)| *is_wrong);
-        wrong.map_or(Ok(()), |(_, field, reason)| Err(ConfigError::new(field, reason)))
+        within("backoff", first, MILLISECOND)?;
+        within("backoff", longest, MILLISECOND)?;
+        if first > longest {
+            let bound = format!("must not exceed the longest wait {longest:?}");
+            return Err(ConfigError::out_of_bounds("backoff", first, bound));
+        }
+        Ok(())
     }
+}
+
+/// Refuses a duration outside of its bounds. None of these may be for ever.
+fn within(setting: &'static str, value: Duration, least: Duration) -> Result<(), ConfigError> {
+    if (least..=YEAR).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::out_of_bounds(setting, value, format!("must be {least:?} to {YEAR:?}")))
 }
 
 impl fmt::Debug for Cluster {

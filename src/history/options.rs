@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::bounds::{COUNT, GIB, MILLISECOND, YEAR, check, check_or_zero};
 use crate::error::ConfigError;
 
 /// What happens if a member's queue is full when a message is published to its room.
@@ -110,40 +111,40 @@ impl RoomOptions {
         self
     }
 
-    /// Sets the maximum number of messages in the history. Default: 100; not 0.
+    /// Sets the maximum number of messages in the history. Default: 100; 1 to 1,073,741,824.
     pub fn messages(mut self, messages: usize) -> Self {
         self.messages = messages;
         self
     }
 
     /// Sets the maximum size of the history in bytes, including payloads, wire forms and bookkeeping. Default: 256 KiB;
-    /// not
-    /// 0. A larger single message is sent, but not kept.
+    /// 1 byte to 1 GiB. A larger single message is sent, but not kept.
     pub fn bytes(mut self, bytes: usize) -> Self {
         self.bytes = bytes;
         self
     }
 
-    /// Sets how long a message is kept. Default: 5 min; not 0.
+    /// Sets how long a message is kept. Default: 5 min; 1 ms to 366 days, or [`Duration::MAX`] for ever.
     pub fn age(mut self, age: Duration) -> Self {
         self.age = age;
         self
     }
 
-    /// Sets how many of the last messages a client gets that joins without a position. Default: 0 = none.
+    /// Sets how many of the last messages a client gets that joins without a position. Default: 0 = none. At most
+    /// [`messages`](Self::messages).
     pub fn rewind(mut self, messages: usize) -> Self {
         self.rewind = messages;
         self
     }
 
-    /// Sets the maximum number of keys in the state. Default: 256; not 0.
+    /// Sets the maximum number of keys in the state. Default: 256; 1 to 1,073,741,824.
     pub fn state_keys(mut self, keys: usize) -> Self {
         self.state_keys = keys;
         self
     }
 
     /// Sets the maximum size of the state in bytes, including keys, values, wire forms and bookkeeping. Default: 256
-    /// KiB; not 0.
+    /// KiB; 1 byte to 1 GiB.
     pub fn state_bytes(mut self, bytes: usize) -> Self {
         self.state_bytes = bytes;
         self
@@ -157,7 +158,8 @@ impl RoomOptions {
     }
 
     /// Sets how long a room without members is remembered after it was last left, published to or read. Default: 5 min.
-    /// 0 = it ends with its last member, like a room that remembers nothing.
+    /// 0 = it ends with its last member, like a room that remembers nothing. At most 366 days, or [`Duration::MAX`] for
+    /// ever.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
         self
@@ -184,43 +186,28 @@ impl RoomOptions {
     }
 
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        let fail = |field, reason| Err(ConfigError::new(field, reason));
-        if self.messages == 0 {
-            return fail("messages", "must not be 0");
-        }
-        if self.bytes == 0 {
-            return fail("bytes", "must not be 0");
-        }
-        if self.age.is_zero() {
-            return fail("age", "must not be 0");
-        }
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        check("messages", self.messages, 1..=COUNT)?;
+        check("bytes", self.bytes, 1..=GIB)?;
+        check("age", self.age, MILLISECOND..=YEAR)?;
         if self.rewind > self.messages {
-            return fail("rewind", "must not exceed messages");
+            let bound = format!("must not exceed messages {}", self.messages);
+            return Err(ConfigError::out_of_bounds("rewind", self.rewind, bound));
         }
-        if self.state_keys == 0 {
-            return fail("state_keys", "must not be 0");
+        check("state_keys", self.state_keys, 1..=COUNT)?;
+        check("state_bytes", self.state_bytes, 1..=GIB)?;
+        check("at_most", self.at_most, 0..=1000)?;
+        check_or_zero("linger", self.linger, MILLISECOND..=YEAR)?;
+        if self.member_linger > DAY {
+            return Err(ConfigError::out_of_bounds("member_linger", self.member_linger, "must be at most 24 h"));
         }
-        if self.state_bytes == 0 {
-            return fail("state_bytes", "must not be 0");
-        }
-        if self.at_most > 1000 {
-            return fail("at_most", "must be at most 1000 a second");
-        }
-        if self.at_most > 0 && !self.state {
-            return fail("at_most", "needs a state");
-        }
-        if self.shared && !self.history {
-            return fail("shared", "needs a history");
-        }
-        if self.rewind > 0 && !self.history {
-            return fail("rewind", "needs a history");
-        }
-        if self.member_linger > Duration::from_secs(24 * 3600) {
-            return Err(ConfigError::new("member_linger", "must not be above a day"));
-        }
-        if !self.member_linger.is_zero() && !self.members {
-            return Err(ConfigError::new("member_linger", "needs members"));
-        }
-        Ok(())
+        let needs = [
+            (self.at_most > 0 && !self.state, "at_most", "needs a state"),
+            (self.shared && !self.history, "shared", "needs a history"),
+            (self.rewind > 0 && !self.history, "rewind", "needs a history"),
+            (!self.member_linger.is_zero() && !self.members, "member_linger", "needs members"),
+        ];
+        let wrong = needs.into_iter().find(|(is_wrong, ..)| *is_wrong);
+        wrong.map_or(Ok(()), |(_, field, reason)| Err(ConfigError::new(field, reason)))
     }
 }

@@ -102,13 +102,31 @@ mod tests {
         assert_eq!(fault(RoomOptions::default()), None);
         assert_eq!(fault(RoomOptions::history().messages(0)), Some("messages"));
         assert_eq!(fault(RoomOptions::history().bytes(0)), Some("bytes"));
-        assert_eq!(fault(RoomOptions::history().age(Duration::ZERO)), Some("age"));
+        let nano = Duration::from_nanos(1);
+        let year_and_more = Duration::from_secs(367 * 24 * 3600);
+        for wrong in [Duration::ZERO, nano, year_and_more, Duration::MAX - nano] {
+            assert_eq!(fault(RoomOptions::history().age(wrong)), Some("age"), "{wrong:?}");
+        }
+        for wrong in [nano, year_and_more] {
+            assert_eq!(fault(RoomOptions::history().linger(wrong)), Some("linger"), "{wrong:?}");
+        }
+        for right in [Duration::ZERO, Duration::MAX] {
+            assert_eq!(fault(RoomOptions::history().linger(right)), None, "{right:?}");
+        }
+        assert_eq!(fault(RoomOptions::history().messages(usize::MAX)), Some("messages"));
+        assert_eq!(fault(RoomOptions::history().bytes((1 << 30) + 1)), Some("bytes"));
+        assert_eq!(fault(RoomOptions::state().state_keys(usize::MAX)), Some("state_keys"));
+        assert_eq!(fault(RoomOptions::state().state_bytes(usize::MAX)), Some("state_bytes"));
         assert_eq!(fault(RoomOptions::history().rewind(101)), Some("rewind"));
         assert_eq!(fault(RoomOptions::state().rewind(1)), Some("rewind"));
         assert_eq!(fault(RoomOptions::state().state_keys(0)), Some("state_keys"));
         assert_eq!(fault(RoomOptions::state().state_bytes(0)), Some("state_bytes"));
         assert_eq!(fault(RoomOptions::state().at_most(1001)), Some("at_most"));
         assert_eq!(fault(RoomOptions::history().at_most(1)), Some("at_most"));
+        let long = RoomOptions::members().member_linger(Duration::from_secs(24 * 3600 + 1));
+        assert_eq!(fault(long), Some("member_linger"));
+        let error = RoomOptions::history().rewind(101).validate().unwrap_err();
+        assert_eq!(error.to_string(), "rewind 101 must not exceed messages 100");
         for pattern in ["", &"x".repeat(257)] {
             let mut patterns = Patterns::default();
             patterns.add(pattern, RoomOptions::history());

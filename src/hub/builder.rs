@@ -253,6 +253,7 @@ impl HubBuilder {
     /// A [`ConfigError`] names the invalid setting, or `cluster` or `history_store` if its threads cannot be started.
     pub fn build(mut self) -> Result<Hub, ConfigError> {
         self.config.validate()?;
+        self.limits.validate()?;
         if let Some(fault) = self.origins.fault() {
             return Err(ConfigError::because("origins", fault.to_owned()));
         }

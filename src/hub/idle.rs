@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::Hub;
 use super::keeper::Job;
 use super::room::Room;
+use crate::config::later;
 use crate::guard::dispose;
 
 impl Hub {
@@ -33,7 +34,7 @@ impl Hub {
             let state = room.state.read();
             let is_idle = state.roster.is_empty() && !state.closed;
             let Some(memory) = state.memory.as_ref().filter(|memory| is_idle && !memory.is_lingering) else { return };
-            memory.used + memory.options.linger
+            later(memory.used, memory.options.linger)
         };
         if let Some(memory) = room.state.write().memory.as_mut().filter(|memory| !memory.is_lingering) {
             memory.is_lingering = true;
@@ -49,7 +50,7 @@ impl Hub {
             let mut state = room.state.write();
             let is_empty = state.roster.is_empty();
             let Some(memory) = &mut state.memory else { return };
-            let end = memory.used + memory.options.linger;
+            let end = later(memory.used, memory.options.linger);
             memory.is_lingering = is_empty && Instant::now() < end;
             let again = memory.is_lingering.then_some(end);
             state.closed = is_empty && again.is_none();
