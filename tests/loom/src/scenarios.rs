@@ -1,4 +1,14 @@
 //! What a few threads do to one outbox, and what must hold at the end.
+//!
+//! To add a scenario, add a line to `SCENARIOS`. Each inner list is a thread, each `Act` one of its steps. The functions
+//! `of`, `room`, `queue`, `broken` and `once` say what socket and queue they meet and how many preemptions are tried;
+//! `Scenario::check` states what must hold after every scenario. A new step is a variant of `Act` and an arm of
+//! `Scenario::act`. A test of another shape, such as `burst`, is a function and a line in `all`. Interleavings multiply:
+//! two threads with two or three steps take a second, a third thread takes `once` or few steps.
+//!
+//! What `src/outbox` uses of the crate has a stand-in in `world.rs`, its locks in `lock.rs`, its threads and atomics in
+//! `sync.rs`; something new needs one there. A new argument in `src/outbox` also gets a mutation in `mutate.py` that breaks
+//! it, and a scenario that notices.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
