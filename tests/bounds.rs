@@ -157,13 +157,13 @@ fn rooms_members_and_users() {
     let _alone = alone();
     let (hub, [plain, _], handle) = serve(Config::default());
     let request = upgrade_request("GET /ws HTTP/1.1", &[]);
-    let _sockets: Vec<_> = (0..MANY).map(|_| asked(plain, &request)).collect();
+    let sockets: Vec<_> = (0..MANY).map(|_| asked(plain, &request)).collect();
     let clients = hub.clients();
     let each = |act: &dyn Fn(usize, &Client)| clients.iter().enumerate().for_each(|(n, client)| act(n, client));
     weigh("a room with one member", MANY, || each(&|n, client| client.join(&format!("room {n}")).unwrap()));
     weigh("a further member of a room", MANY, || each(&|_, client| client.join("all").unwrap()));
     weigh("a user with one connection", MANY, || each(&|n, client| client.set_user(&format!("user {n}")).unwrap()));
-    drop(clients);
+    drop((clients, sockets));
     handle.shutdown(PATIENCE).unwrap();
 }
 

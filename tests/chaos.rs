@@ -1,7 +1,7 @@
 //! Hundreds of peers at a time do their worst, thousands in all, while descriptors and threads run out now and then;
 //! decent clients notice nothing, and in the end nothing is left. Alone in its process, because it measures that.
 //!
-//! `WSHUB_CHAOS_SECONDS` makes it longer than its forty seconds. `WSHUB_CHAOS_SEED` repeats what the peers choose, though not
+//! `WSHUB_CHAOS_SECONDS` makes it longer than its sixteen seconds. `WSHUB_CHAOS_SEED` repeats what the peers choose, though not
 //! when they get to it.
 #![cfg(target_os = "linux")]
 #![allow(
@@ -274,7 +274,7 @@ fn storm(hub: &Hub, servers: &[ServerHandle; 3], seed: u64, end: Instant) -> usi
 
 #[test]
 fn bad_peers_cost_decent_ones_nothing_and_leave_nothing() {
-    let seconds = variable("WSHUB_CHAOS_SECONDS").unwrap_or(40);
+    let seconds = variable("WSHUB_CHAOS_SECONDS").unwrap_or(16);
     let seed = variable("WSHUB_CHAOS_SEED").unwrap_or_else(|| std::process::id().into());
     eprintln!("WSHUB_CHAOS_SEED={seed}");
     let (_, hard) = Resource::NOFILE.get().unwrap();

@@ -144,6 +144,8 @@ fn it_tells_who_is_connected_and_what_flows() {
     let (mut ann, _bob) = (server.connect_to("/ws?user=ann&room=lobby"), server.connect_to("/ws?user=bob&room=lobby"));
     ann.send_text("hello");
     assert_eq!(ann.text(), "hello");
+    // Sends are counted after the message has gone out.
+    ann.sync();
     metrics_error(&metrics);
 
     let (mut viewer, hello) = Viewer::open(&server, "");
@@ -298,6 +300,8 @@ fn a_server_with_viewers_shuts_down() {
     let server = serve(builder());
     let (mut viewer, _) = Viewer::open(&server, "");
     viewer.tick();
-    server.handle.shutdown(PATIENCE).unwrap();
-    assert!(viewer.0.expect_close().contains("1001"), "the stream ends, and says why");
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert!(viewer.0.expect_close().contains("1001"), "the stream ends, and says why"));
+        server.handle.shutdown(PATIENCE).unwrap();
+    });
 }

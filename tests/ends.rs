@@ -160,7 +160,7 @@ fn what_is_under_way_survives_unread_input() {
 
 #[test]
 fn and_however_long_the_hooks_take() {
-    for is_secure in [false, true] {
+    let end = |is_secure| {
         // Longer than the close timeout, and not until the peer has read.
         let config = Config::default().queue_bytes(4 << 20).write_timeout(PATIENCE);
         let hook = |_: &Client| thread::sleep(Duration::from_secs(2));
@@ -177,7 +177,11 @@ fn and_however_long_the_hooks_take() {
         }
         let all = peer.rest();
         assert!(all.len() >= 60_004 && all.ends_with(b"\x88\x02\x03\xe8"), "TLS {is_secure}: {} bytes", all.len());
-    }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| end(false));
+        scope.spawn(|| end(true));
+    });
 }
 
 #[test]
@@ -225,6 +229,7 @@ fn tls_says_goodbye_at_every_orderly_end() {
     for (what, end) in [("close", close), ("drain", drain), ("shutdown", shut_down), ("a slow consumer", slow)] {
         for request in [&*upgrade(), EVENTS] {
             let config = Config::default()
+                .lame_duck(Duration::ZERO)
                 .drain_timeout(Duration::from_millis(1))
                 .drain_spread(Duration::ZERO)
                 .drop_policy(wshub::DropPolicy::Disconnect)

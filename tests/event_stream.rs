@@ -189,7 +189,7 @@ fn a_page_of_an_allowed_origin_may_read_why_it_is_refused() {
     let ask = |line: &str, origin: &str| refused(&server, &format!("{line} HTTP/1.1\nHost: a\nOrigin: {origin}")).1;
     let headers =
         "\r\nAccess-Control-Allow-Origin: http://b\r\nVary: Origin\r\nAccess-Control-Allow-Credentials: true\r\n";
-    let _one = SseClient::connect(server.addr, "/events", "");
+    let one = SseClient::connect(server.addr, "/events", "");
     for (line, expected) in [("GET /events?no", 401), ("GET /events", 503), ("POST /events", 405)] {
         let answer = ask(line, "http://b");
         assert_eq!(status(&answer), expected);
@@ -199,6 +199,7 @@ fn a_page_of_an_allowed_origin_may_read_why_it_is_refused() {
         let foreign = ask(line, "http://c");
         assert!(matches!(status(&foreign), 403 | 405) && !foreign.contains("Access-Control"), "{foreign}");
     }
+    drop(one);
     server.hub.shutdown(PATIENCE).unwrap();
     let answer = ask("GET /events", "http://b");
     assert!(answer.contains(headers), "while it does not run: {answer}");

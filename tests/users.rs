@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::SystemTime;
 
-use common::{Log, TestServer, WsClient, eventually};
+use common::{Log, PATIENCE, TestServer, WsClient, eventually};
 use wshub::{
     Admission, Config, Hub, HubBuilder, Limits, Rejection, Target, UserError,
     metrics::{DebugMetrics, ErrorType},
@@ -158,12 +158,15 @@ fn racing_connections_of_one_user_alternate_strictly() {
             });
         }
     });
+    assert_eq!(server.hub.user_count(), 0);
+    drop(pairs);
+    // It waits for hooks that run on threads of their own.
+    server.handle.shutdown(PATIENCE).unwrap();
     let states = states.lock().unwrap();
     assert!(states.len() >= 2 && states.len() % 2 == 0, "{}", states.len());
     for (at, (is_online, is_alone)) in states.iter().enumerate() {
         assert_eq!((*is_online, *is_alone), (at % 2 == 0, true), "transition {at} of {}", states.len());
     }
-    assert_eq!(server.hub.user_count(), 0);
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub(crate) mod stream;
 pub(crate) mod tls;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -259,7 +259,11 @@ impl WsClient {
         self.stream.set_read_timeout(Some(left)).unwrap();
         let mut chunk = [0; 16 * 1024];
         match self.stream.read(&mut chunk) {
-            Ok(0) => false,
+            Ok(0) => {
+                // As every client does; the server waits for it.
+                let _ = self.stream.shutdown(Shutdown::Write);
+                false
+            }
             Ok(n) => {
                 self.buffer.extend_from_slice(&chunk[..n]);
                 true
@@ -307,7 +311,7 @@ pub(crate) fn exchange(addr: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(addr).unwrap();
     // The server may answer and close before it has all: then writing fails, and the answer still counts.
     let _ = stream.write_all(bytes);
-    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let _ = stream.shutdown(Shutdown::Write);
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut answer = Vec::new();
     let mut chunk = [0; 4096];

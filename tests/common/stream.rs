@@ -1,7 +1,7 @@
 //! A reader of Server-Sent Events that keeps to the standard's algorithm, and shows the comments too.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use super::PATIENCE;
 
@@ -108,6 +108,8 @@ impl SseClient {
         loop {
             let mut line = String::new();
             if self.reader.read_line(&mut line).unwrap() == 0 {
+                // As every client does; the server waits for it.
+                let _ = self.stream().shutdown(Shutdown::Write);
                 assert!(!has_field, "the stream ends within an event");
                 return None;
             }
