@@ -46,6 +46,7 @@ pub struct RoomOptions {
     pub(crate) shared: bool,
     pub(crate) when_behind: WhenBehind,
     pub(crate) members: bool,
+    pub(crate) by_connection: bool,
     pub(crate) member_linger: Duration,
 }
 
@@ -65,6 +66,7 @@ impl Default for RoomOptions {
             shared: false,
             when_behind: WhenBehind::CatchUp,
             members: false,
+            by_connection: false,
             member_linger: Duration::ZERO,
         }
     }
@@ -89,6 +91,13 @@ impl RoomOptions {
     /// Adds tracking of members.
     pub fn with_members(mut self) -> Self {
         self.members = true;
+        self
+    }
+
+    /// Adds tracking of members by connection: each connection is a member of its own, known by its client id, also if
+    /// several are of one user. Default: the connections of one user are one member.
+    pub fn with_connections(mut self) -> Self {
+        (self.members, self.by_connection) = (true, true);
         self
     }
 

@@ -8,6 +8,7 @@ use super::admission::{Admission, Rejection};
 use super::calls::{CallFormat, FormatOfCalls};
 use super::chain::{self, observe};
 use super::client::Client;
+use super::commands::NodeHandlers;
 use super::extensions::Extensions;
 use super::hooks::Hooks;
 use super::members::{Announce, MemberChange};
@@ -55,6 +56,7 @@ pub struct HubBuilder {
     pub(super) call_format: FormatOfCalls,
     pub(super) history_store: Option<Arc<dyn HistoryStore>>,
     pub(super) announce_members: Announce,
+    pub(super) node_handlers: NodeHandlers,
     cluster: Option<Cluster>,
 }
 
@@ -163,6 +165,18 @@ impl HubBuilder {
         announce: impl Fn(&str, &[MemberChange]) -> Option<Message> + Send + Sync + 'static,
     ) -> Self {
         self.announce_members = Announce(Some(Box::new(announce)));
+        self
+    }
+
+    /// Sets the handler of messages that other nodes of the cluster have sent with [`Hub::tell_nodes`] and this subject.
+    /// It replaces an earlier one. It runs on the thread that receives from the bus: while it blocks, nothing else of
+    /// the cluster arrives. Messages of subjects without a handler are ignored.
+    pub fn on_node_message(
+        mut self,
+        subject: impl Into<String>,
+        handler: impl Fn(&Hub, &str) + Send + Sync + 'static,
+    ) -> Self {
+        self.node_handlers.0.insert(subject.into(), Box::new(handler));
         self
     }
 

@@ -75,6 +75,8 @@ pub(super) struct State {
     pub(super) telling: Levels<Arc<str>>,
     /// The client's metadata as other members see them, in JSON.
     pub(super) member: Option<Arc<str>>,
+    /// The same for single rooms, by name.
+    pub(super) member_in: BTreeMap<Arc<str>, Arc<str>>,
     /// The connection is ending. The client joins no more rooms and gets no user.
     pub(super) gone: bool,
     /// `on_close` has been taken. New callbacks are not stored.
@@ -83,6 +85,13 @@ pub(super) struct State {
     pub(super) is_released: bool,
     pub(super) metadata: BTreeMap<String, Metadata>,
     pub(super) callbacks: Callbacks,
+}
+
+impl State {
+    /// The client's metadata as other members of a room see them.
+    pub(super) fn member_of(&self, room: &str) -> Option<&Arc<str>> {
+        self.member_in.get(room).or(self.member.as_ref())
+    }
 }
 
 pub(super) type Handler = dyn Fn(&Client, &Message) -> HandlerResult + Send + Sync;

@@ -253,7 +253,7 @@ impl Hub {
             }
             drop(users);
             rooms = own.rooms.iter().cloned().collect();
-            self.member_renamed(client, &rooms, [old.as_ref(), own.user.as_ref()], own.member.as_ref());
+            self.member_renamed(client, &own, old.as_ref());
         }
         rooms.iter().for_each(|room| self.watch_members(room));
         record!(Debug, "wshub::hub", "{} is now of user {user:?}", client.id());

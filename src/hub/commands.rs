@@ -1,6 +1,10 @@
-//! Commands for all nodes of a cluster: close a user's or a room's connections, have a user join or leave a room.
+//! Commands for all nodes of a cluster: close a user's or a room's connections, have a user join or leave a room, or
+//! what a protocol or application makes of a message of its own.
 //!
 //! A command runs here at once and reaches other nodes at most once, like a message. Other nodes do not confirm it.
+
+use std::collections::BTreeMap;
+use std::fmt;
 
 use super::control::Control;
 use super::{Client, Hub};
@@ -17,7 +21,33 @@ pub struct Commanded {
     pub published: bool,
 }
 
+type OnTold = dyn Fn(&Hub, &str) + Send + Sync;
+
+/// The handlers of messages between nodes, by subject.
+#[derive(Default)]
+pub(super) struct NodeHandlers(pub(super) BTreeMap<String, Box<OnTold>>);
+
+impl fmt::Debug for NodeHandlers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
 impl Hub {
+    /// Queues a text for the handlers of this subject on all other nodes; see
+    /// [`on_node_message`](crate::HubBuilder::on_node_message). Returns whether it was queued: false without a cluster,
+    /// and if it is too large for the bus or the queue is full. Delivery is at most once and not confirmed.
+    pub fn tell_nodes(&self, subject: &str, data: &str) -> bool {
+        self.publish_control(&Control::Told { subject: subject.to_owned(), data: data.to_owned() })
+    }
+
+    /// Passes another node's message to the handler of its subject.
+    pub(super) fn hear_told(&self, subject: &str, data: &str) {
+        if let Some(handler) = self.inner().node_handlers.0.get(subject) {
+            self.guarded(None, "on_node_message", || handler(self, data));
+        }
+    }
+
     /// Closes the user's connections on all nodes, with this code and reason; see [`Client::close`]. Does not block.
     /// Codes from 4500 to 4999 tell the client to stay away.
     ///

@@ -36,6 +36,8 @@ pub(super) enum Control {
     Join { user: String, room: String },
     /// See [`Control::Join`].
     Leave { user: String, room: String },
+    /// A message of a protocol or application to its counterpart: see [`Hub::tell_nodes`].
+    Told { subject: String, data: String },
 }
 
 /// A member and its change.
@@ -140,6 +142,7 @@ impl Hub {
             }
             Control::Join { user, room } => _ = self.join_user_here(&user, &room),
             Control::Leave { user, room } => _ = self.leave_user_here(&user, &room),
+            Control::Told { subject, data } => self.hear_told(&subject, &data),
         }
         true
     }
@@ -176,6 +179,7 @@ mod tests {
             Control::Close { user: None, room: Some(room()), code: 4500, reason: String::new() },
             Control::Join { user: node(), room: room() },
             Control::Leave { user: node(), room: room() },
+            Control::Told { subject: node(), data: "a \"b\"".into() },
         ];
         for control in all {
             let json = serde_json::to_string(&control).expect("JSON");

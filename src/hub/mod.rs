@@ -159,6 +159,7 @@ struct Inner {
     members: members::Members,
     deadlines: deadlines::Deadlines,
     announce_members: members::Announce,
+    node_handlers: commands::NodeHandlers,
     node_id: Box<str>,
     /// The link to the cluster, if the hub is in one. It holds a weak reference to the hub.
     link: Option<Link>,
@@ -206,6 +207,7 @@ impl Hub {
             members: members::Members::default(),
             deadlines: deadlines::Deadlines::default(),
             announce_members: builder.announce_members,
+            node_handlers: builder.node_handlers,
         }))
     }
 

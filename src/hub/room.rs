@@ -86,6 +86,7 @@ impl Room {
         let mut own = client.state().write();
         own.rooms.remove(&self.name);
         client.hub().member_left(client, &self.name, own.user.as_ref());
+        own.member_in.remove(&self.name);
         let has_ticket = own.telling.changed(Arc::clone(&self.name), Some(()));
         Ok(has_ticket.then(|| Ticket::of_room(client, &self.name)))
     }
@@ -139,7 +140,7 @@ impl RoomState {
         }
         own.rooms.insert(Arc::clone(name));
         self.roster.insert(client);
-        client.hub().member_joined(client, name, own.user.as_ref(), own.member.as_ref());
+        client.hub().member_joined(client, name, own.user.as_ref(), own.member_of(name));
         let has_ticket = own.telling.changed(Arc::clone(name), None);
         Ok(has_ticket.then(|| Ticket::of_room(client, name)))
     }

@@ -24,6 +24,7 @@ pub use change::{Member, MemberChange, MemberError};
 pub(super) use change::metadata;
 pub(super) use table::{Json, List, Told};
 
+use super::client::State;
 use super::control::{Control, Entry};
 use super::keeper::Job;
 use super::{Client, Hub, Target};
@@ -64,23 +65,50 @@ impl Client {
         let rooms: Vec<Arc<str>> = {
             let mut own = self.state().write();
             own.member = Some(Arc::clone(&json));
-            let key = key(self, own.user.as_ref());
             let mut members = self.hub().inner().members.0.lock();
-            for room in &own.rooms {
+            let has_none = |room: &&Arc<str>| !own.member_in.contains_key(*room);
+            let rooms: Vec<Arc<str>> = own.rooms.iter().filter(has_none).cloned().collect();
+            for room in &rooms {
                 if let Some(table) = members.get_mut(room) {
+                    let key = self.hub().member_key(self, room, own.user.as_ref());
                     table.update(&key, self.id(), Some(Arc::clone(&json)));
                 }
             }
-            own.rooms.iter().cloned().collect()
+            rooms
         };
         rooms.iter().for_each(|room| self.hub().watch_members(room));
         Ok(())
     }
-}
 
-/// What a member is known by.
-fn key(client: &Client, user: Option<&Arc<str>>) -> Arc<str> {
-    user.map_or_else(|| client.id().to_string().into(), Arc::clone)
+    /// Sets what others see of this connection in one room with members, in place of
+    /// [`set_member`](Client::set_member), until it leaves the room. Called before the join, it takes effect with the
+    /// join; if there will be no join, call [`clear_member_in`](Client::clear_member_in).
+    ///
+    /// # Errors
+    ///
+    /// As [`set_member`](Client::set_member).
+    pub fn set_member_in(&self, room: &str, value: &impl Serialize) -> Result<(), MemberError> {
+        let json = metadata(value)?;
+        {
+            let mut own = self.state().write();
+            own.member_in.insert(room.into(), Arc::clone(&json));
+            let mut members = self.hub().inner().members.0.lock();
+            if let Some(table) = members.get_mut(room).filter(|_| own.rooms.contains(room)) {
+                table.update(&self.hub().member_key(self, room, own.user.as_ref()), self.id(), Some(json));
+            }
+        }
+        self.hub().watch_members(room);
+        Ok(())
+    }
+
+    /// Undoes [`set_member_in`](Client::set_member_in) for a room that the client has not joined. Does nothing while it
+    /// is in the room.
+    pub fn clear_member_in(&self, room: &str) {
+        let mut own = self.state().write();
+        if !own.rooms.contains(room) {
+            own.member_in.remove(room);
+        }
+    }
 }
 
 impl Hub {
@@ -95,6 +123,17 @@ impl Hub {
         self.inner().members.0.lock().get(room).map_or_else(Vec::new, Table::list)
     }
 
+    /// Whether members of rooms of this name are tracked by connection: see
+    /// [`RoomOptions::with_connections`](crate::history::RoomOptions::with_connections).
+    pub fn tracks_connections(&self, room: &str) -> bool {
+        self.inner().patterns.find(room).is_some_and(|options| options.by_connection)
+    }
+
+    /// What a member is known by.
+    fn member_key(&self, client: &Client, room: &str, user: Option<&Arc<str>>) -> Arc<str> {
+        user.filter(|_| !self.tracks_connections(room)).map_or_else(|| client.id().to_string().into(), Arc::clone)
+    }
+
     fn has_members(&self, room: &str) -> bool {
         self.inner().patterns.find(room).is_some_and(|options| options.members)
     }
@@ -107,7 +146,8 @@ impl Hub {
     pub(super) fn member_joined(&self, client: &Client, room: &Arc<str>, user: Option<&Arc<str>>, json: Option<&Json>) {
         if self.has_members(room) {
             let mut members = self.inner().members.0.lock();
-            members.entry(Arc::clone(room)).or_default().join(&key(client, user), client.id(), json.cloned());
+            let key = self.member_key(client, room, user);
+            members.entry(Arc::clone(room)).or_default().join(&key, client.id(), json.cloned());
         }
     }
 
@@ -117,7 +157,7 @@ impl Hub {
             return;
         }
         if let Some(table) = self.inner().members.0.lock().get_mut(room) {
-            table.leave(&key(client, user), client.id(), self.linger(room), Instant::now());
+            table.leave(&self.member_key(client, room, user), client.id(), self.linger(room), Instant::now());
         }
     }
 
@@ -310,20 +350,15 @@ impl Hub {
         result
     }
 
-    /// A client that is in these rooms has another user.
-    pub(super) fn member_renamed(
-        &self,
-        client: &Client,
-        rooms: &[Arc<str>],
-        users: [Option<&Arc<str>>; 2],
-        json: Option<&Json>,
-    ) {
+    /// Under the client's lock: it had the user `old` before.
+    pub(super) fn member_renamed(&self, client: &Client, own: &State, old: Option<&Arc<str>>) {
         let now = Instant::now();
         let mut members = self.inner().members.0.lock();
-        for room in rooms {
+        for room in own.rooms.iter().filter(|room| !self.tracks_connections(room)) {
             if let Some(table) = members.get_mut(room) {
-                table.leave(&key(client, users[0]), client.id(), Duration::ZERO, now);
-                table.join(&key(client, users[1]), client.id(), json.cloned());
+                table.leave(&self.member_key(client, room, old), client.id(), Duration::ZERO, now);
+                let key = self.member_key(client, room, own.user.as_ref());
+                table.join(&key, client.id(), own.member_of(room).cloned());
             }
         }
     }
