@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use centrifuge_suite::*;
 use common::{BINARY, CLOSE, TestServer, counted, errors, eventually};
-use serde_json::json;
+use serde_json::{Value, json};
 use wshub::metrics::ErrorType;
-use wshub::protocol::centrifuge::Centrifuge;
+use wshub::protocol::centrifuge::{Centrifuge, ChannelOptions};
 use wshub::{Admission, Config, Hub, Limits, Message, RoomOptions, Target};
 
 #[test]
@@ -360,6 +360,39 @@ fn a_client_that_falls_behind_the_history_subscribes_again() {
     assert_eq!((&reply["was_recovering"], reply.get("recovered"), &reply["offset"]), (&json!(true), None, &json!(400)));
     server.hub.publish("small", "1");
     assert_eq!(one(&mut socket)["push"]["pub"], json!({"data": 1, "offset": 401}));
+}
+
+/// Centrifugo's recovery mode `cache`: only the last publication counts.
+#[test]
+fn cache_recovery_brings_the_last_publication_alone() {
+    let hub = Hub::builder().rooms("*", RoomOptions::history().messages(2));
+    let options = ChannelOptions::default().cache_recovery(true);
+    let server = TestServer::new(Centrifuge::new().channels(move |_| Some(options)).install(hub));
+    let subscribed = |wish: &Value| subscribe(&mut connected(&server), wish)["subscribe"].clone();
+    let facts = |wish: &Value| {
+        let reply = subscribed(wish);
+        let offsets: Vec<u64> = reply["publications"]
+            .as_array()
+            .map_or_else(Vec::new, |all| all.iter().map(|p| p["offset"].as_u64().unwrap()).collect());
+        (reply["recovered"] == true, offsets, reply["offset"].as_u64().unwrap_or(0))
+    };
+    // `since: {}` of an SDK.
+    let empty = json!({"channel": "a", "recover": true});
+    assert_eq!(facts(&empty), (false, vec![], 0), "nothing was ever published");
+    (1..=5).for_each(|n| _ = server.hub.publish("a", n.to_string()));
+    let epoch = server.hub.position("a").unwrap().epoch().to_string();
+    assert_eq!(facts(&empty), (true, vec![5], 5));
+    assert_eq!(facts(&json!({"channel": "a"})), (false, vec![], 5), "it has not asked");
+    for (offset, of, expected) in
+        [(4, &*epoch, vec![5]), (1, &epoch, vec![5]), (5, &epoch, vec![]), (3, "gone", vec![5])]
+    {
+        let wish = json!({"channel": "a", "recover": true, "offset": offset, "epoch": of});
+        assert_eq!(facts(&wish), (true, expected, 5), "{wish}");
+    }
+    server.hub.clear_history("a");
+    assert_eq!(facts(&empty), (false, vec![], 5), "the last one is gone");
+    let wish = json!({"channel": "a", "recover": true, "offset": 5, "epoch": epoch});
+    assert_eq!(facts(&wish), (true, vec![], 5), "it has the last one");
 }
 
 /// An SDK does not subscribe again to a server-side subscription, but it connects again.

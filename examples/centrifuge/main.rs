@@ -6,8 +6,8 @@
 //!
 //! Clients may subscribe to every channel, except `private:…` without a token, and subscribers may publish. The rpc
 //! methods are `echo`, `sum` of `{"a","b"}` and `fail`. Channels have a history of 100 publications and five minutes,
-//! `smallhistory:…` of two, `nohistory:…` none. With `--redis URL` several nodes share the histories:
-//! `cargo run --features redis …`.
+//! `smallhistory:…` of two, `nohistory:…` none. With `--redis URL` several nodes share the histories, and
+//! presence and the HTTP API cover all of them: `cargo run --features redis …`.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -37,19 +37,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     common::serve(Api::new(&hub).key(common::option("api-key", "test-api-key")).mount(server, "/api"))
 }
 
-/// Sets what rooms remember; with `--redis URL` shared with the other nodes there.
+/// Sets what rooms remember. With `--redis URL`, nodes share it there, and are a cluster.
 fn shared(hub: HubBuilder) -> Result<HubBuilder, ConfigError> {
     let history = || RoomOptions::history().messages(100).age(Duration::from_secs(300));
     let url = common::option_or_none("redis");
     let share = |options: RoomOptions| if url.is_some() { options.shared() } else { options };
+    // Presence covers the connections of all nodes.
     let hub = hub
-        .rooms("*", share(history()))
-        .rooms("smallhistory:*", share(history().messages(2)))
-        .rooms("nohistory:*", RoomOptions::default());
+        .rooms("*", share(history()).with_connections())
+        .rooms("smallhistory:*", share(history().messages(2)).with_connections())
+        .rooms("nohistory:*", RoomOptions::default().with_connections());
     match &url {
         None => Ok(hub),
         #[cfg(feature = "redis")]
-        Some(url) => Ok(hub.history_store(wshub::cluster::RedisStore::new(url)?)),
+        Some(url) => {
+            use wshub::cluster::{Cluster, RedisAdapter, RedisStore};
+            let cluster = Cluster::new(RedisAdapter::new(url)?).presence(Duration::from_secs(1));
+            Ok(hub.cluster(cluster).history_store(RedisStore::new(url)?))
+        }
         #[cfg(not(feature = "redis"))]
         Some(_) => common::fail("--redis needs the feature `redis`: cargo run --features redis …"),
     }

@@ -1,4 +1,5 @@
 //! A server and clients that speak the client protocol of Centrifugo.
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::time::{Duration, SystemTime};
 

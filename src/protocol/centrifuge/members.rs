@@ -1,14 +1,21 @@
 //! Presence in a channel, and announcements of joins and leaves.
+//!
+//! In rooms that track connections the hub knows the subscribers of all nodes, and reports their joins and leaves. In
+//! other rooms this file does both, for the subscribers of this node.
 
 use std::collections::{BTreeMap, HashSet};
 
 use super::recover::broadcast;
 use super::session::{Session, Subscription};
-use super::wire::reply::{ClientInfo, Member, PresenceStats, Push};
-use crate::{Client, Hub};
+use super::wire::reply::{self, ClientInfo, PresenceStats, Push};
+use crate::members::{Member, MemberChange};
+use crate::{Client, ClientId, Hub};
 
-/// The subscribers of a channel on this node, by client id.
+/// The subscribers of a channel, by client id.
 pub(super) fn presence(hub: &Hub, channel: &str) -> BTreeMap<String, ClientInfo> {
+    if hub.tracks_connections(channel) {
+        return hub.members(channel).iter().filter_map(|m| Some((m.id.to_string(), info_of(m)?))).collect();
+    }
     let info = |client: &Client| {
         let session = Session::of(client)?;
         let subscription = session.subscription(channel)?;
@@ -17,32 +24,78 @@ pub(super) fn presence(hub: &Hub, channel: &str) -> BTreeMap<String, ClientInfo>
     hub.room_clients(channel).iter().filter_map(info).collect()
 }
 
-/// The number of a channel's subscribers on this node, and of their users.
+/// The number of a channel's subscribers, and of their users.
 pub(super) fn presence_stats(hub: &Hub, channel: &str) -> PresenceStats {
-    let subscribers = hub.room_clients(channel);
-    let users: HashSet<_> = subscribers.iter().map(Client::user_id).collect();
+    let subscribers = presence(hub, channel);
+    let users: HashSet<_> = subscribers.values().map(|info| &info.user).collect();
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     PresenceStats { num_clients: count(subscribers.len()), num_users: count(users.len()) }
 }
 
-/// Tells interested subscribers that the client has joined.
-pub(super) fn tell_join(client: &Client, session: &Session, channel: &str, subscription: &Subscription) {
-    if subscription.tells_joins {
-        let info = Some(session.client_info(client, subscription.info.clone()));
-        tell(client.hub(), &Push { channel: channel.to_owned(), join: Some(Member { info }), ..Push::default() });
+/// The client's info is the member's metadata. `None` for a client of another protocol.
+fn info_of(member: &Member) -> Option<ClientInfo> {
+    serde_json::from_str(member.metadata.as_deref()?).ok()
+}
+
+/// Before the client joins the room: what all nodes will know of it there.
+pub(super) fn introduce(client: &Client, session: &Session, channel: &str, subscription: &Subscription) {
+    if !client.hub().tracks_connections(channel) {
+        return;
     }
+    let info = session.client_info(client, subscription.info.clone());
+    if client.set_member_in(channel, &info).is_err() {
+        // Too long for a member: it is known by its names alone.
+        let ClientInfo { user, client: id, .. } = info;
+        let _ = client.set_member_in(channel, &ClientInfo { user, client: id, ..ClientInfo::default() });
+    }
+}
+
+/// Tells interested subscribers that the client has joined, itself among them.
+pub(super) fn tell_join(client: &Client, session: &Session, channel: &str, subscription: &Subscription) {
+    if !subscription.tells_joins {
+        return;
+    }
+    let is_tracked = client.hub().tracks_connections(channel);
+    let push = join(channel, session.client_info(client, subscription.info.clone()));
+    // The hub reports a tracked join to the others, perhaps before the reply to this client.
+    tell(client.hub(), &push, |other| !is_tracked || other == client);
 }
 
 /// Tells interested subscribers that the client has left.
 pub(super) fn tell_leave(client: &Client, session: &Session, channel: &str, subscription: &Subscription) {
-    if subscription.tells_joins && subscription.is_live {
-        let info = Some(session.client_info(client, subscription.info.clone()));
-        tell(client.hub(), &Push { channel: channel.to_owned(), leave: Some(Member { info }), ..Push::default() });
+    if subscription.tells_joins && subscription.is_live && !client.hub().tracks_connections(channel) {
+        let push = leave(channel, session.client_info(client, subscription.info.clone()));
+        tell(client.hub(), &push, |_| true);
     }
 }
 
-fn tell(hub: &Hub, push: &Push) {
-    broadcast(hub, push, |session| {
-        session.subscription(&push.channel).is_some_and(|subscription| subscription.wants_joins)
+/// A connection of any node has joined or left a room that tracks connections.
+pub(super) fn changed(hub: &Hub, channel: &str, change: &MemberChange) {
+    if !hub.tracks_connections(channel) {
+        return;
+    }
+    let Some(info) = info_of(change.member()) else { return };
+    let own = info.client.parse::<ClientId>().ok();
+    let push = match change {
+        MemberChange::Joined(_) => join(channel, info),
+        MemberChange::Left(_) => leave(channel, info),
+        MemberChange::Updated(_) => return,
+    };
+    tell(hub, &push, |client| Some(client.id()) != own);
+}
+
+fn join(channel: &str, info: ClientInfo) -> Push {
+    Push { channel: channel.to_owned(), join: Some(reply::Member { info: Some(info) }), ..Push::default() }
+}
+
+fn leave(channel: &str, info: ClientInfo) -> Push {
+    Push { channel: channel.to_owned(), leave: Some(reply::Member { info: Some(info) }), ..Push::default() }
+}
+
+/// Sends the push to the `chosen` subscribers that want joins and leaves.
+fn tell(hub: &Hub, push: &Push, chosen: impl Fn(&Client) -> bool) {
+    broadcast(hub, push, |client, session| {
+        let wants_joins = |subscription: Subscription| subscription.wants_joins;
+        chosen(client) && session.subscription(&push.channel).is_some_and(wants_joins)
     });
 }

@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::{Admission, Client, HubBuilder, Message};
+use crate::{Admission, Client, Hub, HubBuilder, Message};
 
 pub use api::Api;
 #[cfg(wshub_internals)]
@@ -185,6 +185,18 @@ impl Centrifuge {
         self
     }
 
+    /// Publishes to a channel, whether or not it has a history, on all nodes. In channels with a history
+    /// [`Hub::publish`] does the same; without one, it would send the bare message, which clients of this protocol
+    /// cannot read.
+    ///
+    /// # Errors
+    ///
+    /// A shared history takes no more messages: [`CommandError::TOO_MANY_REQUESTS`].
+    pub fn publish(hub: &Hub, channel: &str, data: impl Into<Message>) -> Result<(), CommandError> {
+        recover::publish(hub, channel, &data.into(), &formats::Attached::default(), recover::Recording::Queued)?;
+        Ok(())
+    }
+
     /// Installs the protocol on a builder, with the subprotocol `centrifuge-protobuf`. Hooks on the builder also run;
     /// those that were set earlier run before the protocol's.
     pub fn install(self, builder: HubBuilder) -> HubBuilder {
@@ -210,6 +222,9 @@ impl Centrifuge {
             .on_message(move |client, message| handle.handle(client, message))
             .after_room_join(joined)
             .after_room_leave(left)
+            .on_member_change(members::changed)
+            .on_node_message(recover::PUSHES, recover::hear_push)
+            .on_node_message(api::REQUESTS, api::hear_request)
             .on_gap(|client, gap| {
                 if let Some(session) = Session::of(client) {
                     subscribe::missed(client, &session, gap.room());

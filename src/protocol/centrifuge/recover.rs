@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use prost::Message as _;
+
 use super::codec::Codec;
 use super::error::CommandError;
 use super::formats::{Attached, shown};
@@ -10,6 +14,9 @@ use super::wire::command;
 use super::wire::reply::{Publication, Publications, Push, Reply};
 use crate::history::{Epoch, Position, Publish, Range, Recovery};
 use crate::{Client, Hub, Message};
+
+/// The subject of unrecorded publications between nodes: pushes in protobuf, in base64.
+pub(super) const PUSHES: &str = "centrifuge.push";
 
 /// A position as sent to clients.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -108,17 +115,27 @@ pub(super) fn publish(
     }
     let Attached { info, tags } = attached.clone();
     let publication = Publication { data: data.payload().clone(), info, tags, ..Publication::default() };
-    broadcast(hub, &Push { channel: channel.to_owned(), publication: Some(publication), ..Push::default() }, |_| true);
+    let push = Push { channel: channel.to_owned(), publication: Some(publication), ..Push::default() };
+    broadcast(hub, &push, |_, _| true);
+    hub.tell_nodes(PUSHES, &STANDARD.encode(push.encode_to_vec()));
     Ok(None)
 }
 
+/// Passes another node's unrecorded publication on to the subscribers here.
+pub(super) fn hear_push(hub: &Hub, data: &str) {
+    let bytes = STANDARD.decode(data).unwrap_or_default();
+    if let Some(push) = Push::decode(&*bytes).ok().filter(|push| push.publication.is_some()) {
+        broadcast(hub, &push, |_, _| true);
+    }
+}
+
 /// Sends a push to the subscribers of its channel that are `chosen`, encoded once for each codec.
-pub(super) fn broadcast(hub: &Hub, push: &Push, chosen: impl Fn(&Session) -> bool) {
+pub(super) fn broadcast(hub: &Hub, push: &Push, chosen: impl Fn(&Client, &Session) -> bool) {
     let replies = [Reply { push: Some(push.clone()), ..Reply::default() }];
     let mut frames = [Codec::Json, Codec::Protobuf].map(|codec| (codec, None::<Message>));
     let _cork = hub.cork();
     for client in hub.room_clients(&push.channel) {
-        let Some(session) = Session::of(&client).filter(|session| chosen(session)) else { continue };
+        let Some(session) = Session::of(&client).filter(|session| chosen(&client, session)) else { continue };
         let frame = frames.iter_mut().find(|(codec, _)| *codec == session.codec);
         if let Some((codec, frame)) = frame {
             // The hub's policy drops it for slow clients.

@@ -71,6 +71,8 @@ pub(super) struct Subscription {
     /// Others are told that this client joins and leaves.
     pub(super) tells_joins: bool,
     pub(super) origin: Origin,
+    /// See [`ChannelOptions::cache_recovery`](super::ChannelOptions::cache_recovery).
+    pub(super) is_cache: bool,
     /// The reply is out and the room is joined.
     pub(super) is_live: bool,
 }

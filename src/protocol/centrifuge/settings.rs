@@ -29,6 +29,7 @@ pub struct ChannelOptions {
     pub(super) history: Access,
     pub(super) join_leave: bool,
     pub(super) token: bool,
+    pub(super) is_cache: bool,
 }
 
 impl Default for ChannelOptions {
@@ -39,6 +40,7 @@ impl Default for ChannelOptions {
             history: Access::Subscribers,
             join_leave: true,
             token: false,
+            is_cache: false,
         }
     }
 }
@@ -65,6 +67,15 @@ impl ChannelOptions {
     /// Sets whether subscribers that ask for it are told of joins and leaves. Default: true.
     pub fn join_leave(mut self, is_told: bool) -> Self {
         self.join_leave = is_told;
+        self
+    }
+
+    /// Sets whether a client that recovers gets only the last publication, unless it already has that one: Centrifugo's
+    /// recovery mode `cache`, for channels whose publications each replace the one before. Default: false; a client
+    /// gets everything that it has missed. A history of one message suffices. SDKs also get the last publication with
+    /// their first subscription if its options contain `since: {}`.
+    pub fn cache_recovery(mut self, is_cache: bool) -> Self {
+        self.is_cache = is_cache;
         self
     }
 

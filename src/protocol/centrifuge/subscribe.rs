@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::error::{CommandError, Disconnect, Refusal};
 use super::formats::shown;
-use super::members::{tell_join, tell_leave};
+use super::members::{introduce, tell_join, tell_leave};
 use super::message_of;
 use super::outgoing::push;
 use super::recover::{Place, position};
@@ -54,6 +54,7 @@ pub(super) fn subscribe(
         wants_joins: wish.join_leave && options.join_leave,
         tells_joins: options.join_leave,
         origin: Origin::Client,
+        is_cache: options.is_cache,
         is_live: false,
     };
     Ok(begin(client, session, wish, subscription, data, tell)?)
@@ -68,11 +69,14 @@ pub(super) fn begin(
     data: Option<Message>,
     tell: impl FnOnce(Subscribed),
 ) -> Result<(), CommandError> {
-    let expires_at = subscription.expires_at;
-    reserve(client, session, &wish.channel, subscription)?;
+    let (expires_at, wants_joins) = (subscription.expires_at, subscription.wants_joins);
+    // It is told of no join before its reply.
+    let subscription = Subscription { wants_joins: false, ..subscription };
+    reserve(client, session, &wish.channel, subscription.clone())?;
+    introduce(client, session, &wish.channel, &subscription);
     let since = wish.recover.then(|| position(client.hub(), &wish.channel, &wish.epoch, wish.offset)).flatten();
     let is_told = client.join_collecting(&wish.channel, since, |joined, missed| {
-        let mut reply = answer(wish, joined, &missed);
+        let mut reply = answer(wish, subscription.is_cache, joined, &missed);
         if wish.flag & REJECT_UNRECOVERED != 0 && reply.was_recovering && !reply.recovered {
             return false;
         }
@@ -81,6 +85,7 @@ pub(super) fn begin(
         reply.data = data.map(|data| data.payload().clone()).unwrap_or_default();
         session.change(&wish.channel, |subscription| subscription.is_live = true);
         tell(reply);
+        session.change(&wish.channel, |subscription| subscription.wants_joins = wants_joins);
         true
     });
     match is_told {
@@ -96,25 +101,31 @@ pub(super) fn begin(
         }
         Err(error) => {
             session.remove(&wish.channel);
+            client.clear_member_in(&wish.channel);
             Err(refused(&error))
         }
     }
 }
 
 /// The answer about the history. After a recovery, the offset is the client's own, and the publications follow it;
-/// after a failed recovery it is the top.
-fn answer(wish: &Subscribe, joined: &Joined, missed: &[Publication]) -> Subscribed {
+/// after a failed recovery it is the top. In cache mode it always is, and only the last publication counts.
+fn answer(wish: &Subscribe, is_cache: bool, joined: &Joined, missed: &[Publication]) -> Subscribed {
     let Some(top) = joined.position.map(Place::from) else {
         return Subscribed { was_recovering: wish.recover, ..Subscribed::default() };
     };
-    let recovered = wish.recover && joined.recovery == Recovery::Complete;
+    let is_complete = wish.recover && joined.recovery == Recovery::Complete;
+    // A channel without a last publication has nothing to recover to.
+    let has_last = top.offset > 0 && (is_complete || !missed.is_empty());
+    let is_cache = is_cache && wish.recover;
+    let recovered = if is_cache { has_last } else { is_complete };
+    let missed = if is_cache { &missed[missed.len().saturating_sub(1)..] } else { missed };
     // Clients do not get messages after a gap: they begin anew. Without a position it is a rewind.
     let is_shown = recovered || !wish.recover;
     Subscribed {
         recoverable: true,
         positioned: true,
         epoch: top.epoch,
-        offset: if recovered { wish.offset } else { top.offset },
+        offset: if recovered && !is_cache { wish.offset } else { top.offset },
         publications: missed.iter().filter(|_| is_shown).map(shown).collect(),
         recovered,
         was_recovering: wish.recover,
@@ -236,6 +247,7 @@ pub(super) fn server_side(options: ChannelOptions, info: Bytes) -> Subscription 
         wants_joins: options.join_leave,
         tells_joins: options.join_leave,
         origin: Origin::Server,
+        is_cache: options.is_cache,
         ..Subscription::default()
     }
 }

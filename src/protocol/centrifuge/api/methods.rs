@@ -18,6 +18,7 @@ use super::super::wire::command::{History, Subscribe};
 use super::answer::{Published, part, response};
 use super::idempotency::Idempotency;
 use super::request::{Channel, Channels, OfUser, Publish, checked, matches, payload};
+use crate::cluster::ClusterNode;
 use crate::{Client, ClientId, Hub, Response};
 
 /// Maximum number of publications in one answer.
@@ -33,21 +34,36 @@ pub(super) struct Call<'a> {
     pub(super) body: &'a [u8],
 }
 
-pub(super) type Method = fn(&Call<'_>) -> Response;
+/// A method of the API.
+pub(super) struct Method {
+    pub(super) name: &'static str,
+    pub(super) run: fn(&Call<'_>) -> Response,
+    /// Whether every node of a cluster runs it, for its own clients.
+    pub(super) is_for_all: bool,
+}
 
-/// Every method by its name.
-pub(super) const ALL: [(&str, Method); 11] = [
-    ("publish", |call| call.run(Call::publish)),
-    ("broadcast", |call| call.run(Call::broadcast)),
-    ("subscribe", |call| call.run(Call::subscribe)),
-    ("unsubscribe", |call| call.run(Call::unsubscribe)),
-    ("disconnect", |call| call.run(Call::disconnect)),
-    ("presence", |call| call.run(Call::presence)),
-    ("presence_stats", |call| call.run(Call::presence_stats)),
-    ("history", |call| call.run(Call::history)),
-    ("history_remove", |call| call.run(Call::history_remove)),
-    ("channels", |call| call.run(Call::channels)),
-    ("info", |call| call.run(Call::info)),
+impl Method {
+    const fn of_one(name: &'static str, run: fn(&Call<'_>) -> Response) -> Self {
+        Self { name, run, is_for_all: false }
+    }
+
+    const fn of_all(name: &'static str, run: fn(&Call<'_>) -> Response) -> Self {
+        Self { name, run, is_for_all: true }
+    }
+}
+
+pub(super) static ALL: [Method; 11] = [
+    Method::of_one("publish", |call| call.run(Call::publish)),
+    Method::of_one("broadcast", |call| call.run(Call::broadcast)),
+    Method::of_all("subscribe", |call| call.run(Call::subscribe)),
+    Method::of_all("unsubscribe", |call| call.run(Call::unsubscribe)),
+    Method::of_all("disconnect", |call| call.run(Call::disconnect)),
+    Method::of_one("presence", |call| call.run(Call::presence)),
+    Method::of_one("presence_stats", |call| call.run(Call::presence_stats)),
+    Method::of_one("history", |call| call.run(Call::history)),
+    Method::of_one("history_remove", |call| call.run(Call::history_remove)),
+    Method::of_one("channels", |call| call.run(Call::channels)),
+    Method::of_one("info", |call| call.run(Call::info)),
 ];
 
 #[derive(Serialize)]
@@ -170,27 +186,37 @@ impl Call<'_> {
     }
 
     fn channels(&self, request: &Channels) -> Result<impl Serialize + use<>, CommandError> {
-        let rooms = self.hub.rooms().into_iter();
         let is_asked = |name: &str| request.pattern.is_empty() || matches(&request.pattern, name);
-        let channels: BTreeMap<String, BTreeMap<&str, usize>> = rooms
-            .filter(|(name, _)| is_asked(name))
-            .map(|(name, count)| (name.to_string(), BTreeMap::from([("num_clients", count)])))
-            .collect();
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for node in self.hub.cluster_nodes() {
+            for (name, count) in node.rooms.into_iter().filter(|(name, _)| is_asked(name)) {
+                *counts.entry(name).or_default() += count;
+            }
+        }
+        let channels: BTreeMap<String, BTreeMap<&str, usize>> =
+            counts.into_iter().map(|(name, count)| (name, BTreeMap::from([("num_clients", count)]))).collect();
         Ok(BTreeMap::from([("channels", channels)]))
     }
 
     fn info(&self, _: &Channels) -> Result<impl Serialize + use<>, CommandError> {
-        let rooms = self.hub.rooms();
-        let node = serde_json::json!({
-            "uid": self.hub.node_id(),
-            "name": self.hub.node_id(),
-            "version": super::super::VERSION,
-            "num_clients": self.hub.client_count(),
-            "num_subs": rooms.iter().map(|(_, count)| count).sum::<usize>(),
-            "num_users": self.hub.user_count(),
-            "num_channels": rooms.len(),
-            "uptime": self.hub.uptime().as_secs(),
-        });
-        Ok(BTreeMap::from([("nodes", [node])]))
+        let show = |node: &ClusterNode| {
+            serde_json::json!({
+                "uid": node.id,
+                "name": node.id,
+                "version": super::super::VERSION,
+                "num_clients": node.clients,
+                "num_subs": node.rooms.values().sum::<usize>(),
+                "num_channels": node.rooms.len(),
+                "num_users": 0,
+                "uptime": 0,
+            })
+        };
+        let mut nodes: Vec<_> = self.hub.cluster_nodes().iter().map(show).collect();
+        // The first is this node. Heartbeats do not say this of the others.
+        if let Some(own) = nodes.first_mut() {
+            own["num_users"] = self.hub.user_count().into();
+            own["uptime"] = self.hub.uptime().as_secs().into();
+        }
+        Ok(BTreeMap::from([("nodes", nodes)]))
     }
 }

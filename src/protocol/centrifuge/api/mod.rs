@@ -8,11 +8,16 @@ mod request;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::server::Request;
 use crate::{Hub, Response, Server};
 use idempotency::Idempotency;
+
+/// The subject of requests that one node passes on to the others.
+pub(super) const REQUESTS: &str = "centrifuge.api";
 
 /// The HTTP API: `POST PREFIX/METHOD` with a JSON object, for example `POST /api/publish` with
 /// `{"channel":"news","data":{"text":"hi"}}`.
@@ -54,10 +59,10 @@ impl Api {
     pub fn mount(self, server: Server, prefix: &str) -> Server {
         let idempotency = Arc::new(Idempotency::default());
         let keys: Arc<[String]> = self.keys.into();
-        methods::ALL.iter().fold(server, |server, (name, method)| {
+        methods::ALL.iter().fold(server, |server, method| {
             let (hub, keys, idempotency) = (self.hub.clone(), Arc::clone(&keys), Arc::clone(&idempotency));
-            server.handle(&format!("{}/{name}", prefix.trim_end_matches('/')), move |request| {
-                answer(&hub, &keys, &idempotency, *method, request)
+            server.handle(&format!("{}/{}", prefix.trim_end_matches('/'), method.name), move |request| {
+                answer(&hub, &keys, &idempotency, method, request)
             })
         })
     }
@@ -73,7 +78,7 @@ fn answer(
     hub: &Hub,
     keys: &[String],
     idempotency: &Idempotency,
-    method: methods::Method,
+    method: &methods::Method,
     request: &Request,
 ) -> Response {
     if request.head().method() != "POST" {
@@ -82,7 +87,28 @@ fn answer(
     if !is_known(keys, request) {
         return Response::text(401, "unauthorized\n").header("WWW-Authenticate", "apikey");
     }
-    method(&methods::Call { hub, idempotency, body: request.body() })
+    let response = (method.run)(&methods::Call { hub, idempotency, body: request.body() });
+    let body = std::str::from_utf8(request.body()).ok().filter(|_| method.is_for_all && response.status() == 200);
+    if let Some(body) = body {
+        let passed = Passed { method: method.name.to_owned(), body: body.to_owned() };
+        hub.tell_nodes(REQUESTS, &serde_json::to_string(&passed).unwrap_or_default());
+    }
+    response
+}
+
+/// A request that concerns the clients of every node.
+#[derive(Serialize, Deserialize)]
+struct Passed {
+    method: String,
+    body: String,
+}
+
+/// Runs a request that another node has passed on. The caller gets the answer of that node.
+pub(super) fn hear_request(hub: &Hub, data: &str) {
+    let Ok(Passed { method, body }) = serde_json::from_str(data) else { return };
+    if let Some(method) = methods::ALL.iter().find(|known| known.name == method && known.is_for_all) {
+        (method.run)(&methods::Call { hub, idempotency: &Idempotency::default(), body: body.as_bytes() });
+    }
 }
 
 /// Compares with every key in constant time; only a wrong length is observable.
