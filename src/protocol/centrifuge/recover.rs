@@ -31,13 +31,15 @@ impl From<Position> for Place {
     }
 }
 
-/// The position from a client: an empty epoch means the history's own. `None` if no history can have it.
+/// The position from a client: an empty epoch means the history's own, and one of another form is none of ours. `None` if
+/// that would be needed and the room does not exist.
 pub(super) fn position(hub: &Hub, channel: &str, epoch: &str, offset: u64) -> Option<Position> {
-    let epoch = match epoch {
-        "" => hub.position(channel)?.epoch(),
-        epoch => epoch.parse::<Epoch>().ok()?,
-    };
-    Some(Position::new(epoch, offset))
+    if let Ok(epoch) = epoch.parse::<Epoch>() {
+        return Some(Position::new(epoch, offset));
+    }
+    // An offset beyond the top is as one of another epoch.
+    let offset = if epoch.is_empty() { offset } else { u64::MAX };
+    Some(Position::new(hub.position(channel)?.epoch(), offset))
 }
 
 /// A page of the history.
