@@ -3,48 +3,76 @@
 # The last line says how many passed and failed.
 #
 #     tests/targets.sh [TARGET...]        without targets: all of them
+#     tests/targets.sh --rust             only checks that the oldest Rust that the crate claims builds it, on this processor
 #
-# Needs root on Debian or a relative, and its mirror: makes a chroot of Debian's packages (debootstrap, 3 GB, under
-# target/targets) with its Rust, cross compilers and qemu-user. So it also shows that the crate builds with the oldest Rust that
-# it claims: Debian 13's. TARGETS_SUITE names another release, such as forky. The clients of Redis and NATS need a newer Rust:
-# their features are left out where it is older. Half an hour on two cores.
+# Needs root on Debian, and the mirror of its apt sources: makes a chroot of Debian's packages (debootstrap) with its Rust,
+# cross compilers and qemu-user. Debian 13's Rust is the oldest one that the crate claims. The clients of Redis and NATS need
+# a newer Rust: their features are left out where it is older.
+#
+# TARGETS_SUITE names another release, such as forky; TARGETS_DIR another folder than target/targets, which takes 3 GB, and
+# 0.9 GB for --rust; TARGETS_RUN a command that runs each call of cargo, such as `nice -n 19`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 suite=${TARGETS_SUITE:-trixie}
-mirror=${TARGETS_MIRROR:-http://deb.debian.org/debian}
-root=$PWD/target/targets/$suite
+root=${TARGETS_DIR:-$PWD/target/targets}/$suite
 
 # In a mount namespace of its own, so that no mount outlives this script.
 if [ -z "${TARGETS_INSIDE:-}" ]; then
     exec env TARGETS_INSIDE=1 unshare --mount "$0" "$@"
 fi
 
-targets=("$@")
-[ $# -gt 0 ] || targets=(i686-unknown-linux-gnu armv7-unknown-linux-gnueabihf aarch64-unknown-linux-gnu
-    mipsel-unknown-linux-gnu x86_64-unknown-linux-musl)
+# The feature sets, and the Rust that each needs.
+sets=("|1.85" "default|1.85" "default tls|1.85" "default tls redis-tls|1.88" "default tls redis-tls nats|1.89")
 tests=(smoke handshake frames close rooms users order races backpressure stalled event_stream http drain)
+# The last but one has no 64-bit atomics; the last one neither, and the other order of bytes.
+all=(i686-unknown-linux-gnu armv7-unknown-linux-gnueabihf aarch64-unknown-linux-gnu x86_64-unknown-linux-musl
+    mipsel-unknown-linux-gnu powerpc-unknown-linux-gnu)
 
+# mirror: where apt gets Debian's packages from.
+mirror() {
+    apt-get indextargets 'Created-By: Packages' 'Label: Debian' --format '$(REPO_URI)' | sort -u | head -n 1
+}
+
+# The release's Rust. From the release's own archive alone, without its updates: so each package has one version, which is the
+# same for all processors.
 make_chroot() {
-    command -v debootstrap >/dev/null || apt-get install -y -qq debootstrap
-    debootstrap --variant=minbase --include=ca-certificates "$suite" "$root" "$mirror"
-    cp /etc/resolv.conf "$root/etc/resolv.conf"
-    chroot "$root" sh -ec '
-        for arch in i386 armhf arm64; do dpkg --add-architecture $arch; done
+    if ! command -v debootstrap >/dev/null || [ -z "$(mirror)" ]; then
         apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-            cargo rustc rust-src qemu-user gcc libc6-dev musl-tools \
-            gcc-i686-linux-gnu libc6-dev-i386-cross libstd-rust-dev:i386 \
-            gcc-arm-linux-gnueabihf libc6-dev-armhf-cross libstd-rust-dev:armhf \
-            gcc-aarch64-linux-gnu libc6-dev-arm64-cross libstd-rust-dev:arm64 \
-            gcc-mipsel-linux-gnu libc6-dev-mipsel-cross
-        apt-get clean'
-    touch "$root/ready"
+        apt-get install -y -qq debootstrap
+    fi
+    [ -n "$(mirror)" ] || { echo "no archive of Debian among the apt sources" >&2; exit 1; }
+    rm -rf "$root"
+    mkdir -p "$root"
+    debootstrap --variant=minbase --include=ca-certificates "$suite" "$root" "$(mirror)"
+    cp /etc/resolv.conf "$root/etc/resolv.conf"
+    install_inside 'cargo rustc'
+    touch "$root/has-rust"
+}
+
+# What other processors need besides.
+add_compilers() {
+    for arch in i386 armhf arm64; do
+        chroot "$root" dpkg --add-architecture "$arch"
+    done
+    install_inside 'rust-src qemu-user musl-tools
+        gcc-i686-linux-gnu libc6-dev-i386-cross libstd-rust-dev:i386
+        gcc-arm-linux-gnueabihf libc6-dev-armhf-cross libstd-rust-dev:armhf
+        gcc-aarch64-linux-gnu libc6-dev-arm64-cross libstd-rust-dev:arm64
+        gcc-mipsel-linux-gnu libc6-dev-mipsel-cross gcc-powerpc-linux-gnu libc6-dev-powerpc-cross'
+    touch "$root/has-compilers"
+}
+
+# install_inside PACKAGES: installs packages in the chroot.
+install_inside() {
+    chroot "$root" env DEBIAN_FRONTEND=noninteractive sh -ec "apt-get update -qq
+        apt-get install -y -qq --no-install-recommends $(echo $1)
+        apt-get clean"
 }
 
 # inside COMMAND: in the chroot, in the project's folder.
 inside() {
-    chroot "$root" env -i PATH=/usr/bin:/bin:/usr/sbin:/sbin HOME=/root CARGO_HOME=/cargo CARGO_NET_OFFLINE=true CARGO_TARGET_DIR=/target \
-        TERM=dumb sh -ec "cd /src; $1"
+    ${TARGETS_RUN:-} chroot "$root" env -i PATH=/usr/bin:/bin:/usr/sbin:/sbin HOME=/root CARGO_HOME=/cargo \
+        CARGO_NET_OFFLINE=true CARGO_TARGET_DIR=/target CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0 TERM=dumb sh -ec "cd /src; $1"
 }
 
 # settings TARGET: shell commands that prepare cargo for a target, and the options for the variable `std`.
@@ -52,13 +80,15 @@ settings() {
     local name=${1^^}
     name=CARGO_TARGET_${name//-/_}
     case $1 in
+    x86_64-unknown-linux-gnu) echo "export std=" ;;
     i686-*) echo "export ${name}_LINKER=i686-linux-gnu-gcc CC_i686_unknown_linux_gnu=i686-linux-gnu-gcc std=" ;;
     armv7-*) echo "export ${name}_LINKER=arm-linux-gnueabihf-gcc ${name}_RUNNER=qemu-arm std=" ;;
     aarch64-*) echo "export ${name}_LINKER=aarch64-linux-gnu-gcc ${name}_RUNNER=qemu-aarch64 std=" ;;
     # Debian has no standard library for these: it is built from its source.
-    mipsel-*)
-        echo "export RUSTC_BOOTSTRAP=1 std=-Zbuild-std ${name}_LINKER=mipsel-linux-gnu-gcc"
-        echo "export ${name}_RUNNER='qemu-mipsel -L /usr/mipsel-linux-gnu'"
+    mipsel-* | powerpc-*)
+        local gcc=${1/-unknown/} cpu=${1%%-*}
+        echo "export RUSTC_BOOTSTRAP=1 std=-Zbuild-std ${name}_LINKER=$gcc-gcc"
+        echo "export ${name}_RUNNER='qemu-${cpu/powerpc/ppc} -L /usr/$gcc'"
         ;;
     x86_64-*-musl)
         # Rust's own musl comes with crt objects and an unwinder; here they are Debian's and gcc's.
@@ -70,45 +100,95 @@ settings() {
     esac
 }
 
-[ -e "$root/ready" ] || make_chroot
-# Cargo downloads outside, where the network is known to work: for the crate, and for the standard library.
-cargo fetch --locked
-RUSTC_BOOTSTRAP=1 cargo fetch --locked --manifest-path "$(echo "$root"/usr/src/rustc-*/library)/Cargo.toml"
-mkdir -p "$root/src" "$root/cargo/registry" "$root/target"
-mount --bind "$PWD" "$root/src"
-mount --bind "${CARGO_HOME:-$HOME/.cargo}/registry" "$root/cargo/registry"
-mount -t proc proc "$root/proc"
-rust=$(inside 'rustc --version' | cut -d' ' -f2)
-sets=("" "default" "default tls")
-if [ "$(printf '%s\n' 1.89 "$rust" | sort -V | head -n 1)" = 1.89 ]; then
-    sets+=("default tls redis-tls nats")
-fi
+# default_of TARGET: its default features. `prometheus` needs 64-bit atomics.
+default_of() {
+    case $1 in
+    mipsel-* | powerpc-*) echo "centrifuge dashboard deflate" ;;
+    *) echo default ;;
+    esac
+}
 
-passed=0
-failed=0
-table="| target | feature sets that build | tests passed | failed |"$'\n'"| --- | --- | --- | --- |"
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-for target in "${targets[@]}"; do
+# is_at_least VERSION: whether the chroot's Rust is that new.
+is_at_least() {
+    [ "$(printf '%s\n' "$1" "$rust" | sort -V | head -n 1)" = "$1" ]
+}
+
+# build TARGET: the library with each set of features; adds those that build to `built`.
+build() {
+    local target=$1 prepare features needs
     prepare=$(settings "$target")
-    built=()
     for set in "${sets[@]}"; do
-        printf '\n== %s: library with features: %s\n' "$target" "${set:-none}"
+        IFS='|' read -r features needs <<<"$set"
+        is_at_least "$needs" || continue
+        features=${features/default/$(default_of "$target")}
+        printf '\n== %s: library with features: %s\n' "$target" "${features:-none}"
         if inside "$prepare
-            cargo build --locked --lib --target $target \$std --no-default-features --features '$set'"; then
-            built+=("${set:-none}")
+            cargo build --locked --lib --target $target \$std --no-default-features --features '$features'"; then
+            built+=("${features:-none}")
             passed=$((passed + 1))
         else
             failed=$((failed + 1))
         fi
     done
-    printf '\n== %s: tests\n' "$target"
+}
+
+# sum WORD: the sum of the numbers before this word in the log.
+sum() {
+    { grep -oE "[0-9]+ $1" "$log" || true; } | awk '{n += $1} END {print n + 0}'
+}
+
+# run_tests TARGET: its tests, one program after the other; sets `good` and `bad`.
+run_tests() {
+    local target=$1 prepare test command
+    prepare=$(settings "$target")
+    command="cargo test --locked --target $target \$std --no-default-features --features '$(default_of "$target")'"
+    good=0
+    bad=0
+    printf '\n== %s: tests are built\n' "$target"
     inside "$prepare
-        cargo test --locked --no-fail-fast --target $target \$std --lib ${tests[*]/#/--test }" 2>&1 | tee "$log" || true
-    good=$({ grep -oE '[0-9]+ passed' "$log" || true; } | awk '{n += $1} END {print n + 0}')
-    bad=$({ grep -oE '[0-9]+ failed' "$log" || true; } | awk '{n += $1} END {print n + 0}')
-    # Tests that do not build count as one.
-    [ "$good" -gt 0 ] || bad=$((bad + 1))
+        $command --no-run --lib ${tests[*]/#/--test }" || bad=1
+    [ "$bad" -eq 0 ] || return 0
+    for test in lib "${tests[@]}"; do
+        printf '\n== %s: %s\n' "$target" "$test"
+        [ "$test" = lib ] || test="test $test"
+        inside "$prepare
+            $command --quiet --$test" 2>&1 | tee "$log" || true
+        good=$((good + $(sum passed)))
+        bad=$((bad + $(sum failed)))
+        # A program that has not come to its end counts as one.
+        grep -q '^test result: ' "$log" || bad=$((bad + 1))
+    done
+}
+
+[ -e "$root/has-rust" ] || make_chroot
+mkdir -p "$root/src" "$root/cargo/registry" "$root/target"
+mount --bind "$PWD" "$root/src"
+# Cargo downloads outside, where the network is known to work: for the crate, and for the standard library.
+cargo fetch --locked
+mount --bind "${CARGO_HOME:-$HOME/.cargo}/registry" "$root/cargo/registry"
+mount -t proc proc "$root/proc"
+rust=$(inside 'rustc --version' | cut -d' ' -f2)
+passed=0
+failed=0
+built=()
+if [ "${1:-}" = --rust ]; then
+    build "$(inside 'rustc --version --verbose' | sed -n 's/^host: //p')"
+    printf '\nRust %s of Debian %s builds: %s\n' "$rust" "$suite" "$(printf '%s; ' "${built[@]}" | sed 's/; $//')"
+    printf '%d passed, %d failed\n' "$passed" "$failed"
+    [ "$failed" -eq 0 ]
+    exit
+fi
+
+[ -e "$root/has-compilers" ] || add_compilers
+RUSTC_BOOTSTRAP=1 cargo fetch --locked --manifest-path "$(echo "$root"/usr/src/rustc-*/library)/Cargo.toml"
+[ $# -eq 0 ] || all=("$@")
+table="| target | feature sets that build | tests passed | failed |"$'\n'"| --- | --- | --- | --- |"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+for target in "${all[@]}"; do
+    built=()
+    build "$target"
+    run_tests "$target"
     passed=$((passed + good))
     failed=$((failed + bad))
     table+=$'\n'"| $target | $(printf '%s; ' "${built[@]}" | sed 's/; $//') | $good | $bad |"

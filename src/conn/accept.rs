@@ -3,12 +3,10 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::thread;
 
-use super::{Opening, Upgraded, run, upgrade};
+use super::{Opening, THREAD_NAME, Upgraded, run, upgrade, withdraw};
 use crate::headroom;
-use crate::http::{RequestHead, overloaded};
+use crate::http::RequestHead;
 use crate::hub::{Admission, Client, Hub};
 use crate::message::WireFormat;
 use crate::transport::Transport;
@@ -119,7 +117,6 @@ impl Accept {
         let (early, upgraded) = self.upgrade()?;
         let client = upgraded.client.clone();
         let stack = client.hub().config().reader_stack;
-        let builder = thread::Builder::new().name("wshub-conn".into()).stack_size(stack);
         // The announcements stay here until the thread exists: if it cannot, the client has never been connected.
         let (give, take) = crossbeam_channel::bounded::<Upgraded>(1);
         let thread = move || {
@@ -127,20 +124,13 @@ impl Accept {
                 run(upgraded, &early);
             }
         };
-        match headroom::check(stack).and_then(|()| builder.spawn(thread)) {
-            Ok(_) => {
-                // The thread waits for exactly this.
-                let _ = give.send(upgraded);
-                Ok(client)
-            }
-            Err(error) => {
-                let outbox = Arc::clone(&upgraded.outbox);
-                // Withdraws it. The 101 was held back: the peer has got nothing yet.
-                drop(upgraded);
-                outbox.transport().answer(&overloaded().encode(false).bytes, || true);
-                Err(AcceptError::Thread(error))
-            }
+        if let Err(error) = headroom::spawn(THREAD_NAME, stack, thread) {
+            withdraw(upgraded);
+            return Err(AcceptError::Thread(error));
         }
+        // The thread waits for exactly this.
+        let _ = give.send(upgraded);
+        Ok(client)
     }
 
     fn upgrade(self) -> Result<(Vec<u8>, Upgraded), AcceptError> {

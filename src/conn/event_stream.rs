@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::End;
+use super::{End, pings};
 use crate::config::deadline_after;
 use crate::hub::Client;
 use crate::outbox::Outbox;
@@ -37,14 +37,11 @@ pub(super) fn watch(client: &Client, outbox: &Arc<Outbox>) -> End {
             return End::ReadError(error.kind());
         }
         match outbox.transport().read(&mut [0; 256]) {
+            // Another thread sends the heartbeats. The failure of one has cut the connection.
+            Ok(0) if outbox.failure().is_some() => return End::PingFailed,
             Ok(0) => return End::Eof,
             Ok(n) => unasked += n,
-            Err(error) if is_timeout(&error) => {
-                outbox.ping();
-                if outbox.failure().is_some() {
-                    return End::PingFailed;
-                }
-            }
+            Err(error) if is_timeout(&error) => pings::send(outbox),
             Err(error) => return super::reader::read_error(&error),
         }
         if unasked > TOLERATED {

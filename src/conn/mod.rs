@@ -1,4 +1,4 @@
-//! One connection's life, on one thread from the upgrade to the end.
+//! One connection's life, on one thread from the answer to the upgrade to the end.
 //!
 //! | state | entered by | reads | writes | left by |
 //! | --- | --- | --- | --- | --- |
@@ -20,6 +20,7 @@
 
 mod accept;
 mod event_stream;
+mod pings;
 mod reader;
 mod upgrade;
 
@@ -34,13 +35,18 @@ pub(crate) use upgrade::{Opening, Upgraded, upgrade};
 use crate::config::deadline_after;
 use crate::error::HandlerError;
 use crate::guard::{self, record, record_limited};
-use crate::hub::{Announcements, Client, ConnectionThread, Hub};
+use crate::headroom;
+use crate::http::overloaded;
+use crate::hub::{Announcements, Client, Hub};
 use crate::message::WireFormat;
 use crate::metrics::ErrorType;
 use crate::outbox::{Outbox, WriteFailure};
 use crate::transport::is_gone;
 use crate::ws::{CloseFrame, Violation, close_code};
 use reader::Reader;
+
+/// The name of the threads that run connections.
+const THREAD_NAME: &str = "wshub-conn";
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -61,11 +67,48 @@ enum End {
     Internal,
 }
 
-/// Runs an upgraded connection until it has ended. `early` is what was read behind the request.
+/// Runs an upgraded connection on the calling thread until it has ended. `early` is what was read behind the request.
 pub(crate) fn run(upgraded: Upgraded, early: &[u8]) {
-    let mut connection = Connection::begin(upgraded);
-    // Whatever goes wrong in here, dropping the connection ends it.
-    connection.end = guard::catch(|| connection.live(early)).unwrap_or(End::Internal);
+    let connection = Connection::new(upgraded);
+    if connection.open() {
+        connection.live(early);
+    }
+}
+
+/// Opens an upgraded connection on the calling thread, and runs it on a thread of its own. Drops `kept` at its end.
+///
+/// So the connection's thread has no handshake behind it: it keeps no stack that only that has used. And it has sent
+/// nothing: Linux gives each thread that sends on TCP 32 KiB for what it sends, until the thread ends. The answer to
+/// the upgrade and [pings] are sent by threads that serve many connections.
+///
+/// # Errors
+///
+/// The thread could not be started. The client has never been connected then; the peer has got a 503.
+pub(crate) fn start(upgraded: Upgraded, stack: usize, kept: impl Send + 'static) -> io::Result<()> {
+    let (give, take) = crossbeam_channel::bounded::<Connection>(1);
+    let thread = move || {
+        if let Ok(connection) = take.recv() {
+            connection.live(&[]);
+        }
+        drop(kept);
+    };
+    if let Err(error) = headroom::spawn(THREAD_NAME, stack, thread) {
+        withdraw(upgraded);
+        return Err(error);
+    }
+    let connection = Connection::new(upgraded);
+    if connection.open() {
+        // The thread waits for exactly this.
+        let _ = give.send(connection);
+    }
+    Ok(())
+}
+
+/// Undoes the registration of a connection that gets no thread. The 101 was held back, so the peer gets a 503 instead.
+fn withdraw(upgraded: Upgraded) {
+    let outbox = Arc::clone(&upgraded.outbox);
+    drop(upgraded);
+    outbox.transport().answer(&overloaded().encode(false).bytes, || true);
 }
 
 /// A connection that is being run. Dropping it takes every step of its end, each caught: the close handshake,
@@ -76,18 +119,27 @@ struct Connection {
     outbox: Arc<Outbox>,
     announcements: Option<Announcements>,
     end: End,
-    _thread: ConnectionThread,
 }
 
 impl Connection {
-    fn begin(upgraded: Upgraded) -> Self {
+    fn new(upgraded: Upgraded) -> Self {
         let (client, outbox, announcements) = upgraded.into_parts();
-        let thread = Hub::run_on_this_thread(client.id());
-        Self { client, outbox, announcements: Some(announcements), end: End::Internal, _thread: thread }
+        Self { client, outbox, announcements: Some(announcements), end: End::Internal }
     }
 
-    fn live(&mut self, early: &[u8]) -> End {
-        self.outbox.open();
+    /// Sends the answer to the upgrade. False after a panic, a bug of ours.
+    fn open(&self) -> bool {
+        guard::catch(|| self.outbox.open()).is_some()
+    }
+
+    /// Runs the connection on this thread until it has ended. Whatever goes wrong in here, dropping it ends it.
+    fn live(mut self, early: &[u8]) {
+        let _thread = Hub::run_on_this_thread(self.client.id());
+        self.end = guard::catch(|| self.read(early)).unwrap_or(End::Internal);
+        drop(self);
+    }
+
+    fn read(&mut self, early: &[u8]) -> End {
         record!(Debug, "wshub::conn", "{} connected as {}", self.client.id(), UserLabel(&self.client));
         if let Some(announcements) = self.announcements.take() {
             self.client.hub().announce(&self.client, announcements);

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::End;
+use super::{End, pings};
 use crate::config::{RatePolicy, deadline_after};
 use crate::error::{HandlerError, HandlerResult};
 use crate::guard::{self, record};
@@ -69,8 +69,14 @@ impl<'a> Reader<'a> {
         let started = self.apply_timeout().and_then(|()| self.take(&mut early.to_vec()));
         match started.and_then(|()| self.read_all()) {
             Ok(never) => match never {},
+            // Another thread sends the ping. Its failure has cut the connection.
+            Err(End::Eof | End::ReadError(_)) if self.is_pinged() && self.outbox.failure().is_some() => End::PingFailed,
             Err(end) => end,
         }
+    }
+
+    fn is_pinged(&self) -> bool {
+        self.waiting == Waiting::ForPong
     }
 
     /// Reads into this thread's stack, which the handshake has made resident already, and decodes there. So a waiting
@@ -227,10 +233,7 @@ impl<'a> Reader<'a> {
 
     fn ping(&mut self) -> Result<(), End> {
         self.acknowledged = self.outbox.acknowledged();
-        self.outbox.ping();
-        if self.outbox.failure().is_some() {
-            return Err(End::PingFailed);
-        }
+        pings::send(self.outbox);
         self.waiting = Waiting::ForPong;
         self.apply_timeout()
     }

@@ -60,7 +60,6 @@ pub use target::{Delivery, Target};
 
 pub(crate) use admission::Check;
 pub(crate) use clients::{Announcements, Refused};
-pub(crate) use close_watch::ConnectionThread;
 pub(crate) use load::WeakHub;
 
 use crate::cluster::{Cluster, Link};
@@ -122,6 +121,8 @@ pub struct Hub(Arc<Inner>);
 /// | leaf | guards |
 /// | --- | --- |
 /// | `hub/lifecycle.rs` `live` | the number of live connections |
+/// | `headroom.rs` `TURN` | the right to create a thread for a connection |
+/// | `conn/pings.rs` `due` | pings that another thread sends |
 /// | `hub/close_watch.rs` `state` | the watched closes |
 /// | `hub/keeper.rs` `desk` | scheduled work for rooms with a history or state |
 /// | `hub/calls`, `hub/members`, `hub/sharing.rs`, `hub/deadlines.rs` | calls that wait for an answer, members, shared histories, connections with a deadline |

@@ -4,27 +4,18 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use super::exchange;
 use super::listener::{Arrival, Listener};
-use super::{Shared, slots::Slot};
-use crate::conn;
-use crate::guard::{self, record};
-use crate::headroom;
+use super::{Shared, workers::Workers};
+use crate::guard;
 use crate::http::overloaded;
-use crate::log_limit::LogLimit;
-use crate::metrics::ErrorType;
 use crate::transport::{Transport, is_timeout};
 
 /// First and longest pause after a failure that would repeat at once.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// How many refused connections are kept open, and for how long, so that a reset does not destroy the answer.
 const LINGERING: (usize, Duration) = (64, Duration::from_secs(1));
-
-static FAILURES: LogLimit = LogLimit::new();
 
 /// Accepts on one listener until the server stops.
 pub(super) struct Acceptor<'a> {
@@ -34,11 +25,12 @@ pub(super) struct Acceptor<'a> {
     /// A spare descriptor. It is closed when descriptors run out, to accept one connection and refuse it.
     spare: Option<File>,
     refused: VecDeque<(Instant, Transport)>,
+    workers: Workers,
 }
 
 impl<'a> Acceptor<'a> {
     pub(super) fn new(shared: &'a Arc<Shared>, listener: &'a Listener) -> Self {
-        Self { shared, listener, pause: PAUSES.0, spare: spare(), refused: VecDeque::new() }
+        Self { shared, listener, pause: PAUSES.0, spare: spare(), refused: VecDeque::new(), workers: Workers::new() }
     }
 
     pub(super) fn run(&mut self) {
@@ -72,20 +64,17 @@ impl<'a> Acceptor<'a> {
     /// Gives the connection a thread, or 503.
     fn admit(&mut self, arrival: Arrival) {
         let Some(mut slot) = self.shared.handshakes.take(self.shared.max_handshakes) else {
-            self.shared.count_error(ErrorType::ConnectionLimit);
-            warn("too many handshakes at once: max_handshakes");
+            self.shared.cannot_serve("too many handshakes at once: max_handshakes");
             return self.refuse(arrival.transport);
         };
         // Connections of a proxy count for their clients, whose addresses are known later.
         let is_of_proxy = arrival.has_proxy_header || self.shared.proxies.trusts(arrival.peer);
         if !is_of_proxy && !slot.assign(arrival.peer, self.shared.max_handshakes_per_address) {
-            self.shared.count_error(ErrorType::ConnectionLimit);
-            warn("too many handshakes at once from one address: max_handshakes_per_address");
+            self.shared.cannot_serve("too many handshakes at once from one address: max_handshakes_per_address");
             return self.refuse(arrival.transport);
         }
-        if let Err((transport, error)) = start(self.shared, arrival, slot) {
-            self.shared.count_error(ErrorType::ConnectionLimit);
-            warn(&format!("no thread for a connection: {error}"));
+        if let Err((transport, error)) = self.workers.serve(self.shared, arrival, slot) {
+            self.shared.cannot_serve(&format!("no thread for a connection: {error}"));
             self.refuse(transport);
             self.rest();
         }
@@ -97,8 +86,7 @@ impl<'a> Acceptor<'a> {
         if is_of_peer {
             return;
         }
-        self.shared.count_error(ErrorType::ConnectionLimit);
-        warn(&format!("accepting failed: {error}"));
+        self.shared.cannot_serve(&format!("accepting failed: {error}"));
         if is_full {
             self.refused.clear();
             self.listener.set_patience(None);
@@ -146,29 +134,6 @@ impl<'a> Acceptor<'a> {
     }
 }
 
-/// Starts the connection's thread; gives the connection back if that fails.
-fn start(shared: &Arc<Shared>, arrival: Arrival, slot: Slot) -> Result<(), (Transport, io::Error)> {
-    let (give, take) = sync_channel::<(Arrival, Slot)>(1);
-    let context = Arc::clone(shared);
-    let live = shared.threads.take(0);
-    let builder = thread::Builder::new().name("wshub-conn".into()).stack_size(shared.stack);
-    let thread = move || {
-        let arrived = take.recv().ok();
-        if let Some(upgraded) = arrived.and_then(|(arrival, slot)| exchange::serve(&context, arrival, slot)) {
-            conn::run(upgraded, &[]);
-        }
-        drop(live);
-    };
-    match headroom::check(shared.stack).and_then(|()| builder.spawn(thread)) {
-        Ok(_) => {
-            // The thread waits for exactly this.
-            let _ = give.send((arrival, slot));
-            Ok(())
-        }
-        Err(error) => Err((arrival.transport, error)),
-    }
-}
-
 /// A refusal that cannot block: the socket's buffer is empty.
 fn answer(transport: &Transport) {
     let _ = transport.try_send(&overloaded().encode(false).bytes);
@@ -177,10 +142,4 @@ fn answer(transport: &Transport) {
 
 fn spare() -> Option<File> {
     File::open("/dev/null").ok()
-}
-
-fn warn(what: &str) {
-    if let Some(suppressed) = FAILURES.pass() {
-        record!(Warn, "wshub::server", "{what} ({suppressed} more not logged)");
-    }
 }

@@ -80,7 +80,10 @@ impl ServerHandle {
             // Connections that are left show up in the count of threads below.
             let _ = hub.shutdown(deadline.saturating_duration_since(Instant::now()));
         }
-        let remaining = self.shared.threads.wait_none(deadline.max(Instant::now() + Duration::from_secs(1)));
+        let deadline = deadline.max(Instant::now() + Duration::from_secs(1));
+        let remaining = self.shared.threads.wait_none(deadline);
+        // Those that serve a connection count with it; the others have ended with their acceptor.
+        self.shared.workers.wait_none(deadline);
         *self.shared.stopped.lock() = true;
         self.shared.changed.notify_all();
         if remaining == 0 { Ok(()) } else { Err(DeadlineError { remaining }) }

@@ -16,7 +16,7 @@ impl ServerLoad {
         self.handshakes.taken()
     }
 
-    /// Connections of all kinds; each has one thread.
+    /// Connections of all kinds; each has a thread.
     pub fn connections(&self) -> usize {
         self.threads.taken()
     }

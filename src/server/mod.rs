@@ -16,6 +16,7 @@ mod proxy_protocol;
 mod routes;
 mod slots;
 mod stop;
+mod workers;
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -37,6 +38,7 @@ pub use routes::Request;
 use crate::bounds::{GIB, MILLISECOND, YEAR, check};
 use crate::config::{MAX_STACK, MIN_STACK};
 use crate::error::ConfigError;
+use crate::guard::record_limited;
 pub use crate::http::ForwardedHeader;
 use crate::http::{Response, TrustedProxies};
 use crate::hub::Hub;
@@ -60,7 +62,7 @@ use slots::Slots;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Every connection gets one thread, from its first byte to its end. Plain HTTP answers close their connection.
+/// Every client has one thread. A few others do handshakes and answer plain HTTP, which closes its connection.
 #[derive(Debug)]
 #[must_use = "a server does nothing until it is run or spawned"]
 pub struct Server {
@@ -302,6 +304,7 @@ impl Server {
             metrics,
             handshakes: self.load.handshakes,
             threads: self.load.threads,
+            workers: Slots::default(),
             stopping: AtomicBool::new(false),
             stopped: Leaf::new(false),
             changed: Condition::new(),
@@ -374,6 +377,8 @@ struct Shared {
     metrics: Option<Arc<dyn Metrics>>,
     handshakes: Slots,
     threads: Slots,
+    /// Threads of handshakes, those that wait for the next one included.
+    workers: Slots,
     /// Set once. SeqCst: it is rarely written, and an acceptor that wakes up must see it.
     stopping: AtomicBool,
     /// Set once the accept threads have ended.
@@ -385,6 +390,12 @@ struct Shared {
 impl Shared {
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Counts and logs a connection that the process has no room for.
+    fn cannot_serve(&self, why: &str) {
+        self.count_error(ErrorType::ConnectionLimit);
+        record_limited!(Warn, "wshub::server", "{why}");
     }
 
     fn count_error(&self, error: ErrorType) {
