@@ -137,26 +137,21 @@ sum() {
     { grep -oE "[0-9]+ $1" "$log" || true; } | awk '{n += $1} END {print n + 0}'
 }
 
-# run_tests TARGET: its tests, one program after the other; sets `good` and `bad`.
+# run_tests TARGET: its unit tests, then its socket tests; sets `good` and `bad`.
 run_tests() {
-    local target=$1 prepare test command
+    local target=$1 prepare set missing
     prepare=$(settings "$target")
-    command="cargo test --locked --target $target \$std --no-default-features --features '$(default_of "$target")'"
     good=0
     bad=0
-    printf '\n== %s: tests are built\n' "$target"
-    inside "$prepare
-        $command --no-run --lib ${tests[*]/#/--test }" || bad=1
-    [ "$bad" -eq 0 ] || return 0
-    for test in lib "${tests[@]}"; do
-        printf '\n== %s: %s\n' "$target" "$test"
-        [ "$test" = lib ] || test="test $test"
+    for set in --lib "${tests[*]/#/--test }"; do
+        printf '\n== %s: tests: %s\n' "$target" "$set"
         inside "$prepare
-            $command --quiet --$test" 2>&1 | tee "$log" || true
+            cargo test --locked --target $target \$std --no-default-features --features '$(default_of "$target")' \
+                --no-fail-fast --quiet $set" 2>&1 | tee "$log" || true
+        # A program that has not been built, or has not come to its end, counts as one.
+        missing=$(($(wc -w <<<"${set//--test/}") - $(grep -c '^test result: ' "$log" || true)))
         good=$((good + $(sum passed)))
-        bad=$((bad + $(sum failed)))
-        # A program that has not come to its end counts as one.
-        grep -q '^test result: ' "$log" || bad=$((bad + 1))
+        bad=$((bad + $(sum failed) + missing))
     done
 }
 

@@ -34,7 +34,8 @@ use crate::trace::Tracer;
 ///
 /// | hooks | thread |
 /// | --- | --- |
-/// | `on_upgrade`, `map_refusal`, `after_connect`, `before_disconnect`, `after_disconnect`, all hooks of received messages, `on_error` | the connection's own thread, one after the other |
+/// | `on_upgrade`, `map_refusal` | the thread that does the handshake |
+/// | `after_connect`, `before_disconnect`, `after_disconnect`, all hooks of received messages, `on_error` | the connection's own thread, one after the other |
 /// | `before_room_join`, `before_room_leave` | the thread that joins or leaves |
 /// | `after_room_join`, `after_room_leave` | the thread that joins or leaves; a thread named `wshub-hooks` if a hook for this client and room is running |
 /// | `on_user_online`, `on_user_offline` | the thread that changes the user; a thread named `wshub-hooks` if a hook for this user is running |

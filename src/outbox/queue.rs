@@ -160,6 +160,8 @@ mod tests {
     #[test]
     fn a_small_message_counts_as_what_it_costs() {
         let held = frame("x").held();
-        assert!((100..=250).contains(&held), "{held}");
+        // Half of it is pointers.
+        let least = if usize::BITS > 32 { 100 } else { 60 };
+        assert!((least..=250).contains(&held), "{held}");
     }
 }
