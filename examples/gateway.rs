@@ -42,11 +42,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .lame_duck(Duration::ZERO)
         .drain_timeout(Duration::from_millis(500))
         .drain_spread(Duration::from_secs(1));
+    let limits = Limits::default().max_connections(connections_that_fit(&config)).max_message_rate(20);
     let hub = Hub::builder()
         .config(config)
         .rooms("sensor/*", RoomOptions::history().messages(100).bytes(64 * 1024).rewind(1))
         .rooms(VALUES, RoomOptions::state().at_most(10))
-        .limits(Limits::default().max_connections(500).max_message_rate(20))
+        .limits(limits)
         .after_connect(|client| drop(client.send(format!("sensors {}", SENSORS.map(|(name, _)| name).join(" ")))))
         .on_message(receive)
         .on_error(|client, error| drop(client.send(format!("error {error}"))))
@@ -69,6 +70,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     handle.shutdown(Duration::from_secs(2))?;
     println!("stopped");
     Ok(())
+}
+
+/// At most 500, or fewer where the machine or this process's control group has less memory: 80 KiB for each and, for a
+/// tenth of them, a full queue, within three quarters of what is left.
+fn connections_that_fit(config: &Config) -> usize {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
+    let available =
+        available.and_then(|kib| kib.parse::<usize>().ok()).map_or(usize::MAX, |kib| kib.saturating_mul(1024));
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").unwrap_or_default();
+    let allowed = group.trim().parse().unwrap_or(usize::MAX);
+    let each = 80 * 1024 + (config.queue_bytes + 64 * 1024) / 10;
+    (available.min(allowed) / 4 * 3 / each).clamp(1, 500)
 }
 
 /// The program's main loop.

@@ -60,8 +60,12 @@ fn every_setting_has_an_upper_and_a_lower_bound() {
         ("writer_stack", Config::writer_stack),
     ];
     for (name, set) in sizes {
-        // Messages may be as large as memory allows.
-        let too_large = if name == "max_message_size" { usize::MAX / 2 + 1 } else { (1 << 30) + 1 };
+        let too_large = match name {
+            // Messages may be as large as memory allows.
+            "max_message_size" => usize::MAX / 2 + 1,
+            "reader_stack" | "writer_stack" => MAX_STACK + 1,
+            _ => GIB + 1,
+        };
         for value in [usize::MAX, too_large] {
             let error = set(Config::default(), value).validate().unwrap_err();
             assert_eq!((error.field(), error.value()), (name, &*value.to_string()));

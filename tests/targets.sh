@@ -3,6 +3,7 @@
 # The last line says how many passed and failed.
 #
 #     tests/targets.sh [TARGET...]        without targets: all of them
+#     tests/targets.sh --sizes [TARGET...]  prints the size of examples/gateway in the profile `small` instead
 #     tests/targets.sh --rust             only checks that the oldest Rust that the crate claims builds it, on this processor
 #
 # Needs root on Debian, and the mirror of its apt sources: makes a chroot of Debian's packages (debootstrap) with its Rust,
@@ -176,6 +177,18 @@ fi
 
 [ -e "$root/has-compilers" ] || add_compilers
 RUSTC_BOOTSTRAP=1 cargo fetch --locked --manifest-path "$(echo "$root"/usr/src/rustc-*/library)/Cargo.toml"
+if [ "${1:-}" = --sizes ]; then
+    shift
+    [ $# -eq 0 ] || all=("$@")
+    printf '| target | KB |\n| --- | --- |\n'
+    for target in "${all[@]}"; do
+        inside "$(settings "$target")
+            cargo build --quiet --locked --profile small --target $target \$std --example gateway --no-default-features"
+        echo "| $target | $(($(stat -c %s "$root/target/$target/small/examples/gateway") / 1000)) |"
+    done
+    exit
+fi
+
 [ $# -eq 0 ] || all=("$@")
 table="| target | feature sets that build | tests passed | failed |"$'\n'"| --- | --- | --- | --- |"
 log=$(mktemp)
