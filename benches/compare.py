@@ -21,6 +21,7 @@ LOADGEN = os.path.join(ROOT, "benches", "loadgen", "target", "release")
 EXAMPLES = os.path.join(ROOT, "target", "release", "examples")
 CPU, P50, P99, RATE, RSS = "cpu_us_per_delivery", "p50_ms", "p99_ms", "per_second", "rss_kb_per_client"
 COMPRESSED, BYTES = "compressed_share", "bytes_per_delivery"
+HELPERS = ["broadcast --fanout-threads 1", "broadcast --fanout-threads 0"]
 JSON_4K = ["rate", "1000", "rate=25", "size=4096", "json_payload=1"]
 
 # row: loadgen's mode, clients and keys; the servers; what to compare
@@ -34,6 +35,10 @@ ROWS = {
     "nostall": (["rate", "900", "rate=50", "size=4096"], ["broadcast"], [P50, P99]),
     "deflate": (JSON_4K + ["deflate=1"], ["broadcast --compression"], [CPU, P50, P99, COMPRESSED, BYTES]),
     "plain4k": (JSON_4K, ["broadcast"], [CPU, P50, P99, COMPRESSED, BYTES]),
+    # With two cores, helpers are off unless asked for: what they cost where the receivers need the other core.
+    "helpers1000": (["rate", "1000", "rate=100"], HELPERS, [CPU, P50, P99]),
+    "helpers6000": (["rate", "6000", "rate=15"], HELPERS, [CPU, P50, P99]),
+    "helpersflood": (["flood", "1000", "win=8"], HELPERS, [RATE, CPU]),
     "memory": (["hold", "5000"], ["broadcast", "peer_tokio"], [RSS]),
 }
 

@@ -1,7 +1,7 @@
 //! `cargo run --release --example broadcast -- --addr 127.0.0.1:8080`
 //!
 //! Every message that a client sends to `/ws` goes to every client, including the sender. `--compression` negotiates
-//! permessage-deflate with clients that offer it.
+//! permessage-deflate with clients that offer it. `--fanout-threads N` sets the number of helper threads.
 
 mod common;
 
@@ -9,8 +9,10 @@ use wshub::{Config, Hub, Server, Target};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
+    let mut config = Config::default().compression(common::flag("compression"));
+    config.fanout_threads = common::option("fanout-threads", &config.fanout_threads.to_string()).parse()?;
     let hub = Hub::builder()
-        .config(Config::default().compression(common::flag("compression")))
+        .config(config)
         .on_message(|client, message| {
             client.hub().send(Target::all(), message)?;
             Ok(())

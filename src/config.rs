@@ -1,5 +1,8 @@
 //! Connection settings and hub limits. The builder validates them once, when it builds the hub.
 
+use std::num::NonZero;
+use std::sync::LazyLock;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::bounds::{ALL_MEMORY, COUNT, GIB, MILLISECOND, PER_SECOND, YEAR, check, check_or_zero};
@@ -127,6 +130,11 @@ pub struct Config {
     pub reader_stack: usize,
     /// Stack size of writer threads in bytes; default 64 KiB. These threads run no user code.
     pub writer_stack: usize,
+    /// Maximum number of threads that help to write large broadcasts into the sockets; default: cores minus 1, at most 7,
+    /// or 0 with two cores or fewer. At most 64; 0 = none, every broadcast is written by the thread that sends it. The
+    /// threads help from 128 recipients each, and only while cores have nothing else to do. They start when they are
+    /// first needed and end with the hub. Their stacks have 256 KiB, of which only pages in use occupy memory.
+    pub fanout_threads: usize,
     /// Length of the first phase of a [drain](crate::Hub::drain), in which readiness fails but new connections are
     /// still admitted, so that load balancers redirect clients before any is closed. Default 10 s, which suits a check
     /// every two seconds that must fail three times. 0 = new connections are refused at once.
@@ -178,6 +186,7 @@ impl Default for Config {
             eager_writers: false,
             reader_stack: 512 * 1024,
             writer_stack: 64 * 1024,
+            fanout_threads: default_fanout_threads(),
             lame_duck: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(30),
             drain_spread: Duration::from_secs(5),
@@ -240,6 +249,8 @@ impl Config {
         reader_stack: usize,
         /// Sets [`Config::writer_stack`](#structfield.writer_stack), in bytes.
         writer_stack: usize,
+        /// Sets [`Config::fanout_threads`](#structfield.fanout_threads).
+        fanout_threads: usize,
         /// Sets [`Config::lame_duck`](#structfield.lame_duck).
         lame_duck: Duration,
         /// Sets [`Config::drain_timeout`](#structfield.drain_timeout).
@@ -266,6 +277,7 @@ impl Config {
         check_or_zero("unsent_low_water", self.unsent_low_water, 1024..=GIB)?;
         check("reader_stack", self.reader_stack, MIN_STACK..=MAX_STACK)?;
         check("writer_stack", self.writer_stack, MIN_STACK..=MAX_STACK)?;
+        check("fanout_threads", self.fanout_threads, 0..=64)?;
         #[cfg(feature = "deflate")]
         {
             check("compression_level", self.compression_level, 1..=9)?;
@@ -310,6 +322,12 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// With two cores, sender and receivers usually need both.
+fn default_fanout_threads() -> usize {
+    static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, NonZero::get));
+    if *CORES > 2 { (*CORES - 1).min(7) } else { 0 }
 }
 
 /// The deadline of a wait that begins now. The clock cannot represent a wait of `Duration::MAX`, which means "for

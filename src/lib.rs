@@ -117,8 +117,9 @@
 //!       hub             clients → rooms → room → client → user index
 //!       message         wire bytes, made once, shared by every recipient
 //!       outbox          a bounded queue and the right to write: the sender writes
-//!                       without blocking; when a socket pushes back, the
-//!                       connection's writer thread takes over
+//!                       without blocking, and helper threads share a large broadcast;
+//!                       when a socket pushes back, the connection's writer thread
+//!                       takes over
 //!       transport       the socket: TCP or Unix, with TLS on it or without
 //!       cluster         the same target and message, queued for the other nodes: one thread
 //!                       publishes them as envelopes, one delivers what other nodes publish

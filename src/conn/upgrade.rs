@@ -226,7 +226,7 @@ fn register(
         (None, format, event_stream_head(head.is_http11(), cors.headers(), SystemTime::now()))
     };
     size_buffers(hub, &transport);
-    let outbox = Outbox::new(transport, hub.shared_config(), format, response);
+    let outbox = Outbox::new(transport, Arc::clone(hub.group()), format, response);
     let format = admission.format.unwrap_or(hub.format());
     let client = Client::new(hub, &outbox, head, subprotocol, format, admission.metadata);
     client.set_member_json(admission.member);

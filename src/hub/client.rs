@@ -22,7 +22,7 @@ use crate::http::RequestHead;
 use crate::levels::Levels;
 use crate::lock::{Ranked, rank};
 use crate::message::{Encoded, Message, SendError, WireFormat};
-use crate::outbox::{GaveUp, Outbox, Sent};
+use crate::outbox::{GaveUp, How, Outbox, Sent};
 use crate::trace;
 use crate::ws::{check_close, close_code};
 
@@ -284,9 +284,18 @@ impl Client {
         Ok(())
     }
 
+    /// [`close`](Client::close) with a code and a reason that may be sent.
     pub(crate) fn close_checked(&self, code: u16, reason: &str) {
+        self.close_how(code, reason, How::Now);
+    }
+
+    /// The same. [`How::Later`] leaves the flush to the caller.
+    pub(super) fn close_how(&self, code: u16, reason: &str, how: How) {
         let Some(outbox) = self.outbox() else { return };
-        if outbox.begin_close(Some((code, reason))) {
+        if outbox.begin_close_later(Some((code, reason))) {
+            if how == How::Now {
+                outbox.flush();
+            }
             // Before logging, because a slow logger must not keep the close from ending in time.
             self.hub().watch_close(self.id(), &outbox);
             record!(Debug, "wshub::conn", "{} closing with {code} {reason:?}", self.id());

@@ -8,6 +8,7 @@ use super::Hub;
 use super::client::Client;
 use super::drain_clock::{Activity, DrainClock, Verdict};
 use super::lifecycle::{HubState, Phase};
+use super::recipients::share;
 use crate::client_id::ClientId;
 use crate::config::deadline_after;
 use crate::error::DeadlineError;
@@ -96,6 +97,7 @@ impl Hub {
             return Err(DeadlineError { remaining });
         }
         self.join_close_watch();
+        self.inner().group.helpers().stop();
         Ok(())
     }
 
@@ -105,9 +107,9 @@ impl Hub {
         if is_first {
             record!(Info, "wshub::hub", "shutting down with {} clients", self.client_count());
         }
-        for member in self.everyone().iter() {
-            member.client.close_checked(close_code::GOING_AWAY, "server shutting down");
-        }
+        share(self.inner().group.helpers(), &self.everyone(), |member, how| {
+            member.client.close_how(close_code::GOING_AWAY, "server shutting down", how);
+        });
         if let Some(hook) = self.hooks().on_shutdown.as_ref().filter(|_| is_first) {
             self.guarded(None, "on_shutdown", || hook(self));
         }
@@ -142,7 +144,7 @@ impl<'a> Closing<'a> {
             }
             self.looks.pop();
             let Some(client) = self.hub.client(id) else { continue };
-            match self.clock.verdict(now, self.activity(&client), share(id)) {
+            match self.clock.verdict(now, self.activity(&client), place(id)) {
                 Verdict::Close => client.close_checked(close_code::GOING_AWAY, "server draining"),
                 Verdict::LookAgain(at) => self.looks.push(Reverse((at, id))),
                 Verdict::Keep => {}
@@ -159,7 +161,7 @@ impl<'a> Closing<'a> {
 }
 
 /// A client's place in the window over which closes are spread. It is random because the id is random.
-fn share(id: ClientId) -> u32 {
+fn place(id: ClientId) -> u32 {
     let [a, b, c, d, ..] = *id.as_uuid().as_bytes();
     u32::from_be_bytes([a, b, c, d])
 }

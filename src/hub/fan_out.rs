@@ -8,13 +8,14 @@ use super::Hub;
 use super::behind::Reader;
 use super::client::dispose_evicted;
 use super::memory::{Memory, Stream};
+use super::recipients::share;
 use super::room::{Room, RoomState};
 use super::roster::{Member, Snapshot};
 use crate::guard::dispose;
 use crate::history::{FrameKind, Publication, WhenBehind};
 use crate::lock::assert_no_lock_held;
 use crate::message::{Compressed, Encoded};
-use crate::outbox::{Outbox, Sent, flush_all};
+use crate::outbox::{How, Outbox, Sent, flush_all, is_corked};
 
 /// The result of a push, and the work that remains to be done without the lock.
 #[derive(Debug, Default)]
@@ -134,12 +135,26 @@ impl Room {
 }
 
 impl Hub {
+    /// Flushes the members' outboxes, with the helpers if there are many and this thread holds nothing back.
+    fn flush_pushed(&self, members: Option<Snapshot>) {
+        let Some(members) = members else { return };
+        let helpers = self.inner().group.helpers();
+        if !helpers.are_worth(members.len()) || is_corked() {
+            return flush_all(members.iter().map(|member| &member.outbox));
+        }
+        share(helpers, &members, |member, how| {
+            if how == How::Now {
+                member.outbox.flush();
+            }
+        });
+    }
+
     /// Flushes the pushed messages and handles drops, without a lock. Returns the number of dropped messages.
     pub(super) fn finish_fan_out(&self, done: FanOut) -> usize {
         let FanOut { dropped, behind, members, fallen, .. } = done;
         assert_no_lock_held();
         behind.iter().for_each(Outbox::flush);
-        flush_all(members.iter().flat_map(|members| members.iter()).map(|member| &member.outbox));
+        self.flush_pushed(members);
         let mut count = 0;
         for (Member { outbox, client }, frame, sent) in dropped {
             count += if let Sent::Evicted(old) = &sent { old.len() } else { 1 };

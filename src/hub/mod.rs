@@ -69,6 +69,7 @@ use crate::http::OriginPolicy;
 use crate::lock::{self, Ranked, rank};
 use crate::message::Compressed;
 use crate::metrics::{ErrorType, Metrics, guarded};
+use crate::outbox::Group;
 use crate::random;
 use crate::trace::Tracer;
 use clients::Clients;
@@ -127,7 +128,7 @@ pub struct Hub(Arc<Inner>);
 /// | `hub/keeper.rs` `desk` | scheduled work for rooms with a history or state |
 /// | `hub/calls`, `hub/members`, `hub/sharing.rs`, `hub/deadlines.rs` | calls that wait for an answer, members, shared histories, connections with a deadline |
 /// | `history/publication.rs` `frames`, `history/memory_store.rs` | the wire forms of a publication, in-memory histories |
-/// | `outbox/gate.rs` `lock`, `outbox/writer.rs` `state`, `outbox/catch_up.rs`, `outbox/held.rs` `list`, `outbox/flusher.rs` `state` | sleeping threads, the writer thread, the rooms in which a client is behind, held-back output |
+/// | `outbox/gate.rs` `lock`, `outbox/writer.rs` `state`, `outbox/catch_up.rs`, `outbox/held.rs` `list`, `outbox/flusher.rs` `state`, `outbox/helpers.rs` `state` | sleeping threads, the writer thread, the rooms in which a client is behind, held-back output, calls for helpers |
 /// | `transport/tls.rs` `Tls` | the certificates in use |
 /// | `ws/deflate.rs` `COMPRESSORS`, `DECOMPRESSORS` | spare compressors |
 /// | `log_limit.rs` `window`, `metrics/debug.rs` `errors`, `since`, `trace/tracer.rs` `kept`, `trace/sampling.rs` `window` | records, counts and traces |
@@ -141,7 +142,8 @@ struct Inner {
     users: Ranked<{ rank::USERS }, Users>,
     lifecycle: Lifecycle,
     close_watch: Arc<CloseWatch>,
-    config: Arc<Config>,
+    /// The settings, and the threads that help with large fan-outs.
+    group: Arc<Group>,
     limits: Limits,
     origins: OriginPolicy,
     hooks: Hooks,
@@ -190,7 +192,7 @@ impl Hub {
             users: Ranked::default(),
             lifecycle: Lifecycle::default(),
             close_watch: Arc::default(),
-            config: Arc::new(builder.config),
+            group: Arc::new(builder.config.into()),
             limits: builder.limits,
             origins: builder.origins,
             hooks: builder.hooks,
@@ -219,7 +221,7 @@ impl Hub {
 
     /// The connection settings.
     pub fn config(&self) -> &Config {
-        &self.0.config
+        &self.0.group
     }
 
     /// The hub's limits.
@@ -242,8 +244,9 @@ impl Hub {
         self.0.format
     }
 
-    pub(crate) fn shared_config(&self) -> Arc<Config> {
-        Arc::clone(&self.0.config)
+    /// What the outboxes of this hub's clients share.
+    pub(crate) fn group(&self) -> &Arc<Group> {
+        &self.0.group
     }
 
     /// The compression settings for clients that negotiated permessage-deflate.

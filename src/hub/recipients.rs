@@ -9,6 +9,7 @@ use super::client::Client;
 use super::roster::{Member, Roster, Snapshot};
 use super::target::{Part, Target};
 use crate::client_id::ClientId;
+use crate::outbox::{Helpers, How, List, Outbox, is_corked, prefetch_queues};
 
 /// Number of recipients whose outboxes are prefetched together.
 const AHEAD: usize = 16;
@@ -32,10 +33,21 @@ impl Recipients {
         matches!(self, Self::One(_))
     }
 
+    /// Calls `each` once for every recipient. If there are many, `each` may leave flushes to the helpers.
+    #[inline]
+    pub(super) fn for_each_shared(&self, helpers: Option<&Helpers>, mut each: impl FnMut(&Member, How)) {
+        match helpers {
+            Some(helpers) if helpers.are_worth(self.most()) && !is_corked() => share(helpers, &self.snapshot(), each),
+            _ => self.for_each(|member| each(member, How::Now)),
+        }
+    }
+
     /// Calls `each` once for every recipient.
     #[inline]
     pub(super) fn for_each(&self, mut each: impl FnMut(&Member)) {
-        let mut seen = self.most().map(|most| Seen::with_capacity_and_hasher(most, BuildHasherDefault::default()));
+        let is_union = matches!(self, Self::Union(_));
+        let new_seen = || Seen::with_capacity_and_hasher(self.most(), BuildHasherDefault::default());
+        let mut seen = is_union.then(new_seen);
         for next in self.lists().flat_map(|list| list.chunks(AHEAD)) {
             look_ahead(next);
             for member in next {
@@ -47,14 +59,24 @@ impl Recipients {
         }
     }
 
+    /// All recipients as one list.
+    fn snapshot(&self) -> Snapshot {
+        if let Self::Shared(all) = self {
+            return Arc::clone(all);
+        }
+        let mut all = Vec::new();
+        self.for_each(|member| all.push(member.clone()));
+        all.into()
+    }
+
     fn lists(&self) -> impl Iterator<Item = &[Member]> {
         let parts = if let Self::Union(parts) = self { &parts[..] } else { std::slice::from_ref(self) };
         parts.iter().map(Self::list)
     }
 
-    /// The length of the longest list if there are several.
-    fn most(&self) -> Option<usize> {
-        matches!(self, Self::Union(_)).then(|| self.lists().map(<[_]>::len).max().unwrap_or_default())
+    /// The length of the longest list.
+    fn most(&self) -> usize {
+        self.lists().map(<[_]>::len).max().unwrap_or_default()
     }
 
     fn list(&self) -> &[Member] {
@@ -63,6 +85,33 @@ impl Recipients {
             Self::One(member) => std::slice::from_ref(member),
             Self::Shared(snapshot) => snapshot,
         }
+    }
+}
+
+/// Calls `each` once for every member. If there are many, helpers may do the flushes that `each` leaves to a later time.
+pub(super) fn share(helpers: &Helpers, members: &Snapshot, mut each: impl FnMut(&Member, How)) {
+    helpers.share(
+        members.len(),
+        || Box::new(Arc::clone(members)),
+        |range, how| {
+            for next in members[range].chunks(AHEAD) {
+                look_ahead(next);
+                if how == How::Later {
+                    prefetch_queues(next.iter().map(|member| &member.outbox));
+                }
+                next.iter().for_each(|member| each(member, how));
+            }
+        },
+    );
+}
+
+impl List for Snapshot {
+    fn len(&self) -> usize {
+        self.as_ref().len()
+    }
+
+    fn outbox(&self, at: usize) -> &Arc<Outbox> {
+        &self[at].outbox
     }
 }
 
@@ -94,6 +143,10 @@ impl Hasher for OfAddress {
         self.0 = (self.0 ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
     }
 }
+
+#[cfg(test)]
+#[path = "shared_tests.rs"]
+mod shared_tests;
 
 impl Hub {
     pub(super) fn resolve(&self, target: &Target<'_>) -> Recipients {

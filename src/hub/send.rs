@@ -14,7 +14,7 @@ use crate::error::CloseError;
 use crate::guard::record_limited;
 use crate::lock::assert_no_lock_held;
 use crate::message::{Encoded, Encodings, Message, SendError};
-use crate::outbox::{Cork, GaveUp, Outbox, Sent};
+use crate::outbox::{Cork, GaveUp, How, Outbox, Sent};
 use crate::trace;
 use crate::ws::{check_close, close_code};
 
@@ -148,8 +148,11 @@ impl Hub {
     /// recipient.
     fn deliver_now(&self, target: &Target<'_>, recipients: &Recipients, message: &Message) -> Delivery {
         let mut lost = Vec::new();
-        let mut delivery = self.deliver(target, recipients, message, |member, frame, delivery| {
-            let sent = member.outbox.send(frame);
+        let mut delivery = self.deliver(target, recipients, message, true, |member, frame, how, delivery| {
+            let sent = match how {
+                How::Now => member.outbox.send(frame),
+                How::Later => member.outbox.send_later(frame),
+            };
             match sent {
                 Sent::Queued => return delivery.queued += 1,
                 Sent::Closed => return,
@@ -178,12 +181,13 @@ impl Hub {
         deadline: Instant,
     ) -> Delivery {
         let (now, mut full) = (Instant::now(), Vec::new());
-        let mut delivery = self.deliver(target, recipients, message, |member, frame, delivery| {
-            match member.outbox.send_waiting(frame, now) {
-                Ok(()) => delivery.queued += 1,
-                Err(GaveUp::Timeout) => full.push((member.clone(), frame.clone())),
-                Err(GaveUp::Closed) => {}
-            }
+        let mut delivery = self.deliver(target, recipients, message, false, |member, frame, _, delivery| match member
+            .outbox
+            .send_waiting(frame, now)
+        {
+            Ok(()) => delivery.queued += 1,
+            Err(GaveUp::Timeout) => full.push((member.clone(), frame.clone())),
+            Err(GaveUp::Closed) => {}
         });
         let in_time = delivery.queued;
         full.retain(|(member, frame)| {
@@ -197,12 +201,14 @@ impl Hub {
         delivery
     }
 
+    /// Calls `give` for each recipient. Only with `may_share` it may leave flushes to a later time.
     fn deliver(
         &self,
         target: &Target<'_>,
         recipients: &Recipients,
         message: &Message,
-        mut give: impl FnMut(&Member, &Encoded, &mut Delivery),
+        may_share: bool,
+        mut give: impl FnMut(&Member, &Encoded, How, &mut Delivery),
     ) -> Delivery {
         assert_no_lock_held();
         let timed = !recipients.is_one() && self.inner().metrics.is_some();
@@ -212,15 +218,17 @@ impl Hub {
         let mut delivery = Delivery::default();
         // Comparing pointers avoids touching the recipient's memory.
         let is_excluded = |member: &Member| excluded.iter().any(|c| c.has_outbox(&member.outbox));
-        recipients.for_each(|member| {
+        let each = |member: &Member, how| {
             if is_excluded(member) {
                 return;
             }
             match encodings.get(member.outbox.format()) {
-                Some(frame) => give(member, frame, &mut delivery),
+                Some(frame) => give(member, frame, how, &mut delivery),
                 None => delivery.refused += 1,
             }
-        });
+        };
+        let helpers = may_share.then(|| self.inner().group.helpers());
+        recipients.for_each_shared(helpers, each);
         self.count_sent(delivery.queued, message.len());
         if let Some(started) = started {
             self.count(|m| m.record_broadcast_duration(started.elapsed()));

@@ -58,7 +58,7 @@ impl Outlet {
 
     /// One that only queues, as before the handshake is answered: it fills up, and then its drop policy applies.
     pub fn held_back(config: Config) -> Self {
-        Self(Outbox::new(Transport::sink(), Arc::new(config), WireFormat::WebSocket, Vec::new()))
+        Self(Outbox::new(Transport::sink(), Arc::new(config.into()), WireFormat::WebSocket, Vec::new()))
     }
 
     /// Sends one frame by the drop policy.

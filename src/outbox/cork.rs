@@ -10,6 +10,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::held::{Held, next_number};
+use super::send::flush_list;
 use super::{Outbox, flusher};
 
 /// One explicit cork in [`DEPTH`].
@@ -67,10 +68,12 @@ impl Drop for Cork {
             return;
         }
         let mut list = TOUCHED.with(|t| std::mem::take(&mut t.borrow_mut().list));
-        for outbox in list.drain(..) {
-            outbox.unmark_corked();
+        list.iter().for_each(|outbox| outbox.unmark_corked());
+        if is_active() {
             // Inside a burst, the burst flushes the cork's messages.
-            if is_active() { touch(&outbox) } else { outbox.flush() }
+            list.drain(..).for_each(|outbox| touch(&outbox));
+        } else {
+            flush_list(&mut list);
         }
         list.shrink_to(KEPT);
         TOUCHED.with(|t| t.borrow_mut().list = list);

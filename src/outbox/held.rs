@@ -4,7 +4,7 @@
 //!
 //! A client is on the list if its mark is the list's number. The owner of the list: (1) push to the client's queue, (2)
 //! fence, (3) load the number and compare it with the mark. The thread that takes the list, which is the owner or the
-//! flusher: (4) store a new number, (5) fence, (6) flush each client of the list. Both fences are sequentially
+//! flusher: (4) store a new number, (5) fence, (6) look at the queue of each client of the list and flush it. Both fences are sequentially
 //! consistent. If (2) comes before (5), the push (1) is visible to the flush (6), by the argument of the parent module.
 //! If (5) comes first, (3) loads the new number, which is not the mark: the client is listed again.
 
@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicU32 as Counter;
 use std::time::{Duration, Instant};
 
 use super::Outbox;
+use super::send::flush_list;
 use crate::lock::Leaf;
 use crate::sync::atomic::{AtomicU32, Ordering, fence};
 
@@ -147,7 +148,7 @@ impl Held {
 
     /// Empties the list. What is pushed from now on is listed anew.
     fn take(&self, list: &mut List) -> Vec<Arc<Outbox>> {
-        // (4) of the module's argument; each flush begins with (5).
+        // (4) of the module's argument.
         self.number.store(next_number(), Ordering::Relaxed);
         list.since = None;
         std::mem::take(&mut list.outboxes)
@@ -155,11 +156,11 @@ impl Held {
 }
 
 fn flush_all(list: &mut Vec<Arc<Outbox>>) {
-    for outbox in list.drain(..) {
-        // A mark does not outlive its list, so that numbers may be used again.
-        outbox.unmark_corked();
-        outbox.flush();
-    }
+    // A mark does not outlive its list, so that numbers may be used again.
+    list.iter().for_each(|outbox| outbox.unmark_corked());
+    // (5) of the module's argument, before the first look at a queue.
+    fence(Ordering::SeqCst);
+    flush_list(list);
 }
 
 #[cfg(test)]
@@ -175,7 +176,7 @@ mod tests {
     /// An outbox whose socket takes everything, and the far end.
     fn outbox() -> (Arc<Outbox>, UnixStream) {
         let (near, far) = UnixStream::pair().expect("a pair");
-        let config = Arc::new(Config::default().queue_messages(10 * PUSHES));
+        let config = Arc::new(Config::default().queue_messages(10 * PUSHES).into());
         let outbox = Outbox::new(Transport::from(near), config, WireFormat::WebSocket, Vec::new());
         outbox.open();
         (outbox, far)

@@ -33,10 +33,16 @@ mod controls;
 mod cork;
 mod flusher;
 mod gate;
+mod group;
 mod held;
+#[cfg(not(wshub_loom))]
+mod helpers;
+#[cfg(not(wshub_loom))]
+mod idle_cores;
 mod pump;
 mod queue;
 mod send;
+mod share;
 mod writer;
 
 use std::io;
@@ -47,12 +53,17 @@ use std::time::{Duration, Instant};
 pub(crate) use catch_up::{BATCH_BYTES, BATCH_MESSAGES, Pulled, Source};
 pub(crate) use cork::Burst;
 pub use cork::Cork;
+pub(crate) use group::Group;
 #[cfg(wshub_loom)]
 pub(crate) use held::Held;
-pub(crate) use send::{GaveUp, Sent, flush_all};
+#[cfg(not(wshub_loom))]
+pub(crate) use helpers::Helpers;
+pub(crate) use send::{GaveUp, Sent, flush_all, is_corked};
+#[cfg(wshub_loom)]
+pub(crate) use share::Job;
+pub(crate) use share::{How, List, prefetch_queues};
 
 use crate::atomic::AtomicU64;
-use crate::config::Config;
 use crate::guard;
 use crate::lock::{Leaf, rank};
 use crate::message::{Encoded, WireFormat};
@@ -129,7 +140,7 @@ pub(crate) struct Outbox {
     /// The right to write to the socket.
     socket: Leaf<Option<Box<Backlog>>, { rank::SOCKET }>,
 
-    settings: Arc<Config>,
+    settings: Arc<Group>,
     /// The socket took nothing at the last attempt, or is not open yet. The holder of `socket` writes it before it
     /// wakes the gate. SeqCst, because threads that sleep at the gate read it.
     is_blocked: AtomicBool,
@@ -163,7 +174,7 @@ const _: () = assert!(std::mem::offset_of!(Outbox, settings) <= 64, "what a send
 impl Outbox {
     /// Creates an outbox that holds everything back until [`open`](Self::open). `first` is written before all messages.
     #[inline(never)]
-    pub(crate) fn new(transport: Transport, settings: Arc<Config>, format: WireFormat, first: Vec<u8>) -> Arc<Self> {
+    pub(crate) fn new(transport: Transport, settings: Arc<Group>, format: WireFormat, first: Vec<u8>) -> Arc<Self> {
         let mut batch = Batch::default();
         batch.push_last(first);
         Arc::new(Self {
@@ -230,6 +241,15 @@ impl Outbox {
     /// Begins to close: the queued messages are written, then the close frame. `None` sends a close frame without a
     /// code. Returns false if the close had already begun.
     pub(crate) fn begin_close(self: &Arc<Self>, close: Option<(u16, &str)>) -> bool {
+        let has_begun = self.begin_close_later(close);
+        if has_begun {
+            self.flush();
+        }
+        has_begun
+    }
+
+    /// As [`begin_close`](Self::begin_close), but leaves the flush to the caller.
+    pub(crate) fn begin_close_later(self: &Arc<Self>, close: Option<(u16, &str)>) -> bool {
         let close = controls::close(self.format, close);
         {
             let mut controls = self.controls.lock();
@@ -240,7 +260,7 @@ impl Outbox {
             controls.close = Some(close);
             self.advance(phase::CLOSING);
         }
-        self.post(|_| ());
+        self.urgent.store(true, Ordering::SeqCst);
         self.gate.wake();
         true
     }
@@ -323,6 +343,12 @@ impl Outbox {
     pub(crate) fn unblocked_at(&self) -> Option<Instant> {
         let nanos = self.unblocked.load(Ordering::Relaxed);
         (nanos != 0).then(|| *EPOCH + Duration::from_nanos(nanos))
+    }
+
+    /// Whether a thread has the right to write.
+    #[cfg(wshub_loom)]
+    pub(crate) fn is_held(&self) -> bool {
+        self.socket.try_lock().is_none()
     }
 
     fn note_unblocked(&self) {

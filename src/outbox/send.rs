@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+#[cfg(not(wshub_loom))]
+use super::share::How;
 use super::{Outbox, cork, mark};
 use crate::config::DropPolicy;
 use crate::message::Encoded;
@@ -34,10 +36,50 @@ pub(crate) enum GaveUp {
     Closed,
 }
 
+/// Who flushes after a push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flush {
+    Now,
+    /// The end of this thread's cork.
+    Cork,
+    /// The caller.
+    Later,
+}
+
+/// Whether this thread holds messages back.
+#[inline]
+pub(crate) fn is_corked() -> bool {
+    cork::is_active()
+}
+
 /// Flushes each of these outboxes, or lists them if this thread is corked.
 pub(crate) fn flush_all<'a>(outboxes: impl Iterator<Item = &'a Arc<Outbox>>) {
     let corked = cork::is_active();
-    outboxes.for_each(|outbox| outbox.flush_unless(corked && !outbox.is_crowded()));
+    outboxes.for_each(|outbox| {
+        let is_held_back = corked && !outbox.is_crowded();
+        outbox.flush_by(if is_held_back { Flush::Cork } else { Flush::Now });
+    });
+}
+
+/// Flushes all outboxes of a list, with the help of their hub's threads if there are many. Empties the list. This thread
+/// must see all pushes: it has pushed itself, or a fence orders them before this call. A client may be listed twice, by
+/// corks of several threads.
+pub(super) fn flush_list(list: &mut Vec<Arc<Outbox>>) {
+    #[cfg(not(wshub_loom))]
+    if let Some(first) = list.first().filter(|first| first.settings.helpers().are_worth(list.len())) {
+        let group = Arc::clone(&first.settings);
+        let list: Arc<[Arc<Outbox>]> = list.drain(..).collect();
+        return group.helpers().share(
+            list.len(),
+            || Box::new(Arc::clone(&list)),
+            |range, how| {
+                if how == How::Now {
+                    list[range].iter().for_each(Outbox::flush_if_needed);
+                }
+            },
+        );
+    }
+    list.drain(..).for_each(|outbox| outbox.flush_if_needed());
 }
 
 impl Outbox {
@@ -52,7 +94,13 @@ impl Outbox {
         if !corked && self.write_through(frame) {
             return Sent::Queued;
         }
-        self.enqueue(frame, corked)
+        self.enqueue(frame, if corked { Flush::Cork } else { Flush::Now })
+    }
+
+    /// As [`send`](Self::send), but only queues the frame. The caller must [`flush`](Self::flush), unless the result is
+    /// [`Sent::Closed`].
+    pub(crate) fn send_later(self: &Arc<Self>, frame: &Encoded) -> Sent {
+        if self.is_accepting() { self.enqueue(frame, Flush::Later) } else { Sent::Closed }
     }
 
     /// Queues one frame and applies the drop policy, without I/O, closes or corks. So it may be called under a lock.
@@ -94,23 +142,27 @@ impl Outbox {
         outcome.unwrap_or(Err(GaveUp::Timeout))
     }
 
-    fn enqueue(self: &Arc<Self>, frame: &Encoded, corked: bool) -> Sent {
+    fn enqueue(self: &Arc<Self>, frame: &Encoded, flush: Flush) -> Sent {
         if self.try_push(frame) || self.try_push_again(frame, HOLDER_PATIENCE) {
             self.reset_drops();
-            self.flush_unless(corked);
+            self.flush_by(flush);
             return Sent::Queued;
         }
         let sent = self.push(frame);
         match sent {
-            Sent::Queued | Sent::Evicted(_) => self.flush_unless(corked),
+            Sent::Queued | Sent::Evicted(_) => self.flush_by(flush),
             Sent::SlowConsumer => self.close_slow(),
             Sent::Full | Sent::Closed => {}
         }
         sent
     }
 
-    fn flush_unless(self: &Arc<Self>, corked: bool) {
-        if corked { cork::touch(self) } else { self.flush() }
+    fn flush_by(self: &Arc<Self>, flush: Flush) {
+        match flush {
+            Flush::Now => self.flush(),
+            Flush::Cork => cork::touch(self),
+            Flush::Later => {}
+        }
     }
 
     pub(super) fn try_push(&self, frame: &Encoded) -> bool {
@@ -142,7 +194,8 @@ impl Outbox {
         let mut evicted = Vec::new();
         while !self.try_push(frame) {
             if !self.is_open() {
-                return Sent::Closed;
+                // The caller may hold a lock, so the evicted messages are not dropped here.
+                return if evicted.is_empty() { Sent::Closed } else { Sent::Evicted(evicted) };
             }
             evicted.extend(self.queue.pop());
         }
@@ -180,7 +233,7 @@ mod tests {
         let (near, far) = UnixStream::pair().expect("a pair");
         far.set_nonblocking(true).expect("a socket");
         let config = Config::default().queue_messages(2).drop_policy(policy);
-        let outbox = Outbox::new(Transport::from(near), Arc::new(config), WireFormat::WebSocket, Vec::new());
+        let outbox = Outbox::new(Transport::from(near), Arc::new(config.into()), WireFormat::WebSocket, Vec::new());
         outbox.open();
         (outbox, far)
     }

@@ -19,7 +19,7 @@ use loom::thread;
 use crate::config::{Config, DropPolicy};
 use crate::lock;
 use crate::message::{Encoded, WireFormat};
-use crate::outbox::{GaveUp, Held, Outbox, Sent};
+use crate::outbox::{GaveUp, Held, How, Job, Outbox, Sent};
 use crate::transport::Transport;
 use crate::ws::{CLOSE, PING, PONG};
 use Act::{Close, Flush, IsIdle, Kill, Ping, Pong, Push, Send, SendWaiting};
@@ -137,6 +137,9 @@ pub(crate) fn all() -> Vec<(&'static str, Box<dyn Fn()>)> {
         all.push((name, Box::new(move || explore(scenario.preemptions, || scenario.run()))));
     }
     all.push(("burst", Box::new(|| explore(3, || burst(&[2])))));
+    all.push(("shared", Box::new(|| explore(3, || shared(2, 1)))));
+    all.push(("shared-three", Box::new(|| explore(2, || shared(3, 1)))));
+    all.push(("shared-two-helpers", Box::new(|| explore(1, || shared(2, 2)))));
     all.push(("burst-two-looks", Box::new(|| explore(2, || burst(&[2, 1])))));
     all
 }
@@ -179,7 +182,7 @@ impl Scenario {
             write_timeout: Duration::from_secs(1),
         };
         let transport = Transport::new(self.room, self.breaks_after);
-        let outbox = Outbox::new(transport, Arc::new(config), WireFormat::WebSocket, Vec::new());
+        let outbox = Outbox::new(transport, Arc::new(config.into()), WireFormat::WebSocket, Vec::new());
         outbox.open();
         outbox
     }
@@ -335,4 +338,42 @@ fn burst(pushes: &[usize]) {
     let wire = outbox.transport().wait_written(2 * count);
     assert_eq!(whole_frames(&wire, false).len(), count);
     outbox.stop_writer();
+}
+
+/// A broadcast to so many clients, whose flushes are shared with helpers, and another one by the same thread. When the
+/// first is over, nothing may wait that no thread is writing.
+fn shared(clients: usize, helpers: usize) {
+    let scenario = of(&[]);
+    let outboxes: Arc<[Arc<Outbox>]> = (0..clients).map(|_| scenario.outbox()).collect();
+    let job = Arc::new(Job::new(Box::new(Arc::clone(&outboxes))));
+    let threads: Vec<_> = (0..helpers)
+        .map(|_| {
+            let job = Arc::clone(&job);
+            thread::spawn(move || job.help())
+        })
+        .collect();
+    let mut given = vec![0; clients];
+    job.run(helpers, |range, how| {
+        for at in range {
+            given[at] += 1;
+            let sent = match how {
+                How::Now => outboxes[at].send(&frame(0, 0)),
+                How::Later => outboxes[at].send_later(&frame(0, 0)),
+            };
+            assert!(matches!(sent, Sent::Queued));
+        }
+    });
+    assert!(given.iter().all(|count| *count == 1), "{given:?}");
+    for outbox in outboxes.iter() {
+        let is_written = || outbox.depth().0 == 0;
+        // Looked at twice, because the thread that has the socket may be done in between.
+        assert!(is_written() || outbox.is_held() || is_written(), "a message waits, and no thread has the socket");
+        assert!(matches!(outbox.send(&frame(0, 1)), Sent::Queued));
+    }
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+    for outbox in outboxes.iter() {
+        let wire = outbox.transport().wait_written(4);
+        assert_eq!(whole_frames(&wire, false), [frame(0, 0).number(), frame(0, 1).number()]);
+        outbox.stop_writer();
+    }
 }

@@ -1,0 +1,118 @@
+//! `cargo bench --bench helpers`, in `benches/parts`. With `-- COUNT …`: so many helpers instead of 1.
+//!
+//! The time of `Hub::send` to many clients: until the message is in all sockets, with and without helper threads, in
+//! turn. The receivers only buffer, as distant ones do, so cores are idle. Every 25 sends, what they have buffered is read;
+//! the send that follows is not counted, because the sockets are in the cache of the core that has read.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints, and may fail by a panic")]
+
+mod common;
+
+use std::io::{ErrorKind, Read};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use common::{connect, is_smoke};
+use wshub::{Config, Hub, Message, Target};
+
+const CLIENTS: [usize; 3] = [200, 1_000, 5_000];
+
+/// A hub with so many helpers, and its clients.
+struct Way {
+    hub: Hub,
+    clients: Vec<TcpStream>,
+}
+
+impl Way {
+    fn new(helpers: usize, clients: usize) -> Self {
+        let config = Config::default().fanout_threads(helpers).pong_timeout(Duration::ZERO);
+        let hub = Hub::builder().config(config).build().unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let clients = (0..clients).map(|_| {
+            let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (near, _) = listener.accept().unwrap();
+            near.set_nodelay(true).unwrap();
+            let far = connect(&hub, (near, far));
+            far.set_nonblocking(true).unwrap();
+            far
+        });
+        Self { clients: clients.collect(), hub }
+    }
+
+    /// Seconds of each send.
+    fn run(&self, sends: usize) -> Vec<f64> {
+        let message = Message::text("x".repeat(128));
+        let mut send = || {
+            let started = Instant::now();
+            let delivery = self.hub.send(Target::all(), &message).unwrap();
+            let time = started.elapsed();
+            assert_eq!((delivery.queued, delivery.dropped), (self.clients.len(), 0));
+            time.as_secs_f64()
+        };
+        let mut times = Vec::new();
+        while times.len() < sends {
+            self.drain();
+            send();
+            times.extend((0..25).map(|_| send()));
+        }
+        times
+    }
+
+    fn drain(&self) {
+        let mut buffer = [0; 8192];
+        for mut client in &self.clients {
+            match client.read(&mut buffer) {
+                Ok(_) => {}
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+        }
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.clients.clear();
+        let _ = self.hub.shutdown(Duration::from_secs(5));
+    }
+}
+
+/// The value below which this share of the values lies.
+fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
+    values[((values.len() - 1) as f64 * share) as usize]
+}
+
+fn main() {
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    let counts: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
+    let counts = if counts.is_empty() { vec![1] } else { counts };
+    let (rounds, sends) = if is_smoke() { (1, 3) } else { (5, 100) };
+    println!("| clients | helpers | median, ms | 99th percentile, ms | ratio of medians | ratio of 99th |");
+    println!("| --- | --- | --- | --- | --- | --- |");
+    for clients in CLIENTS.into_iter().filter(|clients| *clients <= 200 || !is_smoke()) {
+        let mut figures = vec![(Vec::new(), Vec::new()); counts.len() + 1];
+        for _ in 0..rounds {
+            for (helpers, (medians, tails)) in [0].iter().chain(&counts).zip(&mut figures) {
+                let way = Way::new(*helpers, clients);
+                way.run(sends / 5 + 1);
+                let times = way.run(sends);
+                medians.push(quantile(&times, 0.5));
+                tails.push(quantile(&times, 0.99));
+            }
+        }
+        let (alone, alone_tails) = figures[0].clone();
+        for (helpers, (medians, tails)) in [0].iter().chain(&counts).zip(&figures) {
+            let ratio = |ours: &[f64], base: &[f64]| {
+                quantile(&ours.iter().zip(base).map(|(a, b)| a / b).collect::<Vec<_>>(), 0.5)
+            };
+            println!(
+                "| {clients} | {helpers} | {:.2} | {:.2} | {:.2} | {:.2} |",
+                quantile(medians, 0.5) * 1e3,
+                quantile(tails, 0.5) * 1e3,
+                ratio(medians, &alone),
+                ratio(tails, &alone_tails),
+            );
+        }
+    }
+}

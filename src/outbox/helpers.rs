@@ -1,0 +1,186 @@
+//! A hub's helper threads, which flush part of large fan-outs: see [`share`](super::share).
+//!
+//! The threads start with the first fan-out that is large enough while a core is idle, and end with the hub. They run no
+//! handlers and hooks; only destructors of payloads.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::idle_cores::idle_cores;
+use super::share::{How, Job, List};
+use crate::guard;
+use crate::lock::{Condition, Leaf};
+
+/// Minimum number of outboxes for each helper. The time to wake a helper is then a hundredth of what it saves.
+const WORTH: usize = 128;
+/// The pause between two attempts to start a thread.
+const RETRY: Duration = Duration::from_secs(1);
+/// Stack size of a helper in bytes. It runs no user code but destructors.
+const STACK: usize = 256 * 1024;
+
+/// The helper threads of one hub.
+#[derive(Debug)]
+pub(crate) struct Helpers {
+    most: usize,
+    crew: Arc<Crew>,
+}
+
+/// What the threads know of.
+#[derive(Debug, Default)]
+struct Crew {
+    state: Leaf<State>,
+    /// There is a call for a thread that sleeps.
+    called: Condition,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    calls: VecDeque<Call>,
+    threads: Vec<JoinHandle<()>>,
+    is_over: bool,
+    /// When a thread could not be started.
+    refused: Option<Instant>,
+}
+
+/// A job that helpers are wanted for.
+#[derive(Debug)]
+struct Call {
+    job: Arc<Job>,
+    wanted: usize,
+}
+
+impl Helpers {
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, crew: Arc::default() }
+    }
+
+    /// Whether a fan-out to so many clients may be shared.
+    #[inline]
+    pub(crate) fn are_worth(&self, len: usize) -> bool {
+        self.most > 0 && len >= WORTH
+    }
+
+    /// The number of threads.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.crew.state.lock().threads.len()
+    }
+
+    /// Whether no thread has ended.
+    #[cfg(test)]
+    pub(crate) fn are_alive(&self) -> bool {
+        self.crew.state.lock().threads.iter().all(|thread| !thread.is_finished())
+    }
+
+    /// Calls `give` once for each of `len` outboxes, in ranges, and shares the flushes that `give` leaves to a later
+    /// time. `list` names the same outboxes. If no helper can help, one call gives all of them.
+    pub(crate) fn share(
+        &self,
+        len: usize,
+        list: impl FnOnce() -> Box<dyn List>,
+        mut give: impl FnMut(Range<usize>, How),
+    ) {
+        let wanted = (len / WORTH).min(self.most);
+        let wanted = if wanted > 0 { wanted.min(idle_cores()) } else { 0 };
+        match self.call(wanted, list) {
+            Some((job, called)) => job.run(called, give),
+            None => give(0..len, How::Now),
+        }
+    }
+
+    /// Calls for helpers. Returns how many have been called.
+    fn call(&self, wanted: usize, list: impl FnOnce() -> Box<dyn List>) -> Option<(Arc<Job>, usize)> {
+        if wanted == 0 {
+            return None;
+        }
+        let job = Arc::new(Job::new(list()));
+        let called = {
+            let mut state = self.crew.state.lock();
+            // Helpers that have not come to the last jobs are not scheduled.
+            if state.is_over || state.calls.len() >= self.most {
+                return None;
+            }
+            let called = self.crew.at_least(&mut state, wanted);
+            if called == 0 {
+                return None;
+            }
+            state.calls.push_back(Call { job: Arc::clone(&job), wanted: called });
+            called
+        };
+        (0..called).for_each(|_| self.crew.called.notify_one());
+        Some((job, called))
+    }
+
+    /// Ends the threads and waits for them.
+    pub(crate) fn stop(&self) {
+        let (threads, calls) = {
+            let mut state = self.crew.state.lock();
+            state.is_over = true;
+            (std::mem::take(&mut state.threads), std::mem::take(&mut state.calls))
+        };
+        self.crew.called.notify_all();
+        guard::dispose(calls);
+        for thread in threads {
+            // The last handle of a hub may be dropped by a helper, with the list of a job.
+            if thread.thread().id() != thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Drop for Helpers {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Crew {
+    /// Starts threads until there are so many. Returns how many of them there are.
+    fn at_least(self: &Arc<Self>, state: &mut State, wanted: usize) -> usize {
+        let may_try = state.refused.is_none_or(|at| at.elapsed() >= RETRY);
+        while may_try && state.threads.len() < wanted {
+            let crew = Arc::clone(self);
+            let builder = thread::Builder::new().name("wshub-fanout".into()).stack_size(STACK);
+            match builder.spawn(move || crew.run()) {
+                Ok(thread) => state.threads.push(thread),
+                Err(_) => {
+                    state.refused = Some(Instant::now());
+                    break;
+                }
+            }
+        }
+        state.threads.len().min(wanted)
+    }
+
+    fn run(&self) {
+        while let Some(job) = self.next() {
+            // A panic here would be a bug of ours, and must not end the thread.
+            let _ = guard::catch(|| job.help());
+            // Perhaps the last handle to its clients.
+            guard::dispose(job);
+        }
+    }
+
+    /// Sleeps until a job wants a helper; `None` at the end.
+    fn next(&self) -> Option<Arc<Job>> {
+        let mut state = self.state.lock();
+        loop {
+            if state.is_over {
+                return None;
+            }
+            if let Some(call) = state.calls.front_mut() {
+                call.wanted -= 1;
+                let job = Arc::clone(&call.job);
+                let spent = if call.wanted == 0 { state.calls.pop_front() } else { None };
+                drop(state);
+                drop(spent);
+                return Some(job);
+            }
+            self.called.wait(&mut state);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Sharing one fan-out between the thread that sends, its *owner*, and the hub's [helper threads](super::helpers).
+//!
+//! The owner decides everything: it alone pushes, so the order of each client's messages and what is dropped do not
+//! depend on helpers. Helpers only flush outboxes that the owner has pushed to. The owner works through the list from
+//! the front and writes straight into the sockets. From the back, it pushes a few chunks ahead and offers them to the
+//! helpers that have come. A helper that has not been scheduled yet costs the owner the chunks that it was offered
+//! first; the owner flushes them at the end.
+//!
+//! # When the owner returns
+//!
+//! Every outbox has been flushed, or a helper is just now writing to its socket. A helper that has taken a chunk may be
+//! descheduled before it flushes it, so the owner flushes once more what helpers have taken and not finished. Flushing
+//! twice is harmless, because a flush looks at the queue.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::Outbox;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::thread;
+
+/// Outboxes that a thread takes at a time. Enough that outboxes do not travel between the cores' caches singly, and few
+/// enough that no thread waits long for the last chunk.
+pub(super) const CHUNK: usize = if cfg!(wshub_loom) { 1 } else { 32 };
+/// Outboxes that the owner writes to between two looks at the helpers.
+const STEP: usize = if cfg!(wshub_loom) { 1 } else { 16 };
+/// Chunks that the owner offers ahead for each helper.
+const AHEAD: usize = 2;
+/// How often a helper that has nothing to do looks again before it leaves: some tens of microseconds, in which the owner
+/// offers the next chunk.
+const LOOKS: usize = if cfg!(wshub_loom) { 0 } else { 200 };
+
+/// Outboxes in a fixed order.
+pub(crate) trait List: Send + Sync + fmt::Debug {
+    fn len(&self) -> usize;
+
+    fn outbox(&self, at: usize) -> &Arc<Outbox>;
+}
+
+impl List for Arc<[Arc<Outbox>]> {
+    fn len(&self) -> usize {
+        self.as_ref().len()
+    }
+
+    fn outbox(&self, at: usize) -> &Arc<Outbox> {
+        &self[at]
+    }
+}
+
+/// What the owner does for a range of the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// Push and flush.
+    Now,
+    /// Push only. A flush follows, perhaps on another thread.
+    Later,
+}
+
+/// The flushes of one fan-out that helpers may take over.
+#[derive(Debug)]
+pub(crate) struct Job {
+    list: Box<dyn List>,
+    /// Outboxes from here to the end are offered. Only the owner lowers it. Release, after its pushes, and Acquire where
+    /// a thread takes a chunk: the flush of an outbox sees what was pushed.
+    offered: AtomicUsize,
+    /// Outboxes from here to the end are taken. Relaxed: each step down belongs to the thread that makes it, and
+    /// `offered` orders everything else.
+    taken: AtomicUsize,
+    /// Outboxes that are flushed. Release and Acquire: the owner leaves out only what a flush has returned from.
+    flushed: AtomicUsize,
+    /// Helpers that are at work here. Relaxed: it only tells the owner how much to offer.
+    present: AtomicUsize,
+    /// The owner offers no more. Relaxed: only helpers that have found nothing to do look at it.
+    is_over: AtomicBool,
+}
+
+impl Job {
+    pub(crate) fn new(list: Box<dyn List>) -> Self {
+        let len = list.len();
+        Self {
+            list,
+            offered: AtomicUsize::new(len),
+            taken: AtomicUsize::new(len),
+            flushed: AtomicUsize::new(0),
+            present: AtomicUsize::new(0),
+            is_over: AtomicBool::new(false),
+        }
+    }
+
+    /// The owner's part. `give` is called once for each outbox of the list, in ranges.
+    pub(crate) fn run(&self, expected: usize, mut give: impl FnMut(Range<usize>, How)) {
+        // Also when `give` panics: what has been pushed is flushed.
+        let _finish = Finish(self);
+        let (mut front, mut back) = (0, self.list.len());
+        // Before the helpers are here, a chunk waits for each.
+        let mut ahead = expected;
+        while front < back {
+            while front < back && self.taken.load(Ordering::Relaxed) - back < ahead * CHUNK {
+                let from = back.saturating_sub(CHUNK).max(front);
+                give(from..back, How::Later);
+                back = from;
+                self.offered.store(back, Ordering::Release);
+            }
+            let to = (front + STEP).min(back);
+            give(front..to, How::Now);
+            front = to;
+            ahead = AHEAD * self.present.load(Ordering::Relaxed);
+        }
+    }
+
+    /// A helper's part: flushes what is offered until the owner has finished.
+    pub(crate) fn help(&self) {
+        self.present.fetch_add(1, Ordering::Relaxed);
+        let mut looks = 0;
+        while looks <= LOOKS {
+            if let Some(range) = self.take() {
+                self.flush(range);
+                looks = 0;
+            } else if self.is_over.load(Ordering::Relaxed) {
+                break;
+            } else {
+                looks += 1;
+                thread::yield_now();
+            }
+        }
+        self.present.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Takes the next chunk that is offered.
+    fn take(&self) -> Option<Range<usize>> {
+        let offered = self.offered.load(Ordering::Acquire);
+        let next = |taken: usize| (taken > offered).then(|| taken.saturating_sub(CHUNK).max(offered));
+        let end = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()?;
+        Some(next(end)?..end)
+    }
+
+    fn flush(&self, range: Range<usize>) {
+        let count = range.len();
+        prefetch_queues(range.clone().map(|at| self.list.outbox(at)));
+        range.for_each(|at| self.list.outbox(at).flush_if_needed());
+        self.flushed.fetch_add(count, Ordering::Release);
+    }
+
+    /// Flushes what helpers have left.
+    fn finish(&self) {
+        while let Some(range) = self.take() {
+            self.flush(range);
+        }
+        self.is_over.store(true, Ordering::Relaxed);
+        let offered = self.offered.load(Ordering::Relaxed);
+        let len = self.list.len();
+        // The chunks that were taken last come first: they are the ones that helpers still have, as a rule.
+        for from in (offered..len).step_by(CHUNK) {
+            if self.flushed.load(Ordering::Acquire) == len - offered {
+                return;
+            }
+            (from..(from + CHUNK).min(len)).for_each(|at| self.list.outbox(at).flush_if_needed());
+        }
+    }
+}
+
+/// Finishes a job at the end of a scope.
+struct Finish<'a>(&'a Job);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
+/// Fetches the ends of these clients' queues, which another thread has changed, with all loads in flight together.
+pub(crate) fn prefetch_queues<'a>(outboxes: impl Iterator<Item = &'a Arc<Outbox>>) {
+    std::hint::black_box(outboxes.map(|outbox| outbox.queue.len()).sum::<usize>());
+}
+
+impl Outbox {
+    /// Flushes if something waits. Spares the lock of an outbox that another thread has flushed.
+    pub(super) fn flush_if_needed(self: &Arc<Self>) {
+        // A dead outbox must be flushed, too, for its messages to be dropped.
+        if !self.queue.is_empty() || self.urgent.load(Ordering::SeqCst) || self.wants_pull() {
+            self.flush();
+        }
+    }
+}
