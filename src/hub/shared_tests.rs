@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::config::{Config, DropPolicy};
 use crate::http::RequestHead;
-use crate::hub::Hub;
-use crate::{Config, Delivery, DropPolicy, Message, Target};
+use crate::hub::{Delivery, Hub, Target};
+use crate::message::Message;
 
 const CLIENTS: usize = 300;
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

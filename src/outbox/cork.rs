@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::held::{Held, next_number};
-use super::send::flush_list;
+use super::lists::flush_list;
 use super::{Outbox, flusher};
 
 /// One explicit cork in [`DEPTH`].

@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicU32 as Counter;
 use std::time::{Duration, Instant};
 
 use super::Outbox;
-use super::send::flush_list;
+use super::lists::flush_list;
 use crate::lock::Leaf;
 use crate::sync::atomic::{AtomicU32, Ordering, fence};
 

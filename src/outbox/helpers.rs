@@ -145,13 +145,11 @@ impl Crew {
         while may_try && state.threads.len() < wanted {
             let crew = Arc::clone(self);
             let builder = thread::Builder::new().name("wshub-fanout".into()).stack_size(STACK);
-            match builder.spawn(move || crew.run()) {
-                Ok(thread) => state.threads.push(thread),
-                Err(_) => {
-                    state.refused = Some(Instant::now());
-                    break;
-                }
-            }
+            let Ok(thread) = builder.spawn(move || crew.run()) else {
+                state.refused = Some(Instant::now());
+                break;
+            };
+            state.threads.push(thread);
         }
         state.threads.len().min(wanted)
     }

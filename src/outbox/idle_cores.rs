@@ -35,8 +35,8 @@ fn read_from_start(_file: &File, _text: &mut [u8]) -> std::io::Result<usize> {
 }
 
 /// Counts the cores in a list such as `0-3,8`.
-fn count_cores(list: &str) -> Option<usize> {
-    list.trim().split(',').try_fold(0, |sum, range| {
+fn count_cores(ranges: &str) -> Option<usize> {
+    ranges.trim().split(',').try_fold(0, |sum, range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
         Some(sum + last.checked_sub(first)? + 1)

@@ -39,6 +39,7 @@ mod held;
 mod helpers;
 #[cfg(not(wshub_loom))]
 mod idle_cores;
+mod lists;
 mod pump;
 mod queue;
 mod send;

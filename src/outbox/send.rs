@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-#[cfg(not(wshub_loom))]
-use super::share::How;
 use super::{Outbox, cork, mark};
 use crate::config::DropPolicy;
 use crate::message::Encoded;
@@ -59,27 +57,6 @@ pub(crate) fn flush_all<'a>(outboxes: impl Iterator<Item = &'a Arc<Outbox>>) {
         let is_held_back = corked && !outbox.is_crowded();
         outbox.flush_by(if is_held_back { Flush::Cork } else { Flush::Now });
     });
-}
-
-/// Flushes all outboxes of a list, with the help of their hub's threads if there are many. Empties the list. This thread
-/// must see all pushes: it has pushed itself, or a fence orders them before this call. A client may be listed twice, by
-/// corks of several threads.
-pub(super) fn flush_list(list: &mut Vec<Arc<Outbox>>) {
-    #[cfg(not(wshub_loom))]
-    if let Some(first) = list.first().filter(|first| first.settings.helpers().are_worth(list.len())) {
-        let group = Arc::clone(&first.settings);
-        let list: Arc<[Arc<Outbox>]> = list.drain(..).collect();
-        return group.helpers().share(
-            list.len(),
-            || Box::new(Arc::clone(&list)),
-            |range, how| {
-                if how == How::Now {
-                    list[range].iter().for_each(Outbox::flush_if_needed);
-                }
-            },
-        );
-    }
-    list.drain(..).for_each(|outbox| outbox.flush_if_needed());
 }
 
 impl Outbox {
