@@ -36,7 +36,8 @@ if ! { [ -n "$python" ] && "$python" -c '' 2>/dev/null; }; then
     exit 0
 fi
 
-cargo build --quiet --release --example echo
+# shellcheck disable=SC2086 # tests/all.sh builds all examples alike
+cargo build --quiet --locked --release ${EXAMPLE_OPTIONS:-} --example echo
 if [ ! -e "$work/ready" ] || [ "$scripts/requirements.lock" -nt "$work/ready" ]; then
     echo "autobahn: making the environment in $work"
     PY27=$python "$scripts/setup.sh" "$work" >"$work/setup.log" 2>&1 || {

@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 . tests/clients.sh
 
 built=(events binary_rooms relay feed chat)
-cargo build --quiet --locked --release "${built[@]/#/--example=}"
+# shellcheck disable=SC2086 # tests/all.sh builds all examples alike
+cargo build --quiet --locked --release ${EXAMPLE_OPTIONS:-} "${built[@]/#/--example=}"
 prepare peers
 EXAMPLES=$examples run_python tests/peers/run.py "$@"

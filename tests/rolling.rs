@@ -1,6 +1,6 @@
 //! A rolling restart behind a real HAProxy with its default checks: two nodes, clients that come back at once, and the
 //! numbers of the lifecycle guide. Nobody is refused. Skipped where there is no `haproxy`.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by a panic, and says why it is skipped")]
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;
 
@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use common::skip::is_missing;
 use common::{CLOSE, KEY, PATIENCE, TestServer, WsClient, client_frame, eventually};
 use wshub::{Config, Hub};
 
@@ -31,9 +32,7 @@ struct Proxy {
 impl Proxy {
     /// `None` where HAProxy is not installed.
     fn start(nodes: &[SocketAddr]) -> Option<Self> {
-        let exists = Command::new("haproxy").arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        if exists.is_err() {
-            eprintln!("skipped: haproxy is not installed");
+        if is_missing("haproxy") {
             return None;
         }
         // Free until HAProxy takes it.

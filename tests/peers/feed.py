@@ -24,6 +24,8 @@ class Stream(Raw):
         self.send(f"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n{''.join(lines)}\r\n".encode())
         self.status, self.headers = self.head()
         self.comments = []
+        # Of events that have one.
+        self.names = []
         # What is left of the current chunk.
         self.chunk = b""
 
@@ -56,6 +58,9 @@ class Stream(Raw):
                 self.comments.append(value.removeprefix(" "))
             elif name == "data":
                 data.append(value.removeprefix(" "))
+            elif name == "event":
+                expect(value, " gap", "the event's name")
+                self.names.append("gap")
             else:
                 # The position in the history, and when to come back after a drain.
                 expect(name in ("id", "retry"), True, f"the field in {line!r:.100}")
@@ -286,7 +291,9 @@ def streams_are_told_of_the_end_and_can_come_back(server):
                 expect(peer.comments[-1][:12], "closed 1001 ", "the last comment")
         server.close_peers()
         server.start()
+    # The history has ended with the server that had this id: what is missing is unknown.
     peer = stream(server, Last_Event_ID="3")
+    expect((json.loads(peer.recv())["from"], peer.names), (None, ["gap"]), "what comes first")
     everyone(server, 1)
     publish(server, "back", "1")
     expect(json.loads(read(peer))["type"], "back", "the event")
