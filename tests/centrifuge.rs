@@ -86,6 +86,18 @@ fn frames_that_break_websocket_and_floods_end_with_codes_of_the_protocol() {
 }
 
 #[test]
+fn no_time_is_too_long_for_the_clock() {
+    let protocol = protocol().ping_interval(Duration::from_secs(1)).pong_timeout(Duration::MAX);
+    let server = serve(protocol.connect_timeout(Duration::MAX).expiry_grace(Duration::MAX));
+    let mut socket = connected(&server);
+    // The first is never answered.
+    for _ in 0..2 {
+        assert_eq!(socket.text(), "{}");
+    }
+    assert_eq!(ask(&mut socket, &json!({"id": 2, "ping": {}}))["id"], 2);
+}
+
+#[test]
 fn pings_want_an_answer() {
     let server = serve(protocol().ping_interval(Duration::from_secs(1)).pong_timeout(Duration::from_millis(500)));
     let mut lively = connected(&server);

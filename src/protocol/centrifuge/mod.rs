@@ -48,7 +48,7 @@ pub use tokens::{ConnectionToken, SubscriptionToken, TokenError};
 
 use dispatch::Dispatch;
 use session::{Phase, Session};
-use settings::{Callbacks, Settings, Shared};
+use settings::{CENTURY, Callbacks, Settings, Shared};
 use timers::Timers;
 
 /// The WebSocket subprotocol of the protobuf encoding. Clients without a subprotocol use JSON.
@@ -145,24 +145,24 @@ impl Centrifuge {
         self
     }
 
-    /// Sets how often clients are pinged, in whole seconds, at least 1 s. Default: 25 s. An SDK that receives nothing
+    /// Sets how often clients are pinged, in whole seconds, 1 s to a day. Default: 25 s. An SDK that receives nothing
     /// for 10 s longer reconnects.
     pub fn ping_interval(mut self, interval: Duration) -> Self {
-        self.settings.ping = Duration::from_secs(interval.as_secs().max(1));
+        self.settings.ping = Duration::from_secs(interval.as_secs().clamp(1, 24 * 3600));
         self
     }
 
-    /// How long the answer to a ping may take; default 8 s. Then the client is closed with 3012, unless it has
-    /// acknowledged
-    /// output meanwhile that had filled its socket: the ping waits behind that.
+    /// How long the answer to a ping may take; default 8 s, [`Duration::MAX`] = for ever. Then the client is closed with
+    /// 3012, unless it has acknowledged output meanwhile that had filled its socket: the ping waits behind that.
     pub fn pong_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.pong_timeout = timeout;
+        self.settings.pong_timeout = timeout.min(CENTURY);
         self
     }
 
-    /// Sets how long a client may take to send its connect command before it is closed with 3502. Default: 10 s.
+    /// Sets how long a client may take to send its connect command before it is closed with 3502. Default: 10 s;
+    /// [`Duration::MAX`] = for ever.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.connect_timeout = timeout;
+        self.settings.connect_timeout = timeout.min(CENTURY);
         self
     }
 

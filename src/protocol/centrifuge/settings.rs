@@ -166,6 +166,9 @@ pub(super) struct Settings {
     pub(super) max_history: usize,
 }
 
+/// The longest time that is added to the clock, which cannot hold one of `Duration::MAX`: as good as none.
+pub(super) const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
