@@ -265,7 +265,7 @@ fn many_are_asked_at_once_and_answer_as_they_like() {
     for (_, client) in &pairs {
         client.join("sensors").unwrap();
     }
-    let mut answers = server.hub.call(Target::room("sensors"), "read", "null", Duration::from_millis(500));
+    let mut answers = server.hub.call(Target::room("sensors"), "read", "null", Duration::from_secs(3));
     let ids: Vec<Value> = pairs.iter_mut().map(|(socket, _)| asked(socket).0).collect();
     reply(&mut pairs[2].0, &ids[2], &json!(2));
     assert_eq!(answers.next(), Some((pairs[2].1.id(), Ok(Message::raw_json("2")))));

@@ -23,9 +23,9 @@ fn an_admission_expires_and_may_be_refreshed() {
     refreshed.sync();
     client.set_expiry(Some(SystemTime::now()));
     assert_eq!(refreshed.frame().close(), (4100, "expired"));
-    let (mut stays, client) = server.pair_to("/ws?millis=300");
+    let (mut stays, client) = server.pair_to("/ws?millis=1500");
     client.set_expiry(None);
-    let mut other = server.connect_to("/ws?millis=400");
+    let mut other = server.connect_to("/ws?millis=1800");
     assert_eq!(other.frame().close().0, 4100);
     stays.sync();
     let mut past = server.connect_to("/ws?millis=0");

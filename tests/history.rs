@@ -217,7 +217,7 @@ fn padded(n: u64) -> Message {
 fn stalling(options: RoomOptions) -> (TestServer, mpsc::Receiver<(Client, Gap)>) {
     let (tell, told) = mpsc::channel();
     let builder = Hub::builder()
-        .config(Config::default().write_timeout(Duration::from_secs(600)))
+        .config(Config::default().write_timeout(Duration::from_secs(600)).send_buffer(64 * 1024))
         .rooms("news", options)
         .format(&WithPosition)
         .on_gap(move |client, gap| tell.send((client.clone(), gap.clone())).unwrap());

@@ -172,7 +172,7 @@ fn both_ends_say_goodbye() {
 fn whoever_speaks_no_tls_hurts_nobody() {
     let (metrics, builder) = counted(Hub::builder());
     let counter = metrics.clone();
-    let server = Secure::with(builder, |server| server.metrics(counter).handshake_timeout(Duration::from_millis(300)));
+    let server = Secure::with(builder, |server| server.metrics(counter).handshake_timeout(Duration::from_millis(1500)));
     for bytes in
         [&b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n"[..], &[0x16, 3, 1, 0xff, 0xff], b"\x16\x03\x01\x00\x05hello", b""]
     {

@@ -9,6 +9,7 @@ use std::thread;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use socket2::SockRef;
 use wshub::tls::Tls;
 
 /// For `localhost` and `127.0.0.1`, as PEM; see `tests/tls/README.md`.
@@ -32,6 +33,9 @@ pub(crate) fn client_side(protocols: &[&str]) -> ClientConnection {
     ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap()
 }
 
+/// Bytes that a bridge holds in each of its sockets.
+const BUFFER: usize = 64 * 1024;
+
 /// An address whose connections are passed on to a server with TLS.
 pub(crate) fn bridge(server: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -41,6 +45,9 @@ pub(crate) fn bridge(server: SocketAddr) -> SocketAddr {
             let (plain, mut secure) = (plain.unwrap(), TcpStream::connect(server).unwrap());
             plain.set_nodelay(true).unwrap();
             secure.set_nodelay(true).unwrap();
+            // Or a client that does not read is behind by some MiB more than without the bridge.
+            SockRef::from(&secure).set_recv_buffer_size(BUFFER).unwrap();
+            SockRef::from(&plain).set_send_buffer_size(BUFFER).unwrap();
             let mut tls = client_side(&["http/1.1"]);
             // A server that refuses closes; the client sees that.
             let _ = tls.complete_io(&mut secure);
