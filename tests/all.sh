@@ -57,16 +57,18 @@ need() {
     command -v "$command" >/dev/null || echo "$command is missing; on Debian: apt-get install $*"
 }
 
-# browser NAME [TEST]: drives the page of the example, by TEST.mjs if that is not NAME.mjs. The commands are a chain because
-# `set -e` has no effect where this is called.
-browser() {
-    local target bin
+# What the browser tests need. The commands are a chain because `set -e` has no effect where this is called.
+prepare_browser() {
     # shellcheck disable=SC2086 # words are arguments
-    cargo build --locked --release $EXAMPLE_OPTIONS --example "$1" &&
-        target=$(cargo metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/') &&
-        bin=$target/release/examples/$1 &&
-        cd tests/browser && npm ci --silent --no-audit --no-fund &&
-        env "${1^^}_BIN=$bin" timeout 330 node "${2:-$1}.mjs"
+    timeout 1200 cargo build --locked --release $EXAMPLE_OPTIONS --examples &&
+        (cd tests/browser && npm ci --silent --no-audit --no-fund)
+}
+
+# browser NAME [TEST]: drives the page of the example, by TEST.mjs if that is not NAME.mjs.
+browser() {
+    local target
+    target=$(cargo metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/') &&
+        cd tests/browser && env "${1^^}_BIN=$target/release/examples/$1" timeout 330 node "${2:-$1}.mjs"
 }
 
 # The tests of sockets once more, over TLS: every file whose servers can speak it (tests/common/over_tls.rs), unless the file
@@ -94,12 +96,18 @@ debug_lane() {
 
 # What is built with optimization, or in a folder of its own.
 release_lane() {
-    local page
-    run "the outbox under a model checker" timeout 600 cargo run --locked --release --manifest-path tests/loom/Cargo.toml
-    for page in chat feed gateway centrifuge; do
+    local page feed
+    run "the examples, optimized" prepare_browser
+    # It waits for most of a minute, because a browser waits before it connects again.
+    run "the page of the feed example in a browser" browser feed >"$work/feed" 2>&1 &
+    feed=$!
+    for page in chat gateway centrifuge; do
         run "the page of the $page example in a browser" browser "$page"
     done
     run "the dashboard of the chat example in a browser" browser chat dashboard
+    wait "$feed"
+    cat "$work/feed"
+    run "the outbox under a model checker" timeout 600 cargo run --locked --release --manifest-path tests/loom/Cargo.toml
     run "the examples of the protocols with clients in Python and Node.js" timeout 400 tests/peers.sh
     run "the example centrifuge with official Centrifuge SDKs" timeout 600 tests/sdk.sh
     run "the Autobahn conformance suite" timeout 300 tests/autobahn.sh

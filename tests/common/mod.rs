@@ -6,6 +6,7 @@ pub(crate) mod broker;
 pub(crate) mod bus;
 pub(crate) mod limits;
 mod link;
+#[cfg(feature = "dashboard")]
 pub(crate) mod operator;
 pub(crate) mod over_tls;
 pub(crate) mod proxy;
