@@ -73,7 +73,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// At most 500, or fewer where the machine or this process's control group has less memory: 80 KiB for each and, for a
-/// tenth of them, a full queue, within three quarters of what is left.
+/// tenth of them, a full queue, within half of what is left.
 fn connections_that_fit(config: &Config) -> usize {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
@@ -82,7 +82,7 @@ fn connections_that_fit(config: &Config) -> usize {
     let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").unwrap_or_default();
     let allowed = group.trim().parse().unwrap_or(usize::MAX);
     let each = 80 * 1024 + (config.queue_bytes + 64 * 1024) / 10;
-    (available.min(allowed) / 4 * 3 / each).clamp(1, 500)
+    (available.min(allowed) / 2 / each).clamp(1, 500)
 }
 
 /// The program's main loop.

@@ -4,7 +4,8 @@
 #
 #     tests/targets.sh [TARGET...]        without targets: all of them
 #     tests/targets.sh --sizes [TARGET...]  prints the size of examples/gateway in the profile `small` instead
-#     tests/targets.sh --rust             only checks that the oldest Rust that the crate claims builds it, on this processor
+#     tests/targets.sh --rust             checks on this processor that the Rust that Cargo.toml claims is that of the release,
+#                                         and that it builds the library; CI does
 #
 # Needs root on Debian, and the mirror of its apt sources: makes a chroot of Debian's packages (debootstrap) with its Rust,
 # cross compilers and qemu-user. Debian 13's Rust is the oldest one that the crate claims. The clients of Redis and NATS need
@@ -65,8 +66,8 @@ add_compilers() {
 
 # install_inside PACKAGES: installs packages in the chroot.
 install_inside() {
-    chroot "$root" env DEBIAN_FRONTEND=noninteractive sh -ec "apt-get update -qq
-        apt-get install -y -qq --no-install-recommends $(echo $1)
+    chroot "$root" env DEBIAN_FRONTEND=noninteractive sh -ec "apt-get update -qq -o Acquire::Retries=3
+        apt-get install -y -qq -o Acquire::Retries=3 --no-install-recommends $(echo $1)
         apt-get clean"
 }
 
@@ -114,9 +115,9 @@ is_at_least() {
     [ "$(printf '%s\n' "$1" "$rust" | sort -V | head -n 1)" = "$1" ]
 }
 
-# build TARGET: the library with each set of features; adds those that build to `built`.
+# build COMMAND TARGET: cargo's `build` or `check` of the library with each set of features; adds those that pass to `built`.
 build() {
-    local target=$1 prepare features needs
+    local command=$1 target=$2 prepare features needs
     prepare=$(settings "$target")
     for set in "${sets[@]}"; do
         IFS='|' read -r features needs <<<"$set"
@@ -124,7 +125,7 @@ build() {
         features=${features/default/$(default_of "$target")}
         printf '\n== %s: library with features: %s\n' "$target" "${features:-none}"
         if inside "$prepare
-            cargo build --locked --lib --target $target \$std --no-default-features --features '$features'"; then
+            cargo $command --locked --lib --target $target \$std --no-default-features --features '$features'"; then
             built+=("${features:-none}")
             passed=$((passed + 1))
         else
@@ -140,15 +141,18 @@ sum() {
 
 # run_tests TARGET: its unit tests, then its socket tests; sets `good` and `bad`.
 run_tests() {
-    local target=$1 prepare set missing
+    local target=$1 prepare command set missing
     prepare=$(settings "$target")
+    command="cargo test --locked --target $target \$std --no-default-features --features '$(default_of "$target")'"
     good=0
     bad=0
+    printf '\n== %s: tests are built\n' "$target"
+    inside "$prepare
+        $command --no-run --lib ${tests[*]/#/--test }" || true
     for set in --lib "${tests[*]/#/--test }"; do
-        printf '\n== %s: tests: %s\n' "$target" "$set"
+        printf '\n== %s: %s\n' "$target" "$set"
         inside "$prepare
-            cargo test --locked --target $target \$std --no-default-features --features '$(default_of "$target")' \
-                --no-fail-fast --quiet $set" 2>&1 | tee "$log" || true
+            $command --no-fail-fast --quiet $set" 2>&1 | tee "$log" || true
         # A program that has not been built, or has not come to its end, counts as one.
         missing=$(($(wc -w <<<"${set//--test/}") - $(grep -c '^test result: ' "$log" || true)))
         good=$((good + $(sum passed)))
@@ -168,7 +172,12 @@ passed=0
 failed=0
 built=()
 if [ "${1:-}" = --rust ]; then
-    build "$(inside 'rustc --version --verbose' | sed -n 's/^host: //p')"
+    build check "$(inside 'rustc --version --verbose' | sed -n 's/^host: //p')"
+    claimed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    if [[ $rust != "$claimed".* ]]; then
+        echo "Cargo.toml claims Rust $claimed"
+        failed=$((failed + 1))
+    fi
     printf '\nRust %s of Debian %s builds: %s\n' "$rust" "$suite" "$(printf '%s; ' "${built[@]}" | sed 's/; $//')"
     printf '%d passed, %d failed\n' "$passed" "$failed"
     [ "$failed" -eq 0 ]
@@ -195,7 +204,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 for target in "${all[@]}"; do
     built=()
-    build "$target"
+    build build "$target"
     run_tests "$target"
     passed=$((passed + good))
     failed=$((failed + bad))
