@@ -25,6 +25,9 @@ pub mod observability {}
 #[doc = include_str!("guide/embedding.md")]
 pub mod embedding {}
 
+#[doc = include_str!("guide/gateways.md")]
+pub mod gateways {}
+
 #[doc = include_str!("guide/security.md")]
 pub mod security {}
 

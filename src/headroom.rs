@@ -6,31 +6,58 @@
 //! group's limit does not show here: there [`Limits::max_connections`](crate::Limits::max_connections) is the guard.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use memmap2::MmapMut;
 
 use crate::lock::Leaf;
 
-/// What is left after a connection's thread has been created, in bytes: enough for the heap to grow and for refusals.
+/// What is left after a connection's thread has been created, in bytes: enough for refusals, and for the program.
 const RESERVE: usize = 1024 * 1024;
+/// What is left besides for each thread that runs: connections take heap after they have begun, for rooms and messages.
+const RESERVE_EACH: usize = 64 * 1024;
 
 /// One thread is created at a time: otherwise two checks could count the same memory.
 static TURN: Leaf<()> = Leaf::new(());
+/// Threads that run. Relaxed: a count that nothing else depends on.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+/// A thread that is counted.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        RUNNING.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        RUNNING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// Starts a detached thread with a stack of this size. Fails if it cannot be created, or if it would leave less than
-/// [`RESERVE`].
+/// the reserve.
 pub(crate) fn spawn(name: &str, stack: usize, code: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let builder = thread::Builder::new().name(name.into()).stack_size(stack);
     let _turn = TURN.lock();
     check(stack)?;
-    builder.spawn(code).map(drop)
+    let counted = Counted::new();
+    let counted_code = move || {
+        let _counted = counted;
+        code();
+    };
+    builder.spawn(counted_code).map(drop)
 }
 
-/// Fails unless a stack of this size and [`RESERVE`] bytes can be mapped. Maps them, touches none and unmaps them: two
-/// system calls, no memory.
+/// Fails unless a stack of this size and the reserve can be mapped. Maps them, touches none and unmaps them: two system
+/// calls, no memory.
 pub(crate) fn check(stack: usize) -> io::Result<()> {
-    MmapMut::map_anon(stack.saturating_add(RESERVE)).map(drop)
+    let each = RUNNING.load(Ordering::Relaxed).saturating_mul(RESERVE_EACH);
+    MmapMut::map_anon(stack.saturating_add(RESERVE).saturating_add(each)).map(drop)
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ use crate::error::HandlerError;
 use crate::guard::{self, record, record_limited};
 use crate::headroom;
 use crate::http::overloaded;
-use crate::hub::{Announcements, Client, Hub};
+use crate::hub::{Announcements, Client, ConnectionThread, Hub};
 use crate::message::WireFormat;
 use crate::metrics::ErrorType;
 use crate::outbox::{Outbox, WriteFailure};
@@ -69,13 +69,12 @@ enum End {
 
 /// Runs an upgraded connection on the calling thread until it has ended. `early` is what was read behind the request.
 pub(crate) fn run(upgraded: Upgraded, early: &[u8]) {
-    let connection = Connection::new(upgraded);
-    if connection.open() {
-        connection.live(early);
-    }
+    let mut connection = Connection::begin(upgraded);
+    // Whatever goes wrong in here, dropping the connection ends it.
+    connection.end = guard::catch(|| connection.live(early)).unwrap_or(End::Internal);
 }
 
-/// Opens an upgraded connection on the calling thread, and runs it on a thread of its own. Drops `kept` at its end.
+/// Sends the answer to the upgrade, and runs the connection on a thread of its own. Drops `kept` at its end.
 ///
 /// So the connection's thread has no handshake behind it: it keeps no stack that only that has used. And it has sent
 /// nothing: Linux gives each thread that sends on TCP 32 KiB for what it sends, until the thread ends. The answer to
@@ -85,10 +84,10 @@ pub(crate) fn run(upgraded: Upgraded, early: &[u8]) {
 ///
 /// The thread could not be started. The client has never been connected then; the peer has got a 503.
 pub(crate) fn start(upgraded: Upgraded, stack: usize, kept: impl Send + 'static) -> io::Result<()> {
-    let (give, take) = crossbeam_channel::bounded::<Connection>(1);
+    let (give, take) = crossbeam_channel::bounded::<Upgraded>(1);
     let thread = move || {
-        if let Ok(connection) = take.recv() {
-            connection.live(&[]);
+        if let Ok(upgraded) = take.recv() {
+            run(upgraded, &[]);
         }
         drop(kept);
     };
@@ -96,11 +95,9 @@ pub(crate) fn start(upgraded: Upgraded, stack: usize, kept: impl Send + 'static)
         withdraw(upgraded);
         return Err(error);
     }
-    let connection = Connection::new(upgraded);
-    if connection.open() {
-        // The thread waits for exactly this.
-        let _ = give.send(connection);
-    }
+    upgraded.outbox.answer();
+    // The thread waits for exactly this.
+    let _ = give.send(upgraded);
     Ok(())
 }
 
@@ -119,27 +116,18 @@ struct Connection {
     outbox: Arc<Outbox>,
     announcements: Option<Announcements>,
     end: End,
+    _thread: ConnectionThread,
 }
 
 impl Connection {
-    fn new(upgraded: Upgraded) -> Self {
+    fn begin(upgraded: Upgraded) -> Self {
         let (client, outbox, announcements) = upgraded.into_parts();
-        Self { client, outbox, announcements: Some(announcements), end: End::Internal }
+        let thread = Hub::run_on_this_thread(client.id());
+        Self { client, outbox, announcements: Some(announcements), end: End::Internal, _thread: thread }
     }
 
-    /// Sends the answer to the upgrade. False after a panic, a bug of ours.
-    fn open(&self) -> bool {
-        guard::catch(|| self.outbox.open()).is_some()
-    }
-
-    /// Runs the connection on this thread until it has ended. Whatever goes wrong in here, dropping it ends it.
-    fn live(mut self, early: &[u8]) {
-        let _thread = Hub::run_on_this_thread(self.client.id());
-        self.end = guard::catch(|| self.read(early)).unwrap_or(End::Internal);
-        drop(self);
-    }
-
-    fn read(&mut self, early: &[u8]) -> End {
+    fn live(&mut self, early: &[u8]) -> End {
+        self.outbox.open();
         record!(Debug, "wshub::conn", "{} connected as {}", self.client.id(), UserLabel(&self.client));
         if let Some(announcements) = self.announcements.take() {
             self.client.hub().announce(&self.client, announcements);

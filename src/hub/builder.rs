@@ -198,7 +198,8 @@ impl HubBuilder {
         /// or returns a status below 300, the original response is sent, so that a refusal cannot be mistaken for
         /// success.
         map_refusal(&RequestHead, ErrorType, &Response) -> Response, chain::rewrite;
-        /// A client is connected and can receive messages. The hub reads the client's messages after the hook returns.
+        /// A client is connected and can receive messages; those of others may have reached it before the hook runs. The
+        /// hub reads the client's messages after the hook returns.
         after_connect(&Client), observe::one;
         /// A connection is ending. The client is still in its rooms.
         before_disconnect(&Client), observe::one;

@@ -60,6 +60,7 @@ pub use target::{Delivery, Target};
 
 pub(crate) use admission::Check;
 pub(crate) use clients::{Announcements, Refused};
+pub(crate) use close_watch::ConnectionThread;
 pub(crate) use load::WeakHub;
 
 use crate::cluster::{Cluster, Link};

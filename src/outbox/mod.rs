@@ -201,7 +201,18 @@ impl Outbox {
         })
     }
 
-    /// Starts writing: the first bytes, then messages.
+    /// Writes the first bytes, as far as the socket takes them without blocking. Messages are still held back. So the
+    /// thread that has done the handshake answers it, and the connection's own thread calls [`open`](Self::open).
+    pub(crate) fn answer(&self) {
+        let mut done = Done::default();
+        if let Some(backlog) = self.socket.lock().as_mut() {
+            // `open` writes what is left, and finds the socket's error.
+            let _ = backlog.batch.write(&mut done, |buffers| self.transport.try_send_all(buffers));
+        }
+        done.dispose();
+    }
+
+    /// Starts writing: what is left of the first bytes, then messages.
     pub(crate) fn open(self: &Arc<Self>) {
         // This fails only if the socket is dead already.
         let _ = self.transport.set_write_timeout(self.settings.write_timeout.min(pump::WAKE));

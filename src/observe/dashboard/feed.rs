@@ -44,6 +44,9 @@ struct State {
     latest: Option<Arc<Snapshot>>,
 }
 
+/// The key of what a viewer has once it has been greeted.
+const GREETED: &str = "greeted";
+
 impl Feed {
     pub(super) fn new(sources: Sources, title: String, endpoints: Arc<OnceLock<Vec<EndpointInfo>>>) -> Self {
         let instance = random::uuid().to_string();
@@ -52,13 +55,16 @@ impl Feed {
 
     /// Greets a viewer, sends it the last snapshot, and starts the thread if needed. Runs on the viewer's thread.
     pub(super) fn arrived(self: &Arc<Self>, viewer: &Client) {
-        let (starts, latest, history) = {
+        let (starts, history) = {
             let mut state = self.state.lock();
             state.viewers += 1;
             let starts = !std::mem::replace(&mut state.is_running, true);
-            (starts, state.latest.clone(), state.history.clone())
+            (starts, state.history.clone())
         };
         let _ = viewer.send(self.greeting(&history));
+        // From here on it gets every snapshot; the greeting comes first.
+        viewer.set_metadata(GREETED, true);
+        let latest = self.state.lock().latest.clone();
         if let Some(snapshot) = latest {
             let _ = viewer.send(tick(&snapshot, &view_of(viewer)));
         }
@@ -102,7 +108,7 @@ impl Feed {
             state.latest = Some(Arc::clone(&snapshot));
         }
         let mut views: HashMap<View, Vec<_>> = HashMap::new();
-        for viewer in viewers.clients() {
+        for viewer in viewers.clients().into_iter().filter(|viewer| viewer.metadata::<bool>(GREETED).is_some()) {
             views.entry(view_of(&viewer)).or_default().push(viewer.id());
         }
         for (view, ids) in views {

@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn of_many_at_once_one_publishes() {
         let own = Idempotency::default();
-        let count = std::sync::atomic::AtomicU64::new(0);
+        let count = crate::atomic::AtomicU64::new(0);
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
