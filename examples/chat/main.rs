@@ -1,58 +1,59 @@
 //! `cargo run --release --example chat -- --addr 127.0.0.1:8080`
 //!
-//! Open the address in two browser windows and talk. `page.html` is the page; `model.rs` has the JSON that it speaks
-//! and the rules for names. This file connects them to the hub, which keeps a history of the chat. Probes: `/healthz`,
-//! `/readyz`, `/metrics`; `/endpoints` lists the endpoints. `/admin` is the operator's dashboard: user `admin`, the
-//! password from `--admin-password`, or a generated one that is printed. With the feature `tls`, `--tls CERT KEY` names
-//! two PEM files.
+//! Open the address in two browser windows and talk. `page.html`, `style.css` and `script.js` are the page. The hub keeps
+//! each room's history and the list of rooms, and it reports who comes and goes. Probes: `/healthz`, `/readyz`,
+//! `/metrics`; `/endpoints` lists the endpoints. `/admin` is the operator's dashboard: user `admin`, the password from
+//! `--admin-password`, or a generated one that is printed. With the feature `tls`, `--tls CERT KEY` names two PEM files.
+//!
+//! Requests: `{"type":"join","room"}`, with `since`, the last `position` of the room, by a page that comes back; `leave`;
+//! `message` with `text`. Events: `welcome`, `joined`, `left`, `arrived`, `departed`, `message`, `error`; `room` and
+//! `removed` change the list of rooms. Events of a room have its `position`, see `wshub::history::WithPosition`.
 
 #[path = "../common/mod.rs"]
 mod common;
-mod model;
 
-use std::sync::{Arc, mpsc};
-use std::{thread, time::Duration};
+use std::{sync::Arc, time::Duration, time::SystemTime};
 
-use model::{Event, Line, Person, Refusal, Request};
-use wshub::history::{Publication, Publish, Range, Recovery, WithPosition};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use wshub::dashboard::Dashboard;
+use wshub::history::{Position, Publication, Publish, Range, Recovery, WithPosition};
+use wshub::members::{Member, MemberChange};
+use wshub::metrics::{DebugMetrics, Gauges, MetricsPair, PrometheusMetrics};
+use wshub::server::Endpoint;
 use wshub::trace::{self, Sampling, Tracer};
-use wshub::{
-    Client, HandlerResult, Hub, Limits, Message,
-    dashboard::Dashboard,
-    metrics::{DebugMetrics, Gauges},
-    server::Endpoint,
-};
-use wshub::{
-    Response, RoomError, RoomOptions, Server,
-    metrics::{MetricsPair, PrometheusMetrics},
-};
+use wshub::{Client, HandlerResult, Hub, Limits, Message, Response, RoomError, RoomOptions, Server};
 
-/// Every welcomed client is in this room, which announces the other rooms. `model::room_name` keeps others out.
-const EVERYONE: &str = "\n";
+/// The room of every client. Its state is the list of the other rooms, whose names have no control characters.
+const DIRECTORY: &str = "\n";
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Request {
+    Join { room: String, since: Option<String> },
+    Leave { room: String },
+    Message { room: String, text: String },
+}
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
-    // Holds at most one note: the list of rooms must be sent again.
-    let (changed, notes) = mpsc::sync_channel(1);
-    let joined = changed.clone();
     let (shown, scraped) = (Arc::new(DebugMetrics::new()), Arc::new(PrometheusMetrics::new()?));
     let metrics = Arc::new(MetricsPair::new(shown.clone(), scraped.clone()));
     let tracer = Tracer::new(100).sample(Sampling::PerSecond(20));
     // A page that falls behind reads on in the history, or is told what it misses.
     let talk = RoomOptions::history().messages(2000).bytes(1 << 20).age(Duration::from_secs(86400)).rewind(2000);
+    let list = RoomOptions::state().state_keys(10_000).state_bytes(16 << 20).at_most(10);
     let hub = Hub::builder()
-        .rooms("*", talk.linger(Duration::from_secs(3600)))
-        .rooms(EVERYONE, RoomOptions::state())
+        .rooms("*", talk.linger(Duration::from_secs(3600)).with_connections())
+        .rooms(DIRECTORY, list)
         .format(&WithPosition)
         .limits(Limits::default().max_rooms_per_client(50))
         .metrics(metrics.clone())
         .tracer(tracer.clone())
         .after_connect(|client| drop(welcome(client)))
         .on_message(receive)
-        .on_error(|client, error| drop(client.send_json(&Event::from(error))))
-        .after_room_leave(|client, room| drop(left(client, room)))
-        .after_room_join(move |_, _| _ = joined.try_send(()))
-        .after_room_leave(move |_, _| _ = changed.try_send(()))
+        .on_error(|client, error| drop(client.send_json(&refusal(&error.to_string()))))
+        .on_member_change(announce)
         .build()?;
     let endpoint = Endpoint::new("/ws", &hub).description("The chat of the page").tag("protocol", "chat JSON");
     let dashboard = Dashboard::new(&hub).title("chat").metrics(shown).tracer(tracer);
@@ -60,13 +61,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = Server::on(common::listener("127.0.0.1:8080")?).mount(endpoint).metrics(metrics);
     let gauges = Gauges::new().hub(&hub).server(&server);
     let endpoints = Response::json(200, server.endpoints());
+    let page = include_str!("page.html").replace("/* style.css */\n", include_str!("style.css"));
+    let page = Response::html(page.replace("/* script.js */\n", include_str!("script.js")));
     let server = server
         .probes(&hub)
         .dashboard("/admin", dashboard.auth(Dashboard::basic("admin", admin_password())))
         .handle("/endpoints", move |request| common::get(request, || endpoints.clone()))
-        .handle("/", |request| common::get(request, || Response::html(include_str!("page.html"))))
+        .handle("/", move |request| common::get(request, || page.clone()))
         .handle("/metrics", scraped.handler(gauges));
-    thread::spawn(move || announce_rooms(&hub, &notes));
     common::serve(server)
 }
 
@@ -81,86 +83,113 @@ fn admin_password() -> String {
 }
 
 fn welcome(client: &Client) -> HandlerResult {
-    let (name, is_granted) = model::nickname(&client.request().query_param("name").unwrap_or_default());
+    let wish = client.request().query_param("name").unwrap_or_default();
+    let name: String = one_line(&wish).chars().take(32).collect();
+    let name = if name.is_empty() { "guest".to_owned() } else { name };
     client.set_metadata("name", name.clone());
-    client.send_json(&Event::Welcome(Person::of(client)))?;
-    if !is_granted {
-        let message = format!("names have 1 to 32 characters: you are {name:?}");
-        client.send_json(&Event::Error { code: "name", message })?;
+    client.set_member(&person(client))?;
+    client.send_json(&json!({"type": "welcome", "id": client.id(), "name": name}))?;
+    if name != one_line(&wish) {
+        client.send_json(&refusal(&format!("names have 1 to 32 characters: you are {name:?}")))?;
     }
-    // The list of rooms is this room's state.
-    client.join(EVERYONE)?;
+    client.join(DIRECTORY)?;
     Ok(())
 }
 
-/// Sends the list of rooms at most ten times a second, however often rooms change.
-fn announce_rooms(hub: &Hub, notes: &mpsc::Receiver<()>) {
-    while notes.recv().is_ok() {
-        if let Ok(message) = Message::json(&rooms(hub)) {
-            let _ = hub.set(EVERYONE, "", message);
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
-}
-
-fn rooms(hub: &Hub) -> Event<'static> {
-    let rooms = hub.rooms().into_iter().filter(|(name, _)| &**name != EVERYONE);
-    Event::Rooms { rooms: rooms.map(model::Room::from).collect() }
+/// Tells a room and the list of rooms who has come and gone.
+fn announce(hub: &Hub, room: &str, change: &MemberChange) {
+    let kind = match change {
+        MemberChange::Joined(_) => "arrived",
+        MemberChange::Left(_) => "departed",
+        _ => return,
+    };
+    hub.publish(room, event(&json!({"type": kind, "room": room, "member": person_of(change.member())})));
+    let members = hub.room_count(room);
+    let listed = match members {
+        0 => Ok(_ = hub.unset(DIRECTORY, room)),
+        _ => hub.set(DIRECTORY, room, event(&json!({"type": "room", "name": room, "members": members}))).map(drop),
+    };
+    listed.unwrap_or_else(|error| common::note(&format!("room {room:?} is not listed: {error}")));
 }
 
 fn receive(client: &Client, message: &Message) -> HandlerResult {
-    let request: Request = message.parse_json().map_err(|e| Refusal("bad_request", e.to_string()))?;
-    trace::name_event(request.name());
-    match request {
-        Request::Join { room, since } => join(client, &model::room_name(&room)?, since),
-        Request::Message { room, text } => say(client, &model::room_name(&room)?, text),
+    match message.parse_json()? {
+        Request::Join { room, since } => {
+            trace::name_event("join");
+            join(client, &room_name(&room)?, since.and_then(|position| position.parse().ok()))
+        }
+        Request::Message { room, text } => {
+            trace::name_event("message");
+            say(client, &room_name(&room)?, &text)
+        }
         Request::Leave { room } => {
+            trace::name_event("leave");
             // Whatever the error, the client is no longer in that room.
-            let _ = model::room_name(&room).map(|name| client.leave(&name));
-            client.send_json(&Event::Left { room: &room })
+            let _ = room_name(&room).map(|name| client.leave(&name));
+            client.send_json(&json!({"type": "left", "room": room}))
         }
     }
 }
 
-/// `joined` comes before any later message of the room, and holds its earlier messages.
-fn join(client: &Client, room: &str, since: Option<String>) -> HandlerResult {
-    let answer = |publications: &[Publication], position, recovery: Recovery| {
-        let members = client.hub().room_clients(room).iter().map(Person::of).collect();
-        let history = publications.iter().filter_map(Publication::attachment).collect();
-        client.send_json(&Event::Joined { room, members, history, position, recovery: recovery.as_str() })
+/// `joined` comes before any later event of the room. Its history holds what was said after `since`, if its recovery is
+/// `complete`, else all that is remembered.
+fn join(client: &Client, room: &str, since: Option<Position>) -> HandlerResult {
+    let answer = |publications: &[Publication], position: Option<Position>, recovery: Recovery| {
+        let members: Vec<Value> = client.hub().members(room).iter().map(person_of).collect();
+        let history: Vec<&Value> = publications.iter().filter_map(Publication::attachment).collect();
+        let recovery = recovery.as_str();
+        let (kind, position) = ("joined", position.map(|position| position.to_string()));
+        client.send_json(&json!({"type": kind, "room": room, "members": members, "history": history,
+            "position": position, "recovery": recovery}))
     };
-    let since = since.and_then(|text| text.parse().ok());
     match client.join_collecting(room, since, |joined, missed| answer(&missed, joined.position, joined.recovery)) {
-        Ok(answered) => {
-            answered?;
-            let arrived = Message::json(&Event::Arrived { room, member: Person::of(client) })?;
-            client.hub().publish(room, Publish::new(arrived).except(client.id()));
-            Ok(())
-        }
+        Ok(answered) => answered,
         Err(RoomError::AlreadyJoined) => {
             let page = client.hub().history(room, Range::oldest_first()).ok_or("the room is gone")?;
             answer(&page.publications, Some(page.position), Recovery::None)
         }
-        Err(error) => Err(Refusal("join_refused", error.to_string()).into()),
+        Err(error) => Err(error.into()),
     }
 }
 
-fn say(client: &Client, room: &str, text: String) -> HandlerResult {
-    let line = Line::now(Person::of(client), text)?;
+fn say(client: &Client, room: &str, text: &str) -> HandlerResult {
+    if text.trim().is_empty() || text.chars().count() > 2000 {
+        return Err("a message has 1 to 2,000 characters".into());
+    }
     if !client.in_room(room) {
-        return Err(Refusal("not_joined", "join the room first".into()).into());
+        return Err("join the room first".into());
     }
-    let message = Message::json(&Event::Message { room, from: &line.from, text: &line.text, at: line.at })?;
-    let size = line.text.len() + line.from.size();
-    client.hub().publish(room, Publish::new(message).attach(line, size));
+    let at = u64::try_from(SystemTime::UNIX_EPOCH.elapsed()?.as_millis())?;
+    let said = json!({"type": "message", "room": room, "from": person(client), "text": text, "at": at});
+    let size = 2 * text.len() + 1000;
+    client.hub().publish(room, Publish::new(event(&said)).attach(said, size));
     Ok(())
 }
 
-/// A client has left a room, by request or because its connection has ended.
-fn left(client: &Client, room: &str) -> HandlerResult {
-    if room != EVERYONE {
-        let departed = Message::json(&Event::Departed { room, member: Person::of(client) })?;
-        client.hub().publish(room, departed);
-    }
-    Ok(())
+fn event(json: &Value) -> Message {
+    Message::raw_json(json.to_string())
+}
+
+fn refusal(why: &str) -> Value {
+    json!({"type": "error", "code": "refused", "message": why})
+}
+
+fn person(client: &Client) -> Value {
+    json!({"id": client.id(), "name": client.metadata::<String>("name").as_deref()})
+}
+
+/// What `welcome` has set for others to see.
+fn person_of(member: &Member) -> Value {
+    member.metadata.as_deref().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+}
+
+/// Without control characters, and without blanks around it.
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ").trim().to_owned()
+}
+
+fn room_name(text: &str) -> Result<String, &'static str> {
+    let name = one_line(text);
+    let is_good = (1..=64).contains(&name.chars().count());
+    if is_good { Ok(name) } else { Err("a room's name has 1 to 64 characters") }
 }
