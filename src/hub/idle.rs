@@ -2,7 +2,6 @@
 //! short.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::Hub;
 use super::keeper::Job;
@@ -51,7 +50,7 @@ impl Hub {
             let is_empty = state.roster.is_empty();
             let Some(memory) = &mut state.memory else { return };
             let end = later(memory.used, memory.options.linger);
-            memory.is_lingering = is_empty && Instant::now() < end;
+            memory.is_lingering = is_empty && memory.clock.now() < end;
             let again = memory.is_lingering.then_some(end);
             state.closed = is_empty && again.is_none();
             again

@@ -1,7 +1,6 @@
 //! Joining a room with a history or state: from a position, with a replay, and with the state first.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::Hub;
 use super::behind::Reader;
@@ -12,6 +11,7 @@ use crate::error::RoomError;
 use crate::guard::dispose;
 use crate::history::{Gap, Joined, Position, Publication, Recovery};
 use crate::http::last_event_id;
+use crate::lock::assert_no_lock_held;
 use crate::outbox::Outbox;
 
 /// How a client enters a room.
@@ -85,7 +85,7 @@ impl Room {
     pub(super) fn enter(self: &Arc<Self>, state: &mut RoomState, client: &Client, entry: Entry) -> Entered {
         let mut entered = Entered::nothing(client);
         let (Some(memory), Some(outbox)) = (&mut state.memory, client.outbox()) else { return entered };
-        let now = Instant::now();
+        let now = memory.clock.now();
         entered.fallen = memory.trim(now);
         memory.member_joined(client, now);
         let mut add = |reader: Reader, ticket| {
@@ -143,6 +143,7 @@ impl Hub {
     pub(super) fn settle(&self, mut entered: Entered) -> Entered {
         dispose(std::mem::take(&mut entered.fallen));
         if entered.has_source {
+            assert_no_lock_held();
             entered.hold.outbox.iter().for_each(Outbox::flush);
         }
         if entered.joined.recovery.is_lossy() {

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use super::Hub;
+use super::clock::Clock;
 use super::load::WeakHub;
 use super::memory::Stream;
 use super::room::Room;
@@ -40,6 +41,7 @@ pub(super) enum Job {
 #[derive(Debug)]
 pub(super) struct Keeper {
     hub: WeakHub,
+    clock: Clock,
     desk: Leaf<Desk>,
     changed: Condition,
 }
@@ -72,8 +74,8 @@ impl Drop for KeeperHandle {
 }
 
 impl Keeper {
-    pub(super) fn new(hub: WeakHub) -> Arc<Self> {
-        Arc::new(Self { hub, desk: Leaf::default(), changed: Condition::default() })
+    pub(super) fn new(hub: WeakHub, clock: Clock) -> Arc<Self> {
+        Arc::new(Self { hub, clock, desk: Leaf::default(), changed: Condition::default() })
     }
 
     /// Not under a lock.
@@ -117,6 +119,13 @@ impl Keeper {
         }
     }
 
+    /// Lets the thread look at the clock again.
+    #[cfg(test)]
+    pub(super) fn wake(&self) {
+        let _desk = self.desk.lock();
+        self.changed.notify_one();
+    }
+
     /// Ends the thread and discards waiting jobs.
     pub(super) fn stop(&self) {
         let forgotten = {
@@ -149,10 +158,10 @@ impl Keeper {
                 desk.is_running = false;
                 return None;
             };
-            if Instant::now() >= at {
+            if self.clock.now() >= at {
                 return desk.jobs.pop_first().map(|(_, job)| Task::Job(job));
             }
-            self.changed.wait_until(&mut desk, at);
+            self.changed.wait_until(&mut desk, self.clock.system(at));
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
+use super::clock::Clock;
 use crate::atomic::AtomicU64;
 use crate::history::{Epoch, FrameKind, Position, Publication, Ring, RoomOptions, RoomShare, State, Totals};
 use crate::message::Encoded;
@@ -43,6 +44,7 @@ pub(super) struct Memory {
     behind_in_state: Behind,
     kinds: Kinds,
     pub(super) mirror: Mirror,
+    pub(super) clock: Clock,
     /// When the room was last joined, left, published to or read.
     pub(super) used: Instant,
     /// Whether the keeper has scheduled the end of this room.
@@ -60,7 +62,7 @@ pub(super) struct Memory {
 
 impl Memory {
     /// `hub` counts the bytes of all rooms.
-    pub(super) fn new(options: Arc<RoomOptions>, hub: &Arc<Totals>, now: Instant) -> Self {
+    pub(super) fn new(options: Arc<RoomOptions>, hub: &Arc<Totals>, clock: &Clock) -> Self {
         Self {
             history: options.history.then(|| Ring::new(&options, Arc::clone(hub))),
             state: options.state.then(|| State::new(&options, Arc::clone(hub))),
@@ -69,7 +71,8 @@ impl Memory {
             behind_in_state: Behind::default(),
             kinds: Kinds::default(),
             mirror: Mirror::default(),
-            used: now,
+            used: clock.now(),
+            clock: clock.clone(),
             is_lingering: false,
             expiry: None,
             ticking_from: None,
@@ -125,8 +128,8 @@ impl Memory {
         self.kinds.add(client.frame_kind());
     }
 
-    pub(super) fn member_left(&mut self, client: &Client, now: Instant) {
-        self.used = now;
+    pub(super) fn member_left(&mut self, client: &Client) {
+        self.used = self.clock.now();
         self.kinds.remove(client.frame_kind());
         let place = client.place();
         self.behind_in_history.0.remove(&place);
@@ -135,7 +138,7 @@ impl Memory {
 
     /// When changes of the state may be sent next, so many times a second.
     pub(super) fn next_tick(&self, at_most: u32) -> Instant {
-        let now = Instant::now();
+        let now = self.clock.now();
         self.ticked.map_or(now, |last| (last + Duration::from_secs(1) / at_most.max(1)).max(now))
     }
 

@@ -2,7 +2,6 @@
 //! order.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::Hub;
 use super::behind::Reader;
@@ -11,6 +10,7 @@ use super::room::{Room, RoomState};
 use crate::client_id::ClientId;
 use crate::guard::dispose;
 use crate::history::{Bounds, Epoch, Gap, Position, Publication, Publish, Stored, Subject, decode_entry};
+use crate::lock::assert_no_lock_held;
 use crate::message::Message;
 use crate::outbox::Outbox;
 
@@ -53,7 +53,7 @@ impl Room {
         let mut restarted = Restarted::default();
         let Some(memory) = &mut state.memory else { return restarted };
         let Some(ring) = &mut memory.history else { return restarted };
-        let now = Instant::now();
+        let now = memory.clock.now();
         let epoch = stored.position.epoch();
         restarted.fallen = ring.restart(Position::new(epoch, stored.position.offset() - stored.entries.len() as u64));
         for (offset, entry) in &stored.entries {
@@ -127,6 +127,7 @@ impl Hub {
 
     fn finish_restart(&self, room: &Arc<Room>, restarted: Restarted) {
         dispose(restarted.fallen);
+        assert_no_lock_held();
         for outbox in &restarted.outboxes {
             outbox.flush();
         }

@@ -11,6 +11,7 @@ mod calls;
 mod chain;
 mod client;
 mod clients;
+mod clock;
 mod close_watch;
 mod cluster;
 mod commands;
@@ -74,6 +75,7 @@ use crate::outbox::Group;
 use crate::random;
 use crate::trace::Tracer;
 use clients::Clients;
+use clock::Clock;
 use close_watch::CloseWatch;
 use cluster::LinkedHub;
 use extensions::Extensions;
@@ -157,6 +159,7 @@ struct Inner {
     format: FormatRef,
     /// The total size of all histories and states.
     held: Arc<Totals>,
+    clock: Clock,
     keeper: KeeperHandle,
     call_format: calls::FormatOfCalls,
     remote_calls: calls::RemoteCalls,
@@ -183,6 +186,7 @@ impl Hub {
     }
 
     fn from_builder(builder: HubBuilder, cluster: Option<Cluster>) -> Self {
+        let clock = Clock::default();
         Self(Arc::new_cyclic(|hub| Inner {
             node_id: cluster.as_ref().map_or_else(|| random::uuid().to_string(), |c| c.id().to_owned()).into(),
             link: cluster.map(|settings| {
@@ -205,7 +209,8 @@ impl Hub {
             format: builder.format.unwrap_or(PLAIN),
             sharing: builder.history_store.map(|store| Sharing::new(store, WeakHub::of(hub))),
             held: Arc::default(),
-            keeper: KeeperHandle(Keeper::new(WeakHub::of(hub))),
+            keeper: KeeperHandle(Keeper::new(WeakHub::of(hub), clock.clone())),
+            clock,
             call_format: builder.call_format,
             remote_calls: calls::RemoteCalls::default(),
             members: members::Members::default(),

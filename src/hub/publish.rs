@@ -95,7 +95,7 @@ impl Hub {
         let (page, fallen) = {
             let mut state = room.state.write();
             let memory = state.memory.as_mut()?;
-            let now = Instant::now();
+            let now = memory.clock.now();
             let fallen = memory.trim(now);
             memory.used = now;
             (memory.history.as_ref()?.page(range), fallen)
@@ -204,8 +204,8 @@ impl Hub {
 
 impl RoomState {
     pub(super) fn append(&mut self, publication: Publication) -> Vec<Publication> {
-        let now = Instant::now();
         let Some(memory) = &mut self.memory else { return vec![publication] };
+        let now = memory.clock.now();
         memory.used = now;
         memory.history.as_mut().map_or_else(Vec::new, |ring| ring.append(publication, now))
     }

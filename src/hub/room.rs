@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use super::client::Client;
+use super::clock::Clock;
 use super::memory::Memory;
 use super::roster::{Member, Roster, Snapshot};
 use super::telling::Ticket;
@@ -51,8 +51,8 @@ impl Room {
     }
 
     /// Creates a room with a history or state. `hub` counts the bytes of all such rooms.
-    pub(super) fn remembering(name: &str, options: Arc<RoomOptions>, hub: &Arc<Totals>) -> Self {
-        let memory = Some(Box::new(Memory::new(options, hub, Instant::now())));
+    pub(super) fn remembering(name: &str, options: Arc<RoomOptions>, hub: &Arc<Totals>, clock: &Clock) -> Self {
+        let memory = Some(Box::new(Memory::new(options, hub, clock)));
         let state = RoomState { memory, ..RoomState::default() };
         Self { state: Ranked::new(state), ..Self::new(name) }
     }
@@ -80,7 +80,7 @@ impl Room {
             return Err(RoomError::NotJoined);
         }
         if let Some(memory) = &mut state.memory {
-            memory.member_left(client, Instant::now());
+            memory.member_left(client);
         }
         state.close_if_over();
         let mut own = client.state().write();

@@ -167,7 +167,7 @@ impl Hub {
             return Arc::clone(room);
         }
         let room = Arc::new(match self.inner().patterns.find(name).filter(|options| options.remembers()) {
-            Some(options) => Room::remembering(name, Arc::clone(options), &self.inner().held),
+            Some(options) => Room::remembering(name, Arc::clone(options), &self.inner().held, &self.inner().clock),
             None => Room::new(name),
         });
         directory.insert(Arc::clone(&room.name), Arc::clone(&room));

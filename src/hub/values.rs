@@ -9,7 +9,7 @@ use super::keeper::Job;
 use super::memory::{Memory, Stream};
 use super::room::Room;
 use super::target::Delivery;
-use crate::config::{MAX_ROOM_NAME, deadline_after};
+use crate::config::{MAX_ROOM_NAME, later};
 use crate::guard::dispose;
 use crate::history::{Publication, Publish, State, StateError, Subject};
 use crate::message::Message;
@@ -62,7 +62,7 @@ impl Hub {
         value: impl Into<Message>,
         ttl: Duration,
     ) -> Result<Delivery, StateError> {
-        self.set_value(room, key, value.into(), Some(deadline_after(ttl)))
+        self.set_value(room, key, value.into(), Some(later(self.inner().clock.now(), ttl)))
     }
 
     /// Removes a value and tells the members. Returns false if there was none.
@@ -76,7 +76,7 @@ impl Hub {
         let Some(room) = self.find_room(room) else { return Vec::new() };
         let mut state = room.state.write();
         let Some(memory) = &mut state.memory else { return Vec::new() };
-        memory.used = Instant::now();
+        memory.used = memory.clock.now();
         memory.state.as_ref().map_or_else(Vec::new, State::values)
     }
 
@@ -174,7 +174,7 @@ impl Hub {
         }
         let before = values.position().offset();
         let replaced = values.apply(publication, expires);
-        memory.used = Instant::now();
+        memory.used = memory.clock.now();
         let at_most = memory.options.at_most;
         let mut done = if at_most == 0 {
             room.fan_out(state, Stream::State, std::slice::from_ref(publication), self.compressed())
@@ -203,7 +203,7 @@ impl Hub {
 
     /// Removes expired values. Called by the keeper.
     pub(super) fn remove_expired(&self, room: &Arc<Room>) {
-        let now = Instant::now();
+        let now = self.inner().clock.now();
         let expired = |memory: &Memory| memory.state.as_ref().and_then(|values| values.expired(now));
         loop {
             // Two statements, so that the lock is not held during the change.
@@ -234,7 +234,7 @@ impl Hub {
         let (changes, kinds) = {
             let mut state = room.state.write();
             let Some(memory) = &mut state.memory else { return };
-            memory.ticked = Some(Instant::now());
+            memory.ticked = Some(memory.clock.now());
             let (Some(from), Some(values)) = (memory.ticking_from.take(), &memory.state) else { return };
             let changes: Vec<Publication> = values.after(from).cloned().collect();
             (changes, memory.kinds())
