@@ -74,6 +74,16 @@ fn who_comes_back_gets_what_it_missed_once() {
     assert_eq!((joined.recovery, joined.replayed), (Recovery::Gap { first_held: 11 }, 10));
     assert_eq!(late.text(), "11");
 
+    // Where the history begins: nothing is missing from 10 on, and one message from 9 on.
+    let recovery = |offset| {
+        let (_socket, client) = server.pair();
+        let joined = client.join_from("news", Some(Position::new(start.epoch(), offset))).unwrap();
+        (joined.recovery, joined.replayed)
+    };
+    assert_eq!([10, 11].map(recovery), [(Recovery::Complete, 10), (Recovery::Complete, 9)]);
+    assert_eq!(recovery(9), (Recovery::Gap { first_held: 11 }, 10));
+    assert_eq!(recovery(21), (Recovery::OtherEpoch, 10));
+
     let (mut foreign, client) = server.pair();
     let joined = client.join_from("news", "abcdefgh.3".parse().ok()).unwrap();
     assert_eq!((joined.recovery, joined.replayed), (Recovery::OtherEpoch, 10));
