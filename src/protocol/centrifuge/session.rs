@@ -62,6 +62,7 @@ pub(super) enum Origin {
 
 /// A channel that a client is subscribed to.
 #[derive(Debug, Clone, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Subscription {
     /// `chan_info` of this client there.
     pub(super) info: Bytes,

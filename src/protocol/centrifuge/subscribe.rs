@@ -93,6 +93,8 @@ pub(super) fn begin(
             if let Some(subscription) = session.subscription(&wish.channel) {
                 tell_join(client, session, &wish.channel, &subscription);
             }
+            // If the program removes the client between the reply and the report of the join, the hub reports neither.
+            left(client, session, &wish.channel);
             Ok(())
         }
         Ok(false) => {
