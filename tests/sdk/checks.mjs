@@ -153,6 +153,17 @@ export async function many_subscriptions_in_one_frame(server, build, name) {
   assert.equal(it.of('connected').length, 1);
 }
 
+/// 512 are allowed, and all of them go out in one frame.
+export async function too_many_subscriptions(server, build, name) {
+  const it = client(build, server.url);
+  const subs = Array.from({ length: 513 }, (_, n) => subscription(it, build, `${name}:${n}`));
+  it.connect();
+  await until(() => subs.at(-1).state === 'unsubscribed', 'one is too many');
+  assert.deepEqual(subs.at(-1).of('unsubscribed').map(c => c.code), [106]);
+  await within(Promise.all(subs.slice(0, -1).map(sub => sub.ready())), 'the others');
+  assert.equal(it.of('connected').length, 1);
+}
+
 /// Publishes `count` numbers, at most `ahead` unanswered.
 async function flood(server, channel, count, pause = 0) {
   for (let n = 0; n < count; n++) {

@@ -1,4 +1,5 @@
-// Two nodes share their histories in Redis; 200 clients of one of them come back on the other.
+// Two nodes share their histories in Redis; 200 clients of one of them come back on the other. Presence and the HTTP API
+// cover both nodes.
 //
 //   CENTRIFUGE_BIN=… node rolling.mjs
 //
@@ -8,7 +9,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import net from 'node:net';
-import { builds, children, client, closeClients, DEADLINE, Proxy, Server, subscription, until, within } from './harness.mjs';
+import { builds, children, client, closeClients, DEADLINE, Proxy, Server, subscription, token, until, within } from './harness.mjs';
 
 const CLIENTS = 200, ROOMS = 20, ROUNDS = 500;
 
@@ -60,11 +61,48 @@ async function rolling(signal, build) {
   broker.child.kill('SIGKILL');
 }
 
+/// Ann on A and Bob on B know of each other, also when A is killed.
+async function presence(build) {
+  const broker = await redis();
+  const a = await new Server('--redis', broker.url).start();
+  const b = await new Server('--redis', broker.url).start();
+  const [ann, bob] = [[a, 'ann'], [b, 'bob']].map(([node, sub]) => {
+    const it = client(build, node.url, { token: token({ sub, info: { of: sub } }) });
+    it.connect();
+    return ['both', 'nohistory:both'].map(channel => subscription(it, build, channel, { joinLeave: true }));
+  });
+  await within(Promise.all([...ann, ...bob].map(sub => sub.ready())), 'all subscriptions');
+  for (const [n, channel] of ['both', 'nohistory:both'].entries()) {
+    const users = async sub => Object.values((await sub.presence()).clients).map(c => [c.user, build.unpack(c.connInfo).of]).sort();
+    for (const sub of [ann[n], bob[n]]) {
+      const end = Date.now() + DEADLINE;
+      while ((await users(sub)).length < 2) assert.ok(Date.now() < end, `presence in ${channel}`);
+      assert.deepEqual(await users(sub), [['ann', 'ann'], ['bob', 'bob']]);
+      await until(() => new Set(sub.of('join').map(j => j.info.user)).size === 2 || sub === bob[n], 'the joins');
+    }
+    await a.api('publish', { channel, data: 1 });
+    await until(() => ann[n].values.length === 1 && bob[n].values.length === 1, `a publication in ${channel} on both`);
+  }
+  await b.api('unsubscribe', { user: 'ann', channel: 'both' });
+  await until(() => ann[0].state === 'unsubscribed', 'unsubscribed by the other node');
+  await until(() => bob[0].of('leave').some(l => l.info.user === 'ann'), 'the leave');
+  await a.stop('SIGKILL');
+  await until(() => bob[1].of('leave').some(l => l.info.user === 'ann'), 'a killed node takes its subscribers along');
+  assert.deepEqual(await b.api('presence_stats', { channel: 'nohistory:both' }), { result: { num_clients: 1, num_users: 1 } });
+  closeClients();
+  await b.stop();
+  broker.child.kill('SIGKILL');
+}
+
 let passed = 0, failed = 0;
-for (const [name, signal, build] of [['a drain', 'SIGTERM', builds.json], ['kill -9', 'SIGKILL', builds.protobuf]]) {
+const all = [
+  ['a drain', () => rolling('SIGTERM', builds.json)], ['kill -9', () => rolling('SIGKILL', builds.protobuf)],
+  ['presence, json', () => presence(builds.json)], ['presence, protobuf', () => presence(builds.protobuf)],
+];
+for (const [name, check] of all) {
   const begin = Date.now();
   try {
-    await within(rolling(signal, build), 'end of the check', 8 * DEADLINE);
+    await within(check(), 'end of the check', 8 * DEADLINE);
     console.log(`ok      rolling: ${name} (${Date.now() - begin} ms)`);
     passed++;
   } catch (error) {
