@@ -33,6 +33,8 @@ const SESSIONS: usize = 256 * 1024;
 
 const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate";
 
+const SHORT: Duration = Duration::from_millis(50);
+
 /// How many of a thing are made to weigh one.
 const MANY: usize = 200;
 
@@ -165,6 +167,90 @@ fn rooms_members_and_users() {
     weigh("a user with one connection", MANY, || each(&|n, client| client.set_user(&format!("user {n}")).unwrap()));
     drop((clients, sockets));
     handle.shutdown(PATIENCE).unwrap();
+}
+
+#[test]
+fn rooms_that_remember() {
+    let _alone = alone();
+    let hub = Hub::builder().rooms("h*", RoomOptions::history()).rooms("s", RoomOptions::state()).build().unwrap();
+    let payload = "x".repeat(100);
+    let names: Vec<String> = (0..MANY).map(|n| format!("h {n}")).collect();
+    weigh("a room with a history and one message of 100 bytes", MANY, || {
+        names.iter().for_each(|name| _ = hub.publish(name, &*payload));
+    });
+    weigh("a further message of 100 bytes in a history", 50 * MANY, || {
+        names.iter().for_each(|name| (0..50).for_each(|_| _ = hub.publish(name, &*payload)));
+    });
+    weigh("a value of 100 bytes in a state", MANY, || {
+        names.iter().for_each(|name| _ = hub.set("s", name, &*payload).unwrap());
+    });
+    // What is counted against `history_bytes` is what is held, and a little more.
+    let load = hub.load();
+    assert!(load.history_messages == 51 * MANY && load.state_values == MANY, "{load:?}");
+}
+
+/// With default settings, rooms without members hold at most `history_bytes`, and nothing when their linger is over.
+#[test]
+fn all_rooms_that_remember() {
+    const LIMIT: usize = 64 << 20;
+    let _alone = alone();
+    let options = RoomOptions::history();
+    let hub = Hub::builder().rooms("*", options.clone()).rooms("short*", options.linger(SHORT)).build().unwrap();
+    let before = live_bytes();
+    let message = "x".repeat(16 * 1024);
+    let mut most = 0;
+    for room in 0..400 {
+        (0..20).for_each(|_| _ = hub.publish(&format!("room {room}"), &*message));
+        assert!(hub.load().history_bytes <= LIMIT, "{} bytes", hub.load().history_bytes);
+        most = most.max(live_bytes().saturating_sub(before));
+    }
+    eprintln!("all rooms that remember: {most} bytes of the heap");
+    assert!(most > LIMIT / 2 && most <= LIMIT + LIMIT / 8, "{most} bytes of the heap");
+    let (rooms, held) = (hub.load().remembering_rooms, live_bytes());
+    (0..50).for_each(|room| (0..10).for_each(|_| _ = hub.publish(&format!("short {room}"), "x")));
+    eventually("their linger is over", || hub.load().remembering_rooms <= rooms);
+    assert!(live_bytes() <= held + 64 * 1024);
+}
+
+#[cfg(feature = "centrifuge")]
+#[test]
+fn clients_of_centrifuge() {
+    use wshub::protocol::centrifuge::{Centrifuge, ChannelOptions};
+    let _alone = alone();
+    let protocol = Centrifuge::new().channels(|_| Some(ChannelOptions::default().join_leave(false)));
+    let hub = protocol.install(Hub::builder().rooms("*", RoomOptions::history())).build().unwrap();
+    let mut sockets: Vec<_> = (0..MANY).map(|_| common::accept(&hub, common::Link::Unix, "/").0).collect();
+    let text = |socket: &mut common::WsClient, command: &str| {
+        socket.send_text(command);
+        socket.text()
+    };
+    for socket in &mut sockets {
+        // What the first frame makes: the buffer for input.
+        socket.send_frame(0x80 | common::PING, b"");
+        assert_eq!(socket.frame().first, 0x80 | common::PONG);
+    }
+    weigh("a session of Centrifuge", MANY, || {
+        sockets.iter_mut().for_each(|socket| assert!(text(socket, r#"{"id":1,"connect":{}}"#).contains("client")));
+    });
+    weigh("a client's first subscription of Centrifuge", MANY, || {
+        sockets
+            .iter_mut()
+            .for_each(|socket| assert!(text(socket, r#"{"id":2,"subscribe":{"channel":"a"}}"#).contains("epoch")));
+    });
+    // 512 subscriptions, and no more.
+    let socket = &mut sockets[0];
+    for n in 1..512 {
+        let reply = text(socket, &format!(r#"{{"id":3,"subscribe":{{"channel":"b{n}"}}}}"#));
+        assert!(!reply.contains("error"), "{n}: {reply}");
+    }
+    assert!(text(socket, r#"{"id":3,"subscribe":{"channel":"c"}}"#).contains("106"));
+    assert_eq!(hub.clients().iter().map(|client| client.rooms().len()).max(), Some(512));
+    // A frame of 512 KiB, and no larger one.
+    let large = |bytes: usize| format!(r#"{{"id":4,"rpc":{{"method":"none","data":"{}"}}}}"#, "x".repeat(bytes - 50));
+    assert!(text(socket, &large(512 * 1024)).contains("104"));
+    socket.send_text(&large(512 * 1024 + 100));
+    assert_eq!(socket.expect_close().0, 1009);
+    hub.shutdown(Duration::ZERO).unwrap();
 }
 
 #[test]
