@@ -10,7 +10,8 @@ mod common;
 mod readers;
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use common::{Bench, Way, connect};
 use readers::Readers;
@@ -71,4 +72,41 @@ fn main() {
         }
     }
     bench.finish();
+    if !common::is_smoke() {
+        joins();
+    }
+}
+
+/// How long a join takes in a room with a history and 9,000 members, while a thread publishes there all the time.
+fn joins() {
+    const MEMBERS: usize = 9_000;
+    const JOINS: usize = 2_000;
+    let members = Members::new(MEMBERS, RoomOptions::history());
+    // Nothing waits for what comes.
+    members.readers.ignore();
+    let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+    let _far = connect(&members.hub, (near, far));
+    let client = members.hub.clients().into_iter().find(|client| !client.in_room("room")).unwrap();
+    let is_over = AtomicBool::new(false);
+    let mut times: Vec<Duration> = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                members.hub.publish("room", Message::binary(vec![0x5a; 32]));
+            }
+        });
+        let join = |_| {
+            let started = Instant::now();
+            client.join_from("room", None).unwrap();
+            let time = started.elapsed();
+            client.leave("room").unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+            time
+        };
+        let times = (0..JOINS).map(join).collect();
+        is_over.store(true, Ordering::Relaxed);
+        times
+    });
+    times.sort();
+    let [median, late, last] = [JOINS / 2, JOINS * 99 / 100, JOINS - 1].map(|at| times[at]);
+    println!("joining a room of {MEMBERS} that is published to: median {median:?}, 99 % {late:?}, longest {last:?}");
 }
