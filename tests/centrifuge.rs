@@ -290,34 +290,6 @@ fn joins_and_leaves_by_the_program_are_pushed() {
     assert_eq!(own["publications"], json!([{"data": 3, "offset": 3}]));
 }
 
-/// Each join and each leave is told once, however it comes about.
-#[test]
-fn others_are_told_once_of_each_join_and_leave() {
-    let server = serve(protocol());
-    let (mut ann, _) = connect(&server, &json!({"token": "ann"}));
-    subscribe(&mut ann, &json!({"channel": "a", "join_leave": true}));
-    let (mut bob, _) = connect(&server, &json!({"token": "bob"}));
-    let client = server.hub.user_client("bob").unwrap();
-    subscribe(&mut bob, &json!({"channel": "a"}));
-    ask(&mut bob, &json!({"id": 3, "unsubscribe": {"channel": "a"}}));
-    subscribe(&mut bob, &json!({"channel": "a"}));
-    client.leave("a").unwrap();
-    assert_eq!(one(&mut bob)["push"]["unsubscribe"]["code"], 2000);
-    client.join("a").unwrap();
-    assert_eq!(one(&mut bob)["push"]["subscribe"]["recoverable"], true);
-    bob.close();
-    let told: Vec<String> = (0..7)
-        .map(|_| {
-            let push = one(&mut ann)["push"].clone();
-            let kind = if push["join"].is_object() { "join" } else { "leave" };
-            format!("{kind} {}", push[kind]["info"]["user"].as_str().unwrap())
-        })
-        .collect();
-    let expected = ["join ann", "join bob", "leave bob", "join bob", "leave bob", "join bob", "leave bob"];
-    assert_eq!(told, expected);
-    assert_eq!(ask(&mut ann, &json!({"id": 9, "ping": {}}))["id"], 9, "and of nothing else");
-}
-
 /// Clients subscribe, with their position, while others publish: nothing is missed, nothing comes twice.
 #[test]
 fn subscribing_in_the_middle_of_a_flood_misses_nothing() {

@@ -194,3 +194,31 @@ fn refused_subscribers_are_no_members() {
     assert_eq!(one(&mut socket)["push"]["subscribe"]["recoverable"], true);
     assert_eq!(server.hub.members("open").len(), 1);
 }
+
+/// Each join and each leave is told once, however it comes about.
+#[test]
+fn others_are_told_once_of_each_join_and_leave() {
+    let server = serve(protocol());
+    let (mut ann, _) = connect(&server, &json!({"token": "ann"}));
+    subscribe(&mut ann, &json!({"channel": "a", "join_leave": true}));
+    let (mut bob, _) = connect(&server, &json!({"token": "bob"}));
+    let client = server.hub.user_client("bob").unwrap();
+    subscribe(&mut bob, &json!({"channel": "a"}));
+    ask(&mut bob, &json!({"id": 3, "unsubscribe": {"channel": "a"}}));
+    subscribe(&mut bob, &json!({"channel": "a"}));
+    client.leave("a").unwrap();
+    assert_eq!(one(&mut bob)["push"]["unsubscribe"]["code"], 2000);
+    client.join("a").unwrap();
+    assert_eq!(one(&mut bob)["push"]["subscribe"]["recoverable"], true);
+    bob.close();
+    let told: Vec<String> = (0..7)
+        .map(|_| {
+            let push = one(&mut ann)["push"].clone();
+            let kind = if push["join"].is_object() { "join" } else { "leave" };
+            format!("{kind} {}", push[kind]["info"]["user"].as_str().unwrap())
+        })
+        .collect();
+    let expected = ["join ann", "join bob", "leave bob", "join bob", "leave bob", "join bob", "leave bob"];
+    assert_eq!(told, expected);
+    assert_eq!(ask(&mut ann, &json!({"id": 9, "ping": {}}))["id"], 9, "and of nothing else");
+}
