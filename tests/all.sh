@@ -1,11 +1,12 @@
 #!/bin/bash
-# Installs what the tests need and runs all of them, in less than ten minutes on two cores when the dependencies are built. The
-# last line says how many passed and failed; a skipped test counts as failed. With --compression the Autobahn suite also runs
-# its sections 12 and 13, a quarter of an hour. With --targets tests/targets.sh runs as well: other processors, in half an hour.
+# Installs what the tests need and runs all of them, two parts at a time. The last line says how many passed and failed; a
+# skipped test counts as failed. With --compression the Autobahn suite also runs its sections 12 and 13, a quarter of an
+# hour. With --targets tests/targets.sh runs as well: other processors, in half an hour.
 #
-# Needs Rust; redis-server, nats-server and openssl for the tests of clusters and TLS; haproxy and nginx for those behind proxies;
-# Node.js with npm, and Chromium for the browser tests; Python 3 and Node.js for the tests of the protocols. As root on Debian and its relatives, missing packages are
-# installed; otherwise their names are printed. CHROMIUM names another browser than /usr/bin/chromium.
+# Needs Rust; redis-server, nats-server and openssl for the tests of clusters and TLS; haproxy and nginx for those behind
+# proxies; Node.js with npm, and Chromium for the browser tests; Python 3 and Node.js for the tests of the protocols. As
+# root on Debian and its relatives, missing packages are installed; otherwise their names are printed. CHROMIUM names
+# another browser than /usr/bin/chromium.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CHROMIUM=${CHROMIUM:-/usr/bin/chromium}
@@ -24,8 +25,8 @@ sum() {
     { grep -oE "[0-9]+ $1" "$2" || true; } | awk '{n += $1} END {print n + 0}'
 }
 
-# run WHAT COMMAND...: runs a command and notes the results that it prints (`3 passed; 1 failed`, as cargo and the browser
-# tests do). A command that fails without a failed test counts as one failure, as does each skipped test.
+# run WHAT COMMAND...: runs a command and notes the results that it prints (`3 passed; 1 failed`, as cargo and the
+# browser tests do). A command that fails without a failed test counts as one failure, as does each skipped test.
 run() {
     local what=$1 status=0 log bad started=$SECONDS
     log=$(mktemp "$work/log.XXXXXX")
@@ -71,8 +72,8 @@ browser() {
         cd tests/browser && env "${1^^}_BIN=$target/release/examples/$1" timeout 330 node "${2:-$1}.mjs"
 }
 
-# The tests of sockets once more, over TLS: every file whose servers can speak it (tests/common/over_tls.rs), unless the file
-# says why not.
+# The tests of sockets once more, over TLS: every file whose servers can speak it (tests/common/over_tls.rs), unless the
+# file says why not.
 over_tls() {
     local file tests=()
     for file in $(grep -lw TestServer tests/*.rs | xargs grep -L '^// Not over TLS: '); do
@@ -107,7 +108,8 @@ release_lane() {
     run "the dashboard of the chat example in a browser" browser chat dashboard
     wait "$feed"
     cat "$work/feed"
-    run "the outbox under a model checker" timeout 600 cargo run --locked --release --manifest-path tests/loom/Cargo.toml
+    run "the outbox under a model checker" \
+        timeout 600 cargo run --locked --release --manifest-path tests/loom/Cargo.toml
     run "the examples of the protocols with clients in Python and Node.js" timeout 400 tests/peers.sh
     run "the example centrifuge with official Centrifuge SDKs" timeout 600 tests/sdk.sh
     run "the Autobahn conformance suite" timeout 300 tests/autobahn.sh

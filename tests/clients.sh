@@ -1,9 +1,9 @@
 # For tests/peers.sh and tests/sdk.sh, which source it: the packages of clients in Python and Node.js.
 
-# prepare NAME: installs what tests/NAME/requirements.lock and tests/NAME/package-lock.json list, unless that is done. Python's
-# packages go into an environment of their own under the target folder or, where Python has no venv, into a folder there.
-# Afterwards `run_python FILE...` runs Python with them, and `examples` is the folder of the examples that are built. Needs
-# Python 3.9 with venv or pip, Node.js with npm, and for the first run PyPI and npm's registry.
+# prepare NAME: installs what tests/NAME/requirements.lock and tests/NAME/package-lock.json list, unless that is done.
+# Python's packages go into an environment of their own under the target folder or, where Python has no venv, into a
+# folder there. Afterwards `run_python FILE...` runs Python with them, and `examples` is the folder of the examples that
+# are built. Needs Python 3.9 with venv or pip, Node.js with npm, and for the first run PyPI and npm's registry.
 prepare() {
     local here=tests/$1
     local target=${CARGO_TARGET_DIR:-target}
