@@ -265,9 +265,8 @@ fn a_connection_without_a_writer_thread_is_served_without_one() {
 #[test]
 fn a_close_and_a_silent_peer_need_no_writer_thread_either() {
     let _alone = alone();
-    let (metrics, server) = without_writers(Config::default().write_timeout(Duration::from_millis(300)));
-    let mut other = server.connect();
     // The close frame goes behind what waits.
+    let (_, server) = without_writers(Config::default().write_timeout(3 * PATIENCE));
     let (mut socket, client) = server.pair();
     stall(&client);
     client.close(1000, "bye").unwrap();
@@ -276,11 +275,13 @@ fn a_close_and_a_silent_peer_need_no_writer_thread_either() {
         last = socket.frame();
     }
     assert_eq!(last.close(), (1000, "bye"));
-    drop(socket);
+    drop((socket, server));
     // One that reads nothing is cut by the write timeout.
+    let (metrics, server) = without_writers(Config::default().write_timeout(Duration::from_millis(300)));
+    let mut other = server.connect();
     let (_socket, stalled) = server.pair();
     stall(&stalled);
-    eventually("both have ended", || server.hub.client_count() == 1);
+    eventually("it has ended", || server.hub.client_count() == 1);
     assert_eq!(errors(&metrics, ErrorType::WriteDeadlineError), 1);
     echo(&mut other);
 }
