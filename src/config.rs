@@ -64,9 +64,9 @@ pub enum RatePolicy {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// Size of the read buffer in bytes; default 4096, at least 256 and at most 16 MiB. A connection reads up to 4 KiB
-    /// onto its thread's stack. It allocates a buffer of this size only while more data arrives at a time, so an idle
-    /// connection has none. Large messages are read directly into place, in steps that grow with the received data.
+    /// Size of the read buffer in bytes; default 4096, at least 256 and at most 16 MiB. A connection reads up to
+    /// 256 bytes onto its thread's stack. It allocates a buffer of this size only while more data arrives at a time, so
+    /// an idle connection has none. Large messages are read directly into place, in steps that grow with the received data.
     pub read_buffer: usize,
     /// Maximum size of an inbound message in bytes, after reassembly; default 512 KiB. A larger message closes the
     /// connection with 1009 before it is stored. At most `isize::MAX`; 0 = only empty messages.

@@ -70,7 +70,7 @@ TABLE
 
 small=$(size small gateway --no-default-features)
 echo "| none, profile \`small\` | | | $small (\`gateway\`) |"
-bound "size of gateway in profile small" "$small" 1000
+bound "size of gateway in profile small" "$small" 1600
 
 if [ -n "$is_cold" ]; then
     library=$(cold --lib)

@@ -86,7 +86,10 @@ pub(crate) fn run(upgraded: Upgraded, early: &[u8]) {
 pub(crate) fn start(upgraded: Upgraded, stack: usize, kept: impl Send + 'static) -> io::Result<()> {
     let (give, take) = crossbeam_channel::bounded::<Upgraded>(1);
     let thread = move || {
-        if let Ok(upgraded) = take.recv() {
+        let upgraded = take.recv();
+        // Frees the channel, which would otherwise stay as long as the connection.
+        drop(take);
+        if let Ok(upgraded) = upgraded {
             run(upgraded, &[]);
         }
         drop(kept);

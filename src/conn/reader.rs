@@ -17,8 +17,11 @@ use crate::trace;
 use crate::transport::{is_gone, is_timeout};
 use crate::ws::{Decoder, Event};
 
-/// Bytes of one read on the stack, within what the handshake has made resident.
-const CHUNK: usize = 4096;
+/// Bytes of one read on the stack. Few, because each page of the stack that has been in use stays resident.
+const CHUNK: usize = 256;
+/// Consecutive reads of less than a chunk after which the larger buffer is freed. Until then, messages that arrive
+/// together are read together.
+const PATIENCE: u32 = 64;
 
 /// What the socket's read timeout means at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,11 +51,13 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(client: &'a Client, outbox: &'a Arc<Outbox>) -> Self {
+    /// In a box, and not inlined: of a stack, whole pages stay resident, and without the reader one page less is in use.
+    #[inline(never)]
+    pub(super) fn new(client: &'a Client, outbox: &'a Arc<Outbox>) -> Box<Self> {
         let decoder = Decoder::new(client.hub().config().max_message_size, outbox.format().is_deflate());
         let rate = client.hub().limits().max_message_rate;
         let bucket = (rate > 0).then(|| TokenBucket::new(rate));
-        Self {
+        Box::new(Self {
             client,
             outbox,
             decoder,
@@ -61,7 +66,7 @@ impl<'a> Reader<'a> {
             stuck_since: None,
             acknowledged: 0,
             call: None,
-        }
+        })
     }
 
     /// Reads until the connection ends; `early` is what has been read already.
@@ -79,13 +84,13 @@ impl<'a> Reader<'a> {
         self.waiting == Waiting::ForPong
     }
 
-    /// Reads into this thread's stack, which the handshake has made resident already, and decodes there. So a waiting
-    /// connection has no buffer.
+    /// Reads into this thread's stack and decodes there. So a waiting connection has no buffer.
     fn read_all(&mut self) -> Result<Infallible, End> {
         let mut chunk = [0; CHUNK];
         let most = self.client.hub().config().read_buffer;
-        // Exists only while reads fill the chunk.
+        // Exists from a read that fills the chunk until nothing has come for a while or only little at a time.
         let mut large = Vec::new();
+        let mut small_reads = 0_u32;
         loop {
             self.watch_own_close()?;
             self.watch_calls()?;
@@ -101,9 +106,10 @@ impl<'a> Reader<'a> {
                 let read = self.outbox.transport().read(buffer);
                 let n = self.note_read(read)?;
                 self.take(&mut buffer[..n])?;
+                small_reads = if n < CHUNK { small_reads + 1 } else { 0 };
                 if n == CHUNK && most > CHUNK {
                     large.resize(most, 0);
-                } else if n < CHUNK && !large.is_empty() {
+                } else if n == 0 || small_reads > PATIENCE {
                     large = Vec::new();
                 }
             }
@@ -112,8 +118,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Handles every event that is whole. Several messages of one read are handled as one burst, so that each recipient
-    /// is
-    /// written to once, or after a millisecond; a message that comes alone takes the direct way.
+    /// is written to once, or after a millisecond; a message that comes alone takes the direct way.
     fn take(&mut self, mut input: &mut [u8]) -> Result<(), End> {
         let mut burst: Option<Burst> = None;
         let mut held: Option<Message> = None;
