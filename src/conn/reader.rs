@@ -200,7 +200,7 @@ impl<'a> Reader<'a> {
         // The keep-alive's own time goes on while reads end early for calls, and starts anew when something comes.
         let until = match self.call {
             Some((_, until)) => until,
-            None => self.timeout().map(|timeout| now + timeout),
+            None => self.timeout().map(deadline_after),
         };
         self.call = Some((due, until));
         let next = until.map_or(due, |until| until.min(due));
@@ -211,7 +211,7 @@ impl<'a> Reader<'a> {
     /// The read timeout begins anew, for the keep-alive too if calls make reads shorter.
     fn restart_keep_alive(&mut self) {
         if let Some((due, _)) = self.call {
-            self.call = Some((due, self.timeout().map(|timeout| Instant::now() + timeout)));
+            self.call = Some((due, self.timeout().map(deadline_after)));
         }
     }
 
