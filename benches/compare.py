@@ -3,10 +3,13 @@
 
 usage: benches/compare.py [--rounds N] [--seconds N] [ROW ...]     (default: 3 rounds, 5 seconds, every row)
 
+The rows about TLS need the examples built with `--features tls`, and the command `openssl`.
+
 CPU is user plus system time of the server for each message that clients received. Ratios are taken within a round, so
 that a machine that is slow for a while slows both sides; the table holds their medians.
 """
 import argparse
+import functools
 import json
 import os
 import resource
@@ -14,6 +17,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -21,6 +25,7 @@ LOADGEN = os.path.join(ROOT, "benches", "loadgen", "target", "release")
 EXAMPLES = os.path.join(ROOT, "target", "release", "examples")
 CPU, P50, P99, RATE, RSS = "cpu_us_per_delivery", "p50_ms", "p99_ms", "per_second", "rss_kb_per_client"
 COMPRESSED, BYTES = "compressed_share", "bytes_per_delivery"
+TLS = ["broadcast --tls CERT KEY", "peer_tokio tls=CERT,KEY"]
 HELPERS = ["broadcast --fanout-threads 1", "broadcast --fanout-threads 0"]
 JSON_4K = ["rate", "1000", "rate=25", "size=4096", "json_payload=1"]
 
@@ -39,6 +44,8 @@ ROWS = {
     "helpers1000": (["rate", "1000", "rate=100"], HELPERS, [CPU, P50, P99]),
     "helpers6000": (["rate", "6000", "rate=15"], HELPERS, [CPU, P50, P99]),
     "helpersflood": (["flood", "1000", "win=8"], HELPERS, [RATE, CPU]),
+    "tls1000": (["rate", "1000", "rate=100", "tls=1"], TLS, [CPU, P50, P99]),
+    "tlsflood": (["flood", "1000", "win=8", "tls=1"], TLS, [RATE, CPU, P50, P99]),
     "memory": (["hold", "5000"], ["broadcast", "peer_tokio"], [RSS]),
 }
 
@@ -47,6 +54,7 @@ PAIRS = {
     ("rate9000", "rate1000"): ("CPU per delivery, 9,000 clients / 1,000", CPU),
     ("stall", "nostall"): ("99th percentile, 10 % stalled / none stalled", P99),
     ("deflate", "plain4k"): ("CPU per delivery, deflate / plain", CPU),
+    ("tls1000", "rate1000"): ("CPU per delivery, TLS / plain", CPU),
 }
 
 
@@ -62,13 +70,26 @@ def free_port():
         return s.getsockname()[1]
 
 
+@functools.cache
+def certificate():
+    """A folder with a self-signed certificate for an ECDSA key on P-256, and the key. It goes with this process."""
+    folder = tempfile.TemporaryDirectory()
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    files = ["-keyout", os.path.join(folder.name, "KEY"), "-out", os.path.join(folder.name, "CERT")]
+    subprocess.run([*command.split(), *files], check=True, capture_output=True)
+    return folder
+
+
 def start(server):
     """The server's process and address."""
+    if "CERT" in server:
+        server = server.replace("CERT", f"{certificate().name}/CERT").replace("KEY", f"{certificate().name}/KEY")
     name, *rest = server.split()
     if name in ("broadcast", "echo"):
         command = [os.path.join(EXAMPLES, name), "--addr", "127.0.0.1:0", *rest]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        return process, process.stdout.readline().split()[-1]
+        listening = process.stdout.readline().split()
+        return (process, listening[-1]) if listening else sys.exit(f"{server} has ended")
     port = free_port()
     process = subprocess.Popen([os.path.join(LOADGEN, name), f"127.0.0.1:{port}", *rest])
     wait_until_listening(port)

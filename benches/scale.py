@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
 """Measures what a delivery and a connection cost as connections become more, wshub and the floor in turn.
 
-usage: benches/scale.py [--rounds N] [--seconds N] [--svg NAME] [CLIENTS ...]     (default: 3 rounds, 4 seconds, 100 to 16,000)
+usage: benches/scale.py [--rounds N] [--seconds N] [--svg NAME] [CLIENTS ...]
+       (default: 3 rounds, 4 seconds, 100 to 16,000)
+       benches/scale.py --cores [FILE]     what a broadcast costs by number of cores: see benches/cores.py
 
 Every step delivers 60,000 messages of 128 bytes a second in all: the more clients, the fewer broadcasts. CPU is user plus
 system time of the server for each delivery; memory is of the server's process, and of the kernel with both ends of each
 connection in it. --svg draws NAME-cpu.svg and NAME-memory.svg. A descriptor limit of 20,000 allows 9,500 clients in one load
 generator: more are spread over two.
+
+--cores takes the output of `cargo bench --bench helpers` (in benches/parts) from a file, or runs that bench.
 """
 import argparse
 import os
@@ -16,6 +20,7 @@ import sys
 import time
 from json import loads
 
+import cores
 from compare import LOADGEN, raise_limit, start
 from plot import svg
 
@@ -89,8 +94,12 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--svg", metavar="NAME")
+    parser.add_argument("--cores", metavar="FILE", nargs="?", const="")
     parser.add_argument("clients", nargs="*", type=int, default=STEPS)
     args = parser.parse_args()
+    if args.cores is not None:
+        cores.table(open(args.cores, encoding="utf-8").read() if args.cores else cores.bench_output())
+        return
     raise_limit()
     results = {(server, clients): [] for clients in args.clients for server in SERVERS}
     for _ in range(args.rounds):

@@ -1,7 +1,8 @@
 //! `cargo run --release --example broadcast -- --addr 127.0.0.1:8080`
 //!
 //! Every message that a client sends to `/ws` goes to every client, including the sender. `--compression` negotiates
-//! permessage-deflate with clients that offer it. `--fanout-threads N` sets the number of helper threads.
+//! permessage-deflate with clients that offer it. `--fanout-threads N` sets the number of helper threads. `--tls CERT KEY`
+//! (two PEM files; `--features tls`) serves `wss`.
 
 mod common;
 
@@ -18,6 +19,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Ok(())
         })
         .build()?;
-    let server = Server::bind(common::option("addr", "127.0.0.1:8080"))?;
+    let server = Server::on(common::listener("127.0.0.1:8080")?);
     common::serve(server.websocket("/ws", &hub).probes(&hub))
 }
