@@ -5,7 +5,7 @@
 
 mod common;
 
-use wshub::protocol::binary::{BinaryRooms, Claims, Conn, Message};
+use wshub::protocol::binary::{BinaryRooms, Claims, Conn, Frame};
 use wshub::{HandlerResult, Hub, Rejection, RequestHead, Server};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -26,7 +26,7 @@ fn authorize(head: &RequestHead) -> Result<Claims, Rejection> {
 }
 
 /// Sends the event back to its sender.
-fn echo(conn: &Conn, message: &Message) -> HandlerResult {
+fn echo(conn: &Conn, message: &Frame) -> HandlerResult {
     conn.send_to_client(conn.id(), &message.event, message.payload.clone())?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use wshub::calls::{CallError, CallRefusal};
-use wshub::protocol::relay::{Conn, Identity, Message, Relay};
+use wshub::protocol::relay::{Conn, Identity, Relay, RelayMessage};
 use wshub::{Rejection, RequestHead, Response, Server, Target, server::Request};
 
 type Lists = HashMap<String, Vec<String>>;
@@ -52,10 +52,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// A real program checks a token here.
 fn identify(head: &RequestHead) -> Result<Identity, Rejection> {
     let user = head.query_param("user").ok_or_else(Rejection::unauthorized)?;
-    Ok(Identity { user, device: head.query_param("device") })
+    Ok(Identity::new(user, head.query_param("device")))
 }
 
-fn forward(conn: &Conn, mut message: Message) {
+fn forward(conn: &Conn, mut message: RelayMessage) {
     if let Some(device) = conn.device() {
         message.device_id = Some(device.to_owned());
         conn.relay().broadcast_to_device(device, &message);
@@ -94,9 +94,11 @@ fn ask(conn: &Conn, data: &wshub::Message) -> Result<wshub::Message, CallRefusal
     })
 }
 
-fn presence(status: &str) -> Message {
+fn presence(status: &str) -> RelayMessage {
     // A map of strings is always valid JSON.
-    Message::new("presence").payload(&HashMap::from([("status", status)])).unwrap_or_else(|_| Message::new("presence"))
+    RelayMessage::new("presence")
+        .payload(&HashMap::from([("status", status)]))
+        .unwrap_or_else(|_| RelayMessage::new("presence"))
 }
 
 /// Sends to all users that may see the device.

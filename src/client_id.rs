@@ -30,6 +30,12 @@ impl fmt::Display for ClientId {
     }
 }
 
+impl From<&ClientId> for ClientId {
+    fn from(id: &ClientId) -> Self {
+        *id
+    }
+}
+
 impl From<Uuid> for ClientId {
     fn from(id: Uuid) -> Self {
         Self(id)

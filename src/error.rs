@@ -165,6 +165,7 @@ impl Error for CloseError {}
 
 /// The deadline of a drain or shutdown passed while clients were still connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeadlineError {
     /// How many connections were left.
     pub remaining: usize,
@@ -178,23 +179,53 @@ impl fmt::Display for DeadlineError {
 
 impl Error for DeadlineError {}
 
-/// The error of a handler, or of a hook that refuses.
+/// The error of a handler, or of a hook that refuses, as the hub reports it.
 ///
-/// Any error, `&str` or `String` converts into it with `?` or `.into()`. It is reported to the `after_message` and
-/// `on_error` hooks, and the connection stays open. [`HandlerError::close`] closes the connection.
+/// Handlers return a [`HandlerResult`], whose error is a box: `?` and `.into()` convert any error, `&str` or `String`.
+/// The hub passes it on as a `HandlerError`, to the `after_message` and `on_error` hooks, and the connection stays open.
+/// A handler returns a `HandlerError` itself to close the connection, or to have the error counted as another type.
+///
+/// As with [`std::io::Error`], text and source are those of the wrapped error, which
+/// [`get_ref`](HandlerError::get_ref) returns.
+///
+/// ```
+/// use wshub::{HandlerError, HandlerResult};
+///
+/// fn greet(text: Option<&str>) -> HandlerResult<u8> {
+///     let text = text.ok_or("text only")?;
+///     if text == "bye" {
+///         return Err(HandlerError::close(4000, "bye").into());
+///     }
+///     Ok(text.parse()?)
+/// }
+///
+/// assert_eq!(HandlerError::new(greet(None).unwrap_err()).to_string(), "text only");
+/// let error = HandlerError::new(greet(Some("bye")).unwrap_err());
+/// assert_eq!(error.close_code(), Some(4000));
+/// let error = HandlerError::new(greet(Some("x")).unwrap_err());
+/// assert!(error.downcast_ref::<std::num::ParseIntError>().is_some());
+/// ```
 #[derive(Debug)]
 pub struct HandlerError {
     close: Option<(u16, String)>,
     counts_as: ErrorType,
-    source: Box<dyn Error + Send + Sync>,
+    wrapped: Box<dyn Error + Send + Sync>,
 }
 
 impl HandlerError {
+    /// Wraps an error, `&str` or `String`. A box that contains a `HandlerError` becomes that error.
+    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        match error.into().downcast::<Self>() {
+            Ok(error) => *error,
+            Err(wrapped) => Self { close: None, counts_as: ErrorType::MessageHandling, wrapped },
+        }
+    }
+
     /// Closes the connection with this code and reason after the `after_message` hook has run. An invalid code or
     /// reason (see [`CloseError`]) becomes 1011 without a reason.
     pub fn close(code: u16, reason: impl Into<String>) -> Self {
         let reason = reason.into();
-        Self { close: Some((code, reason.clone())), ..Self::from(format!("close {code}: {reason}")) }
+        Self { close: Some((code, reason.clone())), ..Self::new(format!("close {code}: {reason}")) }
     }
 
     /// Counts this error as the given type instead of [`ErrorType::MessageHandling`]. So a protocol's handler can
@@ -208,34 +239,76 @@ impl HandlerError {
     /// The error's type in metrics: the type set by [`counted_as`](Self::counted_as), [`ErrorType::Panic`] for a
     /// [`HandlerPanic`], otherwise [`ErrorType::MessageHandling`].
     pub fn error_type(&self) -> ErrorType {
-        let is_panic = self.counts_as == ErrorType::MessageHandling && self.source.is::<HandlerPanic>();
+        let is_panic = self.counts_as == ErrorType::MessageHandling && self.wrapped.is::<HandlerPanic>();
         if is_panic { ErrorType::Panic } else { self.counts_as }
     }
 
-    /// The close code and reason, if this error closes the connection.
-    pub fn close_frame(&self) -> Option<(u16, &str)> {
-        self.close.as_ref().map(|(code, reason)| (*code, reason.as_str()))
+    /// The type that a handler's error counts as in metrics, for middleware that counts errors; see
+    /// [`error_type`](Self::error_type).
+    pub fn type_of(error: &(dyn Error + 'static)) -> ErrorType {
+        match error.downcast_ref::<Self>() {
+            Some(error) => error.error_type(),
+            None if error.is::<HandlerPanic>() => ErrorType::Panic,
+            None => ErrorType::MessageHandling,
+        }
     }
 
-    /// The underlying error.
-    pub fn source(&self) -> &(dyn Error + Send + Sync + 'static) {
-        &*self.source
+    /// The close code, or `None` if the connection stays open.
+    pub fn close_code(&self) -> Option<u16> {
+        self.close.as_ref().map(|(code, _)| *code)
     }
 
-    pub(crate) fn into_source(self) -> Box<dyn Error + Send + Sync> {
-        self.source
+    /// The close reason; empty if the connection stays open or the close has no reason.
+    pub fn close_reason(&self) -> &str {
+        self.close.as_ref().map_or("", |(_, reason)| reason)
+    }
+
+    /// The wrapped error.
+    pub fn get_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &*self.wrapped
+    }
+
+    /// The wrapped error, if it is an `E`.
+    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        self.wrapped.downcast_ref()
+    }
+
+    /// Returns the wrapped error without its close code and type.
+    pub fn into_inner(self) -> Box<dyn Error + Send + Sync> {
+        self.wrapped
     }
 }
 
-impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for HandlerError {
-    fn from(error: E) -> Self {
-        Self { close: None, counts_as: ErrorType::MessageHandling, source: error.into() }
+/// As [`HandlerError::new`].
+impl From<Box<dyn Error + Send + Sync>> for HandlerError {
+    fn from(error: Box<dyn Error + Send + Sync>) -> Self {
+        Self::new(error)
+    }
+}
+
+impl From<&str> for HandlerError {
+    fn from(text: &str) -> Self {
+        Self::new(text)
+    }
+}
+
+impl From<String> for HandlerError {
+    fn from(text: String) -> Self {
+        Self::new(text)
     }
 }
 
 impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.source.fmt(f)
+        self.wrapped.fmt(f)
+    }
+}
+
+impl Error for HandlerError {
+    /// The source of the wrapped error. The wrapped error itself has the same text, and a report that follows sources
+    /// prints each text once.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.wrapped.source()
     }
 }
 
@@ -295,22 +368,66 @@ impl fmt::Display for HandlerPanic {
 
 impl Error for HandlerPanic {}
 
-/// The result of a message handler.
-pub type HandlerResult = Result<(), HandlerError>;
+/// The result of a message handler or of a hook that may refuse. `?` and `.into()` convert any error, `&str` or
+/// `String`, and a [`HandlerError`], which says more than a text.
+pub type HandlerResult<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[derive(Debug)]
+    struct Outer;
+
+    impl fmt::Display for Outer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("outer")
+        }
+    }
+
+    impl Error for Outer {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&UserError::EmptyId)
+        }
+    }
+
     #[test]
     fn strings_and_errors_become_handler_errors() {
-        let from_str: HandlerError = "no".into();
-        let from_error: HandlerError = UserError::ClientNotFound.into();
-        assert_eq!(from_str.to_string(), "no");
-        assert_eq!(from_error.to_string(), "the client is not connected");
+        assert_eq!(HandlerError::from("no").to_string(), "no");
+        assert_eq!(HandlerError::from(String::from("no")).to_string(), "no");
+        let wrapped = HandlerError::new(UserError::ClientNotFound);
+        assert_eq!(wrapped.to_string(), "the client is not connected");
+        assert_eq!(wrapped.downcast_ref(), Some(&UserError::ClientNotFound));
+        assert!(wrapped.source().is_none() && wrapped.get_ref().is::<UserError>());
         let close = HandlerError::close(4000, "x");
-        assert_eq!((close.close_frame(), close.error_type()), (Some((4000, "x")), ErrorType::MessageHandling));
+        assert_eq!((close.close_code(), close.close_reason()), (Some(4000), "x"));
+        assert_eq!((wrapped.close_code(), wrapped.close_reason()), (None, ""));
+        assert_eq!(close.error_type(), ErrorType::MessageHandling);
         let counted = close.counted_as(ErrorType::ProtocolError);
-        assert_eq!((counted.close_frame(), counted.error_type()), (Some((4000, "x")), ErrorType::ProtocolError));
+        assert_eq!((counted.close_code(), counted.error_type()), (Some(4000), ErrorType::ProtocolError));
+    }
+
+    /// Middleware may turn an error into a `HandlerError` and back as often as it likes.
+    #[test]
+    fn a_boxed_handler_error_keeps_its_code_and_type() {
+        let boxed: Box<dyn Error + Send + Sync> =
+            HandlerError::close(4000, "x").counted_as(ErrorType::ProtocolError).into();
+        let again: Box<dyn Error + Send + Sync> = HandlerError::from(boxed).into();
+        let error = HandlerError::new(again);
+        assert_eq!(error.close_code(), Some(4000));
+        assert_eq!((error.error_type(), error.to_string()), (ErrorType::ProtocolError, "close 4000: x".into()));
+    }
+
+    #[test]
+    fn a_report_that_follows_sources_prints_each_text_once() {
+        let error = HandlerError::new(Outer);
+        let mut texts = Vec::new();
+        let mut next: Option<&dyn Error> = Some(&error);
+        while let Some(error) = next {
+            texts.push(error.to_string());
+            next = error.source();
+        }
+        assert_eq!(texts, ["outer", "the user id is empty"]);
+        assert!(error.downcast_ref::<Outer>().is_some() && error.into_inner().is::<Outer>());
     }
 }

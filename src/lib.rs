@@ -228,7 +228,7 @@ pub use error::{CloseError, ConfigError, DeadlineError, HandlerError, HandlerRes
 pub use history::RoomOptions;
 pub use http::{OriginPolicy, RequestHead, Response};
 pub use hub::{Admission, Client, Delivery, Hub, HubBuilder, Published, Rejection, Target};
-pub use message::{Message, SendError};
+pub use message::{Message, SendError, SendJsonError};
 pub use outbox::Cork;
 pub use server::{Server, ServerHandle};
 pub use ws::{MessageKind, close_code};
@@ -249,9 +249,14 @@ pub mod dashboard {
     pub use crate::observe::Dashboard;
 }
 
-/// A hub's health and load.
+/// The health and load of a hub and its clients.
 pub mod health {
-    pub use crate::hub::{Health, HubLoad, HubState};
+    pub use crate::hub::{Dropped, Health, HubLoad, HubState, QueueDepth};
+}
+
+/// Lists of rooms, and the names of rooms and users in targets.
+pub mod rooms {
+    pub use crate::hub::{Name, RoomInfo};
 }
 
 /// Rate limiters and fixed limits.

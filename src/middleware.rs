@@ -33,7 +33,7 @@ use std::time::Instant;
 
 pub use crate::error::HandlerPanic;
 
-use crate::error::HandlerResult;
+use crate::error::{HandlerError, HandlerResult};
 use crate::guard::{self, record, record_limited};
 use crate::hub::Client;
 use crate::message::Message;
@@ -222,7 +222,7 @@ impl Middleware for RecordMetrics {
         let result = next.run(client, message);
         guarded(|| self.0.record_latency(started.elapsed()));
         if let Err(error) = &result {
-            guarded(|| self.0.increment_errors(error.error_type()));
+            guarded(|| self.0.increment_errors(HandlerError::type_of(&**error)));
         }
         result
     }

@@ -123,7 +123,7 @@ fn who_is_known_already_is_not_asked_again() {
     let (addr, results, thread) = listen(&hub, 3, admit);
     let _ann = WsClient::connect(addr, "/", "");
     results.recv_timeout(PATIENCE).unwrap().unwrap();
-    assert_eq!((hub.user_connection_count("ann"), hub.room_count("lobby")), (1, 1));
+    assert_eq!((hub.user_connection_count("ann"), hub.room_size("lobby")), (1, 1));
     let refused = exchange(addr, upgrade_request("GET / HTTP/1.1", &[]).as_bytes());
     assert_eq!(status(&refused), 429, "limits hold");
     let refused = exchange(addr, upgrade_request("GET / HTTP/1.1", &["Origin: http://b"]).as_bytes());

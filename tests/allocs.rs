@@ -47,7 +47,7 @@ fn crowd(count: usize) -> (Hub, Vec<(WsClient, Client)>) {
 }
 
 fn settle(hub: &Hub) {
-    let is_drained = |client: &Client| client.queue_depth().0 == 0;
+    let is_drained = |client: &Client| client.queue_depth().messages == 0;
     eventually("everything is written", || hub.clients().iter().all(is_drained));
 }
 
@@ -106,7 +106,7 @@ fn a_client_that_does_not_read_costs_no_more_than_its_queue() {
             let _ = client.send(vec![0; MESSAGE]);
             highest = highest.max(live_bytes().saturating_sub(before));
         }
-        assert!(client.queue_depth().0 > 0);
+        assert!(client.queue_depth().messages > 0);
         // The queue, a batch of 64 KiB, and what surrounds each message and the places in the queue.
         assert!(highest < 2 * CAP + 512 * 1024, "{highest} bytes, policy {policy:?}");
         hub.shutdown(Duration::ZERO).unwrap();

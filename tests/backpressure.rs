@@ -51,7 +51,7 @@ impl Setup {
     fn plug(&self) {
         self.client.send(vec![0; PLUG]).unwrap();
         // Queued for a moment if another thread is just writing.
-        eventually("it is before the socket", || self.client.queue_depth() == (0, 0));
+        eventually("it is before the socket", || self.client.queue_depth().messages == 0);
     }
 
     fn expect_plug(&mut self) {
@@ -156,7 +156,7 @@ fn cost(length: usize) -> usize {
     let mut setup = Setup::new(config());
     setup.plug();
     setup.client.send("x".repeat(length)).unwrap();
-    let (_, bytes) = setup.client.queue_depth();
+    let bytes = setup.client.queue_depth().bytes;
     setup.expect_plug();
     let frame = length + if length < 126 { 2 } else { 4 };
     assert!((frame + 80..frame + 250).contains(&bytes), "{length} bytes count as {bytes}");
@@ -173,7 +173,8 @@ fn the_byte_cap_counts_too() {
     for n in 0..10 {
         setup.client.send(text(n)).unwrap();
     }
-    assert_eq!(setup.client.queue_depth(), (10, most));
+    let depth = setup.client.queue_depth();
+    assert_eq!((depth.messages, depth.bytes), (10, most));
     assert!(matches!(setup.client.send(""), Err(SendError::Full(_))));
     assert_eq!(setup.dropped(), [""]);
     setup.expect_plug();
@@ -209,7 +210,8 @@ fn a_message_over_the_byte_cap_is_queued_alone_or_not_at_all() {
     let huge = "y".repeat(2000);
     setup.plug();
     setup.client.send(huge.as_str()).unwrap();
-    assert_eq!(setup.client.queue_depth(), (1, expected));
+    let depth = setup.client.queue_depth();
+    assert_eq!((depth.messages, depth.bytes), (1, expected));
     assert!(setup.client.send("small").is_err());
     setup.expect_plug();
     assert_eq!(setup.reader.text(), huge);
@@ -254,7 +256,7 @@ fn so_many_drops_in_a_row_close_and_any_queued_message_starts_the_count_again() 
     setup.send_numbers(QUEUE / 2..QUEUE);
     setup.expect_plug();
     for reset in [by_send, by_waiting, by_cork] {
-        eventually("one has left the queue", || setup.client.queue_depth().0 == QUEUE - 1);
+        eventually("one has left the queue", || setup.client.queue_depth().messages == QUEUE - 1);
         reset(&setup.client);
         assert_eq!(setup.send_numbers(0..2), (0, 2));
         assert!(!setup.client.is_closed());
@@ -405,5 +407,5 @@ fn small_kernel_buffers_keep_old_messages_where_they_can_be_dropped() {
         heard += 1;
     }
     assert!(heard < READINGS / 4, "{heard} old readings");
-    assert!(client.dropped().0 > READINGS as u64 / 2, "what is not sent is dropped, and counted");
+    assert!(client.dropped().messages > READINGS as u64 / 2, "what is not sent is dropped, and counted");
 }

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{BINARY, Log, TestServer, WsClient, counted, errors, eventually, exchange, status, upgrade_request};
-use wshub::protocol::binary::{BinaryRooms, Claims, Conn, Message, ROOT, RegisterError, send_to_client, send_to_room};
+use wshub::protocol::binary::{BinaryRooms, Claims, Conn, Frame, ROOT, RegisterError, send_to_client, send_to_room};
 use wshub::{ClientId, DropPolicy, Hub, HubBuilder, Limits, Rejection, SendError, metrics::ErrorType};
 
 /// `?token=NAME` gives the claim `user`; `?token=banned` is refused with 403, `?token=` gives no claims.
@@ -19,12 +19,12 @@ fn protocol() -> BinaryRooms {
         Some(name) => Ok(Claims::from([("user".into(), name.into())])),
         None => Err(Rejection::unauthorized()),
     });
-    let echo = |conn: &Conn, message: &Message| {
-        assert!(conn.try_send(&Message::new(ROOT, "echo", &message.src, &message.src, message.payload.clone())));
+    let echo = |conn: &Conn, message: &Frame| {
+        assert!(conn.try_send(&Frame::new(ROOT, "echo", &message.src, &message.src, message.payload.clone())));
         Ok(())
     };
     rooms.register_handler("echo", echo).unwrap();
-    let announce = |conn: &Conn, message: &Message| {
+    let announce = |conn: &Conn, message: &Frame| {
         conn.send_to_room(&message.room, "announced", conn.claims()["user"].clone());
         Ok(())
     };
@@ -59,24 +59,24 @@ impl Peer {
     }
 
     fn send(&mut self, room: &str, event: &str, dst: &str, payload: &str) {
-        self.send_message(&Message::new(room, event, dst, "", payload.to_owned()));
+        self.send_message(&Frame::new(room, event, dst, "", payload.to_owned()));
     }
 
-    fn send_message(&mut self, message: &Message) {
+    fn send_message(&mut self, message: &Frame) {
         self.socket.send_frame(BINARY, &message.encode());
     }
 
-    fn receive(&mut self) -> Message {
+    fn receive(&mut self) -> Frame {
         receive(&mut self.socket)
     }
 
     /// Gives the answer; what else comes before it is passed over.
-    fn join(&mut self, room: &str) -> Message {
+    fn join(&mut self, room: &str) -> Frame {
         self.send(room, "join", "", "");
         self.next_ack()
     }
 
-    fn next_ack(&mut self) -> Message {
+    fn next_ack(&mut self) -> Frame {
         loop {
             let message = self.receive();
             if message.event.ends_with("_ack") {
@@ -86,7 +86,7 @@ impl Peer {
     }
 
     fn expect(&mut self, room: &str, event: &str, dst: &str, src: &str, payload: &str) {
-        assert_eq!(self.receive(), Message::new(room, event, dst, src, payload.to_owned()));
+        assert_eq!(self.receive(), Frame::new(room, event, dst, src, payload.to_owned()));
     }
 
     /// Nothing has been sent to this connection but what has been read.
@@ -96,7 +96,7 @@ impl Peer {
 }
 
 /// The next frame, decoded by hand: what the crate's codec says is not its own witness.
-fn receive(socket: &mut WsClient) -> Message {
+fn receive(socket: &mut WsClient) -> Frame {
     let frame = socket.frame();
     assert_eq!(frame.first, BINARY, "{frame:?}");
     let mut rest = &frame.payload[..];
@@ -110,10 +110,10 @@ fn receive(socket: &mut WsClient) -> Message {
     let fields: Vec<Vec<u8>> = (0..5).map(|_| field()).collect();
     assert!(rest.is_empty());
     let text = |n: usize| String::from_utf8(fields[n].clone()).unwrap();
-    Message::new(text(0), text(1), text(2), text(3), fields[4].clone())
+    Frame::new(text(0), text(1), text(2), text(3), fields[4].clone())
 }
 
-fn ids(ack: &Message) -> Vec<String> {
+fn ids(ack: &Frame) -> Vec<String> {
     serde_json::from_slice(&ack.payload).unwrap()
 }
 
@@ -140,7 +140,7 @@ fn joins_and_leaves_are_told_to_the_room() {
     ann.expect(ROOT, "new_member", "", "", &bob.id);
     let id = ann.id.clone();
     let ack = ann.join("lobby");
-    assert_eq!(ack, Message::new("lobby", "join_ack", "", &id, format!("[\"{id}\"]")));
+    assert_eq!(ack, Frame::new("lobby", "join_ack", "", &id, format!("[\"{id}\"]")));
     let ack = bob.join("lobby");
     assert_eq!((ack.event.as_str(), &ack.src), ("join_ack", &bob.id));
     assert_eq!(ids(&ack).len(), 2);
@@ -149,7 +149,7 @@ fn joins_and_leaves_are_told_to_the_room() {
     let id = bob.id.clone();
     bob.expect("lobby", "leave_ack", "", &id, &id);
     ann.expect("lobby", "member_left", "", "", &id);
-    assert_eq!(server.hub.room_count("lobby"), 1);
+    assert_eq!(server.hub.room_size("lobby"), 1);
 }
 
 #[test]
@@ -179,10 +179,10 @@ fn a_room_message_goes_to_the_others_with_the_senders_id() {
     ann.join("lobby");
     bob.join("lobby");
     // A forged src, and a payload that is not text.
-    let sent = Message::new("lobby", "chat", "", &eve.id, vec![0, 255, 128]);
+    let sent = Frame::new("lobby", "chat", "", &eve.id, vec![0, 255, 128]);
     ann.send_message(&sent);
     let id = ann.id.clone();
-    assert_eq!(bob.receive(), Message { src: id, ..sent });
+    assert_eq!(bob.receive(), Frame { src: id, ..sent });
     eve.expect_nothing();
     ann.expect("lobby", "new_member", "", "", &bob.id);
     ann.expect_nothing();
@@ -194,7 +194,7 @@ fn a_direct_message_goes_to_one_client_through_root() {
     let (mut ann, mut bob) = (Peer::connect(&server), Peer::connect(&server));
     ann.expect(ROOT, "new_member", "", "", &bob.id);
     // The event has a handler, the sender is not in the room, and src is forged: dst comes first.
-    bob.send_message(&Message::new("anywhere", "echo", &ann.id, "forged", "psst"));
+    bob.send_message(&Frame::new("anywhere", "echo", &ann.id, "forged", "psst"));
     let (ann_id, bob_id) = (ann.id.clone(), bob.id.clone());
     ann.expect(ROOT, "echo", &ann_id, &bob_id, "psst");
     // To oneself.
@@ -300,7 +300,7 @@ fn joins_can_be_refused_by_a_hook() {
 
 /// Frames that are no messages, each wrong in one way.
 fn malformed() -> Vec<Vec<u8>> {
-    let good = Message::new(ROOT, "chat", "", "", "hello").encode();
+    let good = Frame::new(ROOT, "chat", "", "", "hello").encode();
     let mut frames: Vec<Vec<u8>> = (0..good.len()).map(|length| good[..length].to_vec()).collect();
     frames.push([&good[..], b"\0"].concat());
     for at in [0, 8, 16, 20, 24] {
@@ -344,10 +344,10 @@ fn text_and_oversized_messages_close() {
     peer.socket.send_text("{}");
     assert_eq!(peer.socket.expect_close(), (1003, "binary messages only".into()));
     assert_eq!(errors(&metrics, ErrorType::ProtocolError), 1);
-    eventually("the first is gone", || server.hub.room_count(ROOT) == 0);
+    eventually("the first is gone", || server.hub.room_size(ROOT) == 0);
     let mut peer = Peer::connect(&server);
     let id = peer.id.clone();
-    let overhead = Message::new(ROOT, "echo", "", "", "").encode().len();
+    let overhead = Frame::new(ROOT, "echo", "", "", "").encode().len();
     let largest = "x".repeat(65_536 - overhead);
     peer.send(ROOT, "echo", "", &largest);
     peer.expect(ROOT, "echo", &id, &id, &largest);
@@ -358,7 +358,7 @@ fn text_and_oversized_messages_close() {
 #[test]
 fn names_of_handlers_are_checked() {
     let mut rooms = protocol();
-    let nothing = |_: &Conn, _: &Message| Ok(());
+    let nothing = |_: &Conn, _: &Frame| Ok(());
     assert_eq!(rooms.register_handler("", nothing), Err(RegisterError::EmptyName));
     assert_eq!(rooms.register_handler("echo", nothing), Err(RegisterError::Duplicate));
     for name in ["join", "leave", "join_ack", "leave_ack", "new_member", "member_left"] {

@@ -25,6 +25,7 @@ use rustls::StreamOwned;
 use socket2::SockRef;
 use wshub::{
     Client, Config, Hub, RequestHead, RoomOptions, Server, ServerHandle,
+    health::QueueDepth,
     server::{Endpoint, Listener},
 };
 
@@ -299,7 +300,7 @@ fn a_stalled_connection() {
             for _ in 0..2 {
                 eventually("its queue is full", || client.send("x".repeat(MESSAGE)).is_err());
             }
-            assert!(client.queue_depth().1 <= CAP);
+            assert!(client.queue_depth().bytes <= CAP);
         }
         let heap = live_bytes().saturating_sub(before.0) / COUNT;
         let resident = resident_kib().saturating_sub(before.1) * 1024 / COUNT;
@@ -337,7 +338,7 @@ fn a_stalled_member_of_a_room_with_a_history() {
         }
         assert!(live_bytes().saturating_sub(before) < 64 * 1024, "a busy room costs more and more");
         for (_, client) in &clients {
-            let (messages, bytes) = client.queue_depth();
+            let QueueDepth { messages, bytes, .. } = client.queue_depth();
             assert!(
                 messages <= 32 && bytes <= 64 * 1024 + 2 * (MESSAGE + OVERHEAD),
                 "{kind:?}: {messages} messages of {bytes} bytes"

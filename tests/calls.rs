@@ -361,7 +361,7 @@ fn double(_: &Client, data: &Message) -> Result<Message, CallRefusal> {
 fn clients_call_routers_and_events_and_relays() {
     calls_of_clients(router().on_call("double", double).install(Hub::builder()));
     calls_of_clients(Events::new().on_call("double", double).install(Hub::builder()));
-    let identity = |_: &wshub::RequestHead| Ok(Identity { user: "ann".into(), device: None });
+    let identity = |_: &wshub::RequestHead| Ok(Identity::new("ann", None));
     let relay = Relay::builder(identity).on_call("double", |conn, data| double(conn.client(), data));
     calls_of_clients(relay.install(Hub::builder()));
 }
@@ -389,7 +389,7 @@ fn an_events_hub_calls_and_its_own_handlers_come_first() {
 
 #[test]
 fn a_device_is_called_through_its_relay() {
-    let relay = Relay::builder(|head| Ok(Identity { user: "ann".into(), device: head.query_param("device") }));
+    let relay = Relay::builder(|head| Ok(Identity::new("ann", head.query_param("device"))));
     let server = TestServer::new(relay.install(Hub::builder()));
     let relay = Relay::of(&server.hub).unwrap();
     assert_eq!(relay.call_device("lock", "open", "null", PATIENCE), Err(CallError::Closed));

@@ -474,5 +474,5 @@ fn event_streams_stand_beside() {
         }
     };
     assert_eq!(data, "{\"n\":1}");
-    assert_eq!(server.hub.room_count("a"), 2);
+    assert_eq!(server.hub.room_size("a"), 2);
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::TestServer;
 use serde_json::{Value, json};
-use wshub::history::{Bounds, Epoch, Event, HistoryStore, MemoryStore, Position, StoreError, Stored};
+use wshub::history::{Bounds, Epoch, HistoryStore, MemoryStore, Position, StoreError, StoreEvent, Stored};
 use wshub::protocol::centrifuge::{Api, Centrifuge};
 use wshub::{Hub, HubBuilder, RoomOptions};
 
@@ -95,7 +95,7 @@ impl HistoryStore for Slow {
         self.store.clear(room)
     }
 
-    fn follow(&self, on: &mut dyn FnMut(Event<'_>) -> bool) -> Result<(), StoreError> {
+    fn follow(&self, on: &mut dyn FnMut(StoreEvent<'_>) -> bool) -> Result<(), StoreError> {
         self.store.follow(on)
     }
 }

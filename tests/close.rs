@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::io::Write;
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -11,7 +13,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use common::{BINARY, CLOSE, Frame, PATIENCE, TEXT, TestServer, WsClient, client_frame, counted, errors, eventually};
-use wshub::{Client, CloseError, Config, HandlerError, Hub, HubBuilder, Message, SendError, metrics::ErrorType};
+use wshub::{
+    Client, CloseError, Config, HandlerError, Hub, HubBuilder, Message, SendError, SendJsonError, metrics::ErrorType,
+};
 
 fn echo() -> HubBuilder {
     Hub::builder().on_message(|client, message| Ok(client.send(message)?))
@@ -143,7 +147,7 @@ fn queued_messages_arrive_before_the_close_frame() {
     let server = TestServer::new(echo().config(Config::default().close_timeout(PATIENCE)));
     let (mut client, handle) = connect(&server);
     let mut sent = stall(&handle, &Message::binary(vec![7; 32 * 1024]));
-    assert!(handle.queue_depth().0 > 0);
+    assert!(handle.queue_depth().messages > 0);
     // A small one still fits.
     while handle.send("small").is_ok() && sent < 100_000 {
         sent += 1;
@@ -272,11 +276,28 @@ fn a_client_that_just_goes_is_gone() {
 }
 
 #[test]
+fn send_json_returns_the_message() {
+    let server = TestServer::new(Hub::builder());
+    let (mut socket, client) = server.pair();
+    let value = BTreeMap::from([("a", 1)]);
+    client.send_json(&value).unwrap();
+    assert_eq!(socket.text(), r#"{"a":1}"#);
+    let error = client.send_json(&BTreeMap::from([([1, 2], 3)])).unwrap_err();
+    assert!(matches!(error, SendJsonError::Serialize(_)) && error.source().is_some(), "JSON has no such keys");
+    assert!(error.into_message().is_none());
+    socket.close();
+    eventually("the client is gone", || client.closed_at().is_some());
+    let error = client.send_json(&value).unwrap_err();
+    assert!(matches!(error, SendJsonError::Send(SendError::Closed(_))), "{error}");
+    assert_eq!(error.into_message().unwrap().as_text(), Some(r#"{"a":1}"#));
+}
+
+#[test]
 fn handlers_close_by_their_error() {
     let server = TestServer::new(Hub::builder().on_message(|_, message| match message.as_text() {
-        Some("valid") => Err(HandlerError::close(4321, "because")),
-        Some("invalid code") => Err(HandlerError::close(1005, "because")),
-        Some("invalid reason") => Err(HandlerError::close(4321, "x".repeat(124))),
+        Some("valid") => Err(HandlerError::close(4321, "because").into()),
+        Some("invalid code") => Err(HandlerError::close(1005, "because").into()),
+        Some("invalid reason") => Err(HandlerError::close(4321, "x".repeat(124)).into()),
         Some("panic") => panic!("on purpose"),
         _ => Err("the connection stays".into()),
     }));

@@ -102,7 +102,7 @@ fn one_of_a_room_is_found_on_another_node() {
     let bus = MemoryBus::new();
     let nodes = nodes(&bus);
     let (mut worker, client) = nodes[2].pair_to("/ws?rooms=workers");
-    eventually("it is known", || nodes[0].hub.global_room_count("workers") == 1);
+    eventually("it is known", || nodes[0].hub.global_room_size("workers") == 1);
     let mut answers = nodes[0].hub.call(Target::one_of("workers"), "work", "1", PATIENCE * 10);
     reply(&mut worker, &json!("done"));
     assert_eq!(answers.next(), Some((client.id(), Ok(Message::raw_json("\"done\"")))));

@@ -63,7 +63,7 @@ fn round(server: &TestServer, metrics: &DebugMetrics) -> usize {
         hands.into_iter().map(|hand| hand.join().unwrap()).collect()
     });
     assert_eq!((hub.client_count(), hub.user_count(), hub.rooms().len()), (CLIENTS, CLIENTS, ROOMS));
-    assert!(hub.rooms().iter().all(|(_, count)| *count == MEMBERS));
+    assert!(hub.rooms().iter().all(|room| room.clients == MEMBERS));
     thread::scope(|scope| {
         for mut guests in crowds {
             scope.spawn(move || {

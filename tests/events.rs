@@ -33,7 +33,7 @@ fn app() -> Events {
         })
         .on("fail", |_, _| Err("the password of the database is 1234".into()))
         .on("panic", |_, _| panic!("as told"))
-        .on("leave", |_, _| Err(HandlerError::close(4000, "bye")))
+        .on("leave", |_, _| Err(HandlerError::close(4000, "bye").into()))
         .on("own", |_, _| Err(EventError::new("own", "an error of ours").into()))
 }
 
@@ -387,7 +387,7 @@ fn two_clients_race_for_the_same_rooms() {
         })
         .collect();
     let mut sockets: Vec<_> = racers.into_iter().map(|racer| racer.join().unwrap()).collect();
-    assert_eq!(server.hub.room_count("r"), 2);
+    assert_eq!(server.hub.room_size("r"), 2);
     sockets[0].send_text(r#"{"type":"publish","room":"r","data":[1]}"#);
     for socket in &mut sockets {
         assert_eq!(next(socket), ("message".to_owned(), json!([1])));

@@ -320,7 +320,8 @@ fn pongs_that_nobody_asked_for_are_ignored() {
 #[test]
 fn a_full_queue_neither_drops_nor_delays_a_pong() {
     let (report, marks) = channel();
-    let server = TestServer::new(Hub::builder().on_message(move |client, _| Ok(report.send(client.queue_depth().0)?)));
+    let server =
+        TestServer::new(Hub::builder().on_message(move |client, _| Ok(report.send(client.queue_depth().messages)?)));
     let mut client = server.connect();
     let message = Message::binary(vec![0; 32 * 1024]);
     let stalled = &server.hub.clients()[0];

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use common::{TestServer, eventually};
 use wshub::cluster::{Cluster, MemoryBus};
+use wshub::health::QueueDepth;
 use wshub::history::{Gap, Joined, Position, Publication, Range, Recovery, WhenBehind, WithPosition};
 use wshub::{Client, Config, DropPolicy, Hub, Limits, Message, RoomOptions, Target};
 
@@ -244,14 +245,14 @@ fn a_client_that_stalls_catches_up_without_a_hole() {
         let delivery = hub.publish("news", padded(n)).delivery;
         assert_eq!((delivery.queued, delivery.dropped), (1, 0));
     }
-    let (messages, bytes) = client.queue_depth();
+    let QueueDepth { messages, bytes, .. } = client.queue_depth();
     assert!(messages <= 33 && bytes <= 80_000, "{messages} messages of {bytes} bytes wait");
     let offsets = offsets_until(&mut slow, 3000);
     assert_contiguous(&offsets, 1);
     assert_eq!(offsets.len(), 3000);
     hub.publish("news", padded(3001));
     assert_contiguous(&offsets_until(&mut slow, 3001), 3001);
-    assert_eq!(client.dropped(), (0, 0));
+    assert_eq!(client.dropped().messages, 0);
     assert!(told.try_recv().is_err());
 }
 
@@ -277,7 +278,7 @@ fn the_old_ways_are_there_for_who_wants_them() {
     let (_slow, client) = server.pair();
     client.join("news").unwrap();
     (1..=3000).for_each(|n| _ = server.hub.publish("news", padded(n)));
-    assert!(client.dropped().0 > 0 && !client.is_closed());
+    assert!(client.dropped().messages > 0 && !client.is_closed());
     let (server, _) = stalling(options().when_behind(WhenBehind::Close));
     let (mut slow, client) = server.pair();
     client.join("news").unwrap();
@@ -307,7 +308,7 @@ fn what_other_messages_push_out_of_a_queue_is_told_as_a_gap() {
     // The kernel's buffers are full and stay so; then publications wait in the queue, behind others that would go first.
     let mut full_looks = 0;
     while full_looks < 30 {
-        if client.queue_depth().0 < 5 {
+        if client.queue_depth().messages < 5 {
             full_looks = 0;
             hub.send(client.id(), Message::text("x".repeat(10_000))).unwrap();
         } else {

@@ -303,5 +303,5 @@ fn a_history_is_replayed_to_a_thousand_clients_without_encoding() {
         }
     }
     assert_eq!(hub.load().history_encodings, before);
-    eventually("all have been counted", || hub.room_count("r") == 1);
+    eventually("all have been counted", || hub.room_size("r") == 1);
 }

@@ -18,7 +18,7 @@ fn text(message: &Message) -> &str {
     message.as_text().unwrap_or("<binary>")
 }
 
-fn outcome(result: &HandlerResult) -> String {
+fn outcome(result: &Result<(), HandlerError>) -> String {
     result.as_ref().map_or_else(ToString::to_string, |()| "ok".into())
 }
 
@@ -83,7 +83,7 @@ fn the_life_of_a_connection_in_order() {
         .before_disconnect(move |c| {
             before.add(format!("before_disconnect room={} user={}", c.in_room("x"), c.hub().is_user_online("ann")));
         })
-        .on_user_offline(move |hub, user| offline.add(format!("on_user_offline {user} room={}", hub.room_count("x"))))
+        .on_user_offline(move |hub, user| offline.add(format!("on_user_offline {user} room={}", hub.room_size("x"))))
         .before_room_leave(move |c, _| before_leave.add(format!("before_room_leave {}", c.in_room("x"))))
         .after_room_leave(move |c, _| {
             after_leave.add(format!("after_room_leave listed={}", c.hub().client(c.id()).is_some()));
@@ -214,18 +214,19 @@ fn an_error_may_ask_to_close() {
     let sink = log.clone();
     let builder = Hub::builder()
         .on_message(|_, message| match text(message) {
-            "bye" => Err(HandlerError::close(4001, "bye")),
-            _ => Err(HandlerError::close(1005, "may not be sent")),
+            "bye" => Err(HandlerError::close(4001, "bye").into()),
+            _ => Err(HandlerError::close(1005, "may not be sent").into()),
         })
         .after_message(move |c, _, result| {
-            sink.add(format!("open={} {:?}", !c.is_closed(), result.as_ref().unwrap_err().close_frame()));
+            let error = result.as_ref().unwrap_err();
+            sink.add(format!("open={} {:?} {}", !c.is_closed(), error.close_code(), error.close_reason()));
         });
     let server = TestServer::new(builder);
     let mut socket = server.connect();
     socket.send_text("bye");
     socket.send_text("never handled");
     assert_eq!(socket.expect_close(), (4001, "bye".into()));
-    assert_eq!(log.take(), [r#"open=true Some((4001, "bye"))"#], "after_message comes before the close");
+    assert_eq!(log.take(), ["open=true Some(4001) bye"], "after_message comes before the close");
     let mut socket = server.connect();
     socket.send_text("odd");
     assert_eq!(socket.expect_close(), (1011, String::new()));

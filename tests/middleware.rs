@@ -69,7 +69,7 @@ fn recovery_keeps_the_connection_and_says_what_happened() {
     let metrics = Arc::new(DebugMetrics::new());
     let chain = Chain::new(obey).wrap(Logging).wrap(Recovery);
     let builder = Hub::builder().metrics(metrics.clone()).on_message(chain.into_handler()).on_error(move |_, error| {
-        let panic = error.source().downcast_ref::<HandlerPanic>().unwrap();
+        let panic = error.downcast_ref::<HandlerPanic>().unwrap();
         seen.add(panic.message());
     });
     let server = TestServer::new(builder);

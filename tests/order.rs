@@ -82,7 +82,7 @@ impl Case {
         let mut expected: Vec<_> = (0..SENDERS).map(|_| (0..self.messages).filter(|n| !is_empty(n))).collect();
         let (mut left, mut frames, mut has_piled_up) = (SENDERS * self.messages, 0, false);
         while left > 0 {
-            let is_piled_up = || client.queue_depth().0 > 0;
+            let is_piled_up = || client.queue_depth().messages > 0;
             if self.rest_after > 0 && frames % self.rest_after == 0 {
                 eventually("messages pile up", || is_piled_up() || done.load(Ordering::SeqCst) == SENDERS);
                 has_piled_up |= is_piled_up();

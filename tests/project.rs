@@ -13,8 +13,8 @@ const CLIENT: &str = "protocol";
 /// Tools that know nothing of the hub, for every module.
 const TOOLS: [&str; 5] = ["atomic", "guard", "levels", "lock", "random"];
 /// Modules that are public by their own names.
-const PUBLIC: [&str; 10] =
-    ["middleware", "router", "trace", "cluster", "metrics", "server", "history", "limit", "calls", "members"];
+const PUBLIC: [&str; 11] =
+    ["middleware", "router", "trace", "cluster", "metrics", "server", "history", "limit", "calls", "members", "rooms"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use common::{BINARY, Log, PATIENCE, WsClient, eventually, exchange, status, upgrade_request};
 use serde_json::{Value, json};
 use wshub::metrics::Metrics;
-use wshub::protocol::relay::{Conn, DevicePolicy, Identity, Message, Relay, RelayBuilder};
+use wshub::protocol::relay::{Conn, DevicePolicy, Identity, Relay, RelayBuilder, RelayMessage};
 use wshub::{Hub, Limits, Rejection, Server, ServerHandle};
 
 /// Who may see what; tests change it.
@@ -33,7 +33,7 @@ fn builder(access: &Access) -> RelayBuilder {
     let access = Arc::clone(access);
     Relay::builder(|head| {
         let user = head.query_param("user").ok_or_else(Rejection::unauthorized)?;
-        Ok(Identity { user, device: head.query_param("device") })
+        Ok(Identity::new(user, head.query_param("device")))
     })
     .loader(move |user| Ok(access.lock().unwrap().get(user).cloned().unwrap_or_default()))
     .on_message(|conn, message| {
@@ -42,7 +42,7 @@ fn builder(access: &Access) -> RelayBuilder {
     })
 }
 
-fn forward(conn: &Conn, mut message: Message) {
+fn forward(conn: &Conn, mut message: RelayMessage) {
     if let Some(device) = conn.device() {
         message.device_id = Some(device.to_owned());
         conn.relay().broadcast_to_device(device, &message);
@@ -162,7 +162,7 @@ fn a_user_speaks_to_devices_that_it_may_see() {
 fn the_servers_verbs() {
     let server = TestRelay::new(builder(&access(&[("ann", &["lock"])])));
     let relay = &server.relay;
-    let news = Message::new("news").user("ann").payload(&json!({"n": 1})).unwrap();
+    let news = RelayMessage::new("news").user("ann").payload(&json!({"n": 1})).unwrap();
     assert!(!relay.is_user_online("ann") && !relay.is_device_online("lock"));
     assert!(!relay.send_to_device("lock", &news));
     assert_eq!(relay.send_to_user("ann", &news).queued, 0);
@@ -207,7 +207,7 @@ fn the_newer_relay_replaces_the_older() {
     assert_eq!(older.expect_close(), (4001, "replaced".into()));
     eventually("the older is gone", || server.relay.hub().client_count() == 1);
     assert!(server.relay.is_device_online("lock"));
-    assert!(server.relay.send_to_device("lock", &Message::new("hello")));
+    assert!(server.relay.send_to_device("lock", &RelayMessage::new("hello")));
     assert_eq!(newer.text(), r#"{"type":"hello"}"#);
     newer.close();
     log.wait("-lock");
@@ -409,7 +409,7 @@ fn an_older_connection_that_is_slow_does_not_throw_out_the_newer() {
     let mut newer = server.connect("user=ann&device=lock");
     go_on.send(()).unwrap();
     assert_eq!(older.expect_close(), (4001, "replaced".into()));
-    assert!(server.relay.send_to_device("lock", &Message::new("hello")));
+    assert!(server.relay.send_to_device("lock", &RelayMessage::new("hello")));
     assert_eq!(newer.text(), r#"{"type":"hello"}"#);
     assert_eq!(log.all(), ["+lock"], "the older never was the relay");
 }

@@ -55,17 +55,18 @@ fn rooms_come_with_the_first_member_and_go_with_the_last() {
     let (_a, ann) = server.pair();
     let (_b, bob) = server.pair();
     assert!(!hub.room_exists("x") && hub.room_names().is_empty());
-    assert_eq!((hub.room_count("x"), hub.room_clients("x").len()), (0, 0));
+    assert_eq!((hub.room_size("x"), hub.room_clients("x").len()), (0, 0));
 
     ann.join("x").unwrap();
     hub.join(&bob, "x").unwrap();
     bob.join("y").unwrap();
     assert_eq!(sorted(hub.room_names()), ["x", "y"]);
-    assert_eq!((hub.room_count("x"), hub.room_count("y")), (2, 1));
+    assert_eq!((hub.room_size("x"), hub.room_size("y")), (2, 1));
     assert!(hub.room_clients("x").contains(&ann) && hub.room_clients("x").contains(&bob));
-    let mut counts = hub.rooms();
-    counts.sort();
-    assert_eq!(counts, [("x".into(), 2), ("y".into(), 1)]);
+    let mut rooms = hub.rooms();
+    rooms.sort_by(|a, b| a.name.cmp(&b.name));
+    let counts: Vec<_> = rooms.iter().map(|room| (&*room.name, room.clients)).collect();
+    assert_eq!((counts, hub.room_count()), (vec![("x", 2), ("y", 1)], 2));
     assert_eq!((sorted(bob.rooms()), bob.room_count()), (vec!["x".to_owned(), "y".to_owned()], 2));
     assert!(ann.in_room("x") && !ann.in_room("y"));
 
@@ -73,7 +74,7 @@ fn rooms_come_with_the_first_member_and_go_with_the_last() {
     assert!(!ann.in_room("x") && hub.room_exists("x"));
     hub.leave_all(&bob);
     assert!(!hub.room_exists("x") && !hub.room_exists("y"));
-    assert_eq!((hub.rooms().len(), bob.room_count()), (0, 0));
+    assert_eq!((hub.rooms().len(), hub.room_count(), bob.room_count()), (0, 0, 0));
     hub.leave_all(&bob);
 }
 
@@ -84,7 +85,7 @@ fn names_have_up_to_256_bytes() {
     assert_eq!(MAX_ROOM_NAME, 256);
     let longest = "é".repeat(128);
     client.join(&longest).unwrap();
-    assert_eq!(server.hub.room_count(&longest), 1);
+    assert_eq!(server.hub.room_size(&longest), 1);
     assert!(matches!(client.join(&format!("{longest}x")), Err(RoomError::NameTooLong)));
     client.leave(&longest).unwrap();
 }
@@ -117,7 +118,7 @@ fn the_checks_of_a_join_come_in_their_order() {
         ["before_join closed in=false", "before_join x in=true", "before_join y in=false", "before_join z in=false"]
     );
     assert!(!server.hub.room_exists("z") && !server.hub.room_exists("closed"));
-    assert_eq!((ann.room_count(), server.hub.room_count("x")), (1, 1));
+    assert_eq!((ann.room_count(), server.hub.room_size("x")), (1, 1));
 }
 
 #[test]
@@ -126,7 +127,7 @@ fn joining_twice_is_an_error_before_too_many_rooms() {
     let (_socket, client) = server.pair();
     client.join("x").unwrap();
     assert!(matches!(client.join("x"), Err(RoomError::AlreadyJoined)));
-    assert_eq!(server.hub.room_count("x"), 1);
+    assert_eq!(server.hub.room_size("x"), 1);
 }
 
 #[test]
@@ -150,7 +151,7 @@ fn the_checks_of_a_leave_come_in_their_order() {
     assert!(matches!(bob.leave("nowhere"), Err(RoomError::NotFound)));
     assert!(matches!(bob.leave("x"), Err(RoomError::NotJoined)));
     assert_eq!(log.take(), [""; 0], "no hook for a leave that fails");
-    assert_eq!(server.hub.room_count("x"), 1);
+    assert_eq!(server.hub.room_size("x"), 1);
 }
 
 #[test]
@@ -199,7 +200,7 @@ fn a_room_limit_frees_its_place() {
     assert!(matches!(pairs[2].1.join("x"), Err(RoomError::Full)));
     pairs[0].1.leave("x").unwrap();
     pairs[2].1.join("x").unwrap();
-    assert_eq!(server.hub.room_count("x"), 2);
+    assert_eq!(server.hub.room_size("x"), 2);
 }
 
 #[test]
@@ -214,7 +215,7 @@ fn rooms_of_an_admission_are_joined_before_the_client_knows() {
         // The 101 has just come: whoever sends now must reach this client.
         assert_eq!(server.hub.send(Target::room("x"), "hi").unwrap().queued, 1);
         assert_eq!(socket.text(), "hi");
-        assert_eq!(server.hub.room_count("y"), 1);
+        assert_eq!(server.hub.room_size("y"), 1);
         log.wait("after_join y in=true");
         assert_eq!(
             log.take(),
@@ -317,6 +318,25 @@ fn targets_reach_each_connection_once() {
     assert_eq!(crowd.copies(Target::clients([id[3], id[3], id[0]])), [1, 0, 0, 1]);
     assert_eq!(crowd.copies(Target::room("x").and(Target::room("y")).and(Target::client(id[1]))), [1, 1, 1, 0]);
     assert_eq!(crowd.copies(Target::all().and(Target::room("x"))), [1, 1, 1, 1]);
+}
+
+#[test]
+fn targets_come_from_clients_and_from_lists() {
+    let mut crowd = Crowd::new();
+    let hub = crowd.server.hub.clone();
+    let (last, everyone, rooms) = (hub.client(crowd.ids[3]).unwrap(), hub.clients(), hub.rooms());
+    assert_eq!(crowd.copies((&last).into()), [0, 0, 0, 1]);
+    assert_eq!(crowd.copies(Target::clients(&everyone).except(&last)), [1, 1, 1, 0]);
+    assert_eq!(
+        crowd.copies(Target::all().except_all(everyone.into_iter().filter(|client| *client != last))),
+        [0, 0, 0, 1]
+    );
+    assert_eq!(crowd.copies(Target::rooms(&rooms)), [1, 1, 1, 0]);
+    assert_eq!(crowd.copies(Target::rooms(hub.room_names())), [1, 1, 1, 0]);
+    let x = rooms.iter().find(|room| &*room.name == "x").unwrap();
+    assert_eq!((crowd.copies(x.into()), x.clients), ([1, 1, 0, 0], 2));
+    let names = serde_json::to_string(&last.rooms()).unwrap();
+    assert_eq!((names.as_str(), serde_json::to_value(x).unwrap()["name"].as_str()), ("[]", Some("x")));
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn router() -> Router {
 /// Answers with the kind of error.
 fn serve(router: Router) -> HubBuilder {
     Hub::builder().on_message(router.into_handler()).on_error(|client, error| {
-        let answer = match error.source().downcast_ref() {
+        let answer = match error.downcast_ref() {
             Some(InvalidMessage::NoEvent) => "no event".to_owned(),
             Some(InvalidMessage::UnknownEvent(event)) => format!("unknown {event}"),
             Some(InvalidMessage::Payload(_)) => "payload".to_owned(),

@@ -25,7 +25,7 @@ fn a_room_is_named_by_the_path() {
     });
     let mut socket = WsClient::connect(server.addr, "/rooms/a%20b/ws?x", "");
     let mut stream = SseClient::connect(server.addr, "/rooms/a%20b/events", "");
-    assert_eq!(server.hub.room_count("a b"), 2);
+    assert_eq!(server.hub.room_size("a b"), 2);
     server.hub.send(Target::room("a b"), "hello").unwrap();
     assert_eq!((socket.text(), stream.data()), ("hello".into(), "hello".into()));
     assert_eq!(server.hub.clients()[0].request().path_param("room"), Some("a b"));

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use common::{Link, PATIENCE, WsClient, accept, eventually};
 use wshub::{
     Client, Config, DropPolicy, Hub, Target,
+    health::QueueDepth,
     metrics::{DebugMetrics, ErrorType},
 };
 
@@ -78,7 +79,7 @@ fn whoever_meets_a_full_socket_goes_on() {
             let _cork = corking.hub().cork();
             (0..200).for_each(|_| corking.send(vec![0; 100_000]).unwrap());
         });
-        assert!(client.queue_depth().0 > 0);
+        assert!(client.queue_depth().messages > 0);
         let (_reader, client) = accept(&hub, link, "/");
         let senders: Vec<_> = (0..4).map(|_| client.clone()).collect();
         without_blocking(move || {
@@ -88,7 +89,7 @@ fn whoever_meets_a_full_socket_goes_on() {
                 }
             });
         });
-        assert!(client.queue_depth().0 > 0);
+        assert!(client.queue_depth().messages > 0);
     }
     hub.shutdown(Duration::ZERO).unwrap();
 }
@@ -174,13 +175,13 @@ fn what_waits_for_a_stalled_client_is_bounded() {
                 scope.spawn(move || {
                     for n in 0..3000 {
                         let _ = client.send(vec![0; if sender == 0 { 3000 } else { n % 300 }]);
-                        let (messages, bytes) = client.queue_depth();
+                        let QueueDepth { messages, bytes, .. } = client.queue_depth();
                         assert!(messages <= 200 && bytes <= 50_000, "{messages} messages, {bytes} bytes");
                     }
                 });
             }
         });
-        assert!(client.queue_depth().0 > 0);
+        assert!(client.queue_depth().messages > 0);
         hub.shutdown(Duration::ZERO).unwrap();
     }
 }

@@ -263,7 +263,7 @@ fn a_hook_may_undo_what_it_is_told() {
 /// The server moves clients between rooms while they go: nobody stays as a ghost in what the others are told.
 #[test]
 fn members_of_binary_rooms_are_told_no_ghosts() {
-    use wshub::protocol::binary::{BinaryRooms, Claims, Message, ROOT};
+    use wshub::protocol::binary::{BinaryRooms, Claims, Frame, ROOT};
     let rooms = BinaryRooms::new(|_| Ok(Claims::from([("user".into(), "ann".into())])));
     let server = TestServer::new(rooms.install(Hub::builder()));
     let mut watcher = server.connect();
@@ -307,10 +307,10 @@ fn members_of_binary_rooms_are_told_no_ghosts() {
         quiet_looks.set(if is_quiet { quiet_looks.get() + 1 } else { 0 });
         quiet_looks.get() > 20
     });
-    server.hub.send(own.id(), Message::new(ROOT, "end", "", "", "")).unwrap();
+    server.hub.send(own.id(), Frame::new(ROOT, "end", "", "", "")).unwrap();
     let mut known: HashMap<String, Vec<String>> = HashMap::new();
     loop {
-        let message = Message::decode(watcher.frame().payload.as_slice()).unwrap();
+        let message = Frame::decode(watcher.frame().payload.as_slice()).unwrap();
         let payload = String::from_utf8(message.payload.to_vec()).unwrap();
         let members = known.entry(message.room.clone()).or_default();
         match message.event.as_str() {

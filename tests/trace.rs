@@ -10,7 +10,7 @@ use common::{BINARY, PATIENCE, TestServer, WsClient};
 use wshub::middleware::{Chain, Recovery};
 use wshub::protocol::events::Events;
 use wshub::router::Router;
-use wshub::trace::{MAX_SPANS, NoTrace, Outcome, Sampling, SpanKind, Subscription, Trace, Tracer, span};
+use wshub::trace::{MAX_SPANS, Outcome, RecvTimeoutError, Sampling, SpanKind, Subscription, Trace, Tracer, span};
 use wshub::{
     Client, HandlerError, HandlerResult, Hub, HubBuilder, Limits, Message, Target, limit::RatePolicy,
     metrics::ErrorType,
@@ -109,8 +109,8 @@ fn spans_stand_in_the_order_in_which_they_begin() {
 fn outcomes_say_how_it_ended() {
     let (server, heard) = traced(|client, message| match message.as_text().unwrap_or("binary") {
         "error" => Err("no such thing".into()),
-        "counted" => Err(HandlerError::from("odd").counted_as(ErrorType::ProtocolError)),
-        "close" => Err(HandlerError::close(4001, "enough")),
+        "counted" => Err(HandlerError::from("odd").counted_as(ErrorType::ProtocolError).into()),
+        "close" => Err(HandlerError::close(4001, "enough").into()),
         "bye" => Ok(client.close(4002, "bye")?),
         "others" => {
             let others = client.hub().clients().into_iter().filter(|other| other != client);
@@ -259,12 +259,12 @@ fn a_slow_subscriber_loses_traces_and_is_told_how_many() {
     socket.send_text("x");
     assert_eq!(next(&slow).id, next(&heard).id);
     assert!(tracer.recent(10).is_empty(), "none are kept");
-    assert_eq!(slow.recv_timeout(Duration::ZERO).unwrap_err(), NoTrace::Timeout);
+    assert_eq!(slow.recv_timeout(Duration::ZERO).unwrap_err(), RecvTimeoutError::Timeout);
     socket.close();
     drop((server, heard, tracer));
     // The hub's handle goes with its last thread.
     let end = std::iter::from_fn(|| Some(slow.recv_timeout(PATIENCE))).find_map(Result::err);
-    assert_eq!(end, Some(NoTrace::Ended));
+    assert_eq!(end, Some(RecvTimeoutError::Ended));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use common::{Log, PATIENCE, TestServer, WsClient, eventually};
 use wshub::{
     Admission, Config, Hub, HubBuilder, Limits, Rejection, Target, UserError,
+    health::QueueDepth,
     metrics::{DebugMetrics, ErrorType},
 };
 
@@ -268,7 +269,7 @@ fn a_client_knows_its_request_address_and_times() {
     assert_eq!(server.hub.client(client.id()), Some(client.clone()));
     assert!(client.connected_at() >= before && client.connected_at() <= SystemTime::now());
     assert!(client.closed_at().is_none() && !client.is_closed());
-    assert_eq!((client.id().as_uuid().get_version_num(), client.queue_depth()), (4, (0, 0)));
+    assert_eq!((client.id().as_uuid().get_version_num(), client.queue_depth()), (4, QueueDepth::default()));
     socket.close();
     eventually("the end has a time", || client.closed_at().is_some());
     assert!(client.closed_at().unwrap() >= client.connected_at() && client.is_closed());

@@ -27,6 +27,7 @@ use crate::ws::MessageKind;
 /// # Ok::<(), wshub::cluster::EnvelopeError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Envelope {
     /// The sending node. A node ignores envelopes with its own id. Never empty.
     pub node_id: String,
@@ -66,6 +67,7 @@ pub struct Envelope {
 /// The kind of an [`Envelope`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum EnvelopeKind {
     /// To everyone.
     Broadcast,

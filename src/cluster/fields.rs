@@ -15,6 +15,7 @@ use crate::message::Message;
 
 /// One part of a target, in its wire form.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Recipient {
     /// Everyone.
     #[serde(rename = "all")]
@@ -44,6 +45,7 @@ impl Recipient {
 /// The event stream fields set by [`Message::with_event_name`], [`with_event_id`](Message::with_event_id) and
 /// [`with_retry`](Message::with_retry).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct EnvelopeEvent {
     /// The name of the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,7 +81,8 @@ impl EnvelopeEvent {
 }
 
 /// The payload of a presence envelope: a node's client counts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Presence {
     /// The node's id.
     pub node_id: String,

@@ -226,7 +226,7 @@ fn record(client: &Client, outbox: &Outbox, end: &End) {
     for (error, what) in [reading_failed(end), writing_failed(outbox, end)].into_iter().flatten() {
         hub.count_error(error);
         record!(Debug, "wshub::conn", "{id}: {what}");
-        hub.report_error(client, &HandlerError::from(what).counted_as(error));
+        hub.report_error(client, &HandlerError::new(what).counted_as(error));
     }
 }
 

@@ -301,12 +301,12 @@ impl<'a> Reader<'a> {
                 // Its payload may be the application's memory.
                 guard::dispose(new);
             }
-            Err(error) => self.conclude(message, self.counted(Err(error))),
+            Err(error) => self.conclude(message, self.counted(Err(HandlerError::new(error)))),
         }
     }
 
     /// What follows from a message's result.
-    fn conclude(&self, message: &Message, result: HandlerResult) {
+    fn conclude(&self, message: &Message, result: Result<(), HandlerError>) {
         let hub = self.client.hub();
         if let Some(hook) = &hub.hooks().after_message {
             hub.guarded(Some(self.client), "after_message", || hook(self.client, message, &result));
@@ -320,7 +320,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn counted(&self, result: HandlerResult) -> HandlerResult {
+    fn counted(&self, result: Result<(), HandlerError>) -> Result<(), HandlerError> {
         if let Err(error) = &result {
             self.client.hub().count_error(error.error_type());
         }
@@ -328,18 +328,19 @@ impl<'a> Reader<'a> {
     }
 
     /// The client's own handler, then the hub's; an error of the first keeps the second from running.
-    fn call_handlers(&self, message: &Message) -> HandlerResult {
+    fn call_handlers(&self, message: &Message) -> Result<(), HandlerError> {
         let hub = self.client.hub();
-        let panicked = || Err("the handler panicked".into());
+        let of = |result: Option<HandlerResult>| {
+            result.unwrap_or_else(|| Err("the handler panicked".into())).map_err(HandlerError::new)
+        };
         if let Some(own) = self.client.callback(|c| &c.on_message) {
             let result = hub.guarded(Some(self.client), "the client's on_message", || own(self.client, message));
             // It may have been replaced meanwhile.
             guard::dispose(own);
-            self.counted(result.unwrap_or_else(panicked))?;
+            self.counted(of(result))?;
         }
         let Some(handler) = &hub.hooks().on_message else { return Ok(()) };
-        let result = hub.guarded(Some(self.client), "on_message", || handler(self.client, message));
-        let result = result.unwrap_or_else(panicked);
+        let result = of(hub.guarded(Some(self.client), "on_message", || handler(self.client, message)));
         if hub.counts_handler() { self.counted(result) } else { result }
     }
 

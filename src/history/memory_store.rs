@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::position::{Epoch, Position};
-use super::store::{Bounds, Event, HistoryStore, StoreError, Stored};
+use super::store::{Bounds, HistoryStore, StoreError, StoreEvent, Stored};
 use crate::lock::{Condition, Leaf};
 
 /// How often a follower checks whether to end.
@@ -128,13 +128,13 @@ impl HistoryStore for MemoryStore {
         Ok(())
     }
 
-    fn follow(&self, on: &mut dyn FnMut(Event<'_>) -> bool) -> Result<(), StoreError> {
+    fn follow(&self, on: &mut dyn FnMut(StoreEvent<'_>) -> bool) -> Result<(), StoreError> {
         let mut next = {
             let state = self.0.state.lock();
             Self::up(&state)?;
             state.first + state.told.len() as u64
         };
-        let mut goes_on = on(Event::Following);
+        let mut goes_on = on(StoreEvent::Following);
         while goes_on {
             let told = {
                 let mut state = self.0.state.lock();
@@ -151,9 +151,9 @@ impl HistoryStore for MemoryStore {
             goes_on = match &told {
                 Some((room, position, entry)) => {
                     next += 1;
-                    on(Event::Appended { room, position: *position, entry })
+                    on(StoreEvent::Appended { room, position: *position, entry })
                 }
-                None => on(Event::Nothing),
+                None => on(StoreEvent::Nothing),
             };
         }
         Ok(())

@@ -30,7 +30,7 @@ pub use position::{Epoch, Position, PositionError};
 pub use publication::Sealed;
 pub use publication::{Format, Publication, Publish};
 pub use state::StateError;
-pub use store::{Bounds, Event, HistoryStore, StoreError, Stored};
+pub use store::{Bounds, HistoryStore, StoreError, StoreEvent, Stored};
 
 pub(crate) use entry::{decode as decode_entry, encode as encode_entry};
 pub(crate) use formats::{PLAIN, STREAM};

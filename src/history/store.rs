@@ -45,13 +45,13 @@ pub trait HistoryStore: fmt::Debug + Send + Sync + 'static {
     fn clear(&self, room: &str) -> Result<(), StoreError>;
 
     /// Reports every later append, including those of this node, in their order for each room. It calls `on` with
-    /// [`Event::Following`] once it follows, and from time to time with [`Event::Nothing`]. It returns when `on`
+    /// [`StoreEvent::Following`] once it follows, and from time to time with [`StoreEvent::Nothing`]. It returns when `on`
     /// returns false.
     ///
     /// # Errors
     ///
     /// The store can no longer be reached: appends may be missed from here on.
-    fn follow(&self, on: &mut dyn FnMut(Event<'_>) -> bool) -> Result<(), StoreError>;
+    fn follow(&self, on: &mut dyn FnMut(StoreEvent<'_>) -> bool) -> Result<(), StoreError>;
 }
 
 /// Shares one store between several hubs of a process.
@@ -72,13 +72,14 @@ impl<S: HistoryStore + ?Sized> HistoryStore for Arc<S> {
         (**self).clear(room)
     }
 
-    fn follow(&self, on: &mut dyn FnMut(Event<'_>) -> bool) -> Result<(), StoreError> {
+    fn follow(&self, on: &mut dyn FnMut(StoreEvent<'_>) -> bool) -> Result<(), StoreError> {
         (**self).follow(on)
     }
 }
 
 /// How much of a room a store keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Bounds {
     /// Maximum number of entries; at least 1.
     pub messages: usize,
@@ -88,8 +89,17 @@ pub struct Bounds {
     pub linger: Duration,
 }
 
+impl Bounds {
+    /// Creates bounds: maximum number of entries, then the times without an append after which the entries and the
+    /// position are removed.
+    pub const fn new(messages: usize, age: Duration, linger: Duration) -> Self {
+        Self { messages, age, linger }
+    }
+}
+
 /// The stored part of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stored {
     /// The position after the last entry.
     pub position: Position,
@@ -97,9 +107,17 @@ pub struct Stored {
     pub entries: Vec<(u64, Bytes)>,
 }
 
+impl Stored {
+    /// Creates the answer to a read.
+    pub const fn new(position: Position, entries: Vec<(u64, Bytes)>) -> Self {
+        Self { position, entries }
+    }
+}
+
 /// An event for a follower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event<'a> {
+#[non_exhaustive]
+pub enum StoreEvent<'a> {
     /// Every append is reported from now on.
     Following,
     /// Time has passed.

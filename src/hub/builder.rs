@@ -207,12 +207,12 @@ impl HubBuilder {
         after_disconnect(&Client), observe::one;
         /// Runs before the handlers and may replace a message or refuse it. A refusal goes to `after_message` and
         /// `on_error`.
-        before_message(&Client, Message) -> Result<Message, HandlerError>, chain::filter;
+        before_message(&Client, Message) -> HandlerResult<Message>, chain::filter;
         /// Handles a message. An error goes to `after_message` and `on_error`. The connection stays open unless the
         /// error is a [`HandlerError::close`].
         on_message(&Client, &Message) -> HandlerResult, chain::handle;
         /// Runs after the handlers, with their result.
-        after_message(&Client, &Message, &HandlerResult), observe::three;
+        after_message(&Client, &Message, &Result<(), HandlerError>), observe::three;
         /// A handler has returned an error, or the connection has failed: the peer violated the protocol or went
         /// silent, or reading or writing failed. [`HandlerError::error_type`] tells which. A peer that closes or
         /// disconnects is no error.
@@ -226,7 +226,7 @@ impl HubBuilder {
         /// A `send_timeout` has given up on this client. Runs on the sender's thread.
         on_send_timeout(&Client, &Message), observe::two;
         /// Runs before a client joins a room and may refuse.
-        before_room_join(&Client, &str) -> Result<(), HandlerError>, chain::allow;
+        before_room_join(&Client, &str) -> HandlerResult, chain::allow;
         /// A client has joined a room.
         ///
         /// `after_room_join` and `after_room_leave` report a state, not every change. For each client and room they

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::admission::{Admission, Rejection};
 use super::client::Client;
-use crate::error::{HandlerError, HandlerResult};
+use crate::error::HandlerResult;
 use crate::http::{RequestHead, Response};
 use crate::message::Message;
 use crate::metrics::ErrorType;
@@ -67,10 +67,10 @@ where
 }
 
 /// The second hook gets the message that the first one returns.
-pub(super) fn filter<F, S>(first: F, second: S) -> impl Fn(&Client, Message) -> Result<Message, HandlerError>
+pub(super) fn filter<F, S>(first: F, second: S) -> impl Fn(&Client, Message) -> HandlerResult<Message>
 where
-    F: Fn(&Client, Message) -> Result<Message, HandlerError>,
-    S: Fn(&Client, Message) -> Result<Message, HandlerError>,
+    F: Fn(&Client, Message) -> HandlerResult<Message>,
+    S: Fn(&Client, Message) -> HandlerResult<Message>,
 {
     move |client, message| second(client, first(client, message)?)
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use super::Hub;
 use super::admission::Metadata;
 use super::calls::Calls;
+use super::load::{Dropped, QueueDepth};
 use super::target::Target;
 use crate::atomic::AtomicU64;
 use crate::client_id::ClientId;
@@ -21,7 +22,7 @@ use crate::history::{FormatRef, FrameKind, STREAM};
 use crate::http::RequestHead;
 use crate::levels::Levels;
 use crate::lock::{Ranked, rank};
-use crate::message::{Encoded, Message, SendError, WireFormat};
+use crate::message::{Encoded, Message, SendError, SendJsonError, WireFormat};
 use crate::outbox::{GaveUp, How, Outbox, Sent};
 use crate::trace;
 use crate::ws::{check_close, close_code};
@@ -184,10 +185,9 @@ impl Client {
         !self.outbox().is_some_and(|outbox| outbox.is_open())
     }
 
-    /// The number of messages in this client's queue, and the bytes that count against
-    /// [`Config::queue_bytes`](crate::Config#structfield.queue_bytes).
-    pub fn queue_depth(&self) -> (usize, usize) {
-        self.outbox().map_or((0, 0), |outbox| outbox.depth())
+    /// The messages in this client's queue. Nothing after the connection has ended.
+    pub fn queue_depth(&self) -> QueueDepth {
+        self.outbox().map(|outbox| QueueDepth::of(&outbox)).unwrap_or_default()
     }
 
     /// A number that changes when the peer has acknowledged output that had filled its socket: the peer is alive,
@@ -197,12 +197,13 @@ impl Client {
         self.outbox().map_or(0, |outbox| outbox.acknowledged())
     }
 
-    /// Messages that were dropped for this client since it connected, because its queue was full or a `send_timeout`
-    /// gave up, and their bytes on the wire.
-    pub fn dropped(&self) -> (u64, u64) {
+    /// The messages that were dropped for this client since it connected, because its queue was full or a
+    /// `send_timeout` gave up.
+    pub fn dropped(&self) -> Dropped {
         // The outbox first: once it is gone, `closed` is set.
         let lost = self.outbox().map(|outbox| outbox.lost());
-        lost.or_else(|| self.0.closed.get().map(|closed| closed.dropped)).unwrap_or_default()
+        let (messages, bytes) = lost.or_else(|| self.0.closed.get().map(|closed| closed.dropped)).unwrap_or_default();
+        Dropped { messages, bytes }
     }
 
     /// Sends to this client and applies the hub's drop policy. Never blocks on the peer.
@@ -236,10 +237,11 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// What the value's `Serialize` implementation reports, or a [`SendError`].
-    pub fn send_json<T: serde::Serialize + ?Sized>(&self, value: &T) -> HandlerResult {
-        self.send(Message::json(value)?)?;
-        Ok(())
+    /// [`SendJsonError::Serialize`] if the value's `Serialize` implementation fails, otherwise as [`send`](Client::send);
+    /// the error then returns the message.
+    pub fn send_json<T: serde::Serialize + ?Sized>(&self, value: &T) -> Result<(), SendJsonError> {
+        let message = Message::json(value).map_err(SendJsonError::Serialize)?;
+        self.send(message).map_err(SendJsonError::Send)
     }
 
     /// Sends to this client and blocks until the message fits into its queue, for at most `timeout`. Returns at once
@@ -306,7 +308,7 @@ impl Client {
     /// Closes with the error's code and reason, or with 1011 if these may not be sent. Does nothing if the error does
     /// not ask for a close.
     pub(crate) fn close_as_asked(&self, error: &HandlerError) {
-        if error.close_frame().is_some_and(|(code, reason)| self.close(code, reason).is_err()) {
+        if error.close_code().is_some_and(|code| self.close(code, error.close_reason()).is_err()) {
             self.close_checked(close_code::INTERNAL_ERROR, "");
         }
     }
@@ -475,13 +477,6 @@ impl PartialEq for Client {
 }
 
 impl Eq for Client {}
-
-/// Targets this connection only.
-impl From<&Client> for Target<'_> {
-    fn from(client: &Client) -> Self {
-        Self::client(client.id())
-    }
-}
 
 /// Hashes the connection's id, consistent with equality.
 impl Hash for Client {

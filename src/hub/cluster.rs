@@ -34,9 +34,9 @@ impl Hub {
 
     /// The number of clients in the room on all nodes, with the accuracy of
     /// [`global_client_count`](Hub::global_client_count).
-    pub fn global_room_count(&self, room: &str) -> usize {
+    pub fn global_room_size(&self, room: &str) -> usize {
         let elsewhere = self.inner().link.as_ref().map_or(0, |link| link.remote_room(room));
-        self.room_count(room).saturating_add(elsewhere)
+        self.room_size(room).saturating_add(elsewhere)
     }
 
     /// Every node known from heartbeats: this one first, the others sorted by id. For dashboards, not for hot paths.
@@ -48,7 +48,7 @@ impl Hub {
     }
 
     fn counts_here(&self) -> Counts {
-        let rooms = self.rooms().into_iter().map(|(name, count)| (name.as_ref().to_owned(), count)).collect();
+        let rooms = self.rooms().into_iter().map(|room| (room.name.as_ref().to_owned(), room.clients)).collect();
         Counts { clients: self.client_count(), rooms }
     }
 
@@ -83,7 +83,7 @@ impl Hub {
                 Recipient::Client(id) => Target::clients(id.parse::<ClientId>()),
             });
         }
-        target.except_all(except.iter().filter_map(|id| id.parse().ok()))
+        target.except_all(except.iter().filter_map(|id| id.parse::<ClientId>().ok()))
     }
 
     /// The other nodes, limited to those with clients in the room if one is given; `None` if the nodes are not known.

@@ -29,10 +29,10 @@ use crate::ws::close_code;
 
 type Hook<F> = Option<Box<F>>;
 
-type AfterMessage = dyn Fn(&Client, &Message, &HandlerResult) + Send + Sync;
+type AfterMessage = dyn Fn(&Client, &Message, &Result<(), HandlerError>) + Send + Sync;
 /// Replaces a message or refuses it.
-type BeforeMessage = dyn Fn(&Client, Message) -> Result<Message, HandlerError> + Send + Sync;
-type BeforeRoomJoin = dyn Fn(&Client, &str) -> Result<(), HandlerError> + Send + Sync;
+type BeforeMessage = dyn Fn(&Client, Message) -> HandlerResult<Message> + Send + Sync;
+type BeforeRoomJoin = dyn Fn(&Client, &str) -> HandlerResult + Send + Sync;
 type MapRefusal = dyn Fn(&RequestHead, ErrorType, &Response) -> Response + Send + Sync;
 type OfGap = dyn Fn(&Client, &Gap) + Send + Sync;
 type OfMember = dyn Fn(&Hub, &str, &MemberChange) + Send + Sync;
@@ -94,6 +94,7 @@ impl Drop for Hooks {
         dispose(&mut self.on_user_online);
         dispose(&mut self.on_user_offline);
         dispose(&mut self.on_gap);
+        dispose(&mut self.on_member_change);
         dispose(&mut self.on_shutdown);
     }
 }

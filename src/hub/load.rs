@@ -2,11 +2,41 @@
 
 use std::sync::{Arc, Weak};
 
+use serde::Serialize;
+
 use super::{Hub, Inner};
 use crate::history::{Ring, State};
+use crate::outbox::Outbox;
+
+/// The messages in a client's queue; see [`Client::queue_depth`](crate::Client::queue_depth).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct QueueDepth {
+    /// The number of messages.
+    pub messages: usize,
+    /// Memory that they occupy, in bytes, as [`Config::queue_bytes`](crate::Config#structfield.queue_bytes) counts it.
+    pub bytes: usize,
+}
+
+impl QueueDepth {
+    pub(super) fn of(outbox: &Outbox) -> Self {
+        let (messages, bytes) = outbox.depth();
+        Self { messages, bytes }
+    }
+}
+
+/// The messages that were dropped for a client; see [`Client::dropped`](crate::Client::dropped).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct Dropped {
+    /// The number of messages.
+    pub messages: u64,
+    /// Their bytes on the wire.
+    pub bytes: u64,
+}
 
 /// A hub's load at one moment; see [`Hub::load`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct HubLoad {
     /// Connected clients.

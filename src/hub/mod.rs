@@ -31,6 +31,7 @@ mod load;
 mod members;
 mod memory;
 mod mirror;
+mod names;
 mod publish;
 mod recipients;
 mod room;
@@ -54,8 +55,9 @@ pub use client::Client;
 pub use commands::Commanded;
 pub use lifecycle::{Health, HubState};
 pub use limits::{RateLimiter, TokenBucket};
-pub use load::HubLoad;
+pub use load::{Dropped, HubLoad, QueueDepth};
 pub use members::{Member, MemberChange, MemberError};
+pub use names::{Name, RoomInfo};
 pub use publish::Published;
 pub use target::{Delivery, Target};
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Hub;
 use super::client::Client;
 use super::join::{Entered, Entry};
+use super::names::RoomInfo;
 use super::room::{Join, Room};
 use super::telling::Ticket;
 use crate::config::MAX_ROOM_NAME;
@@ -56,8 +57,13 @@ impl Hub {
         }
     }
 
+    /// The number of rooms that have clients. O(n): for dashboards, not for hot paths.
+    pub fn room_count(&self) -> usize {
+        self.rooms().len()
+    }
+
     /// The number of clients in the room; 0 if it does not exist.
-    pub fn room_count(&self, room: &str) -> usize {
+    pub fn room_size(&self, room: &str) -> usize {
         self.find_room(room).map_or(0, |r| r.len())
     }
 
@@ -68,18 +74,19 @@ impl Hub {
 
     /// Whether the room has members.
     pub fn room_exists(&self, room: &str) -> bool {
-        self.room_count(room) > 0
+        self.room_size(room) > 0
     }
 
-    /// The names of all rooms, in no particular order.
+    /// The names of all rooms that have clients, in no particular order.
     pub fn room_names(&self) -> Vec<Arc<str>> {
-        self.rooms().into_iter().map(|(name, _)| name).collect()
+        self.rooms().into_iter().map(|room| room.name).collect()
     }
 
-    /// All rooms with their member counts, in no particular order. For dashboards, not for hot paths.
-    pub fn rooms(&self) -> Vec<(Arc<str>, usize)> {
+    /// All rooms that have clients, in no particular order. O(n): for dashboards, not for hot paths.
+    pub fn rooms(&self) -> Vec<RoomInfo> {
         let rooms: Vec<_> = self.inner().rooms.read().values().cloned().collect();
-        rooms.iter().map(|r| (Arc::clone(&r.name), r.len())).filter(|(_, count)| *count > 0).collect()
+        let infos = rooms.iter().map(|room| RoomInfo { name: Arc::clone(&room.name), clients: room.len() });
+        infos.filter(|room| room.clients > 0).collect()
     }
 
     pub(super) fn find_room(&self, name: &str) -> Option<Arc<Room>> {
@@ -109,9 +116,7 @@ impl Hub {
         }
         if let Some(hook) = &self.hooks().before_room_join {
             let verdict = self.guarded(Some(client), "before_room_join", || hook(client, name));
-            verdict
-                .unwrap_or_else(|| Err("the hook panicked".into()))
-                .map_err(|error| RoomError::Refused(error.into_source()))?;
+            verdict.unwrap_or_else(|| Err("the hook panicked".into())).map_err(RoomError::Refused)?;
         }
         loop {
             let room = self.find_or_create(name);

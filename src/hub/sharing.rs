@@ -25,7 +25,7 @@ use super::publish::Published;
 use super::room::Room;
 use super::target::{Delivery, Part, Target};
 use crate::guard::{self, dispose, record};
-use crate::history::{Event, HistoryStore, Position, Publish, StoreError, encode_entry};
+use crate::history::{HistoryStore, Position, Publish, StoreError, StoreEvent, encode_entry};
 use crate::lock::{Condition, Leaf};
 use crate::message::Message;
 use crate::metrics::ErrorType;
@@ -185,14 +185,14 @@ impl Sharing {
     }
 
     /// Returns false if the hub must follow the store anew, because a message may have been missed.
-    fn on(&self, event: Event<'_>) -> bool {
+    fn on(&self, event: StoreEvent<'_>) -> bool {
         let Some(hub) = self.hub.upgrade() else { return false };
         let done = match event {
-            Event::Following => self.come_back(&hub),
+            StoreEvent::Following => self.come_back(&hub),
             // This event is in what is read then.
             _ if self.has_local.swap(false, Ordering::Relaxed) => self.come_back(&hub),
-            Event::Nothing => Ok(()),
-            Event::Appended { room, position, entry } => self.told(&hub, room, position, entry),
+            StoreEvent::Nothing => Ok(()),
+            StoreEvent::Appended { room, position, entry } => self.told(&hub, room, position, entry),
         };
         if let Err(error) = done {
             self.go_away(&hub, &error);

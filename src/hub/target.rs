@@ -1,8 +1,10 @@
 //! The recipients of a message.
 
-use std::borrow::Cow;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
+use super::names::Name;
 use crate::client_id::ClientId;
 
 /// The recipients of a message: everyone, rooms, users, clients or any union of these, minus exceptions.
@@ -12,8 +14,15 @@ use crate::client_id::ClientId;
 /// ```
 /// use wshub::Target;
 /// let target = Target::room("lobby").and(Target::users(["ann", "bob"]));
+/// assert_eq!(serde_json::to_string(&target)?, r#"{"to":[{"room":"lobby"},{"user":"ann"},{"user":"bob"}]}"#);
+/// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// A target serialises as `{"to":[…],"except":[…]}`. The parts are `"all"`, `{"room":name}`, `{"one_of":room}`,
+/// `{"user":id}` and `{"client":id}`; without exceptions, `except` is left out. A program that takes a target from a peer
+/// lets the peer choose the recipients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Form<'_>", into = "Form<'_>")]
 #[must_use = "a target does nothing until it is sent to"]
 pub struct Target<'a> {
     /// Separate, because most targets have one part and so need no allocation.
@@ -23,13 +32,35 @@ pub struct Target<'a> {
 }
 
 /// One kind of recipient.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Part<'a> {
     All,
-    Room(Cow<'a, str>),
-    OneOf(Cow<'a, str>),
-    User(Cow<'a, str>),
+    Room(Name<'a>),
+    OneOf(Name<'a>),
+    User(Name<'a>),
     Client(ClientId),
+}
+
+/// The serialised form of a [`Target`].
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Form<'a> {
+    to: Vec<Part<'a>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    except: Vec<ClientId>,
+}
+
+impl<'a> From<Form<'a>> for Target<'a> {
+    fn from(form: Form<'a>) -> Self {
+        Self { except: form.except, ..Self::from_parts(form.to.into_iter()) }
+    }
+}
+
+impl<'a> From<Target<'a>> for Form<'a> {
+    fn from(target: Target<'a>) -> Self {
+        Self { to: target.first.into_iter().chain(target.more).collect(), except: target.except }
+    }
 }
 
 impl<'a> Target<'a> {
@@ -47,39 +78,39 @@ impl<'a> Target<'a> {
     }
 
     /// Every client in the room.
-    pub fn room(name: impl Into<Cow<'a, str>>) -> Self {
+    pub fn room(name: impl Into<Name<'a>>) -> Self {
         Self::one(Part::Room(name.into()))
     }
 
-    /// Every client in any of the rooms.
-    pub fn rooms<S: Into<Cow<'a, str>>>(names: impl IntoIterator<Item = S>) -> Self {
+    /// Every client in any of the rooms, such as those that [`Hub::rooms`](crate::Hub::rooms) returns.
+    pub fn rooms<N: Into<Name<'a>>>(names: impl IntoIterator<Item = N>) -> Self {
         Self::from_parts(names.into_iter().map(|n| Part::Room(n.into())))
     }
 
     /// One client in the room, in turn: for work that one of them must do. A send chooses among this node's clients;
     /// [`Hub::call`](crate::Hub::call) chooses one on another node if this node has none.
-    pub fn one_of(room: impl Into<Cow<'a, str>>) -> Self {
+    pub fn one_of(room: impl Into<Name<'a>>) -> Self {
         Self::one(Part::OneOf(room.into()))
     }
 
     /// Every connection of the user.
-    pub fn user(id: impl Into<Cow<'a, str>>) -> Self {
+    pub fn user(id: impl Into<Name<'a>>) -> Self {
         Self::one(Part::User(id.into()))
     }
 
     /// Every connection of any of the users.
-    pub fn users<S: Into<Cow<'a, str>>>(ids: impl IntoIterator<Item = S>) -> Self {
+    pub fn users<N: Into<Name<'a>>>(ids: impl IntoIterator<Item = N>) -> Self {
         Self::from_parts(ids.into_iter().map(|id| Part::User(id.into())))
     }
 
-    /// One client.
-    pub fn client(id: ClientId) -> Self {
-        Self::one(Part::Client(id))
+    /// One client: a [`Client`](crate::Client), a reference to one, or its id.
+    pub fn client(client: impl Into<ClientId>) -> Self {
+        Self::one(Part::Client(client.into()))
     }
 
     /// Several clients.
-    pub fn clients(ids: impl IntoIterator<Item = ClientId>) -> Self {
-        Self::from_parts(ids.into_iter().map(Part::Client))
+    pub fn clients<C: Into<ClientId>>(clients: impl IntoIterator<Item = C>) -> Self {
+        Self::from_parts(clients.into_iter().map(|client| Part::Client(client.into())))
     }
 
     /// The union with `other`. The exceptions of both apply to the union.
@@ -96,14 +127,14 @@ impl<'a> Target<'a> {
     }
 
     /// Excludes one client.
-    pub fn except(mut self, id: ClientId) -> Self {
-        self.except.push(id);
+    pub fn except(mut self, client: impl Into<ClientId>) -> Self {
+        self.except.push(client.into());
         self
     }
 
     /// Excludes several clients.
-    pub fn except_all(mut self, ids: impl IntoIterator<Item = ClientId>) -> Self {
-        self.except.extend(ids);
+    pub fn except_all<C: Into<ClientId>>(mut self, clients: impl IntoIterator<Item = C>) -> Self {
+        self.except.extend(clients.into_iter().map(Into::into));
         self
     }
 
@@ -185,6 +216,22 @@ mod tests {
         assert_eq!(Target::all().except_all([a, b]).to_string(), "all except 2 clients");
         let target = Target::room("a\nb").and(Target::user("ann")).and(Target::client(a)).except(b);
         assert_eq!(target.to_string(), format!("room \"a\\nb\" + user \"ann\" + client {a} except 1 client"));
+    }
+
+    #[test]
+    fn a_target_comes_back_from_json() {
+        let id = ClientId::random();
+        let one_of_each = Target::all().and(Target::room("r")).and(Target::one_of("w")).and(Target::user("u"));
+        let target = one_of_each.and(Target::client(id)).except(id);
+        let json = serde_json::to_string(&target).expect("JSON");
+        let parts = format!(r#"["all",{{"room":"r"}},{{"one_of":"w"}},{{"user":"u"}},{{"client":"{id}"}}]"#);
+        assert_eq!(json, format!(r#"{{"to":{parts},"except":["{id}"]}}"#));
+        assert_eq!(serde_json::from_str::<Target<'static>>(&json).expect("what was written"), target);
+        let nobody: Target<'_> = serde_json::from_str(r#"{"to":[]}"#).expect("a target");
+        assert_eq!(nobody, Target::rooms(Vec::<String>::new()));
+        for json in ["{}", r#"{"to":["everyone"]}"#, r#"{"to":[{"client":"x"}]}"#, r#"{"to":["all"],"excpet":[]}"#] {
+            assert!(serde_json::from_str::<Target<'_>>(json).is_err(), "{json}");
+        }
     }
 
     #[test]

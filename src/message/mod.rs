@@ -232,6 +232,44 @@ impl fmt::Display for SendError {
 
 impl Error for SendError {}
 
+/// Why a value was not sent as JSON.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SendJsonError {
+    /// The value's `Serialize` implementation has failed. There is no message.
+    Serialize(serde_json::Error),
+    /// The message was not queued; the error returns it.
+    Send(SendError),
+}
+
+impl SendJsonError {
+    /// The message that was not sent; `None` if the value could not be serialised.
+    pub fn into_message(self) -> Option<Message> {
+        match self {
+            Self::Serialize(_) => None,
+            Self::Send(error) => Some(error.into_message()),
+        }
+    }
+}
+
+impl fmt::Display for SendJsonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Serialize(_) => f.write_str("the value could not be serialised as JSON"),
+            Self::Send(_) => f.write_str("the message could not be sent"),
+        }
+    }
+}
+
+impl Error for SendJsonError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Serialize(error) => Some(error),
+            Self::Send(error) => Some(error),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -38,5 +38,5 @@ pub use current::{SpanGuard, name_event, span};
 pub(crate) use current::{begin_send, begin_span, note_close, note_error, note_panic};
 pub use record::{MAX_SPANS, Outcome, SendSpan, Span, SpanKind, Trace};
 pub use sampling::Sampling;
-pub use subscription::{NoTrace, Subscription};
+pub use subscription::{RecvTimeoutError, Subscription};
 pub use tracer::Tracer;

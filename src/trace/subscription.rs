@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::atomic::AtomicU64;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::record::Trace;
 
@@ -45,14 +45,15 @@ pub struct Subscription {
 
 /// Why [`Subscription::recv_timeout`] returns no trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoTrace {
+#[non_exhaustive]
+pub enum RecvTimeoutError {
     /// No trace has ended within the timeout.
     Timeout,
     /// All handles of the tracer are gone, so no more traces will arrive.
     Ended,
 }
 
-impl fmt::Display for NoTrace {
+impl fmt::Display for RecvTimeoutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Timeout => "no trace has ended in time",
@@ -61,18 +62,18 @@ impl fmt::Display for NoTrace {
     }
 }
 
-impl std::error::Error for NoTrace {}
+impl std::error::Error for RecvTimeoutError {}
 
 impl Subscription {
     /// The next trace. Blocks for at most `timeout`.
     ///
     /// # Errors
     ///
-    /// [`NoTrace`].
-    pub fn recv_timeout(&self, timeout: Duration) -> Result<Arc<Trace>, NoTrace> {
+    /// [`RecvTimeoutError`].
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Arc<Trace>, RecvTimeoutError> {
         self.receiver.recv_timeout(timeout).map_err(|error| match error {
-            RecvTimeoutError::Timeout => NoTrace::Timeout,
-            RecvTimeoutError::Disconnected => NoTrace::Ended,
+            crossbeam_channel::RecvTimeoutError::Timeout => RecvTimeoutError::Timeout,
+            crossbeam_channel::RecvTimeoutError::Disconnected => RecvTimeoutError::Ended,
         })
     }
 

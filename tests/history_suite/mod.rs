@@ -6,11 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::{TestServer, WsClient, eventually};
-use wshub::history::{Bounds, Event, HistoryStore, Position, Recovery, StoreError, Stored};
+use wshub::history::{Bounds, HistoryStore, Position, Recovery, StoreError, StoreEvent, Stored};
 use wshub::{Admission, Hub, RoomOptions};
 
-pub(crate) const BOUNDS: Bounds =
-    Bounds { messages: 3, age: Duration::from_secs(60), linger: Duration::from_secs(120) };
+pub(crate) const BOUNDS: Bounds = Bounds::new(3, Duration::from_secs(60), Duration::from_secs(120));
 
 fn offsets(stored: &Stored) -> Vec<u64> {
     stored.entries.iter().map(|(offset, _)| *offset).collect()
@@ -61,9 +60,9 @@ pub(crate) fn followers_are_told_everything_in_order(store: &impl HistoryStore) 
         }
         let followed = store.follow(&mut |event| {
             match event {
-                Event::Following => is_following.store(true, Ordering::SeqCst),
-                Event::Nothing => {}
-                Event::Appended { room, position, .. } => told.push((room.to_owned(), position.offset())),
+                StoreEvent::Following => is_following.store(true, Ordering::SeqCst),
+                StoreEvent::Nothing => {}
+                StoreEvent::Appended { room, position, .. } => told.push((room.to_owned(), position.offset())),
             }
             told.len() as u64 != 3 * EACH
         });
@@ -93,7 +92,7 @@ pub(crate) fn nodes_share_one_order(store: &(impl HistoryStore + Clone)) {
     const EACH: usize = 200;
     let nodes = [node(store.clone()), node(store.clone())];
     let mut readers: Vec<WsClient> = nodes.iter().map(|node| node.connect_to("/ws?room=shared")).collect();
-    eventually("both are in", || nodes.iter().all(|node| node.hub.room_count("shared") == 1));
+    eventually("both are in", || nodes.iter().all(|node| node.hub.room_size("shared") == 1));
     thread::scope(|scope| {
         for (n, node) in nodes.iter().enumerate() {
             scope.spawn(move || {

@@ -10,7 +10,7 @@ use redis::{Cmd, ConnectionInfo, Msg, RedisError, Value, cmd};
 use super::connection::{Received, Redis};
 use super::connection_info;
 use crate::error::ConfigError;
-use crate::history::{Bounds, Epoch, Event, HistoryStore, Position, StoreError, Stored};
+use crate::history::{Bounds, Epoch, HistoryStore, Position, StoreError, StoreEvent, Stored};
 use crate::lock::Leaf;
 
 /// Default prefix of the keys and of the channel.
@@ -228,18 +228,18 @@ impl HistoryStore for RedisStore {
         self.ask(cmd("DEL").arg(stream)).map(|_| ())
     }
 
-    fn follow(&self, on: &mut dyn FnMut(Event<'_>) -> bool) -> Result<(), StoreError> {
+    fn follow(&self, on: &mut dyn FnMut(StoreEvent<'_>) -> bool) -> Result<(), StoreError> {
         let mut redis = Redis::open(&self.info, TIMEOUT, TIMEOUT).map_err(StoreError::new)?;
         redis.subscribe(&self.channel(), TICK).map_err(StoreError::new)?;
         let mut heard = Instant::now();
-        let mut goes_on = on(Event::Following);
+        let mut goes_on = on(StoreEvent::Following);
         while goes_on {
             goes_on = match redis.receive().map_err(StoreError::new)? {
                 Received::Message(message) => {
                     heard = Instant::now();
                     tell(on, &message)
                 }
-                Received::Nothing => on(Event::Nothing),
+                Received::Nothing => on(StoreEvent::Nothing),
             };
             if heard.elapsed() > IDLE {
                 let messages = RefCell::new(Vec::new());
@@ -254,7 +254,7 @@ impl HistoryStore for RedisStore {
 }
 
 /// Ignores payloads of any other form on the channel.
-fn tell(on: &mut dyn FnMut(Event<'_>) -> bool, message: &Msg) -> bool {
+fn tell(on: &mut dyn FnMut(StoreEvent<'_>) -> bool, message: &Msg) -> bool {
     let told = told(message.get_payload_bytes());
-    told.is_none_or(|(room, position, entry)| on(Event::Appended { room, position, entry }))
+    told.is_none_or(|(room, position, entry)| on(StoreEvent::Appended { room, position, entry }))
 }

@@ -43,7 +43,7 @@ pub(super) struct ClientRow {
 
 impl ClientRow {
     pub(super) fn of(client: &Client, namer: Option<&Namer>) -> Self {
-        let rooms = client.rooms();
+        let (rooms, queue, dropped) = (client.rooms(), client.queue_depth(), client.dropped());
         Self {
             id: client.id(),
             name: namer.and_then(|namer| named(client, namer)),
@@ -53,8 +53,8 @@ impl ClientRow {
             address: client.remote_addr(),
             path: cut(client.request().path()),
             since: micros(client.connected_at()),
-            queue: client.queue_depth(),
-            dropped: client.dropped(),
+            queue: (queue.messages, queue.bytes),
+            dropped: (dropped.messages, dropped.bytes),
             kind: if client.is_event_stream() { "event stream" } else { "websocket" },
             closing: client.is_closed(),
         }

@@ -83,11 +83,11 @@ impl Snapshot {
         let elsewhere = |name: &str| nodes.iter().skip(1).filter_map(|node| node.rooms.get(name)).sum();
         let rooms = hub.rooms().into_iter();
         let rooms: Vec<_> = rooms
-            .map(|(name, members)| RoomRow {
-                elsewhere: elsewhere(&name),
-                remembered: hub.remembered(&name),
-                name,
-                members,
+            .map(|room| RoomRow {
+                elsewhere: elsewhere(&room.name),
+                remembered: hub.remembered(&room.name),
+                name: room.name,
+                members: room.clients,
             })
             .collect();
         let load = hub.load();

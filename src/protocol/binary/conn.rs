@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Message, ROOT};
+use super::{Frame, ROOT};
 use crate::{Client, ClientId, Delivery, Hub, SendError, Target};
 
 /// What the authorizer knows about a connection, such as user and role. Not empty.
@@ -45,14 +45,14 @@ impl Conn {
 
     /// Sends a message to this connection. Returns false if it is closed or its queue is full, which by default also
     /// closes it. Does not block.
-    pub fn try_send(&self, message: &Message) -> bool {
+    pub fn try_send(&self, message: &Frame) -> bool {
         self.client.send(message).is_ok()
     }
 
     /// Sends to the members of a room except this connection, with its id as `src`. The connection need not be in the
     /// room: server code is trusted. Does not block.
     pub fn send_to_room(&self, room: &str, event: &str, payload: impl Into<Bytes>) -> Delivery {
-        let message = Message::new(room, event, "", self.id().to_string(), payload);
+        let message = Frame::new(room, event, "", self.id().to_string(), payload);
         emit(self.client.hub(), Target::room(room).except(self.id()), &message)
     }
 
@@ -62,7 +62,7 @@ impl Conn {
     ///
     /// [`SendError::ClientNotFound`]. A full queue is not an error: the [`Delivery`] reports it.
     pub fn send_to_client(&self, dst: ClientId, event: &str, payload: impl Into<Bytes>) -> Result<Delivery, SendError> {
-        let message = Message::new(ROOT, event, dst.to_string(), self.id().to_string(), payload);
+        let message = Frame::new(ROOT, event, dst.to_string(), self.id().to_string(), payload);
         self.client.hub().send(dst, &message)
     }
 }
@@ -77,7 +77,7 @@ impl fmt::Debug for Conn {
 
 /// Sends to every member of a room, from the server: `src` is empty. Does not block.
 pub fn send_to_room(hub: &Hub, room: &str, event: &str, payload: impl Into<Bytes>) -> Delivery {
-    emit(hub, Target::room(room), &Message::new(room, event, "", "", payload))
+    emit(hub, Target::room(room), &Frame::new(room, event, "", "", payload))
 }
 
 /// Sends a direct message from the server: `src` is empty. Does not block.
@@ -86,11 +86,11 @@ pub fn send_to_room(hub: &Hub, room: &str, event: &str, payload: impl Into<Bytes
 ///
 /// [`SendError::ClientNotFound`]. A full queue is not an error: the [`Delivery`] reports it.
 pub fn send_to_client(hub: &Hub, dst: ClientId, event: &str, payload: impl Into<Bytes>) -> Result<Delivery, SendError> {
-    hub.send(dst, Message::new(ROOT, event, dst.to_string(), "", payload))
+    hub.send(dst, Frame::new(ROOT, event, dst.to_string(), "", payload))
 }
 
 /// Sends to a room, which may be empty.
-pub(super) fn emit(hub: &Hub, room: Target<'_>, message: &Message) -> Delivery {
+pub(super) fn emit(hub: &Hub, room: Target<'_>, message: &Frame) -> Delivery {
     // A send fails only for a single client.
     hub.send(room, message).unwrap_or_default()
 }

@@ -10,14 +10,14 @@ const LENGTH: usize = 4;
 /// One frame of the protocol, in either direction.
 ///
 /// ```
-/// use wshub::protocol::binary::Message;
-/// let message = Message::new("lobby", "chat", "", "", "hi");
+/// use wshub::protocol::binary::Frame;
+/// let message = Frame::new("lobby", "chat", "", "", "hi");
 /// let bytes = message.encode();
 /// assert_eq!(bytes[..9], *b"\0\0\0\x05lobby");
-/// assert_eq!(Message::decode(&bytes), Ok(message));
+/// assert_eq!(Frame::decode(&bytes), Ok(message));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Message {
+pub struct Frame {
     /// The room that the message concerns; `root` for direct messages.
     pub room: String,
     /// The event name, such as `join` or an event of the application.
@@ -30,7 +30,7 @@ pub struct Message {
     pub payload: Bytes,
 }
 
-impl Message {
+impl Frame {
     /// Creates a message from its fields.
     pub fn new(
         room: impl Into<String>,
@@ -80,14 +80,14 @@ impl Message {
     }
 }
 
-impl From<&Message> for crate::Message {
-    fn from(message: &Message) -> Self {
+impl From<&Frame> for crate::Message {
+    fn from(message: &Frame) -> Self {
         Self::binary(message.encode())
     }
 }
 
-impl From<Message> for crate::Message {
-    fn from(message: Message) -> Self {
+impl From<Frame> for crate::Message {
+    fn from(message: Frame) -> Self {
         Self::from(&message)
     }
 }
@@ -106,7 +106,7 @@ fn take_name(rest: &mut &[u8], field: &'static str) -> Result<String, DecodeErro
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| DecodeError::InvalidUtf8 { field })
 }
 
-/// Why bytes are not a [`Message`].
+/// Why bytes are not a [`Frame`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DecodeError {

@@ -2,7 +2,7 @@
 //!
 //! Each WebSocket message is one binary message of five fields, in this order: room, event, dst, src, payload. Each
 //! field is its length in bytes (unsigned, 32 bits, big-endian), followed by the bytes. The first four are UTF-8.
-//! [`Message`] represents this frame.
+//! [`Frame`] represents this frame.
 //!
 //! ```
 //! use wshub::protocol::binary::{BinaryRooms, Claims};
@@ -62,7 +62,7 @@ mod frame;
 mod rooms;
 
 pub use conn::{Claims, Conn, send_to_client, send_to_room};
-pub use frame::{DecodeError, Message};
+pub use frame::{DecodeError, Frame};
 pub use rooms::{BinaryRooms, RegisterError};
 
 /// The room that every connection joins first, and the room field of direct messages.

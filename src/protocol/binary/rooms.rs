@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::conn::{CLAIMS, emit};
-use super::{Claims, Conn, Message, ROOT};
+use super::{Claims, Conn, Frame, ROOT};
 use crate::lock::Leaf;
 use crate::{
     Admission, Client, ClientId, Config, DropPolicy, HandlerError, HandlerResult, HubBuilder, Rejection, RequestHead,
@@ -23,7 +23,7 @@ const MEMBER_LEFT: &str = "member_left";
 const MAX_MESSAGE: usize = 65_536;
 
 type Authorizer = dyn Fn(&RequestHead) -> Result<Claims, Rejection> + Send + Sync;
-type Handler = dyn Fn(&Conn, &Message) -> HandlerResult + Send + Sync;
+type Handler = dyn Fn(&Conn, &Frame) -> HandlerResult + Send + Sync;
 
 /// Sets up a hub that speaks the protocol, with an authorizer and handlers.
 pub struct BinaryRooms {
@@ -108,7 +108,7 @@ impl BinaryRooms {
     pub fn register_handler(
         &mut self,
         event: impl Into<String>,
-        handler: impl Fn(&Conn, &Message) -> HandlerResult + Send + Sync + 'static,
+        handler: impl Fn(&Conn, &Frame) -> HandlerResult + Send + Sync + 'static,
     ) -> Result<(), RegisterError> {
         let event = event.into();
         if event.is_empty() {
@@ -159,14 +159,14 @@ impl BinaryRooms {
 
     fn receive(&self, client: &Client, frame: &crate::Message) -> HandlerResult {
         if frame.is_text() {
-            return Err(violation(close_code::UNSUPPORTED, "binary messages only"));
+            return Err(violation(close_code::UNSUPPORTED, "binary messages only").into());
         }
-        let message = Message::decode(frame.payload())
+        let message = Frame::decode(frame.payload())
             .map_err(|error| violation(close_code::PROTOCOL_ERROR, &error.to_string()))?;
-        self.dispatch(client, Message { src: client.id().to_string(), ..message })
+        self.dispatch(client, Frame { src: client.id().to_string(), ..message })
     }
 
-    fn dispatch(&self, client: &Client, message: Message) -> HandlerResult {
+    fn dispatch(&self, client: &Client, message: Frame) -> HandlerResult {
         crate::trace::name_event(&message.event);
         match message.event.as_str() {
             JOIN => join(client, &message.room),
@@ -238,13 +238,13 @@ fn tell_leave(client: &Client, room: &str) {
     acknowledge_leave(client, room);
 }
 
-fn send_direct(client: &Client, message: Message) -> HandlerResult {
+fn send_direct(client: &Client, message: Frame) -> HandlerResult {
     let dst: ClientId = message.dst.parse().map_err(|_| "dst is not the id of a client")?;
-    client.hub().send(dst, Message { room: ROOT.into(), ..message })?;
+    client.hub().send(dst, Frame { room: ROOT.into(), ..message })?;
     Ok(())
 }
 
-fn send_to_own_room(client: &Client, message: &Message) -> HandlerResult {
+fn send_to_own_room(client: &Client, message: &Frame) -> HandlerResult {
     if !client.in_room(&message.room) {
         return Err(RoomError::NotJoined.into());
     }
@@ -268,7 +268,7 @@ fn acknowledge_join(client: &Client, room: &str) {
     // Ids are always valid JSON.
     let list = serde_json::to_vec(&told).unwrap_or_default();
     // A client that is gone needs no answer; one whose queue is full is being closed.
-    let _ = client.send(Message::new(room, JOIN_ACK, "", client.id().to_string(), list));
+    let _ = client.send(Frame::new(room, JOIN_ACK, "", client.id().to_string(), list));
     let mut suspects: Option<HashSet<ClientId>> = None;
     loop {
         let now = members(client, room);
@@ -283,7 +283,7 @@ fn acknowledge_join(client: &Client, room: &str) {
         }
         for id in &changed {
             let event = if after.contains(id) { NEW_MEMBER } else { MEMBER_LEFT };
-            let _ = client.send(Message::new(room, event, "", "", id.to_string()));
+            let _ = client.send(Frame::new(room, event, "", "", id.to_string()));
         }
         (told, suspects) = (now, Some(changed));
     }
@@ -301,10 +301,10 @@ fn members(client: &Client, room: &str) -> Vec<ClientId> {
 fn acknowledge_leave(client: &Client, room: &str) {
     ACKNOWLEDGED.set(ACKNOWLEDGED.get().wrapping_add(1));
     let id = client.id().to_string();
-    let _ = client.send(Message::new(room, LEAVE_ACK, "", id.clone(), id));
+    let _ = client.send(Frame::new(room, LEAVE_ACK, "", id.clone(), id));
 }
 
 fn tell_others(client: &Client, room: &str, event: &str) {
-    let news = Message::new(room, event, "", "", client.id().to_string());
+    let news = Frame::new(room, event, "", "", client.id().to_string());
     emit(client.hub(), Target::room(room).except(client.id()), &news);
 }

@@ -42,7 +42,7 @@ impl Dispatch<'_> {
                 }
                 Err(Refusal::Close(disconnect)) => {
                     out.flush();
-                    return Err(closed(&disconnect));
+                    return Err(closed(&disconnect).into());
                 }
             }
         }

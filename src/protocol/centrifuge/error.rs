@@ -175,6 +175,7 @@ impl Disconnect {
 
 /// A callback's refusal: an error reply, or closing the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Refusal {
     /// The command is answered with this error.
     Error(CommandError),

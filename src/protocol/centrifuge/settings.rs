@@ -10,6 +10,7 @@ use crate::{Client, Message};
 
 /// Which clients may do something in a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Access {
     /// No client; only the program itself.
     Nobody,

@@ -47,7 +47,7 @@ pub(super) fn welcome(callbacks: &Callbacks, client: &Client) {
 
 /// Sends a handler's error to the client, unless it is about to be closed.
 pub(super) fn report(client: &Client, error: &HandlerError) {
-    if error.close_frame().is_none() {
+    if error.close_code().is_none() {
         // A client that is gone or whose queue is full cannot be told.
         let _ = Event::new(ERROR, EventError::of(error)).send_to(client);
     }
@@ -84,7 +84,7 @@ fn members(client: &Client, inbound: &Inbound<'_>) -> HandlerResult {
         return Err(EventError::new("not_subscribed", "subscribe to the room first").into());
     }
     let members = client.hub().members(&room);
-    Event::new(MEMBERS, Members { room: &room, members: &members }).send_to(client)
+    Ok(Event::new(MEMBERS, Members { room: &room, members: &members }).send_to(client)?)
 }
 
 /// The message that tells a room's clients about changes of its members.
@@ -130,7 +130,7 @@ fn call(callbacks: &Callbacks, client: &Client, message: &Message) -> HandlerRes
 fn pong(client: &Client) -> HandlerResult {
     let mut event = Event::new(PONG, Pong { timestamp: 0 });
     event.data.timestamp = event.timestamp();
-    event.send_to(client)
+    Ok(event.send_to(client)?)
 }
 
 fn subscribe(callbacks: &Callbacks, client: &Client, inbound: &Inbound<'_>) -> HandlerResult {
@@ -144,7 +144,7 @@ fn subscribe(callbacks: &Callbacks, client: &Client, inbound: &Inbound<'_>) -> H
 fn unsubscribe(client: &Client, inbound: &Inbound<'_>) -> HandlerResult {
     let wish: Room = inbound.parse()?;
     match client.leave(&wish.room) {
-        Ok(()) | Err(RoomError::NotFound | RoomError::NotJoined) => Event::new(UNSUBSCRIBED, wish).send_to(client),
+        Ok(()) | Err(RoomError::NotFound | RoomError::NotJoined) => Ok(Event::new(UNSUBSCRIBED, wish).send_to(client)?),
         Err(error) => Err(EventError::from(error).into()),
     }
 }
@@ -155,5 +155,5 @@ fn authenticate(callbacks: &Callbacks, client: &Client, inbound: &Inbound<'_>) -
     let authenticator = authenticator.ok_or_else(|| EventError::new("unauthorized", "nobody can authenticate here"))?;
     let user = authenticator(client, inbound)?;
     client.set_user(&user).map_err(EventError::from)?;
-    Event::new(AUTHENTICATED, Authenticated { user_id: &user, status: "success" }).send_to(client)
+    Ok(Event::new(AUTHENTICATED, Authenticated { user_id: &user, status: "success" }).send_to(client)?)
 }

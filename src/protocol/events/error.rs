@@ -36,7 +36,7 @@ impl EventError {
 
     /// The error that a client gets for a handler's error.
     pub(super) fn of(error: &HandlerError) -> Self {
-        let own = error.source().downcast_ref::<Self>().cloned();
+        let own = error.downcast_ref::<Self>().cloned();
         own.unwrap_or_else(|| Self::new("internal", "internal error"))
     }
 

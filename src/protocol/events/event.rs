@@ -5,9 +5,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::HandlerResult;
-use crate::Message;
-use crate::{Client, ClientId, Delivery, Hub, Target};
+use crate::{Client, ClientId, Delivery, Hub, Message, SendJsonError, Target, rooms::Name};
 
 /// Sent to a client when it is connected; data `{"clientId"}`.
 pub const CONNECTION_ESTABLISHED: &str = "connection.established";
@@ -97,22 +95,22 @@ impl<'a, T: Serialize> Event<'a, T> {
     }
 
     /// Adds a room's members; see [`to`](Event::to).
-    pub fn to_room(self, room: impl Into<Cow<'a, str>>) -> Self {
+    pub fn to_room(self, room: impl Into<Name<'a>>) -> Self {
         self.to(Target::room(room))
     }
 
     /// Adds the members of rooms; see [`to`](Event::to).
-    pub fn to_rooms<S: Into<Cow<'a, str>>>(self, rooms: impl IntoIterator<Item = S>) -> Self {
+    pub fn to_rooms<N: Into<Name<'a>>>(self, rooms: impl IntoIterator<Item = N>) -> Self {
         self.to(Target::rooms(rooms))
     }
 
     /// Adds all connections of users; see [`to`](Event::to).
-    pub fn to_users<S: Into<Cow<'a, str>>>(self, users: impl IntoIterator<Item = S>) -> Self {
+    pub fn to_users<N: Into<Name<'a>>>(self, users: impl IntoIterator<Item = N>) -> Self {
         self.to(Target::users(users))
     }
 
     /// Adds single clients; see [`to`](Event::to).
-    pub fn to_clients(self, clients: impl IntoIterator<Item = ClientId>) -> Self {
+    pub fn to_clients<C: Into<ClientId>>(self, clients: impl IntoIterator<Item = C>) -> Self {
         self.to(Target::clients(clients))
     }
 
@@ -134,10 +132,10 @@ impl<'a, T: Serialize> Event<'a, T> {
     ///
     /// # Errors
     ///
-    /// An error of the data's `Serialize` implementation, or a [`SendError`](crate::SendError).
-    pub fn send_to(&self, client: &Client) -> HandlerResult {
-        client.send(self.message()?)?;
-        Ok(())
+    /// As [`Client::send_json`].
+    pub fn send_to(&self, client: &Client) -> Result<(), SendJsonError> {
+        let message = self.message().map_err(SendJsonError::Serialize)?;
+        client.send(message).map_err(SendJsonError::Send)
     }
 }
 
@@ -179,11 +177,11 @@ pub fn emit_to_room<T: Serialize>(hub: &Hub, kind: &str, data: T, room: &str) ->
 /// # Errors
 ///
 /// Same as [`emit`].
-pub fn emit_to_rooms<'a, T: Serialize, S: Into<Cow<'a, str>>>(
+pub fn emit_to_rooms<'a, T: Serialize, N: Into<Name<'a>>>(
     hub: &Hub,
     kind: &'a str,
     data: T,
-    rooms: impl IntoIterator<Item = S>,
+    rooms: impl IntoIterator<Item = N>,
 ) -> Result<Delivery, serde_json::Error> {
     emit(hub, &Event::new(kind, data).to_rooms(rooms))
 }
@@ -193,11 +191,11 @@ pub fn emit_to_rooms<'a, T: Serialize, S: Into<Cow<'a, str>>>(
 /// # Errors
 ///
 /// Same as [`emit`].
-pub fn emit_to_users<'a, T: Serialize, S: Into<Cow<'a, str>>>(
+pub fn emit_to_users<'a, T: Serialize, N: Into<Name<'a>>>(
     hub: &Hub,
     kind: &'a str,
     data: T,
-    users: impl IntoIterator<Item = S>,
+    users: impl IntoIterator<Item = N>,
 ) -> Result<Delivery, serde_json::Error> {
     emit(hub, &Event::new(kind, data).to_users(users))
 }
@@ -207,11 +205,11 @@ pub fn emit_to_users<'a, T: Serialize, S: Into<Cow<'a, str>>>(
 /// # Errors
 ///
 /// Same as [`emit`].
-pub fn emit_to_clients<T: Serialize>(
+pub fn emit_to_clients<T: Serialize, C: Into<ClientId>>(
     hub: &Hub,
     kind: &str,
     data: T,
-    clients: impl IntoIterator<Item = ClientId>,
+    clients: impl IntoIterator<Item = C>,
 ) -> Result<Delivery, serde_json::Error> {
     emit(hub, &Event::new(kind, data).to_clients(clients))
 }

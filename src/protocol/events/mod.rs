@@ -100,12 +100,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::HandlerResult;
 use crate::Message;
 use crate::calls::{CallHandlers, CallRefusal, JsonCalls};
 use crate::metrics::ErrorType;
 use crate::middleware::{Chain, Middleware};
 use crate::{Client, HubBuilder};
+use crate::{HandlerError, HandlerResult};
 use crate::{RequestHead, Response};
 
 pub use error::EventError;
@@ -236,7 +236,11 @@ impl Events {
             .map_refusal(json_refusal)
             .after_connect(move |client| dispatch::welcome(&greeting, client))
             .on_message(move |client, message| {
-                chain.handle(client, message).inspect_err(|error| dispatch::report(client, error))
+                chain.handle(client, message).map_err(|error| {
+                    let error = HandlerError::new(error);
+                    dispatch::report(client, &error);
+                    error.into()
+                })
             })
     }
 }

@@ -79,7 +79,7 @@ fn answer(client: &Client, room: &str, joined: Option<&Joined>) -> HandlerResult
         recovery: joined.map(|joined| joined.recovery.as_str()),
         replayed: joined.map(|joined| joined.replayed),
     };
-    Event::new(SUBSCRIBED, data).send_to(client)
+    Ok(Event::new(SUBSCRIBED, data).send_to(client)?)
 }
 
 /// Treats an invalid position as one of another history, so the client is told that it may have missed something.
@@ -101,7 +101,7 @@ pub(super) fn history(client: &Client, inbound: &Inbound<'_>) -> HandlerResult {
     let events = page.publications.iter().filter_map(|publication| WithPosition.message(publication));
     let events = events.filter_map(|message| raw(&message)).collect();
     let data = HistoryPage { room: &wish.room, position: page.position, recovery: page.recovery.as_str(), events };
-    Event::new(HISTORY, data).send_to(client)
+    Ok(Event::new(HISTORY, data).send_to(client)?)
 }
 
 /// The message as JSON: unchanged if it is JSON, otherwise as a string. `None` for a binary message.

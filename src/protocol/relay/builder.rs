@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Message;
+use super::RelayMessage;
 use super::types::{Authenticate, Conn, DevicePolicy, Inner, Relay, RelayBuilder};
 use crate::calls::{CallHandlers, CallRefusal};
 use crate::guard::record_limited;
@@ -63,7 +63,7 @@ impl RelayBuilder {
 
     /// Handles a message. An error goes to the hub's `on_error` hook, and the connection stays open unless the error
     /// closes it.
-    pub fn on_message(mut self, hook: impl Fn(&Conn, Message) -> HandlerResult + Send + Sync + 'static) -> Self {
+    pub fn on_message(mut self, hook: impl Fn(&Conn, RelayMessage) -> HandlerResult + Send + Sync + 'static) -> Self {
         self.on_message = Some(Box::new(hook));
         self
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Message;
+use super::RelayMessage;
 use super::types::{Conn, Relay, SESSION, Session};
 use crate::Client;
 
@@ -53,7 +53,7 @@ impl Conn {
     }
 
     /// Sends to this connection only. Returns false if it is closed or its queue is full. Does not block.
-    pub fn send(&self, message: &Message) -> bool {
+    pub fn send(&self, message: &RelayMessage) -> bool {
         self.client.send(message).is_ok()
     }
 
@@ -78,7 +78,7 @@ impl Conn {
 
     fn answer_error(&self, payload: &ErrorPayload<'_>) {
         // Strings and numbers are always valid JSON.
-        if let Ok(message) = Message::new("error").payload(payload) {
+        if let Ok(message) = RelayMessage::new("error").payload(payload) {
             self.send(&message);
         }
     }

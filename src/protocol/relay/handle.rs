@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::devices::{Connect, Devices, Ticket};
 use super::subscriptions::Subscriptions;
 use super::types::{Conn, DevicePolicy, Identity, Inner, Relay, RelayBuilder, SESSION, Session};
-use super::{Message, REPLACED};
+use super::{REPLACED, RelayMessage};
 use crate::calls::{CallError, JsonCalls};
 use crate::guard::{catch, record_limited};
 use crate::levels::Edge;
@@ -51,7 +51,7 @@ impl Relay {
     }
 
     /// Sends to the device's relay. Returns false if there is none or its queue is full.
-    pub fn send_to_device(&self, device: &str, message: &Message) -> bool {
+    pub fn send_to_device(&self, device: &str, message: &RelayMessage) -> bool {
         self.inner.devices.client(device).is_some_and(|client| client.send(message).is_ok())
     }
 
@@ -72,12 +72,12 @@ impl Relay {
     }
 
     /// Sends to every connection of the user.
-    pub fn send_to_user(&self, user: &str, message: &Message) -> Delivery {
+    pub fn send_to_user(&self, user: &str, message: &RelayMessage) -> Delivery {
         self.send(Target::user(user), message)
     }
 
     /// Sends to every connection of every user that is subscribed to the device.
-    pub fn broadcast_to_device(&self, device: &str, message: &Message) -> Delivery {
+    pub fn broadcast_to_device(&self, device: &str, message: &RelayMessage) -> Delivery {
         let users = self.inner.subscriptions.users_of(device);
         self.send(Target::users(users.iter().map(|user| &**user)), message)
     }
@@ -122,7 +122,7 @@ impl Relay {
         self.inner.subscriptions.devices_of(user)
     }
 
-    fn send(&self, users: Target<'_>, message: &Message) -> Delivery {
+    fn send(&self, users: Target<'_>, message: &RelayMessage) -> Delivery {
         // A send fails only for a single client.
         self.hub.send(users, message).unwrap_or_default()
     }
@@ -292,7 +292,7 @@ impl Inner {
             conn.send_error("bad_message", "text messages only");
             return Err("a binary message".into());
         };
-        let message = Message::from_json(text);
+        let message = RelayMessage::from_json(text);
         let is_of_call = |kind: &str| match kind {
             "call" => self.builder.has_calls,
             kind => matches!(kind, "reply" | "error"),

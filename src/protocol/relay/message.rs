@@ -6,13 +6,13 @@ use serde_json::value::RawValue;
 /// One message, in either direction.
 ///
 /// ```
-/// use wshub::protocol::relay::Message;
-/// let message = Message::new("state").device("lock").payload(&[1, 2])?;
+/// use wshub::protocol::relay::RelayMessage;
+/// let message = RelayMessage::new("state").device("lock").payload(&[1, 2])?;
 /// assert_eq!(message.to_json(), r#"{"type":"state","deviceId":"lock","payload":[1,2]}"#);
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Message {
+pub struct RelayMessage {
     /// The type of the message.
     #[serde(rename = "type")]
     pub kind: String,
@@ -27,7 +27,7 @@ pub struct Message {
     pub payload: Option<Box<RawValue>>,
 }
 
-impl Message {
+impl RelayMessage {
     /// Creates a message with only a type.
     pub fn new(kind: impl Into<String>) -> Self {
         Self { kind: kind.into(), device_id: None, user_id: None, payload: None }
@@ -73,14 +73,14 @@ impl Message {
     }
 }
 
-impl From<&Message> for crate::Message {
-    fn from(message: &Message) -> Self {
+impl From<&RelayMessage> for crate::Message {
+    fn from(message: &RelayMessage) -> Self {
         Self::raw_json(message.to_json())
     }
 }
 
-impl From<Message> for crate::Message {
-    fn from(message: Message) -> Self {
+impl From<RelayMessage> for crate::Message {
+    fn from(message: RelayMessage) -> Self {
         Self::from(&message)
     }
 }
@@ -107,13 +107,13 @@ mod tests {
             r#"{"type":"","payload":null}"#,
             r#"{"type":"t","userId":"u","payload":"<&>"}"#,
         ] {
-            assert_eq!(Message::from_json(json).expect("a message").to_json(), json);
+            assert_eq!(RelayMessage::from_json(json).expect("a message").to_json(), json);
         }
     }
 
     #[test]
     fn empty_ids_are_left_out_and_unknown_fields_ignored() {
-        let message = Message::from_json(r#"{"x":1,"userId":null,"deviceId":"","type":"t"}"#).expect("a message");
+        let message = RelayMessage::from_json(r#"{"x":1,"userId":null,"deviceId":"","type":"t"}"#).expect("a message");
         assert_eq!(message.to_json(), r#"{"type":"t"}"#);
     }
 
@@ -134,7 +134,7 @@ mod tests {
             r#"{"type":"t"} x"#,
             r#"{"type":"t""#,
         ] {
-            assert!(Message::from_json(json).is_err(), "{json}");
+            assert!(RelayMessage::from_json(json).is_err(), "{json}");
         }
     }
 }

@@ -77,7 +77,7 @@ mod message;
 mod subscriptions;
 mod types;
 
-pub use message::Message;
+pub use message::RelayMessage;
 pub use types::{Conn, DevicePolicy, Identity, Relay, RelayBuilder};
 
 /// The close code of a relay connection whose device has got a newer one; the reason is `replaced`.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Message;
+use super::RelayMessage;
 use super::devices::Devices;
 use super::subscriptions::Subscriptions;
 use crate::calls::CallHandlers;
@@ -13,11 +13,19 @@ use crate::{Client, HandlerResult, Hub, Rejection, RequestHead, limit::RateLimit
 
 /// The identity of a connection. Neither id is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Identity {
     /// The user; for a device's relay, the user that runs it.
     pub user: String,
     /// The device that the connection relays; `None` for a user's connection.
     pub device: Option<String>,
+}
+
+impl Identity {
+    /// Creates an identity: a user's connection, or the relay of a device that this user runs.
+    pub fn new(user: impl Into<String>, device: Option<String>) -> Self {
+        Self { user: user.into(), device }
+    }
 }
 
 /// What happens when a relay connects for a device that has one.
@@ -36,7 +44,7 @@ pub(super) type Authenticate = dyn Fn(&RequestHead) -> Result<Identity, Rejectio
 type Loader = dyn Fn(&str) -> Option<Vec<String>> + Send + Sync;
 type OfConn = dyn Fn(&Conn) + Send + Sync;
 type OfId = dyn Fn(&Relay, &str) + Send + Sync;
-type OfMessage = dyn Fn(&Conn, Message) -> HandlerResult + Send + Sync;
+type OfMessage = dyn Fn(&Conn, RelayMessage) -> HandlerResult + Send + Sync;
 
 /// Builds a [`Relay`]. Every hook is optional and replaces an earlier one. Hooks run on the threads of connections,
 /// with no lock held.

@@ -3,7 +3,7 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use wshub::protocol::binary::{DecodeError, Message};
+use wshub::protocol::binary::{DecodeError, Frame};
 
 const NAMES: [&str; 5] = ["room", "event", "dst", "src", "payload"];
 
@@ -27,7 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
 
 /// Any bytes: the answer is that of the slow decoder below, and what decodes encodes to the same bytes.
 fn raw(bytes: &[u8]) {
-    let decoded = Message::decode(bytes);
+    let decoded = Frame::decode(bytes);
     assert_eq!(decoded, by_the_book(bytes));
     match decoded {
         Ok(message) => assert_eq!(message.encode(), bytes),
@@ -38,17 +38,17 @@ fn raw(bytes: &[u8]) {
 /// Any message comes back; with bytes missing or left over it is refused.
 fn structured(fields: &Fields<'_>) {
     let Fields { cut, room, event, dst, src, payload } = *fields;
-    let message = Message::new(room, event, dst, src, payload.to_vec());
+    let message = Frame::new(room, event, dst, src, payload.to_vec());
     let mut wire = message.encode();
     let short = &wire[..usize::from(cut) % wire.len()];
-    assert!(matches!(Message::decode(short), Err(DecodeError::Truncated { .. })));
-    assert_eq!(Message::decode(&wire), Ok(message));
+    assert!(matches!(Frame::decode(short), Err(DecodeError::Truncated { .. })));
+    assert_eq!(Frame::decode(&wire), Ok(message));
     wire.push(0);
-    assert_eq!(Message::decode(&wire), Err(DecodeError::TrailingBytes(1)));
+    assert_eq!(Frame::decode(&wire), Err(DecodeError::TrailingBytes(1)));
 }
 
 /// The same rules, byte by byte and without sharing code with the crate.
-fn by_the_book(bytes: &[u8]) -> Result<Message, DecodeError> {
+fn by_the_book(bytes: &[u8]) -> Result<Frame, DecodeError> {
     let mut at = 0;
     let mut fields = Vec::new();
     for field in NAMES {
@@ -71,5 +71,5 @@ fn by_the_book(bytes: &[u8]) -> Result<Message, DecodeError> {
         return Err(DecodeError::TrailingBytes(bytes.len() - at));
     }
     let [room, event, dst, src] = [0, 1, 2, 3].map(|n: usize| String::from_utf8(fields[n].clone()).unwrap_or_default());
-    Ok(Message::new(room, event, dst, src, fields.remove(4)))
+    Ok(Frame::new(room, event, dst, src, fields.remove(4)))
 }

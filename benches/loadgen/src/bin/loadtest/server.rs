@@ -43,7 +43,7 @@ pub(crate) fn serve(size: usize) -> Result<(), Box<dyn Error>> {
         })
         .build()?;
     let counted = broadcast.clone();
-    let dropped = move || counted.clients().iter().map(|client| client.dropped().0).sum::<u64>();
+    let dropped = move || counted.clients().iter().map(|client| client.dropped().messages).sum::<u64>();
     let handle = Server::bind("127.0.0.1:0")?
         .websocket("/echo", &echo)
         .websocket("/broadcast", &broadcast)
