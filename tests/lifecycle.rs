@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::{BINARY, CLOSE, KEY, Log, PATIENCE, TestServer, WsClient, deep_queue, eventually, exchange, get, stall};
 use serde_json::Value;
-use wshub::{Config, DeadlineError, Hub, RequestHead, Target, health::HubState};
+use wshub::{Config, Hub, RequestHead, Target, health::HubState};
 
 /// So short that shutdowns must force what does not end by itself.
 const SHORT: Duration = Duration::from_millis(200);
@@ -82,7 +82,7 @@ fn probes_in_each_state() {
     let running = (200, true, true, "running".to_owned(), 1);
     assert_eq!(both(&server), (running.clone(), running));
 
-    assert_eq!(server.hub.drain(Duration::ZERO), Err(DeadlineError { remaining: 1 }));
+    assert_eq!(server.hub.drain(Duration::ZERO).map_err(|error| error.remaining), Err(1));
     let draining = |status| (status, true, false, "draining".to_owned(), 1);
     assert_eq!(both(&server), (draining(200), draining(503)));
 
@@ -169,8 +169,8 @@ fn a_handler_that_blocks_is_reported_and_ends_later() {
     let _free = server.connect();
     blocked.send_text("block");
     log.wait("blocked");
-    promptly(|| assert_eq!(server.hub.shutdown(SHORT), Err(DeadlineError { remaining: 1 })));
-    promptly(|| assert_eq!(server.handle.shutdown(SHORT), Err(DeadlineError { remaining: 1 })));
+    promptly(|| assert_eq!(server.hub.shutdown(SHORT).map_err(|error| error.remaining), Err(1)));
+    promptly(|| assert_eq!(server.handle.shutdown(SHORT).map_err(|error| error.remaining), Err(1)));
     assert_eq!(log.all(), ["blocked", "disconnected"], "the free one has ended");
     release.send(()).unwrap();
     promptly(|| server.handle.shutdown(PATIENCE).unwrap());
@@ -253,7 +253,7 @@ fn settings_may_be_for_ever() {
     let mut socket = server.connect();
     socket.send_text("hi");
     assert_eq!(socket.text(), "hi");
-    assert_eq!(server.hub.drain(SHORT), Err(DeadlineError { remaining: 1 }));
+    assert_eq!(server.hub.drain(SHORT).map_err(|error| error.remaining), Err(1));
     thread::scope(|scope| {
         scope.spawn(move || assert_eq!(socket.expect_close().0, 1001));
         server.handle.shutdown(Duration::MAX).unwrap();
