@@ -61,6 +61,36 @@ fn an_endpoint_checks_its_own_requests_before_the_hub_does() {
 }
 
 #[test]
+fn an_endpoint_admits_its_own_clients_and_the_hub_those_of_others() {
+    let log = Log::default();
+    let hook = log.clone();
+    let refusing = Hub::builder().on_upgrade(move |_| {
+        hook.add("hub");
+        Err(Rejection::unauthorized())
+    });
+    let hub = refusing.build().unwrap();
+    let own = Endpoint::new("/devices/{id}", &hub)
+        .check("key", |head| head.query_param("key").map(|_| ()).ok_or_else(Rejection::forbidden))
+        .admit(|head| match head.path_param("id") {
+            Some("panic") => panic!("as told"),
+            Some("unknown") => Err(Rejection::new(404, "no such device\n")),
+            id => Ok(Admission::user(id.unwrap_or_default()).room("devices")),
+        });
+    let server = TestServer::of(hub, |server| server.mount(own));
+    let ask = |path: &str| {
+        let request = upgrade_request(&format!("GET {path} HTTP/1.1"), &[]);
+        status(&exchange(server.addr, request.as_bytes()))
+    };
+    assert_eq!(ask("/devices/lock"), 403, "checks come first");
+    assert_eq!((ask("/devices/unknown?key=1"), ask("/devices/panic?key=1")), (404, 500));
+    let _socket = server.connect_to("/devices/lock?key=1");
+    eventually("it is in", || server.hub.room_size("devices") == 1);
+    assert_eq!(server.hub.users().iter().map(|user| &**user).collect::<Vec<_>>(), ["lock"]);
+    assert!(log.take().is_empty(), "the hub was not asked");
+    assert_eq!((ask("/ws"), log.take()), (401, vec!["hub".into()]));
+}
+
+#[test]
 fn what_goes_wrong_before_a_hub_is_counted() {
     // The bridge's connections are not the clients' own.
     if common::over_tls::is_wanted() {

@@ -136,7 +136,7 @@ impl Accept {
     fn upgrade(self) -> Result<(Vec<u8>, Upgraded), AcceptError> {
         let Self { hub, transport, mut head, early, remote, format, admission } = self;
         head.set_remote_addr(remote);
-        let opening = Opening { head, format, is_early: false, checks: &[], admission };
+        let opening = Opening { head, format, is_early: false, checks: &[], admit: None, admission };
         let upgraded = upgrade(&hub, transport, opening).map_err(AcceptError::Refused)?;
         Ok((early, upgraded))
     }

@@ -10,7 +10,7 @@ use crate::guard::record;
 use crate::http::{
     Cors, Framing, RequestHead, Response, come_back_later, event_stream_head, is_preflight, preflight, return_time,
 };
-use crate::hub::{Admission, Announcements, Check, Client, Hub, Refused, Rejection};
+use crate::hub::{Admission, Admit, Announcements, Check, Client, Hub, Refused, Rejection};
 use crate::log_limit::LogLimit;
 #[cfg(feature = "deflate")]
 use crate::message::Window;
@@ -30,6 +30,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) is_early: bool,
     /// The endpoint's own checks, which run before the hub's.
     pub(crate) checks: &'a [Check],
+    /// The endpoint's own admission, which replaces the hub's.
+    pub(crate) admit: Option<&'a Admit>,
     /// The application's decision, which replaces `on_upgrade`.
     pub(crate) admission: Option<Admission>,
 }
@@ -136,13 +138,13 @@ fn answer_preflight(head: &RequestHead, transport: &Transport, cors: &Cors) -> u
 /// resident stack is that of the deepest step and not the sum.
 #[inline(never)]
 fn decide(hub: &Hub, opening: &mut Opening<'_>, verdict: Option<bool>) -> Result<Admission, Refusal> {
-    let Opening { head, format, is_early, checks, admission } = opening;
+    let Opening { head, format, is_early, checks, admit, admission } = opening;
     check(hub, head, *is_early, *format)?;
     if !verdict.unwrap_or_else(|| is_allowed(hub, head)) {
         return Err(Refusal::new(403, "origin not allowed", ErrorType::OriginRejected));
     }
     ask(hub, head, checks)?;
-    admission.take().map_or_else(|| admit(hub, head), Ok)
+    admission.take().map_or_else(|| ask_to_admit(hub, head, *admit), Ok)
 }
 
 /// Checks the request itself, cheapest first.
@@ -190,8 +192,11 @@ fn ask(hub: &Hub, head: &RequestHead, checks: &[Check]) -> Result<(), Refusal> {
     checks.iter().try_for_each(|check| decided(hub.guarded(None, "a check of the endpoint", || check(head))))
 }
 
-/// Asks the hub.
-fn admit(hub: &Hub, head: &RequestHead) -> Result<Admission, Refusal> {
+/// Asks the endpoint, or the hub if the endpoint does not decide.
+fn ask_to_admit(hub: &Hub, head: &RequestHead, admit: Option<&Admit>) -> Result<Admission, Refusal> {
+    if let Some(admit) = admit {
+        return decided(hub.guarded(None, "the endpoint's admit", || admit(head)));
+    }
     let Some(hook) = &hub.hooks().on_upgrade else { return Ok(Admission::anonymous()) };
     decided(hub.guarded(None, "on_upgrade", || hook(head)))
 }
@@ -228,7 +233,7 @@ fn register(
     size_buffers(hub, &transport);
     let outbox = Outbox::new(transport, Arc::clone(hub.group()), format, response);
     let format = admission.format.unwrap_or(hub.format());
-    let client = Client::new(hub, &outbox, head, subprotocol, format, admission.metadata);
+    let client = Client::new(hub, &outbox, head, subprotocol, format, admission.metadata, admission.extensions);
     client.set_member_json(admission.member);
     let expires_at = admission.expires_at;
     let (id, head, peer) = (client.id(), client.request(), Peer(client.remote_addr()));

@@ -4,7 +4,9 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::extensions::Extensions;
 use super::members::{MemberError, metadata};
+use crate::guard;
 use crate::history::{Format, FormatRef};
 use crate::http::{RequestHead, Response};
 
@@ -14,12 +16,16 @@ pub(crate) type Metadata = Arc<dyn Any + Send + Sync>;
 /// A check of a request that runs before `on_upgrade`.
 pub(crate) type Check = Box<dyn Fn(&RequestHead) -> Result<(), Rejection> + Send + Sync>;
 
+/// An endpoint's own decision on a request, instead of `on_upgrade`.
+pub(crate) type Admit = Box<dyn Fn(&RequestHead) -> Result<Admission, Rejection> + Send + Sync>;
+
 /// Admits a client. [`Admission::default`] admits it without a user id, rooms or metadata.
 #[derive(Default)]
 #[must_use]
 pub struct Admission {
     pub(crate) user: Option<Arc<str>>,
     pub(crate) metadata: Vec<(String, Metadata)>,
+    pub(crate) extensions: Extensions,
     pub(crate) rooms: Vec<String>,
     pub(crate) subprotocol: Option<String>,
     pub(crate) member: Option<Arc<str>>,
@@ -42,6 +48,13 @@ impl Admission {
     /// Stores a value on the client. [`Client::metadata`](crate::Client::metadata) reads it.
     pub fn metadata<T: Any + Send + Sync>(mut self, key: impl Into<String>, value: T) -> Self {
         self.metadata.push((key.into(), Arc::new(value)));
+        self
+    }
+
+    /// Stores a value on the client. [`Client::extension`](crate::Client::extension) finds it by its type. A later value
+    /// of the same type replaces it.
+    pub fn extension<T: Any + Send + Sync>(mut self, value: T) -> Self {
+        guard::dispose(self.extensions.insert(Arc::new(value)));
         self
     }
 
@@ -92,8 +105,8 @@ impl Admission {
 }
 
 impl Admission {
-    /// Merges this admission with a later one: the rooms and metadata of both, and the later one's user and subprotocol
-    /// where it sets them. If both set a metadata key, the later value wins.
+    /// Merges this admission with a later one: the rooms, metadata and extensions of both, and the later one's user and
+    /// subprotocol where it sets them. If both set a metadata key or an extension type, the later value wins.
     pub(super) fn merge(mut self, later: Self) -> Self {
         self.user = later.user.or(self.user);
         self.subprotocol = later.subprotocol.or(self.subprotocol);
@@ -101,6 +114,7 @@ impl Admission {
         self.expires_at = [self.expires_at, later.expires_at].into_iter().flatten().min();
         self.format = later.format.or(self.format);
         self.metadata.extend(later.metadata);
+        self.extensions.extend(later.extensions);
         later.rooms.into_iter().fold(self, Self::room)
     }
 }

@@ -15,6 +15,7 @@ use super::members::{Announce, MemberChange};
 use crate::cluster::Cluster;
 use crate::config::{Config, Limits};
 use crate::error::{ConfigError, HandlerError, HandlerResult};
+use crate::guard;
 use crate::history::{Format, FormatRef, Gap, HistoryStore, Patterns, RoomOptions};
 use crate::http::{OriginPolicy, RequestHead, Response};
 use crate::message::Message;
@@ -185,7 +186,7 @@ impl HubBuilder {
     ///
     /// The hub keeps the value as long as it lives, so a value that holds the hub keeps it alive for ever.
     pub fn extension<T: Any + Send + Sync>(mut self, value: Arc<T>) -> Self {
-        self.extensions.insert(value);
+        guard::dispose(self.extensions.insert(value));
         self
     }
 

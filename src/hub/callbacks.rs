@@ -74,16 +74,17 @@ impl Client {
         }
     }
 
-    /// Drops the metadata, after the last hook. Metadata may hold this client, which would otherwise keep itself alive.
+    /// Drops metadata and extensions, after the last hook. They may hold this client, which would otherwise keep itself
+    /// alive.
     pub(super) fn release(&self) {
-        let metadata = {
+        let (metadata, extensions) = {
             let mut state = self.state().write();
             state.is_released = true;
-            std::mem::take(&mut state.metadata)
+            (std::mem::take(&mut state.metadata), std::mem::take(&mut state.extensions))
         };
         // One by one: a second panic during a drop would end the process.
-        for value in metadata.into_values() {
-            self.hub().guarded(None, "a destructor of metadata", || drop(value));
+        for value in metadata.into_values().chain(extensions.into_values()) {
+            self.hub().guarded(None, "a destructor of a client's value", || drop(value));
         }
     }
 }

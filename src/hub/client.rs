@@ -1,6 +1,5 @@
 //! A handle to one connection.
 
-use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -11,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use super::Hub;
 use super::admission::Metadata;
 use super::calls::Calls;
+use super::extensions::Extensions;
 use super::load::{Dropped, QueueDepth};
 use super::target::Target;
 use crate::atomic::AtomicU64;
@@ -82,9 +82,10 @@ pub(super) struct State {
     pub(super) gone: bool,
     /// `on_close` has been taken. New callbacks are not stored.
     pub(super) is_closed: bool,
-    /// The last hook has run. New metadata are not stored.
+    /// The last hook has run. New metadata and extensions are not stored.
     pub(super) is_released: bool,
     pub(super) metadata: BTreeMap<String, Metadata>,
+    pub(super) extensions: Extensions,
     pub(super) callbacks: Callbacks,
 }
 
@@ -117,6 +118,7 @@ impl Client {
         subprotocol: Option<String>,
         format: FormatRef,
         metadata: Vec<(String, Metadata)>,
+        extensions: Extensions,
     ) -> Self {
         Self(Arc::new(Inner {
             id: ClientId::random(),
@@ -129,7 +131,7 @@ impl Client {
             connected_at: SystemTime::now(),
             closed: OnceLock::new(),
             last_message: AtomicU64::new(0),
-            state: Ranked::new(State { metadata: metadata.into_iter().collect(), ..State::default() }),
+            state: Ranked::new(State { metadata: metadata.into_iter().collect(), extensions, ..State::default() }),
             calls: Calls::default(),
         }))
     }
@@ -374,30 +376,6 @@ impl Client {
         self.0.state.read().rooms.contains(room)
     }
 
-    /// Stores a value on this client under a name and replaces an earlier one. After the connection's last hook, the
-    /// value is dropped at once.
-    pub fn set_metadata<T: Any + Send + Sync>(&self, key: impl Into<String>, value: T) {
-        // Conversion and drops happen outside of the lock, because they run the application's code.
-        let (key, value): (String, Metadata) = (key.into(), Arc::new(value));
-        let mut state = self.0.state.write();
-        let unwanted = if state.is_released { Some(value) } else { state.metadata.insert(key, value) };
-        drop(state);
-        guard::dispose(unwanted);
-    }
-
-    /// The value stored under the name. `None` if there is none or it is not a `T`, and after the connection's last
-    /// hook.
-    pub fn metadata<T: Any + Send + Sync>(&self, key: &str) -> Option<Arc<T>> {
-        let value = self.0.state.read().metadata.get(key).cloned()?;
-        value.downcast().ok()
-    }
-
-    /// Removes the value stored under the name. Returns false if there was none.
-    pub fn remove_metadata(&self, key: &str) -> bool {
-        let old = self.0.state.write().metadata.remove(key);
-        old.is_some()
-    }
-
     /// Encodes a message for this connection. `None` if the connection cannot carry it.
     fn encode(&self, message: &Message) -> Option<Encoded> {
         Encoded::new(message, self.0.wire, self.hub().compressed())
@@ -458,6 +436,7 @@ impl Drop for Inner {
         on_close.into_iter().for_each(guard::dispose);
         on_error.into_iter().for_each(guard::dispose);
         std::mem::take(&mut state.metadata).into_values().for_each(guard::dispose);
+        std::mem::take(&mut state.extensions).into_values().for_each(guard::dispose);
     }
 }
 

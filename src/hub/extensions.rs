@@ -1,23 +1,47 @@
-//! Values of arbitrary types, stored by type.
+//! Values of arbitrary types, stored by type on hubs and clients.
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use super::Hub;
+use crate::guard;
 
-/// Stores at most one value of each type.
+/// A value of the application.
+pub(super) type Value = Arc<dyn Any + Send + Sync>;
+
+/// Stores at most one value of each type. An ordered map, because it is small when empty and needs no random seed.
+///
+/// Values are the application's: whoever takes one out drops it without a lock held.
 #[derive(Default)]
-pub(super) struct Extensions(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
+pub(crate) struct Extensions(BTreeMap<TypeId, Value>);
 
 impl Extensions {
-    pub(super) fn insert<T: Any + Send + Sync>(&mut self, value: Arc<T>) {
-        self.0.insert(TypeId::of::<T>(), value);
+    /// Returns the value that was replaced.
+    #[must_use]
+    pub(super) fn insert<T: Any + Send + Sync>(&mut self, value: Arc<T>) -> Option<Value> {
+        self.0.insert(TypeId::of::<T>(), value)
     }
 
-    fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+    pub(super) fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.0.get(&TypeId::of::<T>())?.clone().downcast().ok()
+    }
+
+    #[must_use]
+    pub(super) fn remove<T: Any + Send + Sync>(&mut self) -> Option<Value> {
+        self.0.remove(&TypeId::of::<T>())
+    }
+
+    /// Adds the other values, which win over own ones of the same type.
+    pub(super) fn extend(&mut self, other: Self) {
+        for (id, value) in other.0 {
+            guard::dispose(self.0.insert(id, value));
+        }
+    }
+
+    pub(super) fn into_values(self) -> impl Iterator<Item = Value> {
+        self.0.into_values()
     }
 }
 

@@ -10,6 +10,7 @@ mod callbacks;
 mod calls;
 mod chain;
 mod client;
+mod client_values;
 mod clients;
 mod clock;
 mod close_watch;
@@ -61,7 +62,7 @@ pub use names::{Name, RoomInfo};
 pub use publish::Published;
 pub use target::{Delivery, Target};
 
-pub(crate) use admission::Check;
+pub(crate) use admission::{Admit, Check};
 pub(crate) use clients::{Announcements, Refused};
 pub(crate) use close_watch::ConnectionThread;
 pub(crate) use load::WeakHub;

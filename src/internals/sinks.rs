@@ -103,7 +103,8 @@ impl SinkClient {
     /// The HTTP status of a refusal.
     pub fn connect(hub: &Hub, head: RequestHead, admission: Admission) -> Result<Self, u16> {
         let admission = Some(admission);
-        let opening = Opening { head, format: WireFormat::WebSocket, is_early: false, checks: &[], admission };
+        let format = WireFormat::WebSocket;
+        let opening = Opening { head, format, is_early: false, checks: &[], admit: None, admission };
         let (client, outbox, announcements) = upgrade(hub, Transport::sink(), opening)?.into_parts();
         outbox.open();
         hub.announce(&client, announcements);

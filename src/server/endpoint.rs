@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::http::RequestHead;
-use crate::hub::{Check, Hub, Rejection};
+use crate::hub::{Admission, Admit, Check, Hub, Rejection};
 
 /// An endpoint for clients, with a description, for [`Server::mount`](crate::Server::mount).
 ///
@@ -23,6 +23,7 @@ pub struct Endpoint {
     pub(super) hub: Hub,
     pub(super) info: EndpointInfo,
     pub(super) checks: Vec<Check>,
+    pub(super) admit: Option<Admit>,
 }
 
 impl Endpoint {
@@ -39,7 +40,7 @@ impl Endpoint {
     fn of_kind(kind: EndpointKind, path: String, hub: &Hub) -> Self {
         let info =
             EndpointInfo { path, kind, description: String::new(), tags: BTreeMap::new(), middleware: Vec::new() };
-        Self { hub: hub.clone(), info, checks: Vec::new() }
+        Self { hub: hub.clone(), info, checks: Vec::new(), admit: None }
     }
 
     /// Sets the description; default empty.
@@ -63,6 +64,32 @@ impl Endpoint {
     ) -> Self {
         self.checks.push(Box::new(check));
         self.lists_middleware(name)
+    }
+
+    /// Decides on requests to this endpoint instead of the hub's
+    /// [`on_upgrade`](crate::HubBuilder::on_upgrade), after the checks, on the connection's thread. Default: the hub
+    /// decides. A second call replaces the first. A panic refuses with 500.
+    ///
+    /// Protocols that admit their clients themselves, such as `relay` and `binary`, do so in `on_upgrade`. A client of
+    /// such a hub that is admitted here has no part in the protocol.
+    ///
+    /// ```
+    /// use wshub::{Admission, Hub, Rejection, Server, server::Endpoint};
+    ///
+    /// let hub = Hub::builder().on_upgrade(|_| Err(Rejection::unauthorized())).build()?;
+    /// let devices = Endpoint::new("/devices/{id}", &hub).admit(|head| {
+    ///     let id = head.path_param("id").ok_or_else(Rejection::forbidden)?;
+    ///     Ok(Admission::user(id).room("devices"))
+    /// });
+    /// let server = Server::bind("127.0.0.1:0")?.websocket("/ws", &hub).mount(devices);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn admit(
+        mut self,
+        decide: impl Fn(&RequestHead) -> Result<Admission, Rejection> + Send + Sync + 'static,
+    ) -> Self {
+        self.admit = Some(Box::new(decide));
+        self
     }
 
     /// Lists the name of a middleware in the endpoint's description, outermost first. This runs nothing: the hub's

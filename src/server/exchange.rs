@@ -120,9 +120,10 @@ fn answer(shared: &Shared, transport: &Transport, route: Option<&Route>, head: R
 }
 
 fn upgrade(route: &ClientRoute, transport: Transport, head: RequestHead, rest: &[u8]) -> Option<Upgraded> {
-    let (format, checks) = (route.format, &route.checks[..]);
-    let opening = Opening { head, format, is_early: !rest.is_empty(), checks, admission: None };
-    conn::upgrade(&route.hub, transport, opening).ok()
+    let ClientRoute { hub, format, checks, admit } = route;
+    let (is_early, admit) = (!rest.is_empty(), admit.as_ref());
+    let opening = Opening { head, format: *format, is_early, checks, admit, admission: None };
+    conn::upgrade(hub, transport, opening).ok()
 }
 
 fn plain(shared: &Shared, transport: &Transport, route: &Route, head: RequestHead, rest: Vec<u8>) -> Response {

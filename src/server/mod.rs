@@ -150,12 +150,12 @@ impl Server {
     /// As [`websocket`](Server::websocket) or [`event_stream`](Server::event_stream), with a description for
     /// [`endpoints`](Server::endpoints).
     pub fn mount(mut self, endpoint: Endpoint) -> Self {
-        let Endpoint { hub, info, checks } = endpoint;
+        let Endpoint { hub, info, checks, admit } = endpoint;
         let format = match info.kind {
             EndpointKind::WebSocket => WireFormat::WebSocket,
             EndpointKind::EventStream => WireFormat::EventStream,
         };
-        self = self.route(&info.path, Route::Clients(ClientRoute { hub, format, checks }));
+        self = self.route(&info.path, Route::Clients(ClientRoute { hub, format, checks, admit }));
         self.endpoints.push(info);
         self
     }
@@ -353,7 +353,8 @@ impl Server {
 impl Server {
     /// An event stream that is not listed among the endpoints.
     pub(crate) fn unlisted_event_stream(self, path: &str, hub: &Hub) -> Self {
-        let route = ClientRoute { hub: hub.clone(), format: WireFormat::EventStream, checks: Vec::new() };
+        let (hub, format) = (hub.clone(), WireFormat::EventStream);
+        let route = ClientRoute { hub, format, checks: Vec::new(), admit: None };
         self.route(path, Route::Clients(route))
     }
 

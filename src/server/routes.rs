@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::patterns::{Parameters, Pattern};
 use crate::http::{RequestHead, Response};
-use crate::hub::{Check, Hub};
+use crate::hub::{Admit, Check, Hub};
 use crate::message::WireFormat;
 
 /// A plain HTTP request, as a handler receives it.
@@ -56,6 +56,7 @@ pub(super) struct ClientRoute {
     pub(super) hub: Hub,
     pub(super) format: WireFormat,
     pub(super) checks: Vec<Check>,
+    pub(super) admit: Option<Admit>,
 }
 
 /// What answers a path.
