@@ -30,6 +30,7 @@ pub const MAX_ROOM_NAME: usize = 256;
 /// What to do with a message for a client whose queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
+#[doc(alias("backpressure", "slow consumer"))]
 pub enum DropPolicy {
     /// Drops the new message and keeps the queued ones. The default.
     #[default]
@@ -75,6 +76,7 @@ pub struct Config {
     pub write_timeout: Duration,
     /// How long a peer may send nothing before it is pinged; default 25 s, so that proxies that cut connections after
     /// 50 or 60 idle seconds see traffic in both directions. Must be below `pong_timeout`.
+    #[doc(alias("keep-alive", "keepalive", "heartbeat"))]
     pub ping_period: Duration,
     /// How long a peer may send nothing before the connection counts as dead; default 60 s. That is 35 s more than
     /// `ping_period`, because a slow peer reads other output before the ping. A peer that takes more output from a full
@@ -88,6 +90,7 @@ pub struct Config {
     /// 1 ms.
     pub close_timeout: Duration,
     /// Maximum number of messages in one client's queue; default 256, at least 1 and at most 1,048,576.
+    #[doc(alias("backpressure", "buffer"))]
     pub queue_messages: usize,
     /// Maximum number of bytes in one client's queue; default 1 MiB, at least 1 and at most 1 GiB. Each message counts
     /// as the memory that it occupies: its frame, for compressed messages and on event streams also the message itself,

@@ -191,6 +191,33 @@ fn every_lock_has_a_rank_and_stands_in_the_table() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// What people type into the search of the API documentation finds an item, by its name or by an alias.
+#[test]
+fn words_that_people_search_for_find_something() {
+    let text: String = sources().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let aliases: String = text.lines().filter(|line| line.trim_start().starts_with("#[doc(alias(")).collect();
+    for word in [
+        "retained",
+        "proxy",
+        "keep-alive",
+        "presence",
+        "broadcast",
+        "backpressure",
+        "pub/sub",
+        "pubsub",
+        "subscribe",
+        "reconnect",
+        "resume",
+        "graceful shutdown",
+        "slow consumer",
+    ] {
+        assert!(aliases.contains(&format!("\"{word}\"")), "no item has the alias {word:?}");
+    }
+    for name in ["history", "publish"] {
+        assert!(text.contains(&format!("pub fn {name}(")), "no method has the name {name:?}");
+    }
+}
+
 #[test]
 fn files_have_at_most_500_lines() {
     let mut all = sources();

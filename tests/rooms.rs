@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::{Log, TestServer, WsClient, eventually};
 use wshub::{
-    Admission, ClientId, Hub, HubBuilder, Limits, RoomError, SendError, Target, limit::MAX_ROOM_NAME,
+    Admission, ClientId, CloseError, Hub, HubBuilder, Limits, RoomError, SendError, Target, limit::MAX_ROOM_NAME,
     metrics::DebugMetrics,
 };
 
@@ -348,6 +348,26 @@ fn exceptions_hold_for_the_whole_target() {
     assert_eq!(crowd.copies(Target::room("x").except(id[1]).and(Target::room("y"))), [1, 0, 1, 0]);
     assert_eq!(crowd.copies(Target::room("x").except(id[3])), [1, 1, 0, 0]);
     assert_eq!(crowd.copies(Target::client(id[2]).except(id[2])), [0, 0, 0, 0]);
+}
+
+#[test]
+fn a_target_is_closed_but_for_its_exceptions() {
+    let mut crowd = Crowd::new();
+    let (hub, id) = (crowd.server.hub.clone(), crowd.ids.clone());
+    assert!(matches!(hub.close(Target::all(), 1005, ""), Err(CloseError::InvalidCode(1005))));
+    assert!(matches!(hub.close(Target::all(), 4000, &"x".repeat(124)), Err(CloseError::ReasonTooLong(124))));
+    assert_eq!(hub.close(Target::room("nowhere"), 4000, ""), Ok(0));
+    assert_eq!(crowd.copies(Target::all()), [1, 1, 1, 1], "all are open");
+    let union = Target::room("x").and(Target::rooms(["y"])).except(id[2]);
+    assert_eq!(hub.close(union.clone(), 4000, "moved"), Ok(2), "the client in both rooms counts once");
+    for socket in &mut crowd.sockets[..2] {
+        assert_eq!(socket.expect_close(), (4000, "moved".into()));
+    }
+    eventually("two are left", || hub.client_count() == 2);
+    assert_eq!(hub.close(union, 4000, "again"), Ok(0));
+    assert_eq!(hub.close(id[3], 4001, ""), Ok(1));
+    assert_eq!(crowd.sockets[3].expect_close(), (4001, String::new()));
+    assert!(!hub.client(id[2]).unwrap().is_closed(), "the exception stays");
 }
 
 #[test]

@@ -52,6 +52,28 @@ fn a_user_has_all_its_connections_and_no_others() {
 }
 
 #[test]
+fn users_are_listed_once_each() {
+    let server = TestServer::new(named(Hub::builder()));
+    let users = || {
+        let mut users: Vec<String> = server.hub.users().iter().map(ToString::to_string).collect();
+        users.sort();
+        users
+    };
+    assert!(users().is_empty());
+    let (ann, _) = server.pair_to("/ws?user=ann");
+    let (_second, ann2) = server.pair_to("/ws?user=ann");
+    let (_bob, _) = server.pair_to("/ws?user=bob");
+    let (_nobody, _) = server.pair();
+    assert_eq!(users(), ["ann", "bob"]);
+    ann.close();
+    eventually("one connection of ann is left", || server.hub.user_connection_count("ann") == 1);
+    assert_eq!(users(), ["ann", "bob"]);
+    ann2.clear_user().unwrap();
+    assert_eq!(users(), ["bob"]);
+    assert_eq!(serde_json::to_string(&server.hub.users()).unwrap(), r#"["bob"]"#, "ids serialise");
+}
+
+#[test]
 fn set_user_and_clear_user_move_a_connection_in_the_index() {
     let log = Log::default();
     let server = TestServer::new(watched(&log));

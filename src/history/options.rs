@@ -74,16 +74,19 @@ impl Default for RoomOptions {
 
 impl RoomOptions {
     /// Rooms with a history: the last 100 messages, from the last five minutes, in at most 256 KiB.
+    #[doc(alias("replay", "log"))]
     pub fn history() -> Self {
         Self { history: true, ..Self::default() }
     }
 
     /// Rooms with a state: the last value of each of at most 256 keys, in at most 256 KiB.
+    #[doc(alias("retained", "last value"))]
     pub fn state() -> Self {
         Self { state: true, ..Self::default() }
     }
 
     /// Rooms that track their members, over all nodes: see [`Hub::members`](crate::Hub::members).
+    #[doc(alias("presence", "who is online"))]
     pub fn members() -> Self {
         Self { members: true, ..Self::default() }
     }

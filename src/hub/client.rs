@@ -348,6 +348,7 @@ impl Client {
     /// # Errors
     ///
     /// As [`Hub::join`].
+    #[doc(alias("subscribe"))]
     pub fn join(&self, room: &str) -> Result<(), RoomError> {
         self.hub().join(self, room)
     }
@@ -357,6 +358,7 @@ impl Client {
     /// # Errors
     ///
     /// As [`Hub::leave`].
+    #[doc(alias("unsubscribe"))]
     pub fn leave(&self, room: &str) -> Result<(), RoomError> {
         self.hub().leave(self, room)
     }

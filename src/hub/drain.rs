@@ -38,6 +38,7 @@ impl Hub {
     /// # Errors
     ///
     /// [`DeadlineError`] with the number of connections left at the deadline.
+    #[doc(alias("graceful shutdown", "rolling restart"))]
     pub fn drain(&self, timeout: Duration) -> Result<(), DeadlineError> {
         let deadline = deadline_after(timeout);
         let lifecycle = &self.inner().lifecycle;
@@ -81,6 +82,7 @@ impl Hub {
     /// # Errors
     ///
     /// [`DeadlineError`] with the number of connections that are left even so, because user code does not return.
+    #[doc(alias("graceful shutdown", "close"))]
     pub fn shutdown(&self, timeout: Duration) -> Result<(), DeadlineError> {
         self.begin_shutdown();
         let lifecycle = &self.inner().lifecycle;

@@ -195,6 +195,7 @@ impl Client {
     /// # Errors
     ///
     /// As [`Hub::join`].
+    #[doc(alias("reconnect", "resume", "recovery", "subscribe"))]
     pub fn join_from(&self, room: &str, since: Option<Position>) -> Result<Joined, RoomError> {
         self.hub().join_from(self, room, since)
     }

@@ -51,6 +51,7 @@ impl Hub {
     /// assert_eq!(published.position, hub.position("news"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias("pub/sub", "pubsub"))]
     pub fn publish(&self, room: &str, publish: impl Into<Publish>) -> Published {
         let publish = publish.into();
         if let Some(sharing) = self.sharing(room) {
@@ -87,6 +88,7 @@ impl Hub {
     }
 
     /// Part of the room's history. `None` if the room has no history or the history does not exist yet.
+    #[doc(alias("replay"))]
     pub fn history(&self, room: &str, range: Range) -> Option<Page> {
         if self.sharing(room).is_some() {
             self.before_use(&self.room_with(room, |options| options.shared)?);

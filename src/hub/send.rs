@@ -43,6 +43,7 @@ impl Hub {
     ///
     /// [`SendError::ClientNotFound`] if the target is a single client that is not connected and the hub is in no
     /// cluster. Rooms and users that do not exist are not an error: nothing is queued.
+    #[doc(alias("broadcast", "publish", "emit"))]
     pub fn send<'a>(&self, target: impl Into<Target<'a>>, message: impl Into<Message>) -> Result<Delivery, SendError> {
         let (target, message) = (target.into(), message.into());
         let span = trace::begin_send(|| target.to_string());

@@ -73,6 +73,7 @@ impl<'a> Target<'a> {
     }
 
     /// Every client of the hub.
+    #[doc(alias("broadcast", "everyone"))]
     pub fn all() -> Self {
         Self::one(Part::All)
     }

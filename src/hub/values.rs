@@ -45,6 +45,7 @@ impl Hub {
     /// # Errors
     ///
     /// [`StateError`]. Nothing changes then.
+    #[doc(alias("retained", "last value"))]
     pub fn set(&self, room: &str, key: &str, value: impl Into<Message>) -> Result<Delivery, StateError> {
         self.set_value(room, key, value.into(), None)
     }

@@ -218,6 +218,7 @@ impl Server {
     /// reports none. Limits per address count this address. See [behind a proxy](crate::guide::proxies).
     ///
     /// An invalid entry makes [`spawn`](Server::spawn) fail.
+    #[doc(alias("proxy", "X-Forwarded-For", "load balancer"))]
     pub fn trusted_proxies<S: AsRef<str>>(mut self, proxies: impl IntoIterator<Item = S>) -> Self {
         for proxy in proxies {
             let proxy = proxy.as_ref();
@@ -232,6 +233,7 @@ impl Server {
     /// The header in which trusted proxies report the client's address; default
     /// [`XForwardedFor`](ForwardedHeader::XForwardedFor). Only this one is read, because a client may send the other
     /// one.
+    #[doc(alias("proxy", "X-Forwarded-For"))]
     pub fn forwarded_header(mut self, header: ForwardedHeader) -> Self {
         self.proxies.header = header;
         self

@@ -35,6 +35,7 @@ impl Server {
     /// # Errors
     ///
     /// As [`spawn`](Server::spawn), and when the signals cannot be caught.
+    #[doc(alias("graceful shutdown", "SIGTERM", "ctrl-c"))]
     pub fn run_until_signal(self) -> io::Result<()> {
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
         let (grace, signals_handle) = (self.grace, signals.handle());

@@ -119,6 +119,7 @@ impl Hub {
     /// this,
     /// once it has been told everything. Members of other nodes need
     /// [`Cluster::presence`](crate::cluster::Cluster::presence).
+    #[doc(alias("presence", "who is online"))]
     pub fn members(&self, room: &str) -> Vec<Member> {
         self.inner().members.0.lock().get(room).map_or_else(Vec::new, Table::list)
     }
