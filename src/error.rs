@@ -97,12 +97,12 @@ impl fmt::Display for RoomError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::EmptyName => f.write_str("the room name is empty"),
-            Self::NameTooLong => f.write_str("the room name is too long"),
+            Self::NameTooLong => f.write_str("the room name is longer than 256 bytes"),
             Self::ClientNotFound => f.write_str("the client is not connected"),
             Self::Refused(why) => write!(f, "joining was refused: {why}"),
             Self::Full => f.write_str("the room is full"),
-            Self::AlreadyJoined => f.write_str("the client is in the room already"),
-            Self::TooManyRooms => f.write_str("the client is in too many rooms"),
+            Self::AlreadyJoined => f.write_str("the client is already in the room"),
+            Self::TooManyRooms => f.write_str("the client has reached max_rooms_per_client"),
             Self::NotFound => f.write_str("no such room"),
             Self::NotJoined => f.write_str("the client is not in the room"),
         }
@@ -135,7 +135,7 @@ impl fmt::Display for UserError {
         f.write_str(match self {
             Self::ClientNotFound => "the client is not connected",
             Self::EmptyId => "the user id is empty",
-            Self::TooManyConnections => "the user has too many connections",
+            Self::TooManyConnections => "the user has reached max_connections_per_user",
         })
     }
 }
@@ -182,8 +182,9 @@ impl Error for DeadlineError {}
 /// The error of a handler, or of a hook that refuses, as the hub reports it.
 ///
 /// Handlers return a [`HandlerResult`], whose error is a box: `?` and `.into()` convert any error, `&str` or `String`.
-/// The hub passes it on as a `HandlerError`, to the `after_message` and `on_error` hooks, and the connection stays open.
-/// A handler returns a `HandlerError` itself to close the connection, or to have the error counted as another type.
+/// The hub passes it on as a `HandlerError`, to the `after_message` and `on_error` hooks, and the connection stays
+/// open. A handler returns a `HandlerError` itself to close the connection, or to have the error counted as another
+/// type.
 ///
 /// As with [`std::io::Error`], text and source are those of the wrapped error, which
 /// [`get_ref`](HandlerError::get_ref) returns.
@@ -327,7 +328,7 @@ pub enum InvalidMessage {
 impl fmt::Display for InvalidMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoEvent => f.write_str("invalid message: it names no event"),
+            Self::NoEvent => f.write_str("invalid message: no event named"),
             Self::UnknownEvent(event) => write!(f, "invalid message: unknown event {event:?}"),
             Self::Payload(error) => write!(f, "invalid message: {error}"),
         }

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Runs the Autobahn Testsuite against the echo example, all cases but compression (12 and 13), and ends with a line
-# "N passed, M failed". With --compression the example compresses and the cases are those of sections 12 and 13, which take
-# some minutes; a list of patterns chooses among all: --compression '["12.1.*","13.1.*"]'. Without a Python 2.7
-# it says so and passes. See tests/autobahn/README.md.
+# Runs the Autobahn Testsuite against the echo example, all cases but compression (12 and 13), and ends with a line "N
+# passed, M failed". With --compression the example compresses and the cases are those of sections 12 and 13, which take
+# some minutes; a list of patterns chooses among all: --compression '["12.1.*","13.1.*"]'. Without a Python 2.7 it says
+# so and passes. See tests/autobahn/README.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cases='["*"]'

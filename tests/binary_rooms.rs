@@ -269,7 +269,7 @@ fn what_is_refused_reaches_nobody_and_the_connection_stays() {
         (ROOT, "member_left", &ann.id.clone(), "member_left is sent by the server only"),
         ("", "join", "", "the room name is empty"),
         ("", "leave", "", "the room name is empty"),
-        (&too_long, "join", "", "the room name is too long"),
+        (&too_long, "join", "", "the room name is longer than 256 bytes"),
     ];
     for (room, event, dst, _) in refused {
         bob.send(room, event, dst, "");
@@ -278,7 +278,7 @@ fn what_is_refused_reaches_nobody_and_the_connection_stays() {
     bob.send("third", "join", "", "");
     bob.expect_nothing();
     let mut expected: Vec<&str> = refused.iter().map(|(.., error)| *error).collect();
-    expected.push("the client is in too many rooms");
+    expected.push("the client has reached max_rooms_per_client");
     assert_eq!(reported.all(), expected);
     ann.expect_nothing();
 }

@@ -1,5 +1,6 @@
-//! What one of each costs, held against the table in the guide to embedding. Memory of the process is measured: the tests
-//! run one after the other. Each prints what it has found; the guide's figures are of single tests in a release build.
+//! What one of each costs, held against the table in the guide to embedding. Memory of the process is measured: the
+//! tests run one after the other. Each prints what it has found; the guide's figures are of single tests in a release
+//! build.
 // The guide's figures are those of 64 bits.
 #![cfg(all(target_os = "linux", target_pointer_width = "64"))]
 #![allow(
@@ -313,8 +314,8 @@ fn a_stalled_connection() {
     }
 }
 
-/// In a room with a history a member that stalls costs a batch in its queue, what is on its way, and a cursor: not a full
-/// queue.
+/// In a room with a history a member that stalls costs a batch in its queue, what is on its way, and a cursor: not a
+/// full queue.
 #[test]
 fn a_stalled_member_of_a_room_with_a_history() {
     const COUNT: usize = 16;

@@ -1,8 +1,8 @@
 //! Hundreds of peers at a time do their worst, thousands in all, while descriptors and threads run out now and then;
 //! decent clients notice nothing, and in the end nothing is left. Alone in its process, because it measures that.
 //!
-//! `WSHUB_CHAOS_SECONDS` makes it longer than its sixteen seconds. `WSHUB_CHAOS_SEED` repeats what the peers choose, though not
-//! when they get to it.
+//! `WSHUB_CHAOS_SECONDS` makes it longer than its sixteen seconds. `WSHUB_CHAOS_SEED` repeats what the peers choose,
+//! though not when they get to it.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
@@ -47,11 +47,11 @@ const PEERS: usize = 50;
 const ROOMS: usize = 4;
 /// Event streams of each room.
 const STREAMS: usize = 2;
-/// Bytes that may be in use afterwards beyond those before: compressors and decompressors are kept for the next message (up
-/// to 1.5 MiB), and what threads and the standard library have made once.
+/// Bytes that may be in use afterwards beyond those before: compressors and decompressors are kept for the next message
+/// (up to 1.5 MiB), and what threads and the standard library have made once.
 const MARGIN: usize = 2 << 20;
-/// The same for resident memory, in KiB: only against what has no end. The allocator keeps in its arenas what the storm needed
-/// at its height, 30 to 110 MiB as the runs differ; what is in use is counted exactly.
+/// The same for resident memory, in KiB: only against what has no end. The allocator keeps in its arenas what the storm
+/// needed at its height, 30 to 110 MiB as the runs differ; what is in use is counted exactly.
 const RESIDENT_MARGIN: usize = 256 << 10;
 
 /// What must not happen: panics of the crate's threads, and records at `error`.
@@ -224,8 +224,8 @@ fn report(ears: &[Ear]) {
     );
 }
 
-/// Each listener accepts once more. One that was robbed of its spare descriptor in a famine has it again after that, and
-/// it would seem to be left over in the end.
+/// Each listener accepts once more. One that was robbed of its spare descriptor in a famine has it again after that,
+/// and it would seem to be left over in the end.
 fn visit(servers: &[ServerHandle; 3]) {
     for server in servers {
         let mut stream = TcpStream::connect(server.local_addr().unwrap()).unwrap();

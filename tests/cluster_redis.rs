@@ -171,8 +171,8 @@ fn what_has_come_together_is_published_in_few_writes() {
 
 const SUBSCRIBED: &[u8] = b"*3\r\n$9\r\nsubscribe\r\n$14\r\nwshub:messages\r\n:1\r\n";
 
-/// A server that knows the commands of an adapter; `publish` answers the nth PUBLISH, and `subscribed` has the connection
-/// once a subscription stands.
+/// A server that knows the commands of an adapter; `publish` answers the nth PUBLISH, and `subscribed` has the
+/// connection once a subscription stands.
 fn fake(publish: fn(usize) -> &'static [u8], subscribed: fn(&mut TcpStream)) -> Fake {
     Fake::new(move |mut stream| {
         let (mut count, mut chunk) = (0, vec![0; 64 * 1024]);

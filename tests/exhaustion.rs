@@ -155,8 +155,8 @@ fn accept_survives_refused_threads() {
     assert_eq!(server.hub.client_count(), 2);
 }
 
-/// With 64 MiB more of address space there is room for some hundred stacks. The rest are refused while there is memory for
-/// those that are served, and the server comes back when memory does.
+/// With 64 MiB more of address space there is room for some hundred stacks. The rest are refused while there is memory
+/// for those that are served, and the server comes back when memory does.
 #[test]
 fn a_process_that_runs_out_of_memory_refuses_in_time_and_comes_back() {
     let _alone = alone();

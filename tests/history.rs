@@ -305,7 +305,8 @@ fn what_other_messages_push_out_of_a_queue_is_told_as_a_gap() {
     let hub = &server.hub;
     let (mut slow, client) = server.pair();
     client.join("news").unwrap();
-    // The kernel's buffers are full and stay so; then publications wait in the queue, behind others that would go first.
+    // The kernel's buffers are full and stay so; then publications wait in the queue, behind others that would go
+    // first.
     let mut full_looks = 0;
     while full_looks < 30 {
         if client.queue_depth().messages < 5 {

@@ -93,8 +93,8 @@ fn a_large_frame_that_comes_slowly_but_steadily_is_read() {
 
 #[test]
 fn a_healthy_slow_reader_is_not_silent() {
-    // A feed of much more than the client reads: the ping waits behind megabytes in the kernel's buffers, for longer than
-    // the pong timeout.
+    // A feed of much more than the client reads: the ping waits behind megabytes in the kernel's buffers, for longer
+    // than the pong timeout.
     let config = timing(1000, 4000).write_timeout(PATIENCE).queue_bytes(256 * 1024);
     let (metrics, builder) = counted(Hub::builder().config(config));
     let server = TestServer::new(builder);

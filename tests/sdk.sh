@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds the example `centrifuge` and talks to it with the official SDKs: `centrifuge` for JavaScript in both builds,
-# `centrifuge-python` in both modes, and `cent` for the HTTP API. Arguments choose checks in JavaScript. Needs redis-server,
-# Node.js 18 and what stands in tests/clients.sh.
+# `centrifuge-python` in both modes, and `cent` for the HTTP API. Arguments choose checks in JavaScript. Needs
+# redis-server, Node.js 18 and what stands in tests/clients.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/clients.sh

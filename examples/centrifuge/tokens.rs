@@ -21,8 +21,8 @@ struct Claims {
     info: Option<serde_json::Value>,
 }
 
-/// Who connects, for how long, and to which channels the server subscribes it. The protocol checks that the time has not
-/// passed.
+/// Who connects, for how long, and to which channels the server subscribes it. The protocol checks that the time has
+/// not passed.
 pub(crate) fn connection(token: &str) -> Result<ConnectionToken, TokenError> {
     let (claims, expires_at) = read(token)?;
     if !claims.channel.is_empty() {

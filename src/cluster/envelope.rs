@@ -227,7 +227,7 @@ pub enum EnvelopeError {
 impl fmt::Display for EnvelopeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLarge(len) => write!(f, "an envelope of {len} bytes is too large"),
+            Self::TooLarge(len) => write!(f, "envelope of {len} bytes exceeds max_envelope"),
             Self::Json(error) => error.fmt(f),
             Self::Invalid(why) => f.write_str(why),
         }

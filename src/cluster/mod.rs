@@ -190,7 +190,7 @@ impl Link {
         if !self.wait_ended(until) {
             self.shared.close();
             if !self.wait_ended(Instant::now() + FLUSH) {
-                record!(Warn, "wshub::cluster", "{}: the adapter does not come back", self.node_id());
+                record!(Warn, "wshub::cluster", "{}: the adapter did not stop in time", self.node_id());
                 return;
             }
         }

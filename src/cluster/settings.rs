@@ -103,8 +103,8 @@ impl Cluster {
     }
 
     /// Sets the first and the longest wait before a failed connection is retried; default 1 s and 30 s. The wait
-    /// doubles with each failure, and each wait is shortened by up to half at random. Both are 1 ms to 366 days, and the
-    /// first must not exceed the longest.
+    /// doubles with each failure, and each wait is shortened by up to half at random. Both are 1 ms to 366 days, and
+    /// the first must not exceed the longest.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.backoff = (first, longest);
         self

@@ -175,7 +175,7 @@ impl Shared {
                 EnvelopeError::Json(error) => format!("{:?} error at column {}", error.classify(), error.column()),
                 other => other.to_string(),
             };
-            record!(Warn, "wshub::cluster", "no envelope came: {why} ({suppressed} more not logged)");
+            record!(Warn, "wshub::cluster", "invalid envelope received: {why} ({suppressed} more not logged)");
         }
         if let Some(hook) = &self.settings.on_decode_error {
             self.node.guarded("on_decode_error", &|| hook(error, bytes));
@@ -244,12 +244,12 @@ impl Shared {
         let heard = table.lock().hear(id.clone(), beat, Instant::now());
         match heard {
             Heard::New => {
-                record!(Info, "wshub::cluster", "{}: node {id} has come", self.settings.node_id);
+                record!(Info, "wshub::cluster", "{}: node {id} joined", self.settings.node_id);
                 // The new node does not know this one yet.
                 self.want_beat();
             }
             Heard::Gone => {
-                record!(Info, "wshub::cluster", "{}: node {id} has left", self.settings.node_id);
+                record!(Info, "wshub::cluster", "{}: node {id} left", self.settings.node_id);
                 self.node.node_gone(id);
             }
             Heard::Known { changes: 0 } | Heard::Ignored => {}
@@ -263,7 +263,7 @@ impl Shared {
         let Some(table) = &self.table else { return };
         let expired = table.lock().expire(Instant::now());
         for id in expired {
-            record!(Warn, "wshub::cluster", "{}: node {id} is silent and counts as gone", self.settings.node_id);
+            record!(Warn, "wshub::cluster", "{}: node {id} timed out", self.settings.node_id);
             self.node.node_gone(&id);
         }
     }

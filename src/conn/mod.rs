@@ -196,7 +196,7 @@ impl Drop for Connection {
         }
         outbox.kill();
         let lasted = client.connected_at().elapsed().unwrap_or_default();
-        record!(Debug, "wshub::conn", "{} gone after {lasted:?}", client.id());
+        record!(Debug, "wshub::conn", "{} disconnected after {lasted:?}", client.id());
         hub.connection_is_over(client);
     }
 }

@@ -348,7 +348,7 @@ impl<'a> Reader<'a> {
     fn refuse_rate(&self, message: &Message) {
         let hub = self.client.hub();
         hub.count_error(ErrorType::RateLimitExceeded);
-        record!(Debug, "wshub::conn", "{} over the message rate", self.client.id());
+        record!(Debug, "wshub::conn", "{} exceeded max_message_rate", self.client.id());
         trace::note_error(ErrorType::RateLimitExceeded, || "rate limit exceeded".into());
         hub.run_message_hook(&hub.hooks().on_rate_limited, "on_rate_limited", self.client, message);
         if hub.limits().rate_policy == RatePolicy::Close {

@@ -45,8 +45,8 @@ pub trait HistoryStore: fmt::Debug + Send + Sync + 'static {
     fn clear(&self, room: &str) -> Result<(), StoreError>;
 
     /// Reports every later append, including those of this node, in their order for each room. It calls `on` with
-    /// [`StoreEvent::Following`] once it follows, and from time to time with [`StoreEvent::Nothing`]. It returns when `on`
-    /// returns false.
+    /// [`StoreEvent::Following`] once it follows, and from time to time with [`StoreEvent::Nothing`]. It returns when
+    /// `on` returns false.
     ///
     /// # Errors
     ///

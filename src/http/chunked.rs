@@ -218,10 +218,12 @@ mod tests {
             step in 1_usize..400,
             cut: prop::sample::Index,
         ) {
-            let encoded: Vec<u8> = chunks.iter().flat_map(|chunk| encode_chunk(chunk)).chain(LAST_CHUNK.to_vec()).collect();
+            let chunked = chunks.iter().flat_map(|chunk| encode_chunk(chunk));
+            let encoded: Vec<u8> = chunked.chain(LAST_CHUNK.to_vec()).collect();
             let body = chunks.concat();
             prop_assert_eq!(decode(&encoded, step, body.len()), Ok(Some(body.clone())));
-            prop_assert_eq!(decode(&encoded[..cut.index(encoded.len())], step, body.len()), Ok(None), "a prefix is not whole");
+            let prefix = &encoded[..cut.index(encoded.len())];
+            prop_assert_eq!(decode(prefix, step, body.len()), Ok(None), "a prefix is not whole");
             if let Some(less) = body.len().checked_sub(1) {
                 prop_assert_eq!(decode(&encoded, step, less), Err(ChunkError::TooLarge));
             }
@@ -229,7 +231,10 @@ mod tests {
 
         #[test]
         fn no_input_panics_and_pieces_make_no_difference(
-            input in prop::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'0'), Just(b'1'), any::<u8>()], 0..60),
+            input in prop::collection::vec(
+                prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'0'), Just(b'1'), any::<u8>()],
+                0..60,
+            ),
             step in 1_usize..10,
         ) {
             prop_assert_eq!(decode(&input, step, 100), decode(&input, 100, 100));

@@ -51,8 +51,8 @@ impl Admission {
         self
     }
 
-    /// Stores a value on the client. [`Client::extension`](crate::Client::extension) finds it by its type. A later value
-    /// of the same type replaces it.
+    /// Stores a value on the client. [`Client::extension`](crate::Client::extension) finds it by its type. A later
+    /// value of the same type replaces it.
     pub fn extension<T: Any + Send + Sync>(mut self, value: T) -> Self {
         guard::dispose(self.extensions.insert(Arc::new(value)));
         self

@@ -170,9 +170,9 @@ impl HubBuilder {
         self
     }
 
-    /// Sets the handler of messages that other nodes of the cluster have sent with [`Hub::tell_nodes`] and this subject.
-    /// It replaces an earlier one. It runs on the thread that receives from the bus: while it blocks, nothing else of
-    /// the cluster arrives. Messages of subjects without a handler are ignored.
+    /// Sets the handler of messages that other nodes of the cluster have sent with [`Hub::tell_nodes`] and this
+    /// subject. It replaces an earlier one. It runs on the thread that receives from the bus: while it blocks, nothing
+    /// else of the cluster arrives. Messages of subjects without a handler are ignored.
     pub fn on_node_message(
         mut self,
         subject: impl Into<String>,

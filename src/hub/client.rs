@@ -239,8 +239,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`SendJsonError::Serialize`] if the value's `Serialize` implementation fails, otherwise as [`send`](Client::send);
-    /// the error then returns the message.
+    /// [`SendJsonError::Serialize`] if the value's `Serialize` implementation fails, otherwise as
+    /// [`send`](Client::send); the error then returns the message.
     pub fn send_json<T: serde::Serialize + ?Sized>(&self, value: &T) -> Result<(), SendJsonError> {
         let message = Message::json(value).map_err(SendJsonError::Serialize)?;
         self.send(message).map_err(SendJsonError::Send)

@@ -33,8 +33,8 @@ impl Client {
         old.is_some()
     }
 
-    /// Stores a value on this client, found by its type, and replaces an earlier one of that type. Give the value a type
-    /// of its own, so that no other part of the program uses the same.
+    /// Stores a value on this client, found by its type, and replaces an earlier one of that type. Give the value a
+    /// type of its own, so that no other part of the program uses the same.
     ///
     /// The value is dropped after the connection's last hook, even if the program still holds this handle; then nothing
     /// is stored any more. A replaced or unwanted value is dropped on the calling thread, outside of all locks.

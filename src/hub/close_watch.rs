@@ -66,7 +66,7 @@ impl Hub {
             return;
         }
         if !CloseWatch::add(&self.inner().close_watch, id, outbox, self.config().close_timeout) {
-            record_limited!(Warn, "wshub::hub", "could not start the thread that watches closes: {id} is cut");
+            record_limited!(Warn, "wshub::hub", "could not start the thread that watches closes; {id} is cut");
             outbox.kill();
         }
     }

@@ -19,8 +19,8 @@ use crate::client_id::ClientId;
 /// ```
 ///
 /// A target serialises as `{"to":[…],"except":[…]}`. The parts are `"all"`, `{"room":name}`, `{"one_of":room}`,
-/// `{"user":id}` and `{"client":id}`; without exceptions, `except` is left out. A program that takes a target from a peer
-/// lets the peer choose the recipients.
+/// `{"user":id}` and `{"client":id}`; without exceptions, `except` is left out. A program that takes a target from a
+/// peer lets the peer choose the recipients.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Form<'_>", into = "Form<'_>")]
 #[must_use = "a target does nothing until it is sent to"]

@@ -75,7 +75,7 @@ fn assign(shared: &Shared, slot: &mut Slot, client: Option<SocketAddr>) -> Resul
 fn give_up(shared: &Shared, transport: &Transport, peer: Option<SocketAddr>, broken: Broken) {
     let peer = Peer(peer);
     let (reason, answer) = match broken {
-        Broken::Gone => return record!(Debug, "wshub::server", "{peer} gone without a request"),
+        Broken::Gone => return record!(Debug, "wshub::server", "{peer} disconnected before sending a request"),
         Broken::Nonsense(reason) => (reason.to_owned(), None),
         Broken::Answer(response) => {
             let response = response.encode(false);

@@ -27,11 +27,11 @@ impl Pattern {
             return Ok(None);
         }
         if segments.iter().rev().skip(1).any(|segment| *segment == Segment::Rest) {
-            return Err("* stands for the end of a path only");
+            return Err("* is allowed only at the end of a path");
         }
         let names: Vec<&String> = segments.iter().filter_map(Segment::name).collect();
         if names.iter().enumerate().any(|(at, name)| names[..at].contains(name)) {
-            return Err("a parameter's name stands twice");
+            return Err("duplicate parameter name");
         }
         Ok(Some(Self(segments)))
     }
@@ -96,7 +96,7 @@ fn segment(text: &str) -> Result<Segment, &'static str> {
     }
     let Some(name) = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) else {
         return if text.contains(['{', '}', '*']) {
-            Err("a parameter is a whole segment, as in /rooms/{room}")
+            Err("a parameter must be a whole segment, as in /rooms/{room}")
         } else {
             Ok(Segment::Literal(text.to_owned()))
         };
@@ -105,7 +105,7 @@ fn segment(text: &str) -> Result<Segment, &'static str> {
     if is_name {
         Ok(Segment::Parameter(name.to_owned()))
     } else {
-        Err("a parameter needs a name of letters and digits")
+        Err("a parameter name must consist of letters and digits")
     }
 }
 

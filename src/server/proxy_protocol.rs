@@ -134,7 +134,7 @@ mod tests {
             match parse(&bytes[..read])? {
                 Header::Whole(source) => return Ok((source, read)),
                 Header::More(n) if read + n <= bytes.len() => read += n,
-                Header::More(_) => return Err("cut short"),
+                Header::More(_) => return Err("incomplete PROXY header"),
             }
         }
     }

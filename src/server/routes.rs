@@ -95,7 +95,7 @@ impl Routes {
             return self.fallback.replace(route).map_or(Ok(()), |_| Err(TAKEN));
         }
         if !path.starts_with('/') {
-            return Err("a path begins with /");
+            return Err("a path must begin with /");
         }
         if let Some(pattern) = Pattern::parse(path)? {
             if self.patterns.iter().any(|(other, _)| other.is_same(&pattern)) {

@@ -56,7 +56,7 @@ pub enum RecvTimeoutError {
 impl fmt::Display for RecvTimeoutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Timeout => "no trace has ended in time",
+            Self::Timeout => "no trace ended within the timeout",
             Self::Ended => "the tracer is gone",
         })
     }

@@ -22,7 +22,8 @@ async function visit(channel, { through = server, ...options } = {}) {
   await connected(page);
   return page;
 }
-/// The lines of one kind: `live`, `recovered`, `lost`. Without a kind, all publications in the order in which they are shown.
+/// The lines of one kind: `live`, `recovered`, `lost`. Without a kind, all publications in the order in which they are
+/// shown.
 const lines = (page, kind) => page.locator(kind ? `#log .${kind}` : '#log div').allTextContents();
 const publications = async page => (await lines(page)).filter(line => /^\d+: /.test(line));
 const numbered = (from, to) => Array.from({ length: to - from + 1 }, (_, n) => `${from + n}: line ${from + n}`);

@@ -279,7 +279,8 @@ const checks = {
     assert.equal((await post(body, { 'sec-fetch-site': 'cross-site' })).status, 403);
     assert.equal((await post(body, { 'Content-Type': 'text/plain' })).status, 415);
     assert.equal((await post(body, { authorization: '' })).status, 401);
-    // A page of another origin, in a browser that knows the password: its request needs a permission that it does not get.
+    // A page of another origin, in a browser that knows the password: its request needs a permission that it does not
+    // get.
     const page = await visitPath(server, '/', 'a page of the chat', { options: { ...DESKTOP, httpCredentials: { username: 'admin', password: PASSWORD } }, requests: path => path.startsWith('/ws') || path === '/admin/actions', prepare: () => {} });
     const status = await page.evaluate(() => fetch('/admin/actions', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: '{}' }).then(a => a.status)).catch(() => 0);
     assert.ok([401, 403].includes(status), `${status}`);

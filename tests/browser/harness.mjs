@@ -39,8 +39,8 @@ export async function until(what, probe, ms = DEADLINE) {
 
 // --- the server ---------------------------------------------------------------------------------------------
 
-/// An example: run as `BIN --addr 127.0.0.1:PORT ARGS`, it prints `listening on 127.0.0.1:PORT` and ends on SIGTERM. It comes
-/// back on the port that it had.
+/// An example: run as `BIN --addr 127.0.0.1:PORT ARGS`, it prints `listening on 127.0.0.1:PORT` and ends on SIGTERM. It
+/// comes back on the port that it had.
 export class Server {
   child = null;
   port = 0;
@@ -84,7 +84,8 @@ export class Server {
   get isGone() { return this.child.exitCode !== null || this.child.signalCode !== null; }
 }
 
-/// A way to the server that can be cut: connections through it are passed on as they are. A stand-in for `server` in `visit`.
+/// A way to the server that can be cut: connections through it are passed on as they are. A stand-in for `server` in
+/// `visit`.
 export class Wire {
   sockets = new Set();
   /// While connections are cut, failed ones may be logged.

@@ -1,5 +1,5 @@
-//! Peers that do what no decent client would. Each is a plan that is carried out in small steps, so that a few threads can
-//! act for hundreds of them. Whatever fails on this side is part of the game.
+//! Peers that do what no decent client would. Each is a plan that is carried out in small steps, so that a few threads
+//! can act for hundreds of them. Whatever fails on this side is part of the game.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -179,8 +179,8 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Connects a peer of this kind. One in three leaves at once, the others within eight seconds, those that drip later:
-    /// long enough for every deadline of the server.
+    /// Connects a peer of this kind. One in three leaves at once, the others within eight seconds, those that drip
+    /// later: long enough for every deadline of the server.
     pub(crate) fn begin(kind: &Kind, doors: Doors, random: &mut Random) -> std::io::Result<Self> {
         let plan = (kind.1)(random);
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;

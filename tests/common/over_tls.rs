@@ -1,5 +1,5 @@
-//! The tests of sockets once more, over TLS: with `WSHUB_TEST_TLS` in the environment, test servers speak TLS, and clients
-//! that do not reach them through a bridge.
+//! The tests of sockets once more, over TLS: with `WSHUB_TEST_TLS` in the environment, test servers speak TLS, and
+//! clients that do not reach them through a bridge.
 
 use std::net::SocketAddr;
 

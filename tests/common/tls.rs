@@ -1,5 +1,5 @@
-//! TLS in tests: a certificate for the loopback, the client's side, and a bridge that lets clients without TLS talk to servers
-//! with it.
+//! TLS in tests: a certificate for the loopback, the client's side, and a bridge that lets clients without TLS talk to
+//! servers with it.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};

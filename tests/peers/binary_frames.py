@@ -41,7 +41,7 @@ def lengths_that_lie_and_bad_names_close_with_1002(server):
         for bad in wire.BAD_UTF8 if n < 4 else []:
             closes(server, encode(*fields[:n], bad, *fields[n + 1 :]), 1002, f"{name} is not UTF-8")
     for count in [1, 4, 1000]:
-        closes(server, encode("r", "e") + bytes(count), 1002, f"{count} bytes behind the payload")
+        closes(server, encode("r", "e") + bytes(count), 1002, f"{count} bytes after the payload")
     peer = connect(server)
     for payload in wire.BAD_UTF8:
         say(peer, event="echo", payload=payload)

@@ -2,14 +2,14 @@
 //!
 //! Allocations of one operation, of all threads, and the bytes that they ask for.
 //!
-//! Counted by the allocator over many turns, so there is nothing to time and no statistics: a count that is not the same
-//! in every run comes from tables that grow now and then. The floor is what cannot be left out:
+//! Counted by the allocator over many turns, so there is nothing to time and no statistics: a count that is not the
+//! same in every run comes from tables that grow now and then. The floor is what cannot be left out:
 //!
 //! - broadcast: the frame that the recipients share, whatever their number: header and payload;
 //! - echo: the message that the handler gets, as its own bytes, and the frame of the answer;
 //! - join and leave: nothing, where the room has other members;
-//! - connect and disconnect: the client itself. The request's head has been read before; without a thread. With one, and
-//!   two sockets: the same, and what the thread and the peer's side of this bench need.
+//! - connect and disconnect: the client itself. The request's head has been read before; without a thread. With one,
+//!   and two sockets: the same, and what the thread and the peer's side of this bench need.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints, and may fail by a panic")]
 
 mod common;

@@ -4,11 +4,11 @@
 //!
 //! The floor is what nobody can leave out, as the bytes of the message itself:
 //!
-//! - encode: copying them into a buffer of their own, because a frame is shared by its recipients and outlives the call.
-//!   A server's frames are not masked, and what is sent is text already: text and binary cost the same;
+//! - encode: copying them into a buffer of their own, because a frame is shared by its recipients and outlives the
+//!   call. A server's frames are not masked, and what is sent is text already: text and binary cost the same;
 //! - decode: copying them into a buffer that is used again, in place of the kernel's copy, taking the mask off there
-//!   (XOR, eight bytes at a time), and for text `std::str::from_utf8`. A client's frames are always masked; some clients
-//!   mask with zero. What ours does beyond that: headers, sizes, a buffer of its own for each message.
+//!   (XOR, eight bytes at a time), and for text `std::str::from_utf8`. A client's frames are always masked; some
+//!   clients mask with zero. What ours does beyond that: headers, sizes, a buffer of its own for each message.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints, and may fail by a panic")]
 
 mod common;

@@ -4,14 +4,15 @@
 //! The clients have no sockets: everything is done but for the system calls.
 //!
 //! The floor of a send is one thread that goes through a list of as many slots, each a cache line behind a pointer, and
-//! under each slot's lock stores a clone of the message's `Arc`: what the memory costs, whoever does it. Each recipient's
-//! outbox is such a line; the lines of both lie in memory in the order of the list. `client` is one recipient among so
-//! many; `union` is a room and another with half of the clients, each of whom gets one copy; `except` leaves one out.
+//! under each slot's lock stores a clone of the message's `Arc`: what the memory costs, whoever does it. Each
+//! recipient's outbox is such a line; the lines of both lie in memory in the order of the list. `client` is one
+//! recipient among so many; `union` is a room and another with half of the clients, each of whom gets one copy;
+//! `except` leaves one out.
 //!
-//! The floor of `join and leave` and of `connect and disconnect` is putting an `Arc` into a map of as many entries, behind
-//! a lock, and taking it out again, for the connect a new one. The hub keeps more than one map, and a connect is also a
-//! handshake to check and to answer. `join, send, leave` has the floor of the send: the first send after a change makes
-//! the room's list again.
+//! The floor of `join and leave` and of `connect and disconnect` is putting an `Arc` into a map of as many entries,
+//! behind a lock, and taking it out again, for the connect a new one. The hub keeps more than one map, and a connect is
+//! also a handshake to check and to answer. `join, send, leave` has the floor of the send: the first send after a
+//! change makes the room's list again.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints, and may fail by a panic")]
 
 mod common;

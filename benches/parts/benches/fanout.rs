@@ -4,9 +4,9 @@
 //! loopback.
 //!
 //! The clients are read for by one thread with a poller, which takes part in the times of all ways alike. The floor is
-//! one thread that writes the frame to one socket after the other, blocking, without a queue or a lock: any client could
-//! hold it up. The peer is tokio-tungstenite on two worker threads, with a pair of tasks and a bounded queue for each
-//! client, filled by the same thread that calls `Hub::send` in ours. The three take turns.
+//! one thread that writes the frame to one socket after the other, blocking, without a queue or a lock: any client
+//! could hold it up. The peer is tokio-tungstenite on two worker threads, with a pair of tasks and a bounded queue for
+//! each client, filled by the same thread that calls `Hub::send` in ours. The three take turns.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints, and may fail by a panic")]
 
 mod common;

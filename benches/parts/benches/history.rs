@@ -1,8 +1,9 @@
 //! `cargo bench --bench history`, in `benches/parts`.
 //!
 //! What a history costs: from the publishing of one message until the last of so many clients has it, over TCP on the
-//! loopback. `publish` records and gives every member one order; `broadcast` is a send to a room that remembers nothing.
-//! The two take turns. The clients are read for by one thread with a poller, which takes part in both times alike.
+//! loopback. `publish` records and gives every member one order; `broadcast` is a send to a room that remembers
+//! nothing. The two take turns. The clients are read for by one thread with a poller, which takes part in both times
+//! alike.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints, and may fail by a panic")]
 
 mod common;

@@ -3,10 +3,10 @@
 //! What metrics and traces cost, for each delivery of a broadcast and for each inbound
 //! message that is echoed.
 //!
-//! Instructions are counted by valgrind (`callgrind`), which must be installed, as the difference between a run and one of
-//! twice the length: user space only, and without the clock, which valgrind replaces. Times are medians of rounds in which
-//! the ways take turns, and contain the kernel's share. With `--test`, and in `cargo test`, every way runs once and nothing
-//! is measured.
+//! Instructions are counted by valgrind (`callgrind`), which must be installed, as the difference between a run and one
+//! of twice the length: user space only, and without the clock, which valgrind replaces. Times are medians of rounds in
+//! which the ways take turns, and contain the kernel's share. With `--test`, and in `cargo test`, every way runs once
+//! and nothing is measured.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints, and may fail by a panic")]
 
 mod common;

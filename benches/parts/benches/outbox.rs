@@ -2,10 +2,10 @@
 //!
 //! One client's outbox, for each message of 128 bytes, over a sink in place of a socket.
 //!
-//! The floor is a crossbeam channel of the same length that carries an `Arc`: `try_send` and, where a message is meant to
-//! arrive, `try_recv`, on the same threads. That is the least for a bounded queue which several threads fill. Ours writes
-//! past the queue where it is empty, keeps the right to write to the socket and looks once more after giving it back; the
-//! channel's `try_recv` stands for the write.
+//! The floor is a crossbeam channel of the same length that carries an `Arc`: `try_send` and, where a message is meant
+//! to arrive, `try_recv`, on the same threads. That is the least for a bounded queue which several threads fill. Ours
+//! writes past the queue where it is empty, keeps the right to write to the socket and looks once more after giving it
+//! back; the channel's `try_recv` stands for the write.
 //!
 //! Full queues are those of an outbox whose handshake is not answered yet: it queues and does not write, so that every
 //! send meets the drop policy, and no thread is needed to hold it up.

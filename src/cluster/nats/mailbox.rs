@@ -69,7 +69,7 @@ impl Sender {
             record!(
                 Warn,
                 "wshub::cluster",
-                "{lost} envelopes came too fast and are lost ({suppressed} more not logged)"
+                "{lost} envelopes lost: received faster than delivered ({suppressed} more not logged)"
             );
         }
     }

@@ -61,7 +61,7 @@ impl ConnectionStatus {
                     record!(
                         Warn,
                         "wshub::cluster",
-                        "an envelope came too fast and is lost ({suppressed} more not logged)"
+                        "an envelope was lost: received faster than delivered ({suppressed} more not logged)"
                     );
                 }
             }

@@ -98,7 +98,7 @@ fn is_scalar(json: &str) -> bool {
 /// What a client that has called is sent.
 pub(super) fn answer(id: &RawValue, result: &Result<Message, CallRefusal>) -> Message {
     let id = id.get();
-    let unusable = CallRefusal::new("internal", "the answer is no JSON");
+    let unusable = CallRefusal::new("internal", "the answer is not JSON");
     let refusal = match result.as_ref().map(json_text) {
         Ok(Some(data)) => return Message::raw_json(format!(r#"{{"type":"reply","id":{id},"data":{data}}}"#)),
         Ok(None) => &unusable,

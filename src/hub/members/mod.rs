@@ -1,7 +1,8 @@
 //! Members: who is in a room, over all nodes, and what changes about it.
 //!
 //! ```text
-//! join, leave, metadata ── Table (under the room's and the client's lock) ── flush, at most every 50 ms ──▶ hook, clients, nodes
+//! join, leave, metadata ── Table (under the room's and the client's lock)
+//!   └ flush, at most every 50 ms ──▶ hook, clients, nodes
 //! other nodes ── changes, lists, digests ── Table ── flush ──▶ hook, clients
 //! ```
 //!

@@ -129,7 +129,7 @@ impl fmt::Display for DecodeError {
         match self {
             Self::Truncated { field } => write!(f, "frame ends inside {field}"),
             Self::InvalidUtf8 { field } => write!(f, "{field} is not UTF-8"),
-            Self::TrailingBytes(count) => write!(f, "{count} bytes behind the payload"),
+            Self::TrailingBytes(count) => write!(f, "{count} bytes after the payload"),
         }
     }
 }

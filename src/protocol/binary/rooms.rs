@@ -83,7 +83,7 @@ impl fmt::Display for RegisterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::EmptyName => "the event name is empty",
-            Self::Duplicate => "the event has a handler already",
+            Self::Duplicate => "the event already has a handler",
             Self::Reserved => "the event is the protocol's own",
         })
     }

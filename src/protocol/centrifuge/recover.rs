@@ -31,8 +31,8 @@ impl From<Position> for Place {
     }
 }
 
-/// The position from a client: an empty epoch means the history's own, and one of another form is none of ours. `None` if
-/// that would be needed and the room does not exist.
+/// The position from a client: an empty epoch means the history's own, and one of another form is none of ours. `None`
+/// if that would be needed and the room does not exist.
 pub(super) fn position(hub: &Hub, channel: &str, epoch: &str, offset: u64) -> Option<Position> {
     if let Ok(epoch) = epoch.parse::<Epoch>() {
         return Some(Position::new(epoch, offset));

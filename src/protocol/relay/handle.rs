@@ -227,7 +227,7 @@ impl Inner {
         let tell_all = |inner: &Self, relay: &Relay, ticket: &Ticket| {
             inner.devices.tell_all(ticket, |device, edge| {
                 if catch(|| inner.device_hook(relay, device, edge)).is_none() {
-                    record_limited!(Error, "wshub::relay", "a hook of a device panicked");
+                    record_limited!(Error, "wshub::relay", "a device hook panicked");
                 }
             });
         };

@@ -29,7 +29,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// Any bytes: what decodes means the same after a second journey, and its bytes stay the same from the first encoding on.
+/// Any bytes: what decodes means the same after a second journey, and its bytes stay the same from the first encoding
+/// on.
 fn raw(bytes: &[u8]) {
     let envelope = match Envelope::decode(bytes) {
         Ok(envelope) => envelope,

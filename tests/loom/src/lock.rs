@@ -1,5 +1,5 @@
-//! What `src/lock.rs` is to the crate, on loom's mutex. A `try_lock` may also see an old state, as that of `parking_lot` may:
-//! it begins with a relaxed load.
+//! What `src/lock.rs` is to the crate, on loom's mutex. A `try_lock` may also see an old state, as that of
+//! `parking_lot` may: it begins with a relaxed load.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};

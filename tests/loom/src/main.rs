@@ -1,8 +1,9 @@
-//! The outbox' own code under loom: every interleaving of a few threads with at most so many preemptions, and every value
-//! that the memory model lets a load return. The argument that it checks stands in `src/outbox/mod.rs`.
+//! The outbox' own code under loom: every interleaving of a few threads with at most so many preemptions, and every
+//! value that the memory model lets a load return. The argument that it checks stands in `src/outbox/mod.rs`.
 //!
-//! `cargo run --release --manifest-path tests/loom/Cargo.toml [NAME]` runs all scenarios, or those whose names contain NAME.
-//! A deadlock that loom reports is a message or a thread that nobody comes back for: no wait in the model ever times out.
+//! `cargo run --release --manifest-path tests/loom/Cargo.toml [NAME]` runs all scenarios, or those whose names contain
+//! NAME. A deadlock that loom reports is a message or a thread that nobody comes back for: no wait in the model ever
+//! times out.
 
 mod lock;
 mod scenarios;

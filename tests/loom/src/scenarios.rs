@@ -1,14 +1,14 @@
 //! What a few threads do to one outbox, and what must hold at the end.
 //!
-//! To add a scenario, add a line to `SCENARIOS`. Each inner list is a thread, each `Act` one of its steps. The functions
-//! `of`, `room`, `queue`, `broken` and `once` say what socket and queue they meet and how many preemptions are tried;
-//! `Scenario::check` states what must hold after every scenario. A new step is a variant of `Act` and an arm of
-//! `Scenario::act`. A test of another shape, such as `burst`, is a function and a line in `all`. Interleavings multiply:
-//! two threads with two or three steps take a second, a third thread takes `once` or few steps.
+//! To add a scenario, add a line to `SCENARIOS`. Each inner list is a thread, each `Act` one of its steps. The
+//! functions `of`, `room`, `queue`, `broken` and `once` say what socket and queue they meet and how many preemptions
+//! are tried; `Scenario::check` states what must hold after every scenario. A new step is a variant of `Act` and an arm
+//! of `Scenario::act`. A test of another shape, such as `burst`, is a function and a line in `all`. Interleavings
+//! multiply: two threads with two or three steps take a second, a third thread takes `once` or few steps.
 //!
 //! What `src/outbox` uses of the crate has a stand-in in `world.rs`, its locks in `lock.rs`, its threads and atomics in
-//! `sync.rs`; something new needs one there. A new argument in `src/outbox` also gets a mutation in `mutate.py` that breaks
-//! it, and a scenario that notices.
+//! `sync.rs`; something new needs one there. A new argument in `src/outbox` also gets a mutation in `mutate.py` that
+//! breaks it, and a scenario that notices.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -316,8 +316,8 @@ fn whole_frames(wire: &[u8], is_cut: bool) -> Vec<u8> {
     whole.flatten().collect()
 }
 
-/// A burst: its owner pushes so many messages and lists the client, while the flusher looks from outside. At the end the
-/// flusher looks once more, and then nothing may wait.
+/// A burst: its owner pushes so many messages and lists the client, while the flusher looks from outside. At the end
+/// the flusher looks once more, and then nothing may wait.
 fn burst(pushes: &[usize]) {
     let scenario = of(&[]);
     let (outbox, held) = (scenario.outbox(), Arc::new(Held::default()));

@@ -3,8 +3,8 @@
 pub(crate) use loom::sync::atomic;
 pub(crate) use loom::thread;
 
-/// A bounded channel whose operations are single steps. They order nothing in memory, so the outbox' argument cannot lean
-/// on more than its own atomics.
+/// A bounded channel whose operations are single steps. They order nothing in memory, so the outbox' argument cannot
+/// lean on more than its own atomics.
 pub(crate) mod channel {
     use std::collections::VecDeque;
     use std::sync::{Arc, Mutex};
@@ -70,8 +70,8 @@ pub(crate) mod channel {
     }
 }
 
-/// The cell of `std`, with the order that it promises: what initialised it comes before what finds it initialised. A thread
-/// may find it empty for a while longer.
+/// The cell of `std`, with the order that it promises: what initialised it comes before what finds it initialised. A
+/// thread may find it empty for a while longer.
 #[derive(Debug)]
 pub(crate) struct OnceLock<T> {
     is_set: atomic::AtomicBool,

@@ -1,5 +1,5 @@
-//! What the outbox uses of the rest of the crate, as small as it gets. A frame is two bytes, so that it can be torn: its
-//! number, and the same with the top bit set.
+//! What the outbox uses of the rest of the crate, as small as it gets. A frame is two bytes, so that it can be torn:
+//! its number, and the same with the top bit set.
 
 pub(crate) mod config {
     use std::time::{Duration, Instant};
@@ -226,8 +226,8 @@ pub(crate) mod transport {
             self.changed.notify_all();
         }
 
-        /// Waits until so many bytes have been written or the socket is dead; gives what has been written. If nobody writes
-        /// them, no thread can run any more, and loom reports it.
+        /// Waits until so many bytes have been written or the socket is dead; gives what has been written. If nobody
+        /// writes them, no thread can run any more, and loom reports it.
         pub(crate) fn wait_written(&self, bytes: usize) -> Vec<u8> {
             let mut socket = self.socket.lock().expect("no panic");
             while socket.wire.len() < bytes && !socket.is_dead {

@@ -1,5 +1,6 @@
-//! The bare minimum of a blocking thread per connection: `threads ADDR` echoes small frames, each connection on a thread
-//! that does nothing but read and write. No server to use: it is what any design with blocking reads pays for an echo.
+//! The bare minimum of a blocking thread per connection: `threads ADDR` echoes small frames, each connection on a
+//! thread that does nothing but read and write. No server to use: it is what any design with blocking reads pays for an
+//! echo.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,8 +1,8 @@
 //! What the benches share: cases that are run in several ways by turns, and the table of their ratios.
 //!
-//! A sample of criterion runs every way of a case, ours and the floor, in an order that changes from sample to sample. So
-//! a machine that is slow for a while is slow for all of them, and the ratio, the median over the samples, says more than
-//! the times. Criterion's own lines and its comparison with the run before are about ours alone.
+//! A sample of criterion runs every way of a case, ours and the floor, in an order that changes from sample to sample.
+//! So a machine that is slow for a while is slow for all of them, and the ratio, the median over the samples, says more
+//! than the times. Criterion's own lines and its comparison with the run before are about ours alone.
 #![allow(dead_code, reason = "each bench uses a part")]
 
 use std::hint::black_box;
@@ -105,8 +105,8 @@ impl Bench {
             });
         });
         group.finish();
-        // None at all: the case was filtered out. Flat sampling has the same number of turns in every sample; those with
-        // other numbers have warmed up.
+        // None at all: the case was filtered out. Flat sampling has the same number of turns in every sample; those
+        // with other numbers have warmed up.
         if let Some(&(measured, _)) = samples.last() {
             let samples = samples.into_iter().filter(|(turns, _)| *turns == measured).map(|(_, times)| times).collect();
             self.rows.push(Row { case, samples });

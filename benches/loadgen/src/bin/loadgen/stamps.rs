@@ -10,7 +10,8 @@ use crate::payload::{COMPRESSED, STAMP};
 const KNOWN: usize = 16;
 
 /// Reads the stamps of payloads. A server that compresses a broadcast once sends everybody the same bytes: they are
-/// decompressed when they are first seen, and recognised afterwards. Otherwise each is decompressed, as far as its stamp.
+/// decompressed when they are first seen, and recognised afterwards. Otherwise each is decompressed, as far as its
+/// stamp.
 #[derive(Default)]
 pub struct Stamps {
     known: VecDeque<(Vec<u8>, u64)>,

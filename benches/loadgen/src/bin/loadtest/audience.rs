@@ -9,8 +9,8 @@ use super::outcome::Outcome;
 use super::pool::Watcher;
 use super::stamp::Stamp;
 
-/// Client `n` is in room `n` modulo the number of rooms; the publisher of a room is its first client, whose number is the
-/// room's. Numbers from `clients` on are those of visitors, which come and go.
+/// Client `n` is in room `n` modulo the number of rooms; the publisher of a room is its first client, whose number is
+/// the room's. Numbers from `clients` on are those of visitors, which come and go.
 #[derive(Debug)]
 pub(crate) struct Audience {
     listeners: Vec<Listener>,

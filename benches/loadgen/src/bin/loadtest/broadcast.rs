@@ -16,8 +16,8 @@ use super::warm_up;
 
 const TICK: Duration = Duration::from_millis(100);
 
-/// Runs it with the outcome's clients, stalled clients and rooms (0: one room for all, without a name), and fills in the
-/// rest. Visitors come if the scenario has any.
+/// Runs it with the outcome's clients, stalled clients and rooms (0: one room for all, without a name), and fills in
+/// the rest. Visitors come if the scenario has any.
 pub(crate) fn run(ground: &mut Ground<'_>, mut outcome: Outcome, has_visitors: bool) -> Result<Outcome, Failure> {
     let options = ground.options;
     let (url, rooms) = (ground.url.clone(), outcome.rooms);

@@ -11,8 +11,8 @@ const TICK: Duration = Duration::from_millis(50);
 /// For one who has sent a signal and waits.
 const IMPATIENCE: Duration = Duration::from_secs(2);
 
-/// Waits until nothing is missing, or nothing has come for the time that an answer may take. The measurement ends with what
-/// came last. `turn` handles what comes in at most the time given, and says how much is still missing.
+/// Waits until nothing is missing, or nothing has come for the time that an answer may take. The measurement ends with
+/// what came last. `turn` handles what comes in at most the time given, and says how much is still missing.
 pub(crate) fn drain(
     ground: &Ground<'_>,
     meter: &Meter,

@@ -36,7 +36,8 @@ impl Inbox {
         let used = self.read(&part, &mut on)?;
         part.drain(..used);
         if part.is_empty() {
-            // Its capacity is that of the largest message: with thousands of connections that would be kept for nothing.
+            // Its capacity is that of the largest message: with thousands of connections that would be kept for
+            // nothing.
             part = Vec::new();
         }
         self.part = part;

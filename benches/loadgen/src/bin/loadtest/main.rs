@@ -1,12 +1,12 @@
 //! `cargo run --release --bin loadtest -- fanout --clients 1000`, in `benches/loadgen`
 //!
-//! Measures a WebSocket server with real connections, end to end. `--help` lists the scenarios and options; without any,
-//! each scenario runs in turn, 5 seconds each, and a table is printed. `--json FILE` writes the figures (`json.rs` describes
-//! them), `--svg FILE` draws them.
+//! Measures a WebSocket server with real connections, end to end. `--help` lists the scenarios and options; without
+//! any, each scenario runs in turn, 5 seconds each, and a table is printed. `--json FILE` writes the figures (`json.rs`
+//! describes them), `--svg FILE` draws them.
 //!
-//! The server is this program once more, as a process of its own, so that its CPU time and memory are measured apart from
-//! those of the clients. `--url ws://HOST:PORT/PATH` measures a server that runs already; TLS is not spoken. What such a
-//! server must do with a text message depends on the scenario:
+//! The server is this program once more, as a process of its own, so that its CPU time and memory are measured apart
+//! from those of the clients. `--url ws://HOST:PORT/PATH` measures a server that runs already; TLS is not spoken. What
+//! such a server must do with a text message depends on the scenario:
 //!
 //! ```text
 //! connect               nothing
@@ -16,13 +16,14 @@
 //!                       client gives as `room=N` in the query, which is appended to the URL
 //! ```
 //!
-//! Messages come back as they were: each payload begins with a stamp. Before a measurement each client must have heard one
-//! message; a server that does something else is told what it should. Of a server of ours, the paths are `/echo`, `/broadcast`
-//! and `/rooms`. Clients connect 64 at a time; in `churn`, at their rate.
+//! Messages come back as they were: each payload begins with a stamp. Before a measurement each client must have heard
+//! one message; a server that does something else is told what it should. Of a server of ours, the paths are `/echo`,
+//! `/broadcast` and `/rooms`. Clients connect 64 at a time; in `churn`, at their rate.
 //!
-//! All clients are on one thread, which measures itself: when it is busy for more than 90 % of the time, or sends late, the
-//! figures say more about it than about the server, and a warning says so. Latencies count from when a message is really sent.
-//! A message or connection that is lost and must not be makes the exit status 1; only stalled clients may lose any.
+//! All clients are on one thread, which measures itself: when it is busy for more than 90 % of the time, or sends late,
+//! the figures say more about it than about the server, and a warning says so. Latencies count from when a message is
+//! really sent. A message or connection that is lost and must not be makes the exit status 1; only stalled clients may
+//! lose any.
 
 #![allow(
     clippy::cast_precision_loss,

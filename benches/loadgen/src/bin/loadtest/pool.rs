@@ -16,8 +16,8 @@ use super::url::{ACCEPT, Url};
 
 const SCRATCH: usize = 64 * 1024;
 const MAX_HEAD: usize = 16 * 1024;
-/// What a client that never reads lets into its kernel: the least there is, and in small segments, so that the server's side is soon
-/// full as well.
+/// What a client that never reads lets into its kernel: the least there is, and in small segments, so that the server's
+/// side is soon full as well.
 const STALLED_BUFFER: usize = 1;
 const STALLED_SEGMENT: u32 = 536;
 
@@ -72,7 +72,8 @@ impl Pool {
         self.clock
     }
 
-    /// Begins a connection and gives its id: the next number, or that of a visitor who has gone. One that does not read stalls the server.
+    /// Begins a connection and gives its id: the next number, or that of a visitor who has gone. One that does not read
+    /// stalls the server.
     ///
     /// # Errors
     ///
@@ -122,7 +123,8 @@ impl Pool {
     }
 }
 
-/// Begins to connect. On the loopback the sources are 127.0.0.1 to 127.0.0.4 in turn: one address has some 28,000 ports.
+/// Begins to connect. On the loopback the sources are 127.0.0.1 to 127.0.0.4 in turn: one address has some 28,000
+/// ports.
 fn connect(addr: SocketAddr, id: usize, reads: bool) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;

@@ -11,8 +11,8 @@ use wshub::{Admission, Config, Hub, Response, Server, Target};
 
 use super::console;
 
-/// By default a client that takes nothing is gone after 10 seconds, and so would be what `stall` measures. It still has to
-/// answer pings, once a minute.
+/// By default a client that takes nothing is gone after 10 seconds, and so would be what `stall` measures. It still has
+/// to answer pings, once a minute.
 const STALLED: Duration = Duration::from_secs(3600);
 
 /// Room for a few messages of any size, and no less than the defaults. Stalled clients stay.

@@ -1,5 +1,5 @@
-//! The report as a drawing: latencies on a logarithmic axis, and below them what was done in a second. Its greys and colours
-//! read on light and on dark pages.
+//! The report as a drawing: latencies on a logarithmic axis, and below them what was done in a second. Its greys and
+//! colours read on light and on dark pages.
 
 use std::fmt::{self, Write as _};
 

@@ -62,8 +62,8 @@ impl Url {
     }
 }
 
-/// The first address that accepts a connection. If none does, or there is only one, the first: clients then report why they
-/// cannot connect. A single address is not tried, because a server may take the attempt for a client.
+/// The first address that accepts a connection. If none does, or there is only one, the first: clients then report why
+/// they cannot connect. A single address is not tried, because a server may take the attempt for a client.
 fn choose(addrs: &[SocketAddr]) -> Option<SocketAddr> {
     let accepts = |addr: &&SocketAddr| TcpStream::connect_timeout(addr, CONNECT_TIME).is_ok();
     let accepting = if addrs.len() > 1 { addrs.iter().find(accepts) } else { None };

@@ -13,8 +13,8 @@ const TICK: Duration = Duration::from_millis(50);
 const PROBE: Duration = Duration::from_millis(250);
 /// Probes are no larger than this: nobody waits for the first before the second is sent.
 const LARGEST: usize = 4096;
-/// What fills a stalled connection: first the buffers of the kernel, some 50 KB with the segments of such a client, by few
-/// messages; then a server's queue for it, by many.
+/// What fills a stalled connection: first the buffers of the kernel, some 50 KB with the segments of such a client, by
+/// few messages; then a server's queue for it, by many.
 const FILL: [(u64, usize); 2] = [(32, 4096), (320, 32)];
 /// So many of these are on their way at one time.
 const AT_ONCE: u64 = 8;
