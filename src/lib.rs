@@ -64,8 +64,10 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
+//! | `centrifuge` | on | `protocol::centrifuge`: compatible with the official Centrifuge SDKs, and an HTTP API |
 //! | `dashboard` | on | `Server::dashboard`: a page for operators with live figures, traces and actions |
 //! | `deflate` | on | permessage-deflate: compressed messages, see the guide to [compression](guide::compression) |
+//! | `protocols` | on | the protocols `events`, `feed`, `binary` and `relay` in [`protocol`] |
 //! | `prometheus` | on | `PrometheusMetrics`: metrics in a Prometheus registry, see the guide to [observability](guide::observability) |
 //! | `redis` | off | `RedisAdapter`: clusters over Redis or Valkey |
 //! | `redis-tls` | off | the same over TLS, with the system's root certificates |
