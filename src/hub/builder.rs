@@ -211,7 +211,7 @@ impl HubBuilder {
         before_message(&Client, Message) -> HandlerResult<Message>, chain::filter;
         /// Handles a message. An error goes to `after_message` and `on_error`. The connection stays open unless the
         /// error is a [`HandlerError::close`].
-        on_message(&Client, &Message) -> HandlerResult, chain::handle;
+        on_message(&Client, &Message) -> HandlerResult, chain::both;
         /// Runs after the handlers, with their result.
         after_message(&Client, &Message, &Result<(), HandlerError>), observe::three;
         /// A handler has returned an error, or the connection has failed: the peer violated the protocol or went
@@ -227,7 +227,7 @@ impl HubBuilder {
         /// A `send_timeout` has given up on this client. Runs on the sender's thread.
         on_send_timeout(&Client, &Message), observe::two;
         /// Runs before a client joins a room and may refuse.
-        before_room_join(&Client, &str) -> HandlerResult, chain::allow;
+        before_room_join(&Client, &str) -> HandlerResult, chain::both;
         /// A client has joined a room.
         ///
         /// `after_room_join` and `after_room_leave` report a state, not every change. For each client and room they

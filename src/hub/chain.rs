@@ -75,27 +75,15 @@ where
     move |client, message| second(client, first(client, message)?)
 }
 
-/// The second handler runs if the first one returns no error.
-pub(super) fn handle<F, S>(first: F, second: S) -> impl Fn(&Client, &Message) -> HandlerResult
+/// The second handler or check runs if the first one returns no error.
+pub(super) fn both<A: ?Sized, F, S>(first: F, second: S) -> impl Fn(&Client, &A) -> HandlerResult
 where
-    F: Fn(&Client, &Message) -> HandlerResult,
-    S: Fn(&Client, &Message) -> HandlerResult,
+    F: Fn(&Client, &A) -> HandlerResult,
+    S: Fn(&Client, &A) -> HandlerResult,
 {
-    move |client, message| {
-        first(client, message)?;
-        second(client, message)
-    }
-}
-
-/// Both hooks must allow the join.
-pub(super) fn allow<F, S>(first: F, second: S) -> impl Fn(&Client, &str) -> HandlerResult
-where
-    F: Fn(&Client, &str) -> HandlerResult,
-    S: Fn(&Client, &str) -> HandlerResult,
-{
-    move |client, room| {
-        first(client, room)?;
-        second(client, room)
+    move |client, subject| {
+        first(client, subject)?;
+        second(client, subject)
     }
 }
 

@@ -158,17 +158,9 @@ impl Hub {
             }
         };
         let publication = room.publication(position, entry);
-        let (compressed, len) = (self.compressed(), publication.message().len());
-        for kind in kinds {
-            publication.frame(kind, compressed);
-        }
-        let mut state = room.state.write();
-        let fallen = state.append(publication.clone());
-        let mut done = room.fan_out(&mut state, Stream::History, std::slice::from_ref(&publication), compressed);
-        drop(state);
+        let len = publication.message().len();
+        let done = self.append_and_fan_out(room, publication, kinds);
         drop(turn);
-        done.fallen.extend(fallen);
-        done.fallen.push(publication);
         let queued = done.queued;
         self.finish_fan_out(done);
         self.count_sent(queued, len);

@@ -22,7 +22,7 @@ use super::room::{Room, RoomState};
 use super::target::{Delivery, Part, Target};
 use crate::config::MAX_ROOM_NAME;
 use crate::guard::dispose;
-use crate::history::{Page, Position, Publication, Publish, Range, RoomOptions, Subject};
+use crate::history::{FrameKind, Page, Position, Publication, Publish, Range, RoomOptions, Subject};
 use crate::message::Message;
 use crate::trace;
 
@@ -173,21 +173,34 @@ impl Hub {
             (memory.next_position(Stream::History)?, memory.kinds())
         };
         let publication = Publication::new(&room.name, position, Subject::Message, publish.take()?);
+        let done = self.append_and_fan_out(room, publication, kinds);
+        drop(turn);
+        Some((done, position))
+    }
+
+    /// Appends the publication to the room's history and queues it for the members. The caller holds the room's
+    /// `sequence`, so that no other publication comes between, and passes the result to `finish_fan_out` without a lock.
+    pub(super) fn append_and_fan_out(
+        &self,
+        room: &Arc<Room>,
+        publication: Publication,
+        kinds: Vec<FrameKind>,
+    ) -> FanOut {
+        // Encoded before the lock on the state, which joins and leaves wait for.
         let compressed = self.compressed();
         for kind in kinds {
             publication.frame(kind, compressed);
         }
         let mut state = room.state.write();
-        // A room that closes after the check above has no members, so this publication is dropped with the room.
+        // A room that has closed since the caller's check has no members, so this publication is dropped with the room.
         let fallen = state.append(publication.clone());
         let mut done = room.fan_out(&mut state, Stream::History, std::slice::from_ref(&publication), compressed);
         drop(state);
-        drop(turn);
         done.fallen.extend(fallen);
         // This may be the last handle if the history does not hold the message, so its payload is dropped without a
         // lock.
         done.fallen.push(publication);
-        Some((done, position))
+        done
     }
 
     /// Finds or creates the room, if its options match.

@@ -6,51 +6,26 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::json::{from_raw, is_default, object, or_default, to_raw};
+use super::message::message;
 
-/// One command. An empty one is the answer to a ping.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Command {
-    /// Chosen by the client; 0 asks for no reply.
-    #[prost(uint32, tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) id: u32,
-    #[prost(message, optional, tag = "4")]
-    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
-    pub(crate) connect: Option<Connect>,
-    #[prost(message, optional, tag = "5")]
-    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
-    pub(crate) subscribe: Option<Subscribe>,
-    #[prost(message, optional, tag = "6")]
-    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
-    pub(crate) unsubscribe: Option<Channel>,
-    #[prost(message, optional, tag = "7")]
-    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
-    pub(crate) publish: Option<Publish>,
-    #[prost(message, optional, tag = "8")]
-    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
-    pub(crate) presence: Option<Channel>,
-    #[prost(message, optional, tag = "9")]
-    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
-    pub(crate) presence_stats: Option<Channel>,
-    #[prost(message, optional, tag = "10")]
-    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
-    pub(crate) history: Option<History>,
-    #[prost(message, optional, tag = "11")]
-    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
-    pub(crate) ping: Option<Empty>,
-    #[prost(message, optional, tag = "12")]
-    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
-    pub(crate) send: Option<Data>,
-    #[prost(message, optional, tag = "13")]
-    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
-    pub(crate) rpc: Option<Rpc>,
-    #[prost(message, optional, tag = "14")]
-    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
-    pub(crate) refresh: Option<Token>,
-    #[prost(message, optional, tag = "15")]
-    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
-    pub(crate) sub_refresh: Option<SubRefresh>,
+message! {
+    /// One command. An empty one is the answer to a ping.
+    Command {
+        /// Chosen by the client; 0 asks for no reply.
+        1 id: u32,
+        4 connect: Option<Connect>,
+        5 subscribe: Option<Subscribe>,
+        6 unsubscribe: Option<Channel>,
+        7 publish: Option<Publish>,
+        8 presence: Option<Channel>,
+        9 presence_stats: Option<Channel>,
+        10 history: Option<History>,
+        11 ping: Option<Empty>,
+        12 send: Option<Data>,
+        13 rpc: Option<Rpc>,
+        14 refresh: Option<Token>,
+        15 sub_refresh: Option<SubRefresh>,
+    }
 }
 
 impl Command {
@@ -74,112 +49,54 @@ impl Command {
     }
 }
 
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Connect {
-    #[prost(string, tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) token: String,
-    #[prost(bytes = "bytes", tag = "2")]
-    #[serde(deserialize_with = "from_raw", serialize_with = "to_raw", skip_serializing_if = "Bytes::is_empty")]
-    pub(crate) data: Bytes,
-    /// Server-side subscriptions of the previous connection, with their positions.
-    #[prost(btree_map = "string, message", tag = "3")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) subs: BTreeMap<String, Subscribe>,
-    #[prost(string, tag = "4")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) name: String,
-    #[prost(string, tag = "5")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) version: String,
-}
+message! {
+    Connect {
+        1 token: String,
+        2 data: Bytes,
+        /// Server-side subscriptions of the previous connection, with their positions.
+        3 subs: BTreeMap<String, Subscribe>,
+        4 name: String,
+        5 version: String,
+    }
 
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(clippy::struct_excessive_bools, reason = "the protocol's")]
-pub(crate) struct Subscribe {
-    #[prost(string, tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) channel: String,
-    #[prost(string, tag = "2")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) token: String,
-    /// Whether to recover from the position in `epoch` and `offset`.
-    #[prost(bool, tag = "3")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) recover: bool,
-    #[prost(string, tag = "6")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) epoch: String,
-    #[prost(uint64, tag = "7")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) offset: u64,
-    #[prost(bytes = "bytes", tag = "8")]
-    #[serde(deserialize_with = "from_raw", serialize_with = "to_raw", skip_serializing_if = "Bytes::is_empty")]
-    pub(crate) data: Bytes,
-    #[prost(bool, tag = "9")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) positioned: bool,
-    #[prost(bool, tag = "10")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) recoverable: bool,
-    #[prost(bool, tag = "11")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) join_leave: bool,
-    /// Bits: 1 asks for short channel names, which are not supported; 2 for error 112 instead of a failed recovery.
-    #[prost(int64, tag = "14")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) flag: i64,
-}
+    #[allow(clippy::struct_excessive_bools, reason = "the protocol's")]
+    Subscribe {
+        1 channel: String,
+        2 token: String,
+        /// Whether to recover from the position in `epoch` and `offset`.
+        3 recover: bool,
+        6 epoch: String,
+        7 offset: u64,
+        8 data: Bytes,
+        9 positioned: bool,
+        10 recoverable: bool,
+        11 join_leave: bool,
+        /// Bits: 1 asks for short channel names, which are not supported; 2 for error 112 instead of a failed recovery.
+        14 flag: i64,
+    }
 
-/// Of `unsubscribe`, `presence` and `presence_stats`.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Channel {
-    #[prost(string, tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) channel: String,
-}
+    /// Of `unsubscribe`, `presence` and `presence_stats`.
+    Channel {
+        1 channel: String,
+    }
 
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Publish {
-    #[prost(string, tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) channel: String,
-    #[prost(bytes = "bytes", tag = "2")]
-    #[serde(deserialize_with = "from_raw", serialize_with = "to_raw", skip_serializing_if = "Bytes::is_empty")]
-    pub(crate) data: Bytes,
-}
+    Publish {
+        1 channel: String,
+        2 data: Bytes,
+    }
 
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct History {
-    #[prost(string, tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) channel: String,
-    /// 0 asks only for the position; a negative number asks for all publications.
-    #[prost(int32, tag = "7")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) limit: i32,
-    #[prost(message, optional, tag = "8")]
-    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
-    pub(crate) since: Option<StreamPosition>,
-    #[prost(bool, tag = "9")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) reverse: bool,
-}
+    History {
+        1 channel: String,
+        /// 0 asks only for the position; a negative number asks for all publications.
+        7 limit: i32,
+        8 since: Option<StreamPosition>,
+        9 reverse: bool,
+    }
 
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct StreamPosition {
-    #[prost(uint64, tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) offset: u64,
-    #[prost(string, tag = "2")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) epoch: String,
+    StreamPosition {
+        1 offset: u64,
+        2 epoch: String,
+    }
 }
 
 /// For ping, and for results without fields.
@@ -187,41 +104,23 @@ pub(crate) struct StreamPosition {
 #[serde(default)]
 pub(crate) struct Empty {}
 
-/// For `send`, its counterpart `message`, and the result of an rpc.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Data {
-    #[prost(bytes = "bytes", tag = "1")]
-    #[serde(deserialize_with = "from_raw", serialize_with = "to_raw", skip_serializing_if = "Bytes::is_empty")]
-    pub(crate) data: Bytes,
-}
+message! {
+    /// For `send`, its counterpart `message`, and the result of an rpc.
+    Data {
+        1 data: Bytes,
+    }
 
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Rpc {
-    #[prost(bytes = "bytes", tag = "1")]
-    #[serde(deserialize_with = "from_raw", serialize_with = "to_raw", skip_serializing_if = "Bytes::is_empty")]
-    pub(crate) data: Bytes,
-    #[prost(string, tag = "2")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) method: String,
-}
+    Rpc {
+        1 data: Bytes,
+        2 method: String,
+    }
 
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Token {
-    #[prost(string, tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) token: String,
-}
+    Token {
+        1 token: String,
+    }
 
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct SubRefresh {
-    #[prost(string, tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) channel: String,
-    #[prost(string, tag = "2")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) token: String,
+    SubRefresh {
+        1 channel: String,
+        2 token: String,
+    }
 }

@@ -5,6 +5,7 @@
 
 pub(super) mod command;
 mod json;
+mod message;
 pub(super) mod reply;
 
 pub(super) use json::Object;

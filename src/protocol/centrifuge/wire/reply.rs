@@ -6,350 +6,166 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::command::{Data, Empty};
-use super::json::{from_raw, is_default, or_default, to_raw};
+use super::json::{from_raw, is_default, object, or_default, to_raw};
+use super::message::message;
 
-/// The answer to a command, or a push. An empty one is a ping.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Reply {
-    /// The id of the command; 0 for a push.
-    #[prost(uint32, tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) id: u32,
-    #[prost(message, optional, tag = "2")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) error: Option<Error>,
-    #[prost(message, optional, tag = "4")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) push: Option<Push>,
-    #[prost(message, optional, tag = "5")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) connect: Option<Connected>,
-    #[prost(message, optional, tag = "6")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) subscribe: Option<Subscribed>,
-    #[prost(message, optional, tag = "7")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) unsubscribe: Option<Empty>,
-    #[prost(message, optional, tag = "8")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) publish: Option<Empty>,
-    #[prost(message, optional, tag = "9")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) presence: Option<Presence>,
-    #[prost(message, optional, tag = "10")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) presence_stats: Option<PresenceStats>,
-    #[prost(message, optional, tag = "11")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) history: Option<Publications>,
-    #[prost(message, optional, tag = "12")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) ping: Option<Empty>,
-    #[prost(message, optional, tag = "13")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) rpc: Option<Data>,
-    #[prost(message, optional, tag = "14")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) refresh: Option<Refreshed>,
-    #[prost(message, optional, tag = "15")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) sub_refresh: Option<Expiry>,
-}
+message! {
+    /// The answer to a command, or a push. An empty one is a ping.
+    Reply {
+        /// The id of the command; 0 for a push.
+        1 id: u32,
+        2 error: Option<Error>,
+        4 push: Option<Push>,
+        5 connect: Option<Connected>,
+        6 subscribe: Option<Subscribed>,
+        7 unsubscribe: Option<Empty>,
+        8 publish: Option<Empty>,
+        9 presence: Option<Presence>,
+        10 presence_stats: Option<PresenceStats>,
+        11 history: Option<Publications>,
+        12 ping: Option<Empty>,
+        13 rpc: Option<Data>,
+        14 refresh: Option<Refreshed>,
+        15 sub_refresh: Option<Expiry>,
+    }
 
-/// An error instead of a result.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Error {
-    #[prost(uint32, tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) code: u32,
-    #[prost(string, tag = "2")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) message: String,
-    #[prost(bool, tag = "3")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) temporary: bool,
-}
+    /// An error instead of a result.
+    Error {
+        1 code: u32,
+        2 message: String,
+        3 temporary: bool,
+    }
 
-/// The result of connect.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Connected {
-    #[prost(string, tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) client: String,
-    #[prost(string, tag = "2")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) version: String,
-    /// Whether `ttl` is valid.
-    #[prost(bool, tag = "3")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) expires: bool,
-    /// Seconds until the token expires.
-    #[prost(uint32, tag = "4")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) ttl: u32,
-    #[prost(bytes = "bytes", tag = "5")]
-    #[serde(deserialize_with = "from_raw", serialize_with = "to_raw", skip_serializing_if = "Bytes::is_empty")]
-    pub(crate) data: Bytes,
-    /// Server-side subscriptions.
-    #[prost(btree_map = "string, message", tag = "6")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) subs: BTreeMap<String, Subscribed>,
-    /// Seconds after which the server pings.
-    #[prost(uint32, tag = "7")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) ping: u32,
-    /// Whether the client must answer pings.
-    #[prost(bool, tag = "8")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) pong: bool,
-}
+    /// The result of connect.
+    Connected {
+        1 client: String,
+        2 version: String,
+        /// Whether `ttl` is valid.
+        3 expires: bool,
+        /// Seconds until the token expires.
+        4 ttl: u32,
+        5 data: Bytes,
+        /// Server-side subscriptions.
+        6 subs: BTreeMap<String, Subscribed>,
+        /// Seconds after which the server pings.
+        7 ping: u32,
+        /// Whether the client must answer pings.
+        8 pong: bool,
+    }
 
-/// The result of subscribe.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(clippy::struct_excessive_bools, reason = "the protocol's")]
-pub(crate) struct Subscribed {
-    #[prost(bool, tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) expires: bool,
-    #[prost(uint32, tag = "2")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) ttl: u32,
-    #[prost(bool, tag = "3")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) recoverable: bool,
-    #[prost(string, tag = "6")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) epoch: String,
-    /// The publications after the position from which the client recovers.
-    #[prost(message, repeated, tag = "7")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) publications: Vec<Publication>,
-    /// Whether `publications` and all later pushes are everything since that position.
-    #[prost(bool, tag = "8")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) recovered: bool,
-    #[prost(uint64, tag = "9")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) offset: u64,
-    #[prost(bool, tag = "10")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) positioned: bool,
-    #[prost(bytes = "bytes", tag = "11")]
-    #[serde(deserialize_with = "from_raw", serialize_with = "to_raw", skip_serializing_if = "Bytes::is_empty")]
-    pub(crate) data: Bytes,
-    #[prost(bool, tag = "12")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) was_recovering: bool,
-}
+    /// The result of subscribe.
+    #[allow(clippy::struct_excessive_bools, reason = "the protocol's")]
+    Subscribed {
+        1 expires: bool,
+        2 ttl: u32,
+        3 recoverable: bool,
+        6 epoch: String,
+        /// The publications after the position from which the client recovers.
+        7 publications: Vec<Publication>,
+        /// Whether `publications` and all later pushes are everything since that position.
+        8 recovered: bool,
+        9 offset: u64,
+        10 positioned: bool,
+        11 data: Bytes,
+        12 was_recovering: bool,
+    }
 
-/// The result of presence.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(clippy::struct_field_names, reason = "the protocol's")]
-pub(crate) struct Presence {
-    /// By client id.
-    #[prost(btree_map = "string, message", tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) presence: BTreeMap<String, ClientInfo>,
-}
+    /// The result of presence.
+    #[allow(clippy::struct_field_names, reason = "the protocol's")]
+    Presence {
+        /// By client id.
+        1 presence: BTreeMap<String, ClientInfo>,
+    }
 
-/// The result of `presence_stats`.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct PresenceStats {
-    #[prost(uint32, tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) num_clients: u32,
-    #[prost(uint32, tag = "2")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) num_users: u32,
-}
+    /// The result of `presence_stats`.
+    PresenceStats {
+        1 num_clients: u32,
+        2 num_users: u32,
+    }
 
-/// The result of history.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(clippy::struct_field_names, reason = "the protocol's")]
-pub(crate) struct Publications {
-    #[prost(message, repeated, tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) publications: Vec<Publication>,
-    #[prost(string, tag = "2")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) epoch: String,
-    /// The top, whatever the request.
-    #[prost(uint64, tag = "3")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) offset: u64,
-}
+    /// The result of history.
+    #[allow(clippy::struct_field_names, reason = "the protocol's")]
+    Publications {
+        1 publications: Vec<Publication>,
+        2 epoch: String,
+        /// The top, whatever the request.
+        3 offset: u64,
+    }
 
-/// The result of refresh.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Refreshed {
-    #[prost(string, tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) client: String,
-    #[prost(string, tag = "2")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) version: String,
-    #[prost(bool, tag = "3")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) expires: bool,
-    #[prost(uint32, tag = "4")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) ttl: u32,
-}
+    /// The result of refresh.
+    Refreshed {
+        1 client: String,
+        2 version: String,
+        3 expires: bool,
+        4 ttl: u32,
+    }
 
-/// The result of `sub_refresh`, and the push `refresh`.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Expiry {
-    #[prost(bool, tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) expires: bool,
-    #[prost(uint32, tag = "2")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) ttl: u32,
-}
+    /// The result of `sub_refresh`, and the push `refresh`.
+    Expiry {
+        1 expires: bool,
+        2 ttl: u32,
+    }
 
-/// An unsolicited message to a client.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Push {
-    #[prost(string, tag = "2")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) channel: String,
-    #[prost(message, optional, tag = "4")]
-    #[serde(rename = "pub", skip_serializing_if = "Option::is_none")]
-    pub(crate) publication: Option<Publication>,
-    #[prost(message, optional, tag = "5")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) join: Option<Member>,
-    #[prost(message, optional, tag = "6")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) leave: Option<Member>,
-    #[prost(message, optional, tag = "7")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) unsubscribe: Option<Unsubscribe>,
-    #[prost(message, optional, tag = "8")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) message: Option<Data>,
-    #[prost(message, optional, tag = "9")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) subscribe: Option<SubscribePush>,
-    #[prost(message, optional, tag = "11")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) disconnect: Option<Disconnect>,
-    #[prost(message, optional, tag = "12")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) refresh: Option<Expiry>,
-}
+    /// An unsolicited message to a client.
+    Push {
+        2 channel: String,
+        #[serde(rename = "pub")]
+        4 publication: Option<Publication>,
+        5 join: Option<Member>,
+        6 leave: Option<Member>,
+        7 unsubscribe: Option<Unsubscribe>,
+        8 message: Option<Data>,
+        9 subscribe: Option<SubscribePush>,
+        11 disconnect: Option<Disconnect>,
+        12 refresh: Option<Expiry>,
+    }
 
-/// Information about a client.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct ClientInfo {
-    #[prost(string, tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) user: String,
-    #[prost(string, tag = "2")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) client: String,
-    #[prost(bytes = "bytes", tag = "3")]
-    #[serde(deserialize_with = "from_raw", serialize_with = "to_raw", skip_serializing_if = "Bytes::is_empty")]
-    pub(crate) conn_info: Bytes,
-    #[prost(bytes = "bytes", tag = "4")]
-    #[serde(deserialize_with = "from_raw", serialize_with = "to_raw", skip_serializing_if = "Bytes::is_empty")]
-    pub(crate) chan_info: Bytes,
-}
+    /// Information about a client.
+    ClientInfo {
+        1 user: String,
+        2 client: String,
+        3 conn_info: Bytes,
+        4 chan_info: Bytes,
+    }
 
-/// A publication: the same for every subscriber.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Publication {
-    #[prost(bytes = "bytes", tag = "4")]
-    #[serde(deserialize_with = "from_raw", serialize_with = "to_raw", skip_serializing_if = "Bytes::is_empty")]
-    pub(crate) data: Bytes,
-    /// The client that has published it; absent for the program.
-    #[prost(message, optional, tag = "5")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) info: Option<ClientInfo>,
-    /// The offset in the history; 0 without one.
-    #[prost(uint64, tag = "6")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) offset: u64,
-    #[prost(btree_map = "string, string", tag = "7")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) tags: BTreeMap<String, String>,
-    /// Milliseconds since 1970.
-    #[prost(int64, tag = "9")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) time: i64,
-    #[prost(string, tag = "11")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) key: String,
-    #[prost(bool, tag = "12")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) removed: bool,
-}
+    /// A publication: the same for every subscriber.
+    Publication {
+        4 data: Bytes,
+        /// The client that has published it; absent for the program.
+        5 info: Option<ClientInfo>,
+        /// The offset in the history; 0 without one.
+        6 offset: u64,
+        7 tags: BTreeMap<String, String>,
+        /// Milliseconds since 1970.
+        9 time: i64,
+        11 key: String,
+        12 removed: bool,
+    }
 
-/// The pushes join and leave.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Member {
-    #[prost(message, optional, tag = "1")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) info: Option<ClientInfo>,
-}
+    /// The pushes join and leave.
+    Member {
+        1 info: Option<ClientInfo>,
+    }
 
-/// From 2500 on the SDK subscribes again.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Unsubscribe {
-    #[prost(uint32, tag = "2")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) code: u32,
-    #[prost(string, tag = "3")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) reason: String,
-}
+    /// From 2500 on the SDK subscribes again.
+    Unsubscribe {
+        2 code: u32,
+        3 reason: String,
+    }
 
-/// A server-side subscription that begins while the client is connected.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct SubscribePush {
-    #[prost(bool, tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) recoverable: bool,
-    #[prost(string, tag = "4")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) epoch: String,
-    #[prost(uint64, tag = "5")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) offset: u64,
-    #[prost(bool, tag = "6")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) positioned: bool,
-    #[prost(bytes = "bytes", tag = "7")]
-    #[serde(deserialize_with = "from_raw", serialize_with = "to_raw", skip_serializing_if = "Bytes::is_empty")]
-    pub(crate) data: Bytes,
-}
+    /// A server-side subscription that begins while the client is connected.
+    SubscribePush {
+        1 recoverable: bool,
+        4 epoch: String,
+        5 offset: u64,
+        6 positioned: bool,
+        7 data: Bytes,
+    }
 
-/// For transports without close codes.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Disconnect {
-    #[prost(uint32, tag = "1")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) code: u32,
-    #[prost(string, tag = "2")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) reason: String,
-    #[prost(bool, tag = "3")]
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
-    pub(crate) reconnect: bool,
+    /// For transports without close codes.
+    Disconnect {
+        1 code: u32,
+        2 reason: String,
+        3 reconnect: bool,
+    }
 }
