@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use common::{CLOSE, PATIENCE, TEXT, WsClient, client_frame, eventually, exchange, status, upgrade_request};
 use wshub::{
     Admission, Hub, Limits, Rejection, RequestHead,
-    server::{Accept, AcceptError, Transport},
+    server::{AcceptError, PendingConnection, Transport},
 };
 
 fn echo_hub() -> Hub {
@@ -43,7 +43,7 @@ fn read_request(stream: &mut impl Read) -> (RequestHead, Vec<u8>) {
 fn listen(
     hub: &Hub,
     count: usize,
-    run: impl Fn(Accept) -> Result<(), AcceptError> + Send + 'static,
+    run: impl Fn(PendingConnection) -> Result<(), AcceptError> + Send + 'static,
 ) -> (SocketAddr, Receiver<Result<(), AcceptError>>, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
@@ -63,7 +63,7 @@ fn listen(
 #[test]
 fn serve_runs_the_connection_and_returns_at_its_end() {
     let hub = echo_hub();
-    let (addr, results, thread) = listen(&hub, 2, Accept::serve);
+    let (addr, results, thread) = listen(&hub, 2, PendingConnection::serve);
     for _ in 0..2 {
         let mut client = WsClient::connect(addr, "/anything", "");
         client.send_text("hello");
@@ -136,7 +136,8 @@ fn early_bytes_are_the_first_frames() {
     let hub = echo_hub();
     let long = "long ".repeat(2000);
     let frames = [client_frame(TEXT, b"one"), client_frame(TEXT, long.as_bytes()), client_frame(CLOSE, b"")].concat();
-    let runs: [fn(Accept) -> Result<(), AcceptError>; 2] = [Accept::serve, |accept| accept.detach().map(drop)];
+    let runs: [fn(PendingConnection) -> Result<(), AcceptError>; 2] =
+        [PendingConnection::serve, |accept| accept.detach().map(drop)];
     for run in runs {
         // Cut in a frame's header, in its payload, behind everything.
         for cut in [0, 1, 7, 12, 5000, frames.len()] {
@@ -185,7 +186,7 @@ fn refusals_are_answered_and_reported() {
 fn a_stopped_hub_refuses() {
     let hub = echo_hub();
     hub.shutdown(PATIENCE).unwrap();
-    let (addr, results, thread) = listen(&hub, 1, Accept::serve);
+    let (addr, results, thread) = listen(&hub, 1, PendingConnection::serve);
     assert_eq!(status(&WsClient::try_connect(addr, "/", "").0), 503);
     let refused = results.recv_timeout(PATIENCE).unwrap();
     assert!(matches!(refused, Err(AcceptError::Refused(503))), "{refused:?}");

@@ -40,11 +40,11 @@ impl std::error::Error for AcceptError {
     }
 }
 
-/// A connection about to be upgraded: made by [`Hub::accept`], run by [`serve`](Accept::serve) or
-/// [`detach`](Accept::detach).
+/// A connection about to be upgraded: made by [`Hub::accept`], run by [`serve`](PendingConnection::serve) or
+/// [`detach`](PendingConnection::detach).
 #[derive(Debug)]
 #[must_use = "the connection is closed unless it is served or detached"]
-pub struct Accept {
+pub struct PendingConnection {
     hub: Hub,
     transport: Transport,
     head: RequestHead,
@@ -59,9 +59,9 @@ impl Hub {
     /// `early` is what was read behind the head, normally nothing: it counts as the first WebSocket bytes.
     ///
     /// The stream is set to blocking mode, and its timeouts by the hub.
-    pub fn accept(&self, stream: impl Into<Transport>, head: RequestHead, early: &[u8]) -> Accept {
+    pub fn accept(&self, stream: impl Into<Transport>, head: RequestHead, early: &[u8]) -> PendingConnection {
         let transport = stream.into();
-        Accept {
+        PendingConnection {
             hub: self.clone(),
             remote: transport.peer_addr(),
             transport,
@@ -73,7 +73,7 @@ impl Hub {
     }
 }
 
-impl Accept {
+impl PendingConnection {
     /// Answers with Server-Sent Events instead of the upgrade; see
     /// [`Server::event_stream`](crate::Server::event_stream).
     pub fn event_stream(mut self) -> Self {

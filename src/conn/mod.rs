@@ -29,7 +29,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use accept::{Accept, AcceptError};
+pub use accept::{AcceptError, PendingConnection};
 pub(crate) use upgrade::{Opening, Upgraded, upgrade};
 
 use crate::config::deadline_after;

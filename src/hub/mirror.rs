@@ -1,5 +1,4 @@
-//! Rooms whose history several nodes share, as this node holds them: a mirror of what the store has, in the store's
-//! order.
+//! This node's copies of rooms with a shared history: each mirrors the store's entries in the store's order.
 
 use std::sync::Arc;
 
@@ -14,21 +13,22 @@ use crate::lock::assert_no_lock_held;
 use crate::message::Message;
 use crate::outbox::Outbox;
 
-/// What came of an entry.
+/// The result of applying an entry of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Applied {
+    /// The entry is recorded, or was recorded before, or does not concern this node.
     Done,
-    /// Entries before it are missing here.
+    /// Earlier entries are missing on this node.
     Early,
-    /// The room is of another epoch here.
+    /// This node has another epoch of the room.
     OtherEpoch,
 }
 
-/// What is to be done, without the lock, for a room that has got another history.
+/// The work that follows when a room's history is replaced. It must be done without the room's lock.
 #[derive(Debug, Default)]
 struct Restarted {
     outboxes: Vec<Arc<Outbox>>,
-    /// What each member misses.
+    /// The gap of each member.
     gaps: Vec<(ClientId, Gap)>,
     fallen: Vec<Publication>,
 }
@@ -40,15 +40,15 @@ impl RoomState {
 }
 
 impl Room {
-    /// How much of it a store holds; `None` if it has no history.
+    /// How much of the room a store keeps; `None` if the room has no history.
     pub(super) fn bounds(&self) -> Option<Bounds> {
         let state = self.state.read();
         let options = &state.memory.as_ref()?.options;
         Some(Bounds { messages: options.messages, age: options.age, linger: options.linger.max(options.age) })
     }
 
-    /// Under the room's lock: another history takes the place of its own. Every member is told of the gap, and reads on
-    /// with what is held.
+    /// Replaces the room's history. Every member gets a gap and continues with the held entries. The caller holds the
+    /// room's lock.
     fn restart(self: &Arc<Self>, state: &mut RoomState, stored: &Stored, mirror: Mirror) -> Restarted {
         let mut restarted = Restarted::default();
         let Some(memory) = &mut state.memory else { return restarted };
@@ -74,20 +74,20 @@ impl Room {
     }
 
     fn publication(&self, position: Position, entry: &[u8]) -> Publication {
-        // Another version of this crate may have written what this one does not read: its place is kept.
+        // An entry that this version cannot read, written by another version of this crate, keeps its position.
         let publish = decode_entry(entry).unwrap_or_else(|| Publish::new(Message::text("")));
         Publication::new(&self.name, position, Subject::Message, publish)
     }
 }
 
 impl Hub {
-    /// Rooms that are shared and known here.
+    /// The shared rooms that this node has loaded or given an order of its own.
     pub(super) fn mirrored_rooms(&self) -> Vec<Arc<Room>> {
         let rooms: Vec<Arc<Room>> = self.inner().rooms.read().values().cloned().collect();
         rooms.into_iter().filter(|room| room.state.read().mirror() != Mirror::Unread).collect()
     }
 
-    /// Takes over what the store holds. A room that is read for the first time has told nobody of a history yet.
+    /// Replaces the room's history by the store's entries.
     pub(super) fn load_stored(&self, room: &Arc<Room>, stored: &Stored) {
         let restarted = {
             let _turn = room.sequence.write();
@@ -96,7 +96,7 @@ impl Hub {
         self.finish_restart(room, restarted);
     }
 
-    /// As [`load_stored`](Hub::load_stored), unless somebody has read the room meanwhile.
+    /// As [`load_stored`](Hub::load_stored), unless another thread has loaded the room in the meantime.
     pub(super) fn load_unread(&self, room: &Arc<Room>, stored: &Stored) {
         let restarted = {
             let _turn = room.sequence.write();
@@ -109,7 +109,7 @@ impl Hub {
         self.finish_restart(room, restarted);
     }
 
-    /// From now on the room has an order of its own, under a new epoch.
+    /// Gives the room an order of this node's own, under a new epoch.
     pub(super) fn go_local(&self, room: &Arc<Room>) {
         let restarted = {
             let _turn = room.sequence.write();
@@ -131,7 +131,7 @@ impl Hub {
         for outbox in &restarted.outboxes {
             outbox.flush();
         }
-        // This counts the gaps too.
+        // The keeper also counts the gaps.
         let keeper = self.keeper();
         for (client, gap) in restarted.gaps {
             keeper.tell_gap(client, gap);
@@ -139,7 +139,7 @@ impl Hub {
         self.after_use(room);
     }
 
-    /// Records and delivers what the store has told, if it is next.
+    /// Records and delivers an entry that the store has reported, if it is the next one.
     pub(super) fn apply_told(&self, room: &Arc<Room>, position: Position, entry: &[u8]) -> Applied {
         let turn = room.sequence.write();
         let kinds = {

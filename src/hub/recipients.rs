@@ -49,7 +49,7 @@ impl Recipients {
         let new_seen = || Seen::with_capacity_and_hasher(self.most(), BuildHasherDefault::default());
         let mut seen = is_union.then(new_seen);
         for next in self.lists().flat_map(|list| list.chunks(AHEAD)) {
-            look_ahead(next);
+            prefetch(next);
             for member in next {
                 let is_new = |seen: &mut Seen| seen.insert(Arc::as_ptr(&member.outbox).addr());
                 if seen.as_mut().is_none_or(is_new) {
@@ -118,7 +118,7 @@ impl List for Snapshot {
 /// Fetches what a send to each of these clients reads first: one cache line each, anywhere in memory. Loads that stand
 /// together wait for memory together; with a system call between them each would wait alone.
 #[inline]
-fn look_ahead(members: &[Member]) {
+fn prefetch(members: &[Member]) {
     std::hint::black_box(members.iter().filter(|member| member.outbox.is_accepting()).count());
 }
 

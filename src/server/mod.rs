@@ -1,7 +1,7 @@
 //! A small HTTP server around the hub: listeners, routes, one thread for each connection.
 //!
 //! [`Server`] listens and routes, [`Endpoint`] describes a WebSocket route, and [`Request`] is what a handler of plain
-//! HTTP receives. [`Accept`] serves a program that has a listener of its own.
+//! HTTP receives. [`PendingConnection`] serves a program that has a listener of its own.
 
 mod accept;
 mod endpoint;
@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-pub use crate::conn::{Accept, AcceptError};
+pub use crate::conn::{AcceptError, PendingConnection};
 pub use crate::http::{HeadError, MAX_HEAD, MAX_HEADERS};
 pub use crate::transport::Transport;
 pub use endpoint::{Endpoint, EndpointInfo, EndpointKind};

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::error::CallError;
 use super::pending::{CallResult, Waiter};
-use super::remote::News;
+use super::remote::CallEvent;
 use crate::client_id::ClientId;
 use crate::config::deadline_after;
 use crate::hub::control::{Control, RemoteCall};
@@ -75,7 +75,7 @@ impl Hub {
 #[must_use = "dropping it gives up the answers"]
 pub struct Answers {
     hub: Hub,
-    receiver: Receiver<News>,
+    receiver: Receiver<CallEvent>,
     /// Clients of this node whose answer is missing, and the ids of their calls.
     asked: HashMap<ClientId, (Client, u64)>,
     /// Clients that could not be asked, or did not answer in time.
@@ -98,7 +98,7 @@ struct Remote {
 }
 
 impl Answers {
-    fn ask(&mut self, client: Client, method: &str, payload: &Message, sender: &Sender<News>) {
+    fn ask(&mut self, client: Client, method: &str, payload: &Message, sender: &Sender<CallEvent>) {
         let id = client.id();
         if client.calls().is_own_thread() {
             self.ready.push_back((id, Err(CallError::OwnThread)));
@@ -107,7 +107,7 @@ impl Answers {
         let sender = sender.clone();
         let waiter = Waiter::Anywhere(Box::new(move |result| {
             // An iterator that is gone has given up.
-            let _ = sender.send(News::Here(id, result));
+            let _ = sender.send(CallEvent::Here(id, result));
         }));
         match client.ask(method, payload, waiter) {
             Ok(call) => _ = self.asked.insert(id, (client, call)),
@@ -121,7 +121,7 @@ impl Answers {
         method: &str,
         payload: &Message,
         timeout: Duration,
-        sender: &Sender<News>,
+        sender: &Sender<CallEvent>,
     ) {
         let one_of = target.one_of_room().map(str::to_owned);
         let to = if one_of.is_some() { Vec::new() } else { self.hub.remote_recipients(target) };
@@ -152,17 +152,17 @@ impl Answers {
     }
 
     /// What a piece of news yields.
-    fn hear(&mut self, news: News) -> Option<Answer> {
+    fn hear(&mut self, news: CallEvent) -> Option<Answer> {
         match news {
             // Each client has one answer: one that was given up is not told twice.
-            News::Here(id, result) => self.asked.remove(&id).map(|_| (id, result)),
-            News::Asked(node, clients) => {
+            CallEvent::Here(id, result) => self.asked.remove(&id).map(|_| (id, result)),
+            CallEvent::Asked(node, clients) => {
                 let remote = self.remote.as_mut()?;
                 remote.silent.as_mut().map(|silent| silent.remove(&node));
                 remote.asked.extend(clients.into_iter().filter(|id| !remote.early.remove(id)));
                 None
             }
-            News::There(id, result) => {
+            CallEvent::There(id, result) => {
                 let remote = self.remote.as_mut()?;
                 if !remote.asked.remove(&id) && !remote.early.insert(id) {
                     return None;

@@ -17,7 +17,7 @@ use crate::message::Message;
 
 /// What a caller hears.
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum CallEvent {
     /// A client of this node has answered.
     Here(ClientId, CallResult),
     /// A node has asked these clients.
@@ -33,11 +33,11 @@ pub(in crate::hub) struct RemoteCalls(Leaf<Numbered>);
 #[derive(Debug, Default)]
 struct Numbered {
     last: u64,
-    waiting: HashMap<u64, Sender<News>>,
+    waiting: HashMap<u64, Sender<CallEvent>>,
 }
 
 impl RemoteCalls {
-    pub(super) fn begin(&self, sender: Sender<News>) -> u64 {
+    pub(super) fn begin(&self, sender: Sender<CallEvent>) -> u64 {
         let mut calls = self.0.lock();
         calls.last += 1;
         let number = calls.last;
@@ -50,7 +50,7 @@ impl RemoteCalls {
         drop(sender);
     }
 
-    fn tell(&self, number: u64, news: News) -> bool {
+    fn tell(&self, number: u64, news: CallEvent) -> bool {
         let sender = self.0.lock().waiting.get(&number).cloned();
         sender.is_some_and(|sender| sender.send(news).is_ok())
     }
@@ -95,7 +95,7 @@ impl Hub {
 
     pub(in crate::hub) fn hear_asked(&self, from: &str, call: u64, clients: &[String]) {
         let ids = clients.iter().filter_map(|id| id.parse().ok()).collect();
-        self.inner().remote_calls.tell(call, News::Asked(from.to_owned(), ids));
+        self.inner().remote_calls.tell(call, CallEvent::Asked(from.to_owned(), ids));
     }
 
     pub(in crate::hub) fn hear_answer(&self, call: u64, client: &str, result: RemoteResult) {
@@ -107,7 +107,8 @@ impl Hub {
             RemoteResult::TooMany => Err(CallError::TooMany),
             RemoteResult::Unsupported => Err(CallError::Unsupported),
         };
-        let is_heard = client.parse().is_ok_and(|id| self.inner().remote_calls.tell(call, News::There(id, result)));
+        let is_heard =
+            client.parse().is_ok_and(|id| self.inner().remote_calls.tell(call, CallEvent::There(id, result)));
         if !is_heard {
             self.count(|m| m.increment_late_replies());
         }
