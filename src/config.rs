@@ -128,8 +128,8 @@ pub struct Config {
     /// Starts each connection's writer thread with the connection and keeps it. Default off: the thread starts when the
     /// socket pushes back, and ends when it has had nothing to write for 3 s.
     pub eager_writers: bool,
-    /// Stack size of the threads that [`PendingConnection::detach`](crate::server::PendingConnection::detach) starts, in bytes; default 512
-    /// KiB. These threads run user code. Only pages in use occupy memory.
+    /// Stack size of the threads that [`PendingConnection::detach`](crate::server::PendingConnection::detach) starts,
+    /// in bytes; default 512 KiB. These threads run user code. Only pages in use occupy memory.
     pub reader_stack: usize,
     /// Stack size of writer threads in bytes; default 64 KiB. These threads run no user code.
     pub writer_stack: usize,

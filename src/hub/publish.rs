@@ -179,7 +179,8 @@ impl Hub {
     }
 
     /// Appends the publication to the room's history and queues it for the members. The caller holds the room's
-    /// `sequence`, so that no other publication comes between, and passes the result to `finish_fan_out` without a lock.
+    /// `sequence`, so that no other publication comes between, and passes the result to `finish_fan_out` without a
+    /// lock.
     pub(super) fn append_and_fan_out(
         &self,
         room: &Arc<Room>,

@@ -2,7 +2,8 @@
 //!
 //! A browser's `EventSource`, or `curl -N`, reads them over plain HTTP, even through proxies that do not support
 //! WebSocket, and a browser reconnects by itself. [`Server::event_stream`](crate::Server::event_stream) mounts a path;
-//! [`PendingConnection::event_stream`](crate::server::PendingConnection::event_stream) takes a socket from the program's own listener.
+//! [`PendingConnection::event_stream`](crate::server::PendingConnection::event_stream) takes a socket from the
+//! program's own listener.
 //!
 //! ```
 //! use wshub::protocol::sse;

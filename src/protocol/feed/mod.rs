@@ -26,7 +26,8 @@
 //! With [`FeedBuilder::history`] all clients are in the room `feed`, which records broadcasts. Event streams carry
 //! positions as `id:`, so a browser that reconnects resumes where it was, without any code. If something is missing, it
 //! gets an event `gap` first, see [`sse`](super::sse#coming-back). The WebSocket envelope does not change. A client
-//! that the application admits itself, with `PendingConnection::admission`, is in the room only if that admission names it.
+//! that the application admits itself, with `PendingConnection::admission`, is in the room only if that admission names
+//! it.
 //!
 //! # Who gets it
 //!
