@@ -235,6 +235,10 @@ pub use outbox::Cork;
 pub use server::{Server, ServerHandle};
 pub use ws::{MessageKind, close_code};
 
+// The crates whose types are in signatures. A program that uses these needs no dependency of the same version.
+#[doc(no_inline)]
+pub use {bytes, serde_json, uuid};
+
 /// The members of rooms, across all nodes.
 pub mod members {
     pub use crate::hub::{Commanded, Member, MemberChange, MemberError};
