@@ -12,19 +12,19 @@ message! {
     /// One command. An empty one is the answer to a ping.
     Command {
         /// Chosen by the client; 0 asks for no reply.
-        1 id: u32,
-        4 connect: Option<Connect>,
-        5 subscribe: Option<Subscribe>,
-        6 unsubscribe: Option<Channel>,
-        7 publish: Option<Publish>,
-        8 presence: Option<Channel>,
-        9 presence_stats: Option<Channel>,
-        10 history: Option<History>,
-        11 ping: Option<Empty>,
-        12 send: Option<Data>,
-        13 rpc: Option<Rpc>,
-        14 refresh: Option<Token>,
-        15 sub_refresh: Option<SubRefresh>,
+        id: u32 = 1,
+        connect: Option<Connect> = 4,
+        subscribe: Option<Subscribe> = 5,
+        unsubscribe: Option<Channel> = 6,
+        publish: Option<Publish> = 7,
+        presence: Option<Channel> = 8,
+        presence_stats: Option<Channel> = 9,
+        history: Option<History> = 10,
+        ping: Option<Empty> = 11,
+        send: Option<Data> = 12,
+        rpc: Option<Rpc> = 13,
+        refresh: Option<Token> = 14,
+        sub_refresh: Option<SubRefresh> = 15,
     }
 }
 
@@ -51,51 +51,51 @@ impl Command {
 
 message! {
     Connect {
-        1 token: String,
-        2 data: Bytes,
+        token: String = 1,
+        data: Bytes = 2,
         /// Server-side subscriptions of the previous connection, with their positions.
-        3 subs: BTreeMap<String, Subscribe>,
-        4 name: String,
-        5 version: String,
+        subs: BTreeMap<String, Subscribe> = 3,
+        name: String = 4,
+        version: String = 5,
     }
 
     #[allow(clippy::struct_excessive_bools, reason = "the protocol's")]
     Subscribe {
-        1 channel: String,
-        2 token: String,
+        channel: String = 1,
+        token: String = 2,
         /// Whether to recover from the position in `epoch` and `offset`.
-        3 recover: bool,
-        6 epoch: String,
-        7 offset: u64,
-        8 data: Bytes,
-        9 positioned: bool,
-        10 recoverable: bool,
-        11 join_leave: bool,
+        recover: bool = 3,
+        epoch: String = 6,
+        offset: u64 = 7,
+        data: Bytes = 8,
+        positioned: bool = 9,
+        recoverable: bool = 10,
+        join_leave: bool = 11,
         /// Bits: 1 asks for short channel names, which are not supported; 2 for error 112 instead of a failed recovery.
-        14 flag: i64,
+        flag: i64 = 14,
     }
 
     /// Of `unsubscribe`, `presence` and `presence_stats`.
     Channel {
-        1 channel: String,
+        channel: String = 1,
     }
 
     Publish {
-        1 channel: String,
-        2 data: Bytes,
+        channel: String = 1,
+        data: Bytes = 2,
     }
 
     History {
-        1 channel: String,
+        channel: String = 1,
         /// 0 asks only for the position; a negative number asks for all publications.
-        7 limit: i32,
-        8 since: Option<StreamPosition>,
-        9 reverse: bool,
+        limit: i32 = 7,
+        since: Option<StreamPosition> = 8,
+        reverse: bool = 9,
     }
 
     StreamPosition {
-        1 offset: u64,
-        2 epoch: String,
+        offset: u64 = 1,
+        epoch: String = 2,
     }
 }
 
@@ -107,20 +107,20 @@ pub(crate) struct Empty {}
 message! {
     /// For `send`, its counterpart `message`, and the result of an rpc.
     Data {
-        1 data: Bytes,
+        data: Bytes = 1,
     }
 
     Rpc {
-        1 data: Bytes,
-        2 method: String,
+        data: Bytes = 1,
+        method: String = 2,
     }
 
     Token {
-        1 token: String,
+        token: String = 1,
     }
 
     SubRefresh {
-        1 channel: String,
-        2 token: String,
+        channel: String = 1,
+        token: String = 2,
     }
 }

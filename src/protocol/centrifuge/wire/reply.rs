@@ -13,159 +13,159 @@ message! {
     /// The answer to a command, or a push. An empty one is a ping.
     Reply {
         /// The id of the command; 0 for a push.
-        1 id: u32,
-        2 error: Option<Error>,
-        4 push: Option<Push>,
-        5 connect: Option<Connected>,
-        6 subscribe: Option<Subscribed>,
-        7 unsubscribe: Option<Empty>,
-        8 publish: Option<Empty>,
-        9 presence: Option<Presence>,
-        10 presence_stats: Option<PresenceStats>,
-        11 history: Option<Publications>,
-        12 ping: Option<Empty>,
-        13 rpc: Option<Data>,
-        14 refresh: Option<Refreshed>,
-        15 sub_refresh: Option<Expiry>,
+        id: u32 = 1,
+        error: Option<Error> = 2,
+        push: Option<Push> = 4,
+        connect: Option<Connected> = 5,
+        subscribe: Option<Subscribed> = 6,
+        unsubscribe: Option<Empty> = 7,
+        publish: Option<Empty> = 8,
+        presence: Option<Presence> = 9,
+        presence_stats: Option<PresenceStats> = 10,
+        history: Option<Publications> = 11,
+        ping: Option<Empty> = 12,
+        rpc: Option<Data> = 13,
+        refresh: Option<Refreshed> = 14,
+        sub_refresh: Option<Expiry> = 15,
     }
 
     /// An error instead of a result.
     Error {
-        1 code: u32,
-        2 message: String,
-        3 temporary: bool,
+        code: u32 = 1,
+        message: String = 2,
+        temporary: bool = 3,
     }
 
     /// The result of connect.
     Connected {
-        1 client: String,
-        2 version: String,
+        client: String = 1,
+        version: String = 2,
         /// Whether `ttl` is valid.
-        3 expires: bool,
+        expires: bool = 3,
         /// Seconds until the token expires.
-        4 ttl: u32,
-        5 data: Bytes,
+        ttl: u32 = 4,
+        data: Bytes = 5,
         /// Server-side subscriptions.
-        6 subs: BTreeMap<String, Subscribed>,
+        subs: BTreeMap<String, Subscribed> = 6,
         /// Seconds after which the server pings.
-        7 ping: u32,
+        ping: u32 = 7,
         /// Whether the client must answer pings.
-        8 pong: bool,
+        pong: bool = 8,
     }
 
     /// The result of subscribe.
     #[allow(clippy::struct_excessive_bools, reason = "the protocol's")]
     Subscribed {
-        1 expires: bool,
-        2 ttl: u32,
-        3 recoverable: bool,
-        6 epoch: String,
+        expires: bool = 1,
+        ttl: u32 = 2,
+        recoverable: bool = 3,
+        epoch: String = 6,
         /// The publications after the position from which the client recovers.
-        7 publications: Vec<Publication>,
+        publications: Vec<Publication> = 7,
         /// Whether `publications` and all later pushes are everything since that position.
-        8 recovered: bool,
-        9 offset: u64,
-        10 positioned: bool,
-        11 data: Bytes,
-        12 was_recovering: bool,
+        recovered: bool = 8,
+        offset: u64 = 9,
+        positioned: bool = 10,
+        data: Bytes = 11,
+        was_recovering: bool = 12,
     }
 
     /// The result of presence.
     #[allow(clippy::struct_field_names, reason = "the protocol's")]
     Presence {
         /// By client id.
-        1 presence: BTreeMap<String, ClientInfo>,
+        presence: BTreeMap<String, ClientInfo> = 1,
     }
 
     /// The result of `presence_stats`.
     PresenceStats {
-        1 num_clients: u32,
-        2 num_users: u32,
+        num_clients: u32 = 1,
+        num_users: u32 = 2,
     }
 
     /// The result of history.
     #[allow(clippy::struct_field_names, reason = "the protocol's")]
     Publications {
-        1 publications: Vec<Publication>,
-        2 epoch: String,
+        publications: Vec<Publication> = 1,
+        epoch: String = 2,
         /// The top, whatever the request.
-        3 offset: u64,
+        offset: u64 = 3,
     }
 
     /// The result of refresh.
     Refreshed {
-        1 client: String,
-        2 version: String,
-        3 expires: bool,
-        4 ttl: u32,
+        client: String = 1,
+        version: String = 2,
+        expires: bool = 3,
+        ttl: u32 = 4,
     }
 
     /// The result of `sub_refresh`, and the push `refresh`.
     Expiry {
-        1 expires: bool,
-        2 ttl: u32,
+        expires: bool = 1,
+        ttl: u32 = 2,
     }
 
     /// An unsolicited message to a client.
     Push {
-        2 channel: String,
+        channel: String = 2,
         #[serde(rename = "pub")]
-        4 publication: Option<Publication>,
-        5 join: Option<Member>,
-        6 leave: Option<Member>,
-        7 unsubscribe: Option<Unsubscribe>,
-        8 message: Option<Data>,
-        9 subscribe: Option<SubscribePush>,
-        11 disconnect: Option<Disconnect>,
-        12 refresh: Option<Expiry>,
+        publication: Option<Publication> = 4,
+        join: Option<Member> = 5,
+        leave: Option<Member> = 6,
+        unsubscribe: Option<Unsubscribe> = 7,
+        message: Option<Data> = 8,
+        subscribe: Option<SubscribePush> = 9,
+        disconnect: Option<Disconnect> = 11,
+        refresh: Option<Expiry> = 12,
     }
 
     /// Information about a client.
     ClientInfo {
-        1 user: String,
-        2 client: String,
-        3 conn_info: Bytes,
-        4 chan_info: Bytes,
+        user: String = 1,
+        client: String = 2,
+        conn_info: Bytes = 3,
+        chan_info: Bytes = 4,
     }
 
     /// A publication: the same for every subscriber.
     Publication {
-        4 data: Bytes,
+        data: Bytes = 4,
         /// The client that has published it; absent for the program.
-        5 info: Option<ClientInfo>,
+        info: Option<ClientInfo> = 5,
         /// The offset in the history; 0 without one.
-        6 offset: u64,
-        7 tags: BTreeMap<String, String>,
+        offset: u64 = 6,
+        tags: BTreeMap<String, String> = 7,
         /// Milliseconds since 1970.
-        9 time: i64,
-        11 key: String,
-        12 removed: bool,
+        time: i64 = 9,
+        key: String = 11,
+        removed: bool = 12,
     }
 
     /// The pushes join and leave.
     Member {
-        1 info: Option<ClientInfo>,
+        info: Option<ClientInfo> = 1,
     }
 
     /// From 2500 on the SDK subscribes again.
     Unsubscribe {
-        2 code: u32,
-        3 reason: String,
+        code: u32 = 2,
+        reason: String = 3,
     }
 
     /// A server-side subscription that begins while the client is connected.
     SubscribePush {
-        1 recoverable: bool,
-        4 epoch: String,
-        5 offset: u64,
-        6 positioned: bool,
-        7 data: Bytes,
+        recoverable: bool = 1,
+        epoch: String = 4,
+        offset: u64 = 5,
+        positioned: bool = 6,
+        data: Bytes = 7,
     }
 
     /// For transports without close codes.
     Disconnect {
-        1 code: u32,
-        2 reason: String,
-        3 reconnect: bool,
+        code: u32 = 1,
+        reason: String = 2,
+        reconnect: bool = 3,
     }
 }
