@@ -63,6 +63,7 @@ fn is_sound(envelope: Envelope) {
             Recipient::All => {}
             Recipient::Room(name) => assert!(!name.is_empty() && name.len() <= MAX_ROOM_NAME),
             Recipient::User(name) | Recipient::Client(name) => assert!(!name.is_empty()),
+            other => panic!("{other:?} is not checked"),
         }
     }
     let (is_text, data) = (envelope.msg_type == 1, envelope.data.clone());
