@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::error::ConfigError;
 
-/// The longest duration but "for ever", which is [`Duration::MAX`]: a clock can hold what it is added to.
+/// The longest duration but "for ever", which is [`Duration::MAX`]: adding it to a clock does not overflow.
 pub(crate) const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 /// The shortest duration of a timeout or a period: shorter ones would keep a processor busy.
 pub(crate) const MILLISECOND: Duration = Duration::from_millis(1);

@@ -56,9 +56,8 @@ pub mod cluster {}
 #[doc = include_str!("guide/dashboard.md")]
 pub mod dashboard {}
 
-/// The pages for users of Go packages stand in the repository, not in the documentation of the interface. Here their
-/// links
-/// are checked.
+/// The pages for users of Go packages are in the repository, not in the API documentation. Their links are checked
+/// here.
 #[cfg(wshub_internals)]
 #[doc(hidden)]
 #[allow(unused_imports, reason = "links look names up here")]

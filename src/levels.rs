@@ -1,22 +1,22 @@
-//! Hooks tell levels, not edges: what they were told is compared with what is, and the difference is told, in order.
+//! Hooks report levels, not edges: the last reported level is compared with the current one, and the difference is
+//! reported, in order.
 //!
-//! A level is `None` (absent) or `Some` (present, as this or that). Whoever changes a level calls
-//! [`changed`](Levels::changed) under the lock that guards it. If that grants a ticket, the caller tells, without a
-//! lock:
-//! it asks [`next`](Levels::next) under the same lock and calls the hook, until nothing is left to tell. A change that
-//! finds the ticket taken is told by the ticket's holder. So the hooks of one key never overlap and alternate, and what
-//! comes and goes while a hook runs costs one entry, however often it does.
+//! A level is `None` (absent) or `Some` (present, with a value). Code that changes a level calls
+//! [`changed`](Levels::changed) under the lock that guards it. If that returns a ticket, the caller reports without a
+//! lock: it takes [`next`](Levels::next) under the same lock and calls the hook, until nothing is left. If another
+//! thread holds the ticket, that thread reports the change. So the hooks of one key alternate and never overlap, and
+//! any number of changes while a hook runs costs one entry.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
-/// Keys whose hooks run or wait, each with the level that was told last. A key that is absent was told what is.
+/// Keys whose hooks run or wait, each with the last reported level. For any other key, the current level is reported.
 ///
-/// Empty it takes no memory but itself.
+/// When empty, it allocates nothing.
 #[derive(Debug)]
 pub(crate) struct Levels<K, L = ()>(BTreeMap<K, Option<L>>);
 
-/// What a hook is to be told.
+/// A change to report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Edge {
     /// Present: joined, online, connected.
@@ -119,8 +119,7 @@ mod tests {
 
     proptest! {
         /// Whatever the order of changes and of hooks that return: the hooks alternate, begin with `Up`, have one
-        /// holder
-        /// at a time, and end with what is.
+        /// holder at a time, and end with what is.
         #[test]
         fn told_follows_what_is(steps in prop::collection::vec(step(), 0..200)) {
             let mut levels = Levels::<&str, u8>::default();

@@ -4,7 +4,7 @@
 //! User code, drops of user values, log calls and metrics run without any of these locks; debug builds check that in
 //! [`assert_no_lock_held`]. I/O runs under four kinds of lock only, each of which is the right to it: see [`rank`].
 //!
-//! The table of all locks stands in `hub/mod.rs`.
+//! The table of all locks is in `hub/mod.rs`.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};

@@ -20,12 +20,12 @@ struct Window {
 }
 
 impl LogLimit {
-    /// Ten a second: for what single peers do.
+    /// Ten a second: for events that single peers cause.
     pub(crate) const fn new() -> Self {
         Self::with(10, Duration::from_secs(1))
     }
 
-    /// One in ten seconds: for what befalls every message while something is wrong.
+    /// One in ten seconds: for errors that repeat on every message during an outage.
     pub(crate) const fn seldom() -> Self {
         Self::with(1, Duration::from_secs(10))
     }

@@ -70,14 +70,14 @@ struct Refusal {
 impl Refusal {
     fn new(status: u16, reason: &str, error: ErrorType) -> Self {
         let response = Response::text(status, format!("{reason}\n"));
-        // Who comes too early or too often is told when to return, and not all are told the same.
+        // A client that is refused for now gets a time to return, which differs between clients.
         let is_for_now = matches!(status, 429 | 503);
         let response = if is_for_now { response.header("Retry-After", retry_after()) } else { response };
         Self { response, error }
     }
 
-    /// The hub drains or is stopped. An event stream ends at once instead: for any status but 200 a browser would never
-    /// come back.
+    /// The hub drains or is stopped. An event stream ends at once instead: after any status but 200 a browser would
+    /// never reconnect.
     fn not_admitting(format: WireFormat) -> Self {
         if format.is_websocket() {
             return Self::new(503, "not accepting connections", ErrorType::ConnectionRejectedDraining);
@@ -300,7 +300,7 @@ fn refuse(hub: &Hub, head: &RequestHead, transport: &Transport, refusal: &Refusa
     status
 }
 
-/// For the log, when the origin was refused: what was compared. A proxy that changes `Host` is seen here.
+/// The compared values of a refused origin, for the log. They reveal a proxy that changes `Host`.
 struct OriginAndHost<'a>(&'a RequestHead, ErrorType);
 
 impl fmt::Display for OriginAndHost<'_> {

@@ -18,30 +18,30 @@ pub(crate) fn encode_chunk(data: &[u8]) -> Vec<u8> {
 /// Why a chunked body is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ChunkError {
-    /// The body holds more than the limit.
+    /// The body exceeds the limit.
     TooLarge,
-    /// The coding is broken; what it is that is wrong.
+    /// The coding is invalid. Contains the reason.
     Malformed(&'static str),
 }
 
-/// What comes next.
+/// The part that the decoder expects next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expecting {
     /// The line of a chunk's size.
     Size,
-    /// So many bytes of data.
+    /// This many bytes of data.
     Data(usize),
-    /// The CR LF behind a chunk's data.
+    /// The CR LF after a chunk's data.
     DataEnd,
     /// A line of the trailer section, or the empty line that ends it.
     Trailer,
     Nothing,
 }
 
-/// Takes a chunked body apart as it arrives.
+/// Decodes a chunked body as it arrives.
 ///
-/// Strict, so that no other reader of the same bytes sees another end: lines end with CR LF, sizes are hexadecimal
-/// digits alone. Extensions and trailers are read and forgotten.
+/// It is strict, so that every reader of the same bytes finds the same end: lines end with CR LF, sizes are hexadecimal
+/// digits alone. Extensions and trailers are read and discarded.
 #[derive(Debug)]
 pub(crate) struct ChunkedDecoder {
     expecting: Expecting,
@@ -59,7 +59,7 @@ impl ChunkedDecoder {
         Self { expecting: Expecting::Size, line: Vec::new(), trailer: 0, max_body, body: Vec::new() }
     }
 
-    /// Takes what has arrived. True at the end of the body; what stands behind it is ignored.
+    /// Decodes received bytes. Returns true at the end of the body; further bytes are ignored.
     pub(crate) fn push(&mut self, mut input: &[u8]) -> Result<bool, ChunkError> {
         while !input.is_empty() && self.expecting != Expecting::Nothing {
             input = match self.expecting {

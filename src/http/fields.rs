@@ -9,12 +9,12 @@ pub(super) fn is_name(name: &str) -> bool {
     is_token(name)
 }
 
-/// A header's value holds no control characters but tabs.
+/// A header value contains no control characters except tabs.
 pub(super) fn is_value(value: &str) -> bool {
     !value.chars().any(|c| c.is_ascii_control() && c != '\t')
 }
 
-/// What stands in `Host`: a host, perhaps empty, and perhaps a colon and a port, perhaps empty.
+/// Checks the value of `Host`: a host, which may be empty, and optionally a colon and a port, which may be empty.
 pub(super) fn is_host(text: &str) -> bool {
     let (host, port) = match text.rfind(']') {
         Some(end) => text.split_at(end + 1),

@@ -15,11 +15,11 @@ pub enum ForwardedHeader {
     Forwarded,
 }
 
-/// The proxies whose word is taken for a client's address.
+/// The proxies that are trusted to report a client's address.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TrustedProxies {
     networks: Vec<Network>,
-    /// Whoever comes over a Unix socket.
+    /// Peers on Unix sockets.
     unix: bool,
     pub(crate) header: ForwardedHeader,
 }
@@ -53,9 +53,9 @@ impl TrustedProxies {
         self.networks.iter().any(|network| network.contains(ip))
     }
 
-    /// Whose request it is: from the peer backwards along the proxies that are trusted, to the first address that is
-    /// not, or to the last that is told. What an untrusted peer tells is not looked at, and a hop that is no address
-    /// ends the way: then it is the address of the proxy that told it.
+    /// The sender's address. Follows the hops from the peer backwards through trusted proxies and returns the first
+    /// untrusted address, or else the last hop. The headers of an untrusted peer are ignored. At a hop that is not an
+    /// address, returns the address of the proxy that reported it.
     pub(crate) fn client_addr(&self, head: &RequestHead, peer: Option<SocketAddr>) -> Option<SocketAddr> {
         if !self.trusts(peer) {
             return peer;
@@ -146,7 +146,7 @@ fn elements(line: &str) -> Vec<Option<SocketAddr>> {
     }
 }
 
-/// The first element, and what stands behind its comma. `None` if it breaks the grammar.
+/// The first element, and the rest after its comma. `None` if it breaks the grammar.
 #[allow(clippy::type_complexity, reason = "the pair is taken apart at once")]
 fn element(text: &str) -> Option<(Option<SocketAddr>, Option<&str>)> {
     let mut rest = text.trim_start_matches([' ', '\t']);
@@ -168,7 +168,7 @@ fn element(text: &str) -> Option<(Option<SocketAddr>, Option<&str>)> {
     }
 }
 
-/// A token or a quoted string, and what stands behind it.
+/// A token or a quoted string, and the rest after it.
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([',', ';', ' ', '\t', '"']).unwrap_or(text.len());

@@ -1,4 +1,4 @@
-//! When a client that is turned away or closed is to come back: not at once, and not all at the same time.
+//! When a refused or closed client should return: not at once, and not all clients at the same time.
 
 use std::time::Duration;
 

@@ -170,7 +170,7 @@ impl Source for Reader {
 impl Room {
     /// Pushes steps until one does not fit; how many were pushed. `None` if the reader's ticket is no longer valid.
     ///
-    /// The ticket is checked and the frames are pushed under one read lock: a member cannot leave and come back in
+    /// The ticket is checked and the frames are pushed under one read lock: a member cannot leave and rejoin in
     /// between, so no frame reaches it twice.
     fn push_steps(&self, reader: &Reader, steps: &[Step], push: &mut dyn FnMut(&Encoded) -> bool) -> Option<usize> {
         let state = self.state.read();

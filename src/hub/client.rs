@@ -193,8 +193,8 @@ impl Client {
     }
 
     /// A number that changes when the peer has acknowledged output that had filled its socket: the peer is alive,
-    /// however
-    /// long it takes to read what is queued before a message that it should answer. 0 after the connection has ended.
+    /// however long it takes to read what is queued before a message that it should answer. 0 after the connection has
+    /// ended.
     pub fn output_progress(&self) -> u32 {
         self.outbox().map_or(0, |outbox| outbox.acknowledged())
     }

@@ -13,7 +13,7 @@ pub(super) type Value = Arc<dyn Any + Send + Sync>;
 
 /// Stores at most one value of each type. An ordered map, because it is small when empty and needs no random seed.
 ///
-/// Values are the application's: whoever takes one out drops it without a lock held.
+/// Values are the application's, so a removed value is dropped without a lock held.
 #[derive(Default)]
 pub(crate) struct Extensions(BTreeMap<TypeId, Value>);
 

@@ -3,7 +3,7 @@
 //! | mode | messages of shared rooms | left by |
 //! | --- | --- | --- |
 //! | starting | wait | the store is followed → shared; it cannot be reached → away |
-//! | shared | go to the store and are delivered when it tells of them | the store fails → away |
+//! | shared | go to the store and are delivered when it reports them | the store fails → away |
 //! | away | are delivered here, each room under a new epoch | the store is followed again, rooms have been renewed and read → shared |
 //!
 //! One thread appends messages in the order of their publication on this node. The other thread follows the store and
@@ -216,9 +216,8 @@ impl Sharing {
         Ok(())
     }
 
-    /// Brings a room with an order of its own to the store's. What was published here meanwhile is in no store: whoever
-    /// has
-    /// it is of another epoch.
+    /// Returns a room with an order of this node's own to the store's order. Messages that this node published in the
+    /// meantime are in no store; positions in them have another epoch.
     fn rejoin(&self, hub: &Hub, room: &Arc<Room>) -> Result<(), StoreError> {
         let mirror = room.state.read().mirror();
         let (Mirror::Local(before), Some(bounds)) = (mirror, room.bounds()) else { return Ok(()) };
@@ -226,7 +225,7 @@ impl Sharing {
             call(|| self.store.renew(&room.name, before))?;
         }
         hub.load_stored(room, &call(|| self.store.read(&room.name, 0, bounds))?);
-        // What was appended between reading and now was told to a room that was not shared.
+        // Entries that were appended since the read were reported while the room was not shared.
         self.catch_up(hub, room)
     }
 
@@ -318,8 +317,7 @@ impl Hub {
 
     /// Publishes as [`publish`](Hub::publish), and waits for the place if the room's history is shared: for at most
     /// `timeout`. Blocks then. `None` if the time did not suffice: the message stays queued, and publishing it again
-    /// would
-    /// publish it twice. If the queue is full, nothing is published, which the [`Delivery`] says.
+    /// would publish it twice. If the queue is full, nothing is published, which the [`Delivery`] says.
     pub fn publish_confirmed(&self, room: &str, publish: impl Into<Publish>, timeout: Duration) -> Option<Published> {
         let publish = publish.into();
         let Some(sharing) = self.sharing(room) else { return Some(self.publish(room, publish)) };

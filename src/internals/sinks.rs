@@ -1,6 +1,5 @@
 //! Outboxes and clients over a transport that takes everything and has no socket: whatever a send does but for the
-//! system
-//! call, for more clients than a process may have sockets.
+//! system call, for more clients than a process may have sockets.
 
 use std::sync::Arc;
 

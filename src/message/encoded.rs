@@ -193,8 +193,7 @@ impl Encoded {
         }
     }
 
-    /// The message again, sharing its bytes.
-    /// Gives up this handle. The message comes back when this was the last one and the payload may be the application's
+    /// Drops this handle. Returns the message if this was the last handle and the payload may be the application's
     /// memory, so that the caller can drop it where code of the application may run.
     pub(crate) fn release(self) -> Option<Message> {
         match Arc::into_inner(self.0)?.source {
@@ -203,6 +202,7 @@ impl Encoded {
         }
     }
 
+    /// The message, which shares the bytes of this form.
     pub(crate) fn message(&self) -> Message {
         match &self.0.source {
             Source::Payload(kind, header) => Message::new(*kind, self.0.bytes.slice(*header..)),

@@ -28,7 +28,7 @@ static FAILURES: LogLimit = LogLimit::new();
 /// Why there is no complete request.
 #[derive(Debug)]
 pub(super) enum Broken {
-    /// The peer is gone.
+    /// The peer has disconnected.
     Gone,
     /// Not HTTP, so an HTTP answer makes no sense. Holds the reason.
     Nonsense(&'static str),

@@ -201,7 +201,7 @@ impl Listener {
     /// Removes the socket file, at most once.
     pub(super) fn remove_file(&self) {
         if let Some(path) = self.path.lock().take() {
-            // Somebody else may have removed it.
+            // Another program may have removed it.
             let _ = fs::remove_file(path);
         }
     }

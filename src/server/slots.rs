@@ -94,7 +94,7 @@ impl Drop for Slot {
     }
 }
 
-/// An IPv4 address, or the /64 of an IPv6 address: whoever has one address of it has them all.
+/// An IPv4 address, or the /64 of an IPv6 address: the holder of one of its addresses holds them all.
 fn network_of(addr: SocketAddr) -> IpAddr {
     match canonical_ip(addr) {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),

@@ -42,7 +42,7 @@ const LINGER_TIME: Duration = Duration::from_secs(5);
 /// How often a lingering connection checks whether it may still wait.
 const SLICE: Duration = Duration::from_millis(250);
 
-/// The peer's address as it stands in log records.
+/// The peer's address in log records.
 #[derive(Debug)]
 pub(crate) struct Peer(pub(crate) Option<SocketAddr>);
 

@@ -64,7 +64,7 @@ impl Tls {
     /// As [`reload_pem_files`](Tls::reload_pem_files), with a configuration of the program's own.
     pub fn reload(&self, config: Arc<ServerConfig>) {
         let old = std::mem::replace(&mut *self.0.lock(), config);
-        // Not under the lock: it may hold what is the program's own.
+        // Dropped without the lock: it may hold values of the program.
         drop(old);
     }
 
@@ -308,7 +308,7 @@ impl State {
         Ok(())
     }
 
-    /// Sends what waits; `WouldBlock` when something is left.
+    /// Sends the waiting records. Returns `WouldBlock` if some are left.
     fn flush(&mut self, socket: &SocketOrSink) -> io::Result<()> {
         while self.sent < self.pending.len() {
             self.sent += send_now(socket, &self.pending[self.sent..])?;

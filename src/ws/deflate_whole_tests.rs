@@ -1,6 +1,5 @@
 //! Which compressed messages are whole: the inflater's answer is compared with that of a reader that follows RFC 1951
-//! bit by
-//! bit.
+//! bit by bit.
 
 use flate2::{Compress, Compression, FlushCompress};
 use proptest::prelude::*;

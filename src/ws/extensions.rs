@@ -1,10 +1,10 @@
 //! The offers of `Sec-WebSocket-Extensions` (RFC 6455 §9.1), as far as permessage-deflate needs them (RFC 7692 §7).
 
-/// What is agreed on with one client. No context is taken over in either direction, whatever the client offers: a
-/// message is compressed once for everybody, and nobody keeps a window in memory.
+/// The parameters agreed on with one client. No context is taken over in either direction, whatever the client offers:
+/// a message is compressed once for all clients, and no connection keeps a window in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deflate {
-    /// The client has asked for a window of at most 2 to this power; 15 when it has not.
+    /// The exponent of the maximum window size that the client asked for; 15 if it did not ask.
     pub(crate) window_bits: u8,
     is_window_asked: bool,
 }
@@ -65,7 +65,7 @@ fn window_bits(value: &str) -> Option<u8> {
     }
 }
 
-/// Splits at a separator that does not stand in a quoted string.
+/// Splits at separators outside of quoted strings.
 fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let mut is_quoted = false;
     let mut is_escaped = false;

@@ -60,10 +60,8 @@ return ARGV[2]";
 /// Feature `redis`.
 ///
 /// Each room is a stream and a hash, `wshub:history:{ROOM}:s` and `wshub:history:{ROOM}:m`; one script appends to both
-/// and
-/// publishes to the channel `wshub:history:told`. The stream expires after the history's age, the hash after its
-/// linger. A
-/// command blocks for about two seconds at most, or twice that if it has to connect first.
+/// and publishes to the channel `wshub:history:told`. The stream expires after the history's age, the hash after its
+/// linger. A command blocks for about two seconds at most, or twice that if it has to connect first.
 pub struct RedisStore {
     info: ConnectionInfo,
     prefix: String,

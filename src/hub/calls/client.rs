@@ -23,14 +23,14 @@ impl Client {
     /// # Errors
     ///
     /// See [`CallError`]. On the connection's own thread, which is that of its handlers, it is
-    /// [`CallError::OwnThread`] at once: that thread would wait for what it has to read itself.
+    /// [`CallError::OwnThread`] at once, because that thread would wait for an answer that only it can read.
     pub fn call(&self, method: &str, payload: impl Into<Message>, timeout: Duration) -> Result<Message, CallError> {
         if self.calls().is_own_thread() {
             return Err(CallError::OwnThread);
         }
         let (sender, receiver) = bounded(1);
         let waiter = Waiter::Anywhere(Box::new(move |result| {
-            // A receiver that is gone has given up.
+            // Without a receiver, the caller has given up.
             let _ = sender.send(result);
         }));
         let id = self.ask(method, &payload.into(), waiter).map_err(|(error, _)| error)?;
@@ -43,12 +43,10 @@ impl Client {
     }
 
     /// Asks the client; the closure gets the answer. Does not block. For the connection's own handlers, and for those
-    /// who
-    /// need not wait.
+    /// who need not wait.
     ///
     /// The closure runs exactly once, on the connection's thread: when the answer has come, when `timeout` is over, or
-    /// when
-    /// the connection has ended. If the call cannot be made, it runs at once, on the calling thread. A panic in it
+    /// when the connection has ended. If the call cannot be made, it runs at once, on the calling thread. A panic in it
     /// closes the connection with 1011.
     pub fn call_then(
         &self,
@@ -100,11 +98,11 @@ impl Client {
         };
         match sent {
             Ok(()) => {
-                // A caller that waits must not be waited for by its own cork.
+                // The message must leave now: this thread waits for its answer and so would not end its own cork.
                 self.outbox().iter().for_each(Outbox::flush);
                 Ok(id)
             }
-            // Without the waiter, the connection has ended meanwhile and has told it.
+            // Without the waiter, the connection has ended in the meantime and has reported that.
             Err(error) => self.calls().take(id).map_or(Ok(id), |waiter| Err((error, waiter))),
         }
     }

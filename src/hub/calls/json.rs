@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use super::error::CallRefusal;
 use crate::message::Message;
 
-/// How calls to clients look on the wire. Answers come back as messages: the handler that reads them calls
+/// The wire format of calls to clients. Answers come back as messages: the handler that reads them calls
 /// [`Client::answer_call`](crate::Client::answer_call).
 pub trait CallFormat: Send + Sync + 'static {
     /// The message that asks the client; `None` if the format cannot carry the payload. Runs on the caller's thread.
@@ -22,8 +22,7 @@ pub trait CallFormat: Send + Sync + 'static {
 /// | `{"type":"error","id":1,"data":{"code":"…","message":"…"}}` | its refusal |
 ///
 /// The id is the caller's: this side counts, a client may choose any number or string of at most 128 bytes. Payloads
-/// are
-/// JSON; a binary message, or text that is no JSON, cannot be carried.
+/// are JSON; a binary message, or text that is no JSON, cannot be carried.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct JsonCalls;
 

@@ -15,21 +15,18 @@ use crate::hub::control::{Control, RemoteCall};
 use crate::hub::{Client, Hub, Target};
 use crate::message::Message;
 
-/// A client, and what it has answered.
+/// A client and its answer.
 type Answer = (ClientId, CallResult);
 
 impl Hub {
     /// Asks every client of the target, and yields each one's answer as it comes, until all have answered or `timeout`
-    /// is
-    /// over; then a [`CallError::Timeout`] for each client that has not. Asking does not block, iterating does.
-    /// Dropping
-    /// the iterator gives up the answers that are missing.
+    /// is over; then a [`CallError::Timeout`] for each client that has not. Asking does not block, iterating does.
+    /// Dropping the iterator gives up the answers that are missing.
     ///
     /// In a cluster the other nodes ask their clients too. With
     /// [`Cluster::presence`](crate::cluster::Cluster::presence) it is over when all nodes have said whom they have
-    /// asked and all
-    /// of those have answered; without, when `timeout` is, unless the one client of the target has answered.
-    /// What the bus loses is a timeout; nothing is asked twice. Only text crosses nodes.
+    /// asked and all of those have answered; without, when `timeout` is, unless the one client of the target has
+    /// answered. What the bus loses is a timeout; nothing is asked twice. Only text crosses nodes.
     ///
     /// With [`Target::one_of`] one member of a room is asked, each in its turn: a work queue. Members of this node come
     /// first; if it has none, one of a node that has some.
@@ -106,7 +103,7 @@ impl Answers {
         }
         let sender = sender.clone();
         let waiter = Waiter::Anywhere(Box::new(move |result| {
-            // An iterator that is gone has given up.
+            // Without the iterator, the caller has given up.
             let _ = sender.send(CallEvent::Here(id, result));
         }));
         match client.ask(method, payload, waiter) {
@@ -187,7 +184,7 @@ impl Answers {
         }
     }
 
-    /// Gives up what is missing: a timeout for each, unless its answer is just coming.
+    /// Gives up the missing answers: each becomes a timeout, unless it arrives at this moment.
     fn time_out(&mut self) {
         for (id, (client, call)) in self.asked.drain() {
             client.give_up(call);

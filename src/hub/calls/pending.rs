@@ -30,14 +30,13 @@ pub(super) enum Waiter {
 
 /// See the module.
 pub(in crate::hub) struct Calls {
-    /// A leaf. Waiters are run and dropped outside of it.
+    /// A leaf lock. Waiters are run and dropped without it.
     state: Leaf<State>,
     /// A waiter with a deadline has been put in and not been seen to be gone. Set under the lock. Relaxed: the
-    /// connection's
-    /// thread, which reads it without the lock, looks again before each read, and a ping wakes it after another thread
-    /// has set it.
+    /// connection's thread, which reads it without the lock, looks again before each read, and a ping wakes it after
+    /// another thread has set it.
     has_deadline: AtomicBool,
-    /// The connection's thread, once it runs.
+    /// The connection's thread, once it has started.
     thread: OnceLock<ThreadId>,
 }
 
@@ -66,7 +65,7 @@ impl Calls {
         self.thread.get() == Some(&thread::current().id())
     }
 
-    /// Enters a call; its id. The waiter comes back with the error.
+    /// Registers a call and returns its id. An error returns the waiter.
     pub(super) fn begin(&self, waiter: Waiter) -> Result<u64, (CallError, Waiter)> {
         let mut state = self.state.lock();
         if state.is_over {

@@ -15,7 +15,7 @@ use crate::hub::{Client, Hub, Target};
 use crate::lock::Leaf;
 use crate::message::Message;
 
-/// What a caller hears.
+/// An event for a waiting caller.
 #[derive(Debug)]
 pub(super) enum CallEvent {
     /// A client of this node has answered.
@@ -57,7 +57,7 @@ impl RemoteCalls {
 }
 
 impl Hub {
-    /// Asks this node's clients for another node, and tells it whom, and then what each has answered.
+    /// Calls this node's clients for another node. Sends that node the list of called clients, then each answer.
     pub(in crate::hub) fn answer_remote(&self, from: &str, call: RemoteCall) {
         let mut target = Self::target_of(&call.to, &call.except);
         if let Some(room) = call.one_of {

@@ -18,8 +18,7 @@ pub struct Member {
     #[serde(serialize_with = "name")]
     pub id: Arc<str>,
     /// JSON text: what a connection of the member has set last; `None` if none has set any. Of several nodes' the same
-    /// one is
-    /// chosen everywhere.
+    /// one is chosen everywhere.
     #[serde(serialize_with = "raw", skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Arc<str>>,
 }

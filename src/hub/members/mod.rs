@@ -1,4 +1,4 @@
-//! Members: who is in a room, over all nodes, and what changes about it.
+//! Members: the users or clients in a room, across all nodes, and their changes.
 //!
 //! ```text
 //! join, leave, metadata ── Table (under the room's and the client's lock)
@@ -6,9 +6,9 @@
 //! other nodes ── changes, lists, digests ── Table ── flush ──▶ hook, clients
 //! ```
 //!
-//! Each node owns the members that are connected to it, and tells the others of their changes. With its heartbeats goes
-//! a version and a hash for each room: a node that finds another hash asks for the list. So whatever the bus loses,
-//! all nodes agree again after the next heartbeat.
+//! Each node owns the members that are connected to it, and sends their changes to the others. Each heartbeat carries a
+//! version and a hash for each room; a node whose hash differs asks for the list. So whatever the bus loses, all nodes
+//! agree again after the next heartbeat.
 
 mod change;
 mod table;
@@ -33,12 +33,11 @@ use crate::lock::Leaf;
 use crate::message::Message;
 use table::Table;
 
-/// Between two flushes of one room.
+/// The time between two flushes of one room.
 const BATCH: Duration = Duration::from_millis(50);
 
 /// The members of all rooms whose options ask for them. A leaf lock, taken under a room's and a client's: so members
-/// change
-/// together with the room's roster.
+/// change together with the room's roster.
 #[derive(Debug, Default)]
 pub(super) struct Members(Leaf<HashMap<Arc<str>, Table>>);
 
@@ -56,7 +55,7 @@ impl fmt::Debug for Announce {
 
 impl Client {
     /// Sets what others see of this connection in rooms with members: JSON of at most 1 KiB, in place of what was set
-    /// before. In rooms that it is in, the change is told.
+    /// before. Members of its rooms are told of the change.
     ///
     /// # Errors
     ///
@@ -117,8 +116,7 @@ impl Hub {
     /// [`RoomOptions::members`](crate::history::RoomOptions::members).
     ///
     /// It agrees with the changes: what [`on_member_change`](crate::HubBuilder::on_member_change) was told adds up to
-    /// this,
-    /// once it has been told everything. Members of other nodes need
+    /// this, once it has been told everything. Members of other nodes need
     /// [`Cluster::presence`](crate::cluster::Cluster::presence).
     #[doc(alias("presence", "who is online"))]
     pub fn members(&self, room: &str) -> Vec<Member> {
@@ -163,7 +161,7 @@ impl Hub {
         }
     }
 
-    /// Without a lock, after members of the room may have changed: sees that this is told.
+    /// Schedules the report of changes. Called after members of the room may have changed, without a lock held.
     pub(super) fn watch_members(&self, room: &str) {
         if !self.has_members(room) {
             return;
@@ -182,7 +180,7 @@ impl Hub {
         self.keeper().schedule(job.0, job.1);
     }
 
-    /// On the keeper's thread: tells what has changed since the last time.
+    /// Reports the changes since the last flush. Runs on the keeper's thread.
     pub(super) fn flush_members(&self, room: &Arc<str>) {
         let (changes, controls, next) = {
             let mut members = self.inner().members.0.lock();
@@ -224,7 +222,7 @@ impl Hub {
         }
     }
 
-    /// What other nodes are to be told of one room.
+    /// Sends one room's changes to the other nodes.
     fn member_controls(&self, room: &Arc<str>, table: &mut Table) -> Vec<Control> {
         let untold = table.take_untold();
         if self.inner().link.is_none() {
@@ -255,7 +253,7 @@ impl Hub {
         let mut controls = Vec::new();
         let mut digests = BTreeMap::new();
         for (room, table) in self.inner().members.0.lock().iter_mut() {
-            // What is not told yet is told first, or the others would ask for it.
+            // Pending changes are sent first; otherwise the other nodes would ask for them.
             controls.extend(self.member_controls(room, table));
             digests.extend(table.digest().map(|digest| (room.to_string(), digest)));
         }

@@ -1,6 +1,5 @@
-//! The members of one room: those connected here, those that other nodes have told of, and what was told of both. A
-//! plain
-//! data structure.
+//! The members of one room: those connected to this node, those that other nodes have reported, and what has been
+//! reported of both. A plain data structure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use crate::client_id::ClientId;
 /// JSON text.
 pub(in crate::hub) type Json = Arc<str>;
 
-/// What one node says of a member: its metadata, or that it has left.
+/// What one node reports of a member: its metadata, or that it has left.
 pub(in crate::hub) type Told = Option<Option<Json>>;
 
 /// A node's members, and the version with them.
@@ -28,7 +27,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub(in crate::hub) struct Table {
     here: BTreeMap<Arc<str>, Here>,
     elsewhere: BTreeMap<String, Remote>,
-    /// What hooks and clients were told. Differs from what is only in the keys of `dirty`.
+    /// What hooks and clients were told. Differs from the current members only in the keys of `dirty`.
     told: BTreeMap<Arc<str>, Option<Json>>,
     /// In the order of their changes.
     dirty: Vec<Arc<str>>,
@@ -36,22 +35,22 @@ pub(in crate::hub) struct Table {
     version: u64,
     /// Changes of `here` that other nodes were not told of.
     untold: BTreeSet<Arc<str>>,
-    /// Another node has asked for all of `here`.
+    /// Whether another node has asked for all of `here`.
     pub(in crate::hub) is_list_wanted: bool,
-    /// The keeper looks at this room at some time.
+    /// Whether the keeper has a job for this room.
     pub(in crate::hub) is_watched: bool,
-    /// When the keeper looks at it because a member has lingered for long enough.
+    /// When the keeper next removes a member that has lingered for long enough.
     wake: Option<Instant>,
-    /// When changes were told last.
+    /// When changes were last reported.
     pub(in crate::hub) flushed: Option<Instant>,
 }
 
-/// A member with connections to this node, or that had some a short while ago.
+/// A member with connections to this node, or one that lingers after its last connection.
 #[derive(Debug, Default)]
 struct Here {
-    /// With their metadata, the latest change last.
+    /// The connections with their metadata, the latest change last.
     connections: Vec<(ClientId, Option<Json>)>,
-    /// What counts while no connection is left, and until when.
+    /// The metadata that remain while no connection is left, and until when.
     lingers: Option<(Option<Json>, Instant)>,
 }
 
@@ -62,12 +61,12 @@ impl Here {
     }
 }
 
-/// The members that another node has told of.
+/// The members that another node has reported.
 #[derive(Debug, Default)]
 struct Remote {
     version: u64,
     members: BTreeMap<Arc<str>, Option<Json>>,
-    /// A list whose parts have not all come.
+    /// An incomplete list.
     partial: Option<Partial>,
     asked: Option<Instant>,
 }
@@ -98,7 +97,7 @@ impl Table {
         self.changed_here(key);
     }
 
-    /// A connection of the member has gone; the last one's member stays for `linger`.
+    /// Removes a connection of the member. After the last one, the member stays for `linger`.
     pub(in crate::hub) fn leave(&mut self, key: &Arc<str>, client: ClientId, linger: Duration, now: Instant) {
         let Some(here) = self.here.get_mut(key) else { return };
         let metadata = here.metadata();
@@ -220,8 +219,7 @@ impl Table {
     }
 
     /// The version and the hash of the members here; `None` without any. What has not been told yet is not in the
-    /// version:
-    /// it is told first.
+    /// version: it is told first.
     pub(in crate::hub) fn digest(&self) -> Option<(u64, u64)> {
         let members = self.here.iter().map(|(key, here)| (&**key, here.metadata()));
         (!self.here.is_empty()).then(|| (self.version, hash(members)))

@@ -32,10 +32,8 @@ pub struct BinaryRooms {
 }
 
 /// The members that `new_member` has announced and `member_left` has not, by room, in the order of their announcements.
-/// A
-/// list of members is made from these and not from the hub's rooms: a client that joins and leaves before its hooks run
-/// is
-/// announced to nobody, so nobody would be told that it has left.
+/// A list of members is made from these and not from the hub's rooms: a client that joins and leaves before its hooks
+/// run is announced to nobody, so nobody would be told that it has left.
 #[derive(Debug, Default)]
 struct Announced(Leaf<HashMap<String, Vec<ClientId>>>);
 
@@ -261,8 +259,7 @@ fn send_to_own_room(client: &Client, message: &Frame) -> HandlerResult {
 fn acknowledge_join(client: &Client, room: &str) {
     ACKNOWLEDGED.set(ACKNOWLEDGED.get().wrapping_add(1));
     // The acknowledgement leaves after the second look: what its receiver causes others to do is not seen by that look,
-    // and
-    // so is told once.
+    // and so is told once.
     let _cork = client.hub().cork();
     let mut told = members(client, room);
     // Ids are always valid JSON.

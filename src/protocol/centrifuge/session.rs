@@ -51,7 +51,7 @@ pub(super) enum Phase {
     Ended,
 }
 
-/// Who has made a subscription.
+/// The origin of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Origin {
     #[default]
@@ -67,9 +67,9 @@ pub(super) struct Subscription {
     /// `chan_info` of this client there.
     pub(super) info: Bytes,
     pub(super) expires_at: Option<SystemTime>,
-    /// This client is told of joins and leaves.
+    /// Whether this client gets joins and leaves.
     pub(super) wants_joins: bool,
-    /// Others are told that this client joins and leaves.
+    /// Whether others get this client's joins and leaves.
     pub(super) tells_joins: bool,
     pub(super) origin: Origin,
     /// See [`ChannelOptions::cache_recovery`](super::ChannelOptions::cache_recovery).

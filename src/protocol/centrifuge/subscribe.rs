@@ -255,8 +255,7 @@ pub(super) fn server_side(options: ChannelOptions, info: Bytes) -> Subscription 
 }
 
 /// The client misses publications of the channel. The unsubscribe push of the format ends a server-side subscription
-/// for
-/// good, because SDKs subscribe again only to what they have subscribed to: so they must connect again.
+/// for good, because SDKs subscribe again only to what they have subscribed to: so they must connect again.
 pub(super) fn missed(client: &Client, session: &Session, channel: &str) {
     if session.subscription(channel).is_some_and(|subscription| subscription.origin == Origin::Server) {
         Disconnect::STATE_INVALIDATED.close(client);
