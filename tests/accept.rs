@@ -119,7 +119,7 @@ fn who_is_known_already_is_not_asked_again() {
         .on_upgrade(|_| Err(Rejection::forbidden()))
         .build()
         .unwrap();
-    let admit = |accept: Accept| accept.admission(Admission::user("ann").room("lobby")).detach().map(drop);
+    let admit = |accept: PendingConnection| accept.admission(Admission::user("ann").room("lobby")).detach().map(drop);
     let (addr, results, thread) = listen(&hub, 3, admit);
     let _ann = WsClient::connect(addr, "/", "");
     results.recv_timeout(PATIENCE).unwrap().unwrap();

@@ -63,6 +63,7 @@ pub(crate) fn followers_are_told_everything_in_order(store: &impl HistoryStore) 
                 StoreEvent::Following => is_following.store(true, Ordering::SeqCst),
                 StoreEvent::Nothing => {}
                 StoreEvent::Appended { room, position, .. } => told.push((room.to_owned(), position.offset())),
+                other => panic!("{other:?} is not expected"),
             }
             told.len() as u64 != 3 * EACH
         });
