@@ -54,7 +54,7 @@ fn the_same_operations_give_the_same_bytes() {
     }
     for (theirs, ts) in vectors()[17..].iter().zip([1_795_228_329_354, 1_795_228_329_653, 1_795_228_329_954]) {
         let rooms = BTreeMap::from([("lobby".to_owned(), 2)]);
-        let presence = Presence { node_id: "node-a".into(), client_count: 2, rooms, ts, gone: false };
+        let presence = Presence::new("node-a", 2, rooms, ts);
         assert_eq!(String::from_utf8(Envelope::presence(&presence).encode()).unwrap(), **theirs);
     }
     assert_eq!(vectors().len(), 20);
@@ -95,7 +95,8 @@ fn strings_are_escaped_as_go_does() {
     assert!(json.contains(r#""room":"\u003ca\u003e\u0026\u2028\u2029\"\\\n\u0001","msg_type":1"#), "{json}");
     assert_eq!(Envelope::decode(json.as_bytes()).unwrap().recipients(), [room]);
     let rooms = BTreeMap::from([("z".into(), 1), ("a&".into(), 2), ("Z".into(), 3)]);
-    let presence = Presence { node_id: "n".into(), client_count: 6, rooms, ts: -1, gone: true };
+    let mut presence = Presence::new("n", 6, rooms, -1);
+    presence.gone = true;
     let data = Envelope::presence(&presence).data;
     let expected: &[u8] = br#"{"node_id":"n","client_count":6,"rooms":{"Z":3,"a\u0026":2,"z":1},"ts":-1,"gone":true}"#;
     assert_eq!(data, expected);
@@ -130,7 +131,11 @@ fn unknown_fields_and_go_s_nulls_are_accepted() {
     let json =
         r#"{"v":[{"deep":{}}],"data":"eA==","msg_type":1,"except":null,"room":null,"type":"broadcast","node_id":"n"}"#;
     assert_eq!(decode(json).unwrap().data, &b"x"[..]);
-    let presence = |data: &str| Envelope { data: Bytes::copy_from_slice(data.as_bytes()), ..presence_envelope() };
+    let presence = |data: &str| {
+        let mut envelope = presence_envelope();
+        envelope.data = Bytes::copy_from_slice(data.as_bytes());
+        envelope
+    };
     let bare = presence(r#"{"node_id":"n","client_count":3,"rooms":null,"x":1}"#).to_presence().unwrap();
     assert_eq!((bare.client_count, bare.rooms.len(), bare.ts), (3, 0, 0));
     assert!(presence(r#"{"node_id":"n","client_count":-3}"#).to_presence().is_err());
@@ -222,7 +227,8 @@ proptest! {
         node in ".{1,40}", clients: u64, ts: i64, gone: bool,
         rooms in proptest::collection::btree_map(".{0,40}", any::<u64>(), 0..5),
     ) {
-        let presence = Presence { node_id: node, client_count: clients, rooms, ts, gone };
+        let mut presence = Presence::new(node, clients, rooms, ts);
+        presence.gone = gone;
         let envelope = Envelope::decode(&Envelope::presence(&presence).encode()).unwrap();
         prop_assert_eq!(envelope.to_presence().unwrap(), presence);
     }

@@ -35,8 +35,7 @@ fn others(server: &TestServer) -> Vec<(String, usize)> {
 
 fn beat(id: &str, clients: u64, rooms: &[(&str, u64)], ts: i64) -> Vec<u8> {
     let rooms = rooms.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
-    let mut presence = Presence::default();
-    (presence.node_id, presence.client_count, presence.rooms, presence.ts) = (id.into(), clients, rooms, ts);
+    let presence = Presence::new(id, clients, rooms, ts);
     Envelope::presence(&presence).encode()
 }
 

@@ -81,7 +81,7 @@ impl EnvelopeEvent {
 }
 
 /// The payload of a presence envelope: a node's client counts.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Presence {
     /// The node's id.
@@ -97,6 +97,13 @@ pub struct Presence {
     /// The node is leaving. Omitted on the wire when false. Go nodes see a node without clients until it expires.
     #[serde(default, skip_serializing_if = "is_false")]
     pub gone: bool,
+}
+
+impl Presence {
+    /// Creates the counts of a node that stays.
+    pub fn new(node_id: impl Into<String>, client_count: u64, rooms: BTreeMap<String, u64>, ts: i64) -> Self {
+        Self { node_id: node_id.into(), client_count, rooms, ts, gone: false }
+    }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

@@ -110,13 +110,9 @@ fn message(fields: &Fields<'_>) {
 }
 
 fn presence(fields: &Fields<'_>) {
-    let presence = Presence {
-        node_id: fields.node.to_owned(),
-        client_count: fields.counts.len() as u64,
-        rooms: fields.counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
-        ts: fields.ts,
-        gone: fields.is_text,
-    };
+    let rooms = fields.counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    let mut presence = Presence::new(fields.node, fields.counts.len() as u64, rooms, fields.ts);
+    presence.gone = fields.is_text;
     let again = Envelope::decode(&Envelope::presence(&presence).encode());
     match again {
         Ok(again) => assert_eq!(again.to_presence().expect("well-formed"), presence),
