@@ -75,7 +75,7 @@ fn a_client_that_is_behind_gets_the_last_value_of_each_key_and_no_older_one_afte
         let key = format!("k{}", n % 5);
         hub.set("r", &key, format!("{key} {n} {pad}")).unwrap();
     }
-    let (messages, _) = client.queue_depth();
+    let QueueDepth { messages, .. } = client.queue_depth();
     assert!(messages <= 2, "{messages} values wait");
     hub.set("r", "end", "end 0").unwrap();
     let seen = read_until(&mut slow, "end");

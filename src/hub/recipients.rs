@@ -95,7 +95,7 @@ pub(super) fn share(helpers: &Helpers, members: &Snapshot, mut each: impl FnMut(
         || Box::new(Arc::clone(members)),
         |range, how| {
             for next in members[range].chunks(AHEAD) {
-                look_ahead(next);
+                prefetch(next);
                 if how == How::Later {
                     prefetch_queues(next.iter().map(|member| &member.outbox));
                 }
