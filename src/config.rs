@@ -133,10 +133,10 @@ pub struct Config {
     pub reader_stack: usize,
     /// Stack size of writer threads in bytes; default 64 KiB. These threads run no user code.
     pub writer_stack: usize,
-    /// Maximum number of threads that help to write large broadcasts into the sockets; default: cores minus 1, at most 7,
-    /// or 0 with two cores or fewer. At most 64; 0 = none, every broadcast is written by the thread that sends it. The
-    /// threads help from 128 recipients each, and only while cores have nothing else to do. They start when they are
-    /// first needed and end with the hub. Their stacks have 256 KiB, of which only pages in use occupy memory.
+    /// Maximum number of threads that help to write large broadcasts into the sockets; default: cores minus 1, at most
+    /// 7, or 0 with two cores or fewer. At most 64; 0 = none, every broadcast is written by the thread that sends it.
+    /// The threads help from 128 recipients each, and only while cores have nothing else to do. They start when they
+    /// are first needed and end with the hub. Their stacks have 256 KiB, of which only pages in use occupy memory.
     pub fanout_threads: usize,
     /// Length of the first phase of a [drain](crate::Hub::drain), in which readiness fails but new connections are
     /// still admitted, so that load balancers redirect clients before any is closed. Default 10 s, which suits a check

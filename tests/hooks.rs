@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{BINARY, Log, TestServer, WsClient, eventually};
 use wshub::{
-    Admission, Client, Config, HandlerError, HandlerResult, Hub, HubBuilder, Limits, Message, Target,
+    Admission, Client, Config, HandlerError, Hub, HubBuilder, Limits, Message, Target,
     limit::RatePolicy,
     metrics::{DebugMetrics, ErrorType},
 };

@@ -88,7 +88,8 @@ impl Recipients {
     }
 }
 
-/// Calls `each` once for every member. If there are many, helpers may do the flushes that `each` leaves to a later time.
+/// Calls `each` once for every member. If there are many, helpers may do the flushes that `each` leaves to a later
+/// time.
 pub(super) fn share(helpers: &Helpers, members: &Snapshot, mut each: impl FnMut(&Member, How)) {
     helpers.share(
         members.len(),

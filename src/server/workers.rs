@@ -1,4 +1,5 @@
-//! Threads that do handshakes, one at a time each, and answer plain HTTP. What becomes a client gets a thread of its own.
+//! Threads that do handshakes, one at a time each, and answer plain HTTP. What becomes a client gets a thread of its
+//! own.
 
 use std::io;
 use std::sync::Arc;

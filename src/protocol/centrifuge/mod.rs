@@ -152,8 +152,8 @@ impl Centrifuge {
         self
     }
 
-    /// How long the answer to a ping may take; default 8 s, [`Duration::MAX`] = for ever. Then the client is closed with
-    /// 3012, unless it has acknowledged output meanwhile that had filled its socket: the ping waits behind that.
+    /// How long the answer to a ping may take; default 8 s, [`Duration::MAX`] = for ever. Then the client is closed
+    /// with 3012, unless it has acknowledged output meanwhile that had filled its socket: the ping waits behind that.
     pub fn pong_timeout(mut self, timeout: Duration) -> Self {
         self.settings.pong_timeout = timeout.min(CENTURY);
         self
