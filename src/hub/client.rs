@@ -459,6 +459,25 @@ impl PartialEq for Client {
 
 impl Eq for Client {}
 
+/// Targets this connection only.
+impl From<&Client> for Target<'_> {
+    fn from(client: &Client) -> Self {
+        Self::client(client)
+    }
+}
+
+impl From<&Client> for ClientId {
+    fn from(client: &Client) -> Self {
+        client.id()
+    }
+}
+
+impl From<Client> for ClientId {
+    fn from(client: Client) -> Self {
+        client.id()
+    }
+}
+
 /// Hashes the connection's id, consistent with equality.
 impl Hash for Client {
     fn hash<H: Hasher>(&self, state: &mut H) {

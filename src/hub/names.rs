@@ -7,11 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::client::Client;
-use super::target::Target;
-use crate::client_id::ClientId;
-
-/// The name of a room or the id of a user in a [`Target`]. Converts from everything that names one: `&str`, `String`,
+/// The name of a room or the id of a user in a [`Target`](crate::Target). Converts from everything that names one: `&str`, `String`,
 /// the `Arc<str>` of [`Client::rooms`](crate::Client::rooms) and [`Hub::users`](crate::Hub::users), and [`RoomInfo`].
 /// No conversion copies text.
 #[derive(Clone)]
@@ -130,32 +126,6 @@ pub struct RoomInfo {
     pub name: Arc<str>,
     /// The number of clients that are connected to this hub and are in the room.
     pub clients: usize,
-}
-
-/// Targets the room's clients.
-impl<'a> From<&'a RoomInfo> for Target<'a> {
-    fn from(room: &'a RoomInfo) -> Self {
-        Self::room(room)
-    }
-}
-
-/// Targets this connection only.
-impl From<&Client> for Target<'_> {
-    fn from(client: &Client) -> Self {
-        Self::client(client)
-    }
-}
-
-impl From<&Client> for ClientId {
-    fn from(client: &Client) -> Self {
-        client.id()
-    }
-}
-
-impl From<Client> for ClientId {
-    fn from(client: Client) -> Self {
-        client.id()
-    }
 }
 
 #[cfg(test)]

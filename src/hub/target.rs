@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::names::Name;
+use super::names::{Name, RoomInfo};
 use crate::client_id::ClientId;
 
 /// The recipients of a message: everyone, rooms, users, clients or any union of these, minus exceptions.
@@ -189,6 +189,13 @@ impl fmt::Display for Target<'_> {
 impl From<ClientId> for Target<'_> {
     fn from(id: ClientId) -> Self {
         Self::client(id)
+    }
+}
+
+/// Targets the room's clients.
+impl<'a> From<&'a RoomInfo> for Target<'a> {
+    fn from(room: &'a RoomInfo) -> Self {
+        Self::room(room)
     }
 }
 

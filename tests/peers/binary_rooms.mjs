@@ -104,7 +104,7 @@ const checks = {
     for (const [message, code, reason] of [
       ['text', 1003, 'binary messages only'],
       [Buffer.alloc(0), 1002, 'frame ends inside room'],
-      [Buffer.alloc(21), 1002, '1 bytes behind the payload'],
+      [Buffer.alloc(21), 1002, '1 bytes after the payload'],
       [Buffer.alloc(65_537), 1009, ''],
     ]) {
       const peer = await connect();

@@ -85,7 +85,7 @@ fn names_must_be_utf8_and_payloads_need_not() {
 fn errors_say_what_is_wrong() {
     assert_eq!(DecodeError::Truncated { field: "src" }.to_string(), "frame ends inside src");
     assert_eq!(DecodeError::InvalidUtf8 { field: "room" }.to_string(), "room is not UTF-8");
-    assert_eq!(DecodeError::TrailingBytes(2).to_string(), "2 bytes behind the payload");
+    assert_eq!(DecodeError::TrailingBytes(2).to_string(), "2 bytes after the payload");
 }
 
 fn any_message() -> impl Strategy<Value = Frame> {
