@@ -126,7 +126,7 @@ fn receive(client: &Client, message: &Message) -> HandlerResult {
             trace::name_event("leave");
             // Whatever the error, the client is no longer in that room.
             let _ = room_name(&room).map(|name| client.leave(&name));
-            client.send_json(&json!({"type": "left", "room": room}))
+            Ok(client.send_json(&json!({"type": "left", "room": room}))?)
         }
     }
 }
@@ -143,10 +143,10 @@ fn join(client: &Client, room: &str, since: Option<Position>) -> HandlerResult {
             "position": position, "recovery": recovery}))
     };
     match client.join_collecting(room, since, |joined, missed| answer(&missed, joined.position, joined.recovery)) {
-        Ok(answered) => answered,
+        Ok(answered) => Ok(answered?),
         Err(RoomError::AlreadyJoined) => {
             let page = client.hub().history(room, Range::oldest_first()).ok_or("the room is gone")?;
-            answer(&page.publications, Some(page.position), Recovery::None)
+            Ok(answer(&page.publications, Some(page.position), Recovery::None)?)
         }
         Err(error) => Err(error.into()),
     }
