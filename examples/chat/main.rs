@@ -104,7 +104,7 @@ fn announce(hub: &Hub, room: &str, change: &MemberChange) {
         _ => return,
     };
     hub.publish(room, event(&json!({"type": kind, "room": room, "member": person_of(change.member())})));
-    let members = hub.room_count(room);
+    let members = hub.room_size(room);
     let listed = match members {
         0 => Ok(_ = hub.unset(DIRECTORY, room)),
         _ => hub.set(DIRECTORY, room, event(&json!({"type": "room", "name": room, "members": members}))).map(drop),
