@@ -126,7 +126,11 @@ fn what_the_bus_loses_is_a_timeout_and_what_it_repeats_is_heard_once() {
     eventually("it is published", || !wire.published().is_empty());
     let call = wire.published().remove(0);
     assert!(call.starts_with(r#"{"node_id":"one","type":"client","client_id":"wshub.control","msg_type":1"#), "{call}");
-    assert_eq!(answers.next(), None, "nobody has said that anybody was asked");
+    assert_eq!(answers.next(), Some((id, Err(CallError::Timeout))), "it may have been asked");
+    assert_eq!(answers.next(), None);
+    let mut answers = one.hub.call(id, "m", Message::binary("x"), PATIENCE);
+    assert_eq!(answers.next(), Some((id, Err(CallError::Unsupported))), "only text crosses nodes");
+    assert_eq!(answers.next(), None);
     let mut answers = one.hub.call(id, "m", "1", PATIENCE * 10);
     let control = |control: Value| {
         let data = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, control.to_string());

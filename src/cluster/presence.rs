@@ -77,18 +77,49 @@ struct Partial {
 #[derive(Debug)]
 pub(super) struct Table {
     nodes: HashMap<String, Seen>,
+    /// Nodes that have sent control messages and no heartbeat, and when the last one arrived. They count as nodes of
+    /// which something is known: what they have said ends when they stay silent.
+    strangers: HashMap<String, Instant>,
     ttl: Duration,
+    /// When silent nodes were last looked for. A long time ago means that this process itself did not run.
+    checked: Instant,
+    /// This process did not run, so the others' heartbeats may be waiting to be read: nobody is silent until then.
+    excused: Option<Instant>,
+    /// An excuse has been used, and no heartbeat has arrived since: there is no second one.
+    is_excuse_used: bool,
 }
 
 impl Table {
-    pub(super) fn new(ttl: Duration) -> Self {
-        Self { nodes: HashMap::new(), ttl }
+    pub(super) fn new(ttl: Duration, now: Instant) -> Self {
+        Self {
+            nodes: HashMap::new(),
+            strangers: HashMap::new(),
+            ttl,
+            checked: now,
+            excused: None,
+            is_excuse_used: false,
+        }
     }
 
+    /// Notes a control message. Its sender may be unknown here: its first heartbeat was lost, or the message was under
+    /// way for longer than the sender lived.
+    pub(super) fn meet(&mut self, node_id: &str, now: Instant) {
+        if self.nodes.contains_key(node_id) {
+            return;
+        }
+        if let Some(at) = self.strangers.get_mut(node_id) {
+            *at = now;
+        } else if self.strangers.len() < MAX_NODES {
+            self.strangers.insert(node_id.to_owned(), now);
+        }
+    }
+
+    /// Call [`expire`](Table::expire) before: a node that was silent for too long counts as new.
     pub(super) fn hear(&mut self, node_id: String, beat: Beat, now: Instant) -> Heard {
-        self.expire(now);
+        self.is_excuse_used = false;
+        let was_stranger = self.strangers.remove(&node_id).is_some();
         if beat.gone {
-            return self.bury(&node_id, beat.run.as_deref());
+            return if was_stranger { Heard::Gone } else { self.bury(&node_id, beat.run.as_deref()) };
         }
         if self.nodes.len() >= MAX_NODES && !self.nodes.contains_key(&node_id) {
             return Heard::Ignored;
@@ -120,18 +151,34 @@ impl Table {
         Heard::Gone
     }
 
-    /// Removes nodes that have been silent for too long and returns their ids.
+    /// Removes nodes that have been silent for too long and returns their ids. To be called every half interval.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<String> {
-        let ttl = self.ttl;
-        let expired = |seen: &Seen| now.saturating_duration_since(seen.at) >= ttl;
-        let ids: Vec<String> = self.nodes.iter().filter(|(_, seen)| expired(seen)).map(|(id, _)| id.clone()).collect();
-        self.nodes.retain(|_, seen| !expired(seen));
+        let away = now.saturating_duration_since(std::mem::replace(&mut self.checked, now));
+        if away >= self.ttl / 2 && !std::mem::replace(&mut self.is_excuse_used, true) {
+            self.excused = Some(now + self.ttl / 2);
+        }
+        if self.is_excused(now) {
+            return Vec::new();
+        }
+        let is_over = |at: Instant| now.saturating_duration_since(at) >= self.ttl;
+        let nodes = self.nodes.iter().map(|(id, seen)| (id, seen.at));
+        let known = nodes.chain(self.strangers.iter().map(|(id, at)| (id, *at)));
+        let ids: Vec<String> = known.filter(|(_, at)| is_over(*at)).map(|(id, _)| id.clone()).collect();
+        for id in &ids {
+            self.nodes.remove(id);
+            self.strangers.remove(id);
+        }
         ids
+    }
+
+    fn is_excused(&self, now: Instant) -> bool {
+        self.excused.is_some_and(|until| now < until)
     }
 
     fn present(&self, now: Instant) -> impl Iterator<Item = (&String, &Seen, Duration)> {
         let nodes = self.nodes.iter().map(move |(id, seen)| (id, seen, now.saturating_duration_since(seen.at)));
-        nodes.filter(|(_, _, age)| *age < self.ttl)
+        let is_excused = self.is_excused(now);
+        nodes.filter(move |(_, _, age)| is_excused || *age < self.ttl)
     }
 
     pub(super) fn clients(&self, now: Instant) -> usize {
@@ -229,7 +276,7 @@ mod tests {
     #[test]
     fn adds_up_what_was_heard_and_forgets_who_is_silent() {
         let now = Instant::now();
-        let mut table = Table::new(SECOND * 3);
+        let mut table = Table::new(SECOND * 3, now);
         assert_eq!(table.hear("b".into(), beat(2, &[("x", 2), ("y", 1)]), now), Heard::New);
         assert_eq!(table.hear("a".into(), beat(3, &[("x", 1)]), now + SECOND), Heard::New);
         assert_eq!((table.clients(now), table.room("x", now), table.room("z", now)), (5, 3, 0));
@@ -239,6 +286,7 @@ mod tests {
         assert_eq!(table.nodes(now + SECOND * 2)[0].last_seen, SECOND);
         table.hear("b".into(), beat(1, &[]), now + SECOND * 2);
         assert_eq!(table.clients(now + SECOND * 4), 1, "a is silent, though not removed");
+        (1..4).for_each(|n| assert_eq!(table.expire(now + SECOND * n), [""; 0]));
         assert_eq!(table.expire(now + SECOND * 4), ["a"]);
         assert_eq!(table.hear("b".into(), Beat { gone: true, ..beat(0, &[]) }, now), Heard::Gone);
         assert_eq!(table.hear("b".into(), Beat { gone: true, ..beat(0, &[]) }, now), Heard::Ignored);
@@ -248,20 +296,60 @@ mod tests {
     #[test]
     fn a_flood_of_nodes_ends_and_sums_do_not_overflow() {
         let now = Instant::now();
-        let mut table = Table::new(SECOND);
+        let mut table = Table::new(SECOND, now);
         for n in 0..MAX_NODES + 10 {
             table.hear(n.to_string(), beat(u64::MAX, &[("r", u64::MAX)]), now);
         }
         assert_eq!(table.nodes.len(), MAX_NODES);
         assert_eq!((table.clients(now), table.room("r", now)), (usize::MAX, usize::MAX));
         assert_eq!(table.hear("0".into(), beat(1, &[]), now), Heard::Known { changes: 2 });
+        (0..MAX_NODES + 10).for_each(|n| table.meet(&format!("stranger {n}"), now));
+        assert_eq!(table.strangers.len(), MAX_NODES);
+        table.expire(now + SECOND / 3);
+        table.expire(now + SECOND * 2 / 3);
+        assert_eq!(table.expire(now + SECOND).len(), 2 * MAX_NODES);
         assert_eq!(table.hear("new".into(), beat(1, &[]), now + SECOND), Heard::New, "the others have expired");
+    }
+
+    /// A node whose process has stood still finds nobody silent before it has read what has arrived meanwhile.
+    #[test]
+    fn a_pause_of_this_node_is_not_the_silence_of_others() {
+        let now = Instant::now();
+        let mut table = Table::new(SECOND * 3, now);
+        table.hear("a".into(), beat(1, &[]), now);
+        table.hear("b".into(), beat(1, &[]), now);
+        let after = now + SECOND * 60;
+        assert_eq!((table.expire(after), table.clients(after)), (vec![], 2));
+        table.hear("a".into(), beat(1, &[]), after + SECOND);
+        assert_eq!(table.expire(after + SECOND), [""; 0]);
+        assert_eq!(table.expire(after + SECOND * 3 / 2), ["b"]);
+        // A bus that hangs may look the same, again and again: without a word from others there is one excuse.
+        let mut table = Table::new(SECOND * 3, now);
+        table.hear("a".into(), beat(1, &[]), now);
+        assert_eq!(table.expire(now + SECOND * 2), [""; 0]);
+        assert_eq!(table.expire(now + SECOND * 4), ["a"]);
+    }
+
+    /// A control message may arrive after its sender has expired, or before its first heartbeat.
+    #[test]
+    fn a_node_that_never_beats_expires_too() {
+        let now = Instant::now();
+        let mut table = Table::new(SECOND * 3, now);
+        ["late", "new", "leaves"].iter().for_each(|id| table.meet(id, now));
+        assert_eq!((table.clients(now), table.nodes(now).len()), (0, 0));
+        assert_eq!(table.hear("new".into(), beat(1, &[]), now + SECOND), Heard::New);
+        assert_eq!(table.hear("leaves".into(), Beat { gone: true, ..beat(0, &[]) }, now + SECOND), Heard::Gone);
+        table.meet("new", now + SECOND);
+        assert_eq!((table.expire(now + SECOND), table.strangers.len()), (vec![], 1));
+        table.expire(now + SECOND * 2);
+        assert_eq!(table.expire(now + SECOND * 3), ["late"]);
+        assert_eq!(table.expire(now + SECOND * 4), ["new"]);
     }
 
     #[test]
     fn a_heartbeat_in_parts_counts_when_it_is_whole() {
         let now = Instant::now();
-        let mut table = Table::new(SECOND);
+        let mut table = Table::new(SECOND, now);
         let part = |number, index, of, rooms: &[(&str, u64)]| {
             let part = Some(Part { beat: number, index, of });
             Beat { part, ..beat(9, rooms) }
@@ -288,7 +376,7 @@ mod tests {
     #[test]
     fn a_farewell_ends_the_run_that_said_it() {
         let now = Instant::now();
-        let mut table = Table::new(SECOND);
+        let mut table = Table::new(SECOND, now);
         let of = |run: &str, gone| Beat { run: Some(run.into()), gone, ..beat(1, &[]) };
         let mut hear = |beat| table.hear("n".into(), beat, now);
         assert_eq!(hear(of("old", false)), Heard::New);

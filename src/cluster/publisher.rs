@@ -21,6 +21,7 @@ use crate::metrics::ErrorType;
 /// | state | action | until |
 /// | --- | --- | --- |
 /// | down | drops messages that have waited too long | `retry_at`: connects |
+/// | down or up | looks for silent nodes every half interval | |
 /// | up | publishes due heartbeats and waiting messages, taking turns if there are both | a failure: down |
 /// | stopping | publishes waiting messages, while up and before the deadline, then sends the farewell | nothing waits |
 pub(super) struct Publisher {
@@ -32,6 +33,8 @@ pub(super) struct Publisher {
     /// Something has been published since the last failure, so the next failure is followed by an immediate attempt.
     is_proven: bool,
     heartbeat: Option<Heartbeat>,
+    /// When to look for silent nodes next; `None` without presence.
+    sweep_at: Option<Instant>,
     /// The last step was a heartbeat, so waiting messages are next.
     has_just_beaten: bool,
     /// Maximum number of messages per call. It shrinks on a slow bus so that heartbeats stay on time.
@@ -42,6 +45,7 @@ enum Step {
     Connect,
     Publish(Vec<Waiting>),
     Beat { wanted: bool },
+    Sweep,
     Late(Vec<Waiting>),
     End,
 }
@@ -51,6 +55,7 @@ impl Publisher {
         let now = Instant::now();
         let (first, longest) = shared.settings.backoff;
         let heartbeat = shared.settings.presence.map(|interval| Heartbeat::new(interval, shared.run.clone(), now));
+        let sweep_at = shared.settings.presence.map(|_| now);
         Self {
             shared,
             is_up: false,
@@ -58,6 +63,7 @@ impl Publisher {
             backoff: Backoff::new(first, longest),
             is_proven: false,
             heartbeat,
+            sweep_at,
             has_just_beaten: false,
             batch: MAX_MESSAGES,
         }
@@ -79,6 +85,7 @@ impl Publisher {
             Step::Connect => self.connect(),
             Step::Publish(waiting) => self.publish(waiting),
             Step::Beat { wanted } => self.beat(wanted),
+            Step::Sweep => self.sweep(),
             Step::Late(late) => self.lose(late, "they have waited for longer than max_age"),
             Step::End => return true,
         }
@@ -109,6 +116,9 @@ impl Publisher {
         if state.stop.is_some_and(|until| now >= until) {
             return Break(Step::End);
         }
+        if self.sweep_at.is_some_and(|at| now >= at) && state.stop.is_none() {
+            return Break(Step::Sweep);
+        }
         if std::mem::take(&mut state.check) {
             self.is_up = false;
             self.retry_at = now;
@@ -121,7 +131,14 @@ impl Publisher {
             let too_late = state.queue.oldest().map(|since| since + max_age);
             Some(too_late.map_or(self.retry_at, |at| at.min(self.retry_at)))
         };
+        let wake = wake.into_iter().chain(self.sweep_at).min();
         if state.stop.is_some() { Break(Step::End) } else { Continue(wake) }
+    }
+
+    /// Also while the bus is away: then all other nodes become silent.
+    fn sweep(&mut self) {
+        self.shared.expire_nodes();
+        self.sweep_at = self.shared.settings.presence.map(|interval| Instant::now() + interval / 2);
     }
 
     fn look_while_up(&mut self, state: &mut State, now: Instant) -> ControlFlow<Step, Option<Instant>> {
@@ -249,7 +266,6 @@ impl Publisher {
 
     /// Sends this node's counts if they are requested, due, or have changed.
     fn beat(&mut self, wanted: bool) {
-        self.shared.expire_nodes();
         let counts = self.shared.node.counts();
         let Some(heartbeat) = &mut self.heartbeat else { return };
         let now = Instant::now();

@@ -75,7 +75,7 @@ impl Shared {
         let own = [&b"{\"node_id\":"[..], &gojson::to_vec(&settings.node_id), b","].concat();
         let own_presence = [&own[..], b"\"type\":\"presence\""].concat();
         let run = crate::random::uuid().simple().to_string();
-        let table = settings.presence.map(|interval| Leaf::new(Table::new(interval.saturating_mul(3))));
+        let table = settings.presence.map(|interval| Leaf::new(Table::new(interval.saturating_mul(3), Instant::now())));
         let state = State {
             queue: Queue::new(settings.queue_messages, settings.queue_bytes),
             halves: Halves::default(),
@@ -201,6 +201,9 @@ impl Shared {
             return self.hear(&envelope);
         }
         if envelope.kind == EnvelopeKind::Client && envelope.client_id == CONTROL {
+            if let Some(table) = &self.table {
+                table.lock().meet(&envelope.node_id, Instant::now());
+            }
             let is_understood = self.node.control(&envelope.node_id, &envelope.data);
             return if is_understood { Ok(()) } else { Err(EnvelopeError::Invalid("a control message that is none")) };
         }
@@ -240,8 +243,11 @@ impl Shared {
         let beat = Beat::decode(envelope)?;
         let id = &envelope.node_id;
         // A node that was silent for too long counts as new.
-        self.expire_nodes();
-        let heard = table.lock().hear(id.clone(), beat, Instant::now());
+        let (expired, heard) = {
+            let (mut table, now) = (table.lock(), Instant::now());
+            (table.expire(now), table.hear(id.clone(), beat, now))
+        };
+        self.report_silent(&expired);
         match heard {
             Heard::New => {
                 record!(Info, "wshub::cluster", "{}: node {id} joined", self.settings.node_id);
@@ -262,9 +268,13 @@ impl Shared {
     pub(super) fn expire_nodes(&self) {
         let Some(table) = &self.table else { return };
         let expired = table.lock().expire(Instant::now());
-        for id in expired {
-            record!(Warn, "wshub::cluster", "{}: node {id} timed out", self.settings.node_id);
-            self.node.node_gone(&id);
+        self.report_silent(&expired);
+    }
+
+    fn report_silent(&self, nodes: &[String]) {
+        for id in nodes {
+            record!(Warn, "wshub::cluster", "{}: node {id} is silent and counts as gone", self.settings.node_id);
+            self.node.node_gone(id);
         }
     }
 }

@@ -141,7 +141,7 @@ impl Node for LinkedHub {
 
     fn beat_sent(&self) {
         if let Some(hub) = self.hub() {
-            hub.publish_digests();
+            hub.digests_due();
         }
     }
 

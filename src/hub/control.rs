@@ -16,8 +16,8 @@ use crate::cluster::Recipient;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub(super) enum Control {
-    /// Members of the sender have changed.
-    Changes { room: String, version: u64, changes: Vec<Entry> },
+    /// Members of the sender have changed, since the version `since`; since 0: these are all.
+    Changes { room: String, since: u64, version: u64, changes: Vec<Entry> },
     /// All of the sender's members in a room, or a part of them.
     List { room: String, version: u64, index: u32, of: u32, members: Vec<Entry> },
     /// Asks this node for its list.
@@ -120,8 +120,8 @@ impl Hub {
     pub(super) fn receive_control(&self, from: &str, payload: &[u8]) -> bool {
         let Ok(control) = serde_json::from_slice(payload) else { return false };
         match control {
-            Control::Changes { room, version, changes } => {
-                self.hear_changes(from, &room, version, changes.into_iter().map(Entry::split).collect());
+            Control::Changes { room, since, version, changes } => {
+                self.hear_changes(from, &room, [since, version], changes.into_iter().map(Entry::split).collect());
             }
             Control::List { room, version, index, of, members } => {
                 let members = members.into_iter().map(Entry::split).map(|(key, told)| (key, told.flatten())).collect();
@@ -169,7 +169,7 @@ mod tests {
         let (node, room) = (|| "n".to_owned(), || "r".to_owned());
         let result = RemoteResult::Refused { code: "c".into(), message: "m".into() };
         let all = [
-            Control::Changes { room: room(), version: u64::MAX, changes: entries() },
+            Control::Changes { room: room(), since: 0, version: u64::MAX, changes: entries() },
             Control::List { room: room(), version: 1, index: 0, of: 2, members: entries() },
             Control::Query { node: node(), room: room() },
             Control::Digests { from: room(), to: None, rooms: BTreeMap::from([(room(), (1, u64::MAX))]) },

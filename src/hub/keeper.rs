@@ -31,8 +31,10 @@ pub(super) enum Job {
     Tick(Weak<Room>),
     /// Reports member changes of a room with this name.
     Members(Arc<str>),
-    /// Ends a timed-out call to this client. The caller, on another node, detects the timeout itself.
-    GiveUp(ClientId, u64),
+    /// Reports versions and hashes of all rooms with members to other nodes.
+    Digests,
+    /// Ends calls to this client that have timed out. The callers, on other nodes, detect the timeout themselves.
+    GiveUp(ClientId),
     /// Closes connections whose deadline has passed.
     Deadlines,
 }
@@ -178,7 +180,8 @@ impl Hub {
             Task::Job(Job::Expire(room)) => self.with_room(&room, Self::remove_expired),
             Task::Job(Job::Tick(room)) => self.with_room(&room, Self::send_changes),
             Task::Job(Job::Members(room)) => self.flush_members(&room),
-            Task::Job(Job::GiveUp(client, call)) => self.give_up_call(client, call),
+            Task::Job(Job::Digests) => self.publish_digests(),
+            Task::Job(Job::GiveUp(client)) => self.give_up_calls(client),
             Task::Job(Job::Deadlines) => self.close_due(),
         }
     }

@@ -5,6 +5,7 @@
 pub(crate) mod fake;
 pub(crate) mod far;
 pub(crate) mod foreign;
+pub(crate) mod nodes;
 pub(crate) mod outage;
 pub(crate) mod pause;
 pub(crate) mod process;
@@ -47,7 +48,12 @@ pub(crate) const INTERVAL: Duration = Duration::from_millis(200);
 
 /// The settings of a node in these tests: it tries again soon.
 pub(crate) fn settings<B: Bus>(broker: &Broker, id: &str) -> Cluster {
-    B::cluster(&broker.url()).node_id(id).backoff(Duration::from_millis(20), Duration::from_millis(200))
+    settings_at::<B>(&broker.url(), id)
+}
+
+/// The same, for a broker of this URL.
+pub(crate) fn settings_at<B: Bus>(url: &str, id: &str) -> Cluster {
+    B::cluster(url).node_id(id).backoff(Duration::from_millis(20), Duration::from_millis(200))
 }
 
 /// A hub's clients are of the user `user=`, join each of `rooms=`, and get messages from deep queues.
@@ -89,6 +95,8 @@ macro_rules! suite {
             far::members_calls_and_commands_cross_and_survive_an_outage
             targets::payloads_cross_as_they_are
             targets::the_order_of_each_sender_is_kept
+            nodes::nodes_that_are_killed_or_stand_still
+            nodes::a_broker_that_is_killed_or_stands_still
             process::nodes_of_their_own_processes_share_clients
             process::a_killed_node_leaves_the_counts_and_a_farewell_leaves_at_once
             process::transitions_are_logged_and_never_the_password

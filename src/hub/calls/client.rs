@@ -9,6 +9,7 @@ use super::pending::{CallResult, Waiter};
 use crate::config::deadline_after;
 use crate::guard::dispose;
 use crate::hub::Client;
+use crate::hub::keeper::Job;
 use crate::message::{Message, SendError};
 use crate::outbox::Outbox;
 
@@ -108,9 +109,9 @@ impl Client {
     }
 
     /// Gives a waiter its result.
-    fn finish(&self, waiter: Waiter, result: CallResult) {
+    pub(super) fn finish(&self, waiter: Waiter, result: CallResult) {
         match waiter {
-            Waiter::Anywhere(done) => done(result),
+            Waiter::Anywhere(done) | Waiter::Elsewhere(done, _) => done(result),
             Waiter::OwnThread(then, _) => {
                 self.hub().guarded(Some(self), "the closure of a call", || then(self, result));
             }
@@ -134,5 +135,14 @@ impl Client {
     /// Gives up a call: its waiter gets no result.
     pub(super) fn give_up(&self, id: u64) {
         dispose(self.calls().take(id));
+    }
+
+    /// Gives up the calls from other nodes whose time is over: their callers know. Has the keeper look again in time.
+    pub(super) fn give_up_elsewhere(&self, is_keeper: bool) {
+        let (due, next) = self.calls().due_elsewhere(Instant::now(), is_keeper);
+        due.into_iter().for_each(dispose);
+        if let Some(at) = next {
+            self.hub().keeper().schedule(at, Job::GiveUp(self.id()));
+        }
     }
 }

@@ -26,7 +26,11 @@ impl Hub {
     /// In a cluster the other nodes ask their clients too. With
     /// [`Cluster::presence`](crate::cluster::Cluster::presence) it is over when all nodes have said whom they have
     /// asked and all of those have answered; without, when `timeout` is, unless the one client of the target has
-    /// answered. What the bus loses is a timeout; nothing is asked twice. Only text crosses nodes.
+    /// answered. What the bus loses is a timeout; nothing is asked twice. Clients that nobody is known to have asked,
+    /// because the bus lost that, are not among the answers; but the target [`ClientId`] always has one, unless all
+    /// nodes have said that they do not know it.
+    ///
+    /// Only text crosses nodes.
     ///
     /// With [`Target::one_of`] one member of a room is asked, each in its turn: a work queue. Members of this node come
     /// first; if it has none, one of a node that has some.
@@ -120,9 +124,17 @@ impl Answers {
         timeout: Duration,
         sender: &Sender<CallEvent>,
     ) {
+        if self.hub.adapter_state().is_none() {
+            return;
+        }
         let one_of = target.one_of_room().map(str::to_owned);
         let to = if one_of.is_some() { Vec::new() } else { self.hub.remote_recipients(target) };
-        let Some(data) = payload.as_text().filter(|_| self.hub.adapter_state().is_some()) else { return };
+        // Asked elsewhere, unless it is one of this node's.
+        let only = target.only_client().filter(|id| !to.is_empty() && !target.except.contains(id));
+        let Some(data) = payload.as_text() else {
+            self.ready.extend(only.map(|id| (id, Err(CallError::Unsupported))));
+            return;
+        };
         let nodes = self.hub.other_nodes(one_of.as_deref());
         let node = one_of.as_ref().and(nodes.iter().flatten().next().cloned());
         if (to.is_empty() && node.is_none()) || nodes.as_ref().is_some_and(HashSet::is_empty) {
@@ -130,7 +142,6 @@ impl Answers {
         }
         let number = self.hub.inner().remote_calls.begin(sender.clone());
         let silent = node.clone().map(|node| HashSet::from([node])).or(nodes);
-        let only = target.only_client();
         let early = HashSet::new();
         self.remote = Some(Remote { number, silent, asked: HashSet::new(), early, only });
         let published = self.hub.publish_control(&Control::Call(Box::new(RemoteCall {
@@ -144,6 +155,7 @@ impl Answers {
             timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
         })));
         if !published {
+            self.ready.extend(only.map(|id| (id, Err(CallError::TooMany))));
             self.end_remote();
         }
     }
@@ -191,6 +203,9 @@ impl Answers {
             self.ready.push_back((id, Err(CallError::Timeout)));
         }
         if let Some(remote) = &mut self.remote {
+            // Some node may know the client, and have asked it: only what it said is lost.
+            let is_unheard = remote.silent.as_ref().is_none_or(|silent| !silent.is_empty());
+            remote.asked.extend(remote.only.filter(|_| is_unheard));
             self.ready.extend(remote.asked.drain().map(|id| (id, Err(CallError::Timeout))));
         }
         self.end_remote();

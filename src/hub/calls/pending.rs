@@ -22,8 +22,10 @@ type Then = Box<dyn FnOnce(&Client, CallResult) + Send>;
 
 /// Gets the result of a call, once.
 pub(super) enum Waiter {
-    /// Code of this crate, which may run on any thread: it hands the result on.
+    /// Code of this crate, which may run on any thread: it hands the result on to a caller that knows when to give up.
     Anywhere(Box<dyn FnOnce(CallResult) + Send>),
+    /// The same for a caller on another node. It is given up at that time.
+    Elsewhere(Box<dyn FnOnce(CallResult) + Send>, Instant),
     /// The application's closure, on the connection's thread, and until when it waits.
     OwnThread(Then, Instant),
 }
@@ -44,6 +46,8 @@ pub(in crate::hub) struct Calls {
 struct State {
     last: u64,
     waiting: BTreeMap<u64, Waiter>,
+    /// When the keeper looks for calls from elsewhere to give up; `None` if it does not.
+    keeper_at: Option<Instant>,
     /// The connection has ended: nothing is asked any more.
     is_over: bool,
 }
@@ -110,7 +114,24 @@ impl Calls {
         (due, next)
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// Takes out the waiters of other nodes whose time is up, and says when the keeper is to look again, unless it
+    /// already does. `is_keeper`: the caller is what was to look.
+    pub(super) fn due_elsewhere(&self, now: Instant, is_keeper: bool) -> (Vec<Waiter>, Option<Instant>) {
+        let mut state = self.state.lock();
+        if is_keeper {
+            state.keeper_at = None;
+        }
+        let is_due = |waiter: &Waiter| matches!(waiter, Waiter::Elsewhere(_, deadline) if *deadline <= now);
+        let ids: Vec<u64> = state.waiting.iter().filter(|(_, waiter)| is_due(waiter)).map(|(id, _)| *id).collect();
+        let due = ids.iter().filter_map(|id| state.waiting.remove(id)).collect();
+        let deadline = |waiter: &Waiter| if let Waiter::Elsewhere(_, at) = waiter { Some(*at) } else { None };
+        let next = state.waiting.values().filter_map(deadline).min();
+        let next = next.filter(|at| state.keeper_at.is_none_or(|known| *at < known));
+        state.keeper_at = next.or(state.keeper_at);
+        (due, next)
+    }
+
+    pub(in crate::hub) fn len(&self) -> usize {
         self.state.lock().waiting.len()
     }
 }
@@ -157,5 +178,25 @@ mod tests {
         assert!(!calls.is_own_thread());
         calls.set_own_thread();
         assert!(calls.is_own_thread());
+    }
+
+    /// However many calls come from other nodes, the keeper has one job for them.
+    #[test]
+    fn calls_from_elsewhere_are_given_up_by_one_job() {
+        let (calls, now) = (Calls::default(), Instant::now());
+        let second = Duration::from_secs(1);
+        let begin = |after: u32| {
+            let id = calls.begin(Waiter::Elsewhere(Box::new(|_| ()), now + second * after)).ok();
+            (id, calls.due_elsewhere(now, false).1)
+        };
+        let (first, job) = begin(5);
+        assert_eq!(job, Some(now + second * 5));
+        assert_eq!((begin(7).1, begin(3).1, begin(4).1), (None, Some(now + second * 3), None));
+        assert!(first.is_some_and(|id| calls.take(id).is_some()), "answered");
+        assert!(calls.begin(anywhere()).is_ok());
+        let (due, next) = calls.due_elsewhere(now + second * 3, true);
+        assert_eq!((due.len(), next), (1, Some(now + second * 4)));
+        let (due, next) = calls.due_elsewhere(now + second * 9, true);
+        assert_eq!((due.len(), next, calls.len()), (2, None, 1));
     }
 }

@@ -10,8 +10,7 @@ use super::pending::{CallResult, Waiter};
 use crate::client_id::ClientId;
 use crate::config::deadline_after;
 use crate::hub::control::{Control, RemoteCall, RemoteResult};
-use crate::hub::keeper::Job;
-use crate::hub::{Client, Hub, Target};
+use crate::hub::{Hub, Target};
 use crate::lock::Leaf;
 use crate::message::Message;
 
@@ -78,18 +77,17 @@ impl Hub {
                 };
                 hub.publish_control(&Control::Answer { node, call: number, client: id.to_string(), result });
             };
-            match client.ask(&call.method, &payload, Waiter::Anywhere(Box::new(answer))) {
-                Ok(asked) => self.keeper().schedule(deadline, Job::GiveUp(id, asked)),
-                Err((error, Waiter::Anywhere(answer))) => answer(Err(error)),
-                Err((_, Waiter::OwnThread(..))) => {}
+            match client.ask(&call.method, &payload, Waiter::Elsewhere(Box::new(answer), deadline)) {
+                Ok(_) => client.give_up_elsewhere(false),
+                Err((error, waiter)) => client.finish(waiter, Err(error)),
             }
         }
     }
 
-    /// The time of a call for another node is over; that node knows.
-    pub(in crate::hub) fn give_up_call(&self, client: ClientId, call: u64) {
+    /// On the keeper's thread: calls of other nodes to this client have timed out.
+    pub(in crate::hub) fn give_up_calls(&self, client: ClientId) {
         if let Some(client) = self.client(client) {
-            Client::give_up(&client, call);
+            client.give_up_elsewhere(true);
         }
     }
 

@@ -17,8 +17,8 @@ pub struct Member {
     /// The user id; the client id of a connection that has no user.
     #[serde(serialize_with = "name")]
     pub id: Arc<str>,
-    /// JSON text: what a connection of the member has set last; `None` if none has set any. Of several nodes' the same
-    /// one is chosen everywhere.
+    /// JSON text: what a connection of the member has set last; `None` if none has set any. If several nodes have some,
+    /// all nodes choose the same.
     #[serde(serialize_with = "raw", skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Arc<str>>,
 }

@@ -1,14 +1,15 @@
 //! Members: the users or clients in a room, across all nodes, and their changes.
 //!
 //! ```text
-//! join, leave, metadata ── Table (under the room's and the client's lock)
-//!   └ flush, at most every 50 ms ──▶ hook, clients, nodes
+//! join, leave, metadata ── Table (under the room's and the client's lock) ── flush, at most every 50 ms ──▶ hook,
+//!                                                                                                    clients, nodes
 //! other nodes ── changes, lists, digests ── Table ── flush ──▶ hook, clients
 //! ```
 //!
-//! Each node owns the members that are connected to it, and sends their changes to the others. Each heartbeat carries a
-//! version and a hash for each room; a node whose hash differs asks for the list. So whatever the bus loses, all nodes
-//! agree again after the next heartbeat.
+//! Each node owns the members that are connected to it, and tells the others of their changes. With its heartbeats goes
+//! a version and a hash for each room: a node that finds another hash asks for the list. So whatever the bus loses,
+//! all nodes agree again after the next heartbeat. One thread, the keeper's, tells other nodes of members: so what they
+//! hear is in order.
 
 mod change;
 mod table;
@@ -16,7 +17,7 @@ mod table;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
@@ -39,7 +40,26 @@ const BATCH: Duration = Duration::from_millis(50);
 /// The members of all rooms whose options ask for them. A leaf lock, taken under a room's and a client's: so members
 /// change together with the room's roster.
 #[derive(Debug, Default)]
-pub(super) struct Members(Leaf<HashMap<Arc<str>, Table>>);
+pub(super) struct Members(Leaf<Tables>);
+
+#[derive(Debug, Default)]
+struct Tables {
+    rooms: HashMap<Arc<str>, Table>,
+    versions: Versions,
+}
+
+/// The versions of what other nodes are told. They rise over all rooms, and from one run of a node to the next, because
+/// they follow the system's clock: a room that begins anew is not taken for what is known of it.
+#[derive(Debug, Default)]
+struct Versions(u64);
+
+impl Versions {
+    fn next(&mut self) -> u64 {
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        self.0 = u64::try_from(now.as_micros()).unwrap_or(0).max(self.0 + 1);
+        self.0
+    }
+}
 
 type AnnounceFn = dyn Fn(&str, &[MemberChange]) -> Option<Message> + Send + Sync;
 
@@ -69,7 +89,7 @@ impl Client {
             let has_none = |room: &&Arc<str>| !own.member_in.contains_key(*room);
             let rooms: Vec<Arc<str>> = own.rooms.iter().filter(has_none).cloned().collect();
             for room in &rooms {
-                if let Some(table) = members.get_mut(room) {
+                if let Some(table) = members.rooms.get_mut(room) {
                     let key = self.hub().member_key(self, room, own.user.as_ref());
                     table.update(&key, self.id(), Some(Arc::clone(&json)));
                 }
@@ -93,7 +113,7 @@ impl Client {
             let mut own = self.state().write();
             own.member_in.insert(room.into(), Arc::clone(&json));
             let mut members = self.hub().inner().members.0.lock();
-            if let Some(table) = members.get_mut(room).filter(|_| own.rooms.contains(room)) {
+            if let Some(table) = members.rooms.get_mut(room).filter(|_| own.rooms.contains(room)) {
                 table.update(&self.hub().member_key(self, room, own.user.as_ref()), self.id(), Some(json));
             }
         }
@@ -120,7 +140,7 @@ impl Hub {
     /// [`Cluster::presence`](crate::cluster::Cluster::presence).
     #[doc(alias("presence", "who is online"))]
     pub fn members(&self, room: &str) -> Vec<Member> {
-        self.inner().members.0.lock().get(room).map_or_else(Vec::new, Table::list)
+        self.inner().members.0.lock().rooms.get(room).map_or_else(Vec::new, Table::list)
     }
 
     /// Whether members of rooms of this name are tracked by connection: see
@@ -147,7 +167,7 @@ impl Hub {
         if self.has_members(room) {
             let mut members = self.inner().members.0.lock();
             let key = self.member_key(client, room, user);
-            members.entry(Arc::clone(room)).or_default().join(&key, client.id(), json.cloned());
+            members.rooms.entry(Arc::clone(room)).or_default().join(&key, client.id(), json.cloned());
         }
     }
 
@@ -156,7 +176,7 @@ impl Hub {
         if !self.has_members(room) {
             return;
         }
-        if let Some(table) = self.inner().members.0.lock().get_mut(room) {
+        if let Some(table) = self.inner().members.0.lock().rooms.get_mut(room) {
             table.leave(&self.member_key(client, room, user), client.id(), self.linger(room), Instant::now());
         }
     }
@@ -168,9 +188,9 @@ impl Hub {
         }
         let job = {
             let mut members = self.inner().members.0.lock();
-            let Some((name, _)) = members.get_key_value(room) else { return };
+            let Some((name, _)) = members.rooms.get_key_value(room) else { return };
             let name = Arc::clone(name);
-            let Some(table) = members.get_mut(room) else { return };
+            let Some(table) = members.rooms.get_mut(room) else { return };
             if !table.has_news() || std::mem::replace(&mut table.is_watched, true) {
                 return;
             }
@@ -184,7 +204,8 @@ impl Hub {
     pub(super) fn flush_members(&self, room: &Arc<str>) {
         let (changes, controls, next) = {
             let mut members = self.inner().members.0.lock();
-            let Some(table) = members.get_mut(room) else { return };
+            let Tables { rooms, versions } = &mut *members;
+            let Some(table) = rooms.get_mut(room) else { return };
             let now = Instant::now();
             if let Some(at) = table.flushed.map(|last| last + BATCH).filter(|at| *at > now) {
                 // A member has lingered for long enough, too soon after the last flush. A watched table has a job then.
@@ -199,9 +220,9 @@ impl Hub {
             table.is_watched = false;
             table.flushed = Some(now);
             let changes = table.take_changes();
-            let controls = self.member_controls(room, table);
+            let controls = self.member_controls(room, table, versions);
             if table.is_over() {
-                members.remove(room);
+                rooms.remove(room);
             }
             (changes, controls, next)
         };
@@ -222,20 +243,29 @@ impl Hub {
         }
     }
 
-    /// Sends one room's changes to the other nodes.
-    fn member_controls(&self, room: &Arc<str>, table: &mut Table) -> Vec<Control> {
+    /// What other nodes are to be told of one room.
+    fn member_controls(&self, room: &Arc<str>, table: &mut Table, versions: &mut Versions) -> Vec<Control> {
         let untold = table.take_untold();
-        if self.inner().link.is_none() {
-            return Vec::new();
-        }
+        let is_list_wanted = std::mem::take(&mut table.is_list_wanted);
         let mut controls = Vec::new();
-        if let Some((version, changes)) = untold {
-            let changes = changes.into_iter().map(|(key, told)| Entry::new(&key, told)).collect();
-            controls.push(Control::Changes { room: room.to_string(), version, changes });
+        if !self.shares_members() {
+            return controls;
         }
-        if std::mem::take(&mut table.is_list_wanted) {
-            let (version, members) = table.here();
-            let parts = parts(members, self.control_limit());
+        let limit = self.control_limit();
+        if !untold.is_empty() {
+            for changes in parts(untold, limit, |told| told.as_ref().and_then(Option::as_deref)) {
+                let version = versions.next();
+                let since = table.tell(version);
+                let changes = changes.into_iter().map(|(key, told)| Entry::new(&key, told)).collect();
+                controls.push(Control::Changes { room: room.to_string(), since, version, changes });
+            }
+        }
+        if is_list_wanted {
+            if table.version() == 0 {
+                table.tell(versions.next());
+            }
+            let version = table.version();
+            let parts = parts(table.here(), limit, Option::as_deref);
             let of = u32::try_from(parts.len()).unwrap_or(u32::MAX);
             controls.extend(parts.into_iter().zip(0..).map(|(part, index)| {
                 let members = part.into_iter().map(|(key, json)| Entry::new(&key, Some(json))).collect();
@@ -245,17 +275,31 @@ impl Hub {
         controls
     }
 
-    /// With each heartbeat: the version and the hash of every room with members here.
-    pub(super) fn publish_digests(&self) {
-        if !self.inner().patterns.has_members() {
-            return;
+    /// Whether members are told to other nodes, and heard of them. Without presence nobody would say that a node has
+    /// gone.
+    fn shares_members(&self) -> bool {
+        self.inner().link.as_ref().is_some_and(crate::cluster::Link::has_presence)
+    }
+
+    /// After a heartbeat: sees that the rooms' digests follow.
+    pub(super) fn digests_due(&self) {
+        if self.inner().patterns.has_members() {
+            self.keeper().schedule(Instant::now(), Job::Digests);
         }
+    }
+
+    /// On the keeper's thread: the version and the hash of every room with members here.
+    pub(super) fn publish_digests(&self) {
         let mut controls = Vec::new();
         let mut digests = BTreeMap::new();
-        for (room, table) in self.inner().members.0.lock().iter_mut() {
-            // Pending changes are sent first; otherwise the other nodes would ask for them.
-            controls.extend(self.member_controls(room, table));
-            digests.extend(table.digest().map(|digest| (room.to_string(), digest)));
+        {
+            let mut members = self.inner().members.0.lock();
+            let Tables { rooms, versions } = &mut *members;
+            for (room, table) in rooms.iter_mut() {
+                // What is not told yet is told first, or the others would ask for it.
+                controls.extend(self.member_controls(room, table, versions));
+                digests.extend(table.digest().map(|digest| (room.to_string(), digest)));
+            }
         }
         controls.iter().for_each(|control| _ = self.publish_control(control));
         let mut from = String::new();
@@ -274,9 +318,15 @@ impl Hub {
         self.publish_control(&Control::Digests { from, to: None, rooms });
     }
 
-    pub(super) fn hear_changes(&self, node: &str, room: &str, version: u64, changes: Vec<(String, Told)>) {
+    pub(super) fn hear_changes(
+        &self,
+        node: &str,
+        room: &str,
+        [since, version]: [u64; 2],
+        changes: Vec<(String, Told)>,
+    ) {
         let is_list_wanted = self.hear_members(room, |table| {
-            let is_complete = table.hear_changes(node, version, changes);
+            let is_complete = table.hear_changes(node, since, version, changes);
             !is_complete && table.ask(node, Instant::now())
         });
         if is_list_wanted {
@@ -297,7 +347,7 @@ impl Hub {
         let mut names: Vec<String> = rooms.keys().cloned().collect();
         {
             let members = self.inner().members.0.lock();
-            let known = members.iter().filter(|(room, table)| is_between(room) && table.knows(node));
+            let known = members.rooms.iter().filter(|(room, table)| is_between(room) && table.knows(node));
             names.extend(known.map(|(room, _)| room.to_string()).filter(|room| !rooms.contains_key(room)));
         }
         for room in names {
@@ -321,7 +371,7 @@ impl Hub {
     pub(super) fn forget_members_of(&self, node: &str) {
         let rooms: Vec<Arc<str>> = {
             let mut members = self.inner().members.0.lock();
-            let of_node = members.iter_mut().filter(|(_, table)| table.knows(node));
+            let of_node = members.rooms.iter_mut().filter(|(_, table)| table.knows(node));
             of_node
                 .map(|(room, table)| {
                     table.forget_node(node);
@@ -334,15 +384,15 @@ impl Hub {
 
     /// Changes the table of a room of this name, if rooms of this name have members here.
     fn hear_members(&self, room: &str, change: impl FnOnce(&mut Table) -> bool) -> bool {
-        if !self.has_members(room) {
+        if !self.has_members(room) || !self.shares_members() {
             return false;
         }
         let result = {
             let mut members = self.inner().members.0.lock();
-            let table = members.entry(room.into()).or_default();
+            let table = members.rooms.entry(room.into()).or_default();
             let result = change(table);
             if table.is_over() {
-                members.remove(room);
+                members.rooms.remove(room);
             }
             result
         };
@@ -355,7 +405,7 @@ impl Hub {
         let now = Instant::now();
         let mut members = self.inner().members.0.lock();
         for room in own.rooms.iter().filter(|room| !self.tracks_connections(room)) {
-            if let Some(table) = members.get_mut(room) {
+            if let Some(table) = members.rooms.get_mut(room) {
                 table.leave(&self.member_key(client, room, old), client.id(), Duration::ZERO, now);
                 let key = self.member_key(client, room, own.user.as_ref());
                 table.join(&key, client.id(), own.member_of(room).cloned());
@@ -365,17 +415,21 @@ impl Hub {
 }
 
 /// Divides members into parts of about `limit` bytes; at least one, perhaps empty.
-fn parts(members: Vec<(Arc<str>, Option<Json>)>, limit: usize) -> Vec<Vec<(Arc<str>, Option<Json>)>> {
+fn parts<T>(
+    members: Vec<(Arc<str>, T)>,
+    limit: usize,
+    metadata: impl Fn(&T) -> Option<&str>,
+) -> Vec<Vec<(Arc<str>, T)>> {
     let (mut parts, mut size) = (vec![Vec::new()], 0);
-    for (key, json) in members {
-        let own = key.len() * 2 + json.as_ref().map_or(0, |json| json.len() * 2) + 32;
+    for (key, told) in members {
+        let own = key.len() * 2 + metadata(&told).map_or(0, |json| json.len() * 2) + 32;
         if size + own > limit && size > 0 {
             parts.push(Vec::new());
             size = 0;
         }
         size += own;
         if let Some(part) = parts.last_mut() {
-            part.push((key, json));
+            part.push((key, told));
         }
     }
     parts

@@ -1,5 +1,5 @@
-//! The members of one room: those connected to this node, those that other nodes have reported, and what has been
-//! reported of both. A plain data structure.
+//! The members of one room: those connected here, those that other nodes have told of, and what was told of both. A
+//! plain data structure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,8 +14,8 @@ pub(in crate::hub) type Json = Arc<str>;
 /// What one node reports of a member: its metadata, or that it has left.
 pub(in crate::hub) type Told = Option<Option<Json>>;
 
-/// A node's members, and the version with them.
-type Versioned<T> = (u64, Vec<(Arc<str>, T)>);
+/// Members of a node, each with what is said of it.
+type Listed<T> = Vec<(Arc<str>, T)>;
 
 /// Members that are kept of one other node in one room.
 const MAX_REMOTE: usize = 65_536;
@@ -31,7 +31,7 @@ pub(in crate::hub) struct Table {
     told: BTreeMap<Arc<str>, Option<Json>>,
     /// In the order of their changes.
     dirty: Vec<Arc<str>>,
-    /// Rises with each change of `here`.
+    /// The version of what other nodes were told of `here`; 0: they were told nothing.
     version: u64,
     /// Changes of `here` that other nodes were not told of.
     untold: BTreeSet<Arc<str>>,
@@ -199,37 +199,55 @@ impl Table {
         changes
     }
 
-    /// The members here that have changed since other nodes were told, and the version with them; `None` if none has.
-    pub(in crate::hub) fn take_untold(&mut self) -> Option<Versioned<Told>> {
-        if self.untold.is_empty() {
-            return None;
-        }
-        self.version += 1;
+    /// The members here that have changed since other nodes were told; none if none has.
+    pub(in crate::hub) fn take_untold(&mut self) -> Listed<Told> {
         let untold = std::mem::take(&mut self.untold);
         let told = |key: Arc<str>| {
             let is = self.here.get(&key).map(Here::metadata);
             (key, is)
         };
-        Some((self.version, untold.into_iter().map(told).collect()))
+        untold.into_iter().map(told).collect()
+    }
+
+    /// Sets the version of what other nodes are told next. Returns the one before; 0: what they are told is all.
+    pub(in crate::hub) fn tell(&mut self, version: u64) -> u64 {
+        std::mem::replace(&mut self.version, version)
+    }
+
+    /// The version that other nodes were told last; 0 for none.
+    pub(in crate::hub) fn version(&self) -> u64 {
+        self.version
     }
 
     /// All members here, for another node that has asked.
-    pub(in crate::hub) fn here(&self) -> Versioned<Option<Json>> {
-        (self.version, self.here.iter().map(|(key, here)| (Arc::clone(key), here.metadata())).collect())
+    pub(in crate::hub) fn here(&self) -> Listed<Option<Json>> {
+        self.here.iter().map(|(key, here)| (Arc::clone(key), here.metadata())).collect()
     }
 
-    /// The version and the hash of the members here; `None` without any. What has not been told yet is not in the
-    /// version: it is told first.
+    /// The version and the hash of the members here; `None` without any. Call it when everything has been told.
     pub(in crate::hub) fn digest(&self) -> Option<(u64, u64)> {
         let members = self.here.iter().map(|(key, here)| (&**key, here.metadata()));
         (!self.here.is_empty()).then(|| (self.version, hash(members)))
     }
 
-    /// Changes of another node. False if some before them have not come: the list is needed.
-    pub(in crate::hub) fn hear_changes(&mut self, node: &str, version: u64, changes: Vec<(String, Told)>) -> bool {
+    /// Changes of another node, from the version `since` to `version`. False if some before them have not come: the
+    /// list is needed.
+    pub(in crate::hub) fn hear_changes(
+        &mut self,
+        node: &str,
+        since: u64,
+        version: u64,
+        changes: Vec<(String, Told)>,
+    ) -> bool {
         let remote = self.elsewhere.entry(node.to_owned()).or_default();
-        if version != remote.version + 1 {
-            return version <= remote.version;
+        if version <= remote.version {
+            return true;
+        }
+        if since == 0 {
+            // The node begins, or this room begins anew there: nothing of what was known is left.
+            self.dirty.extend(std::mem::take(&mut remote.members).into_keys());
+        } else if since != remote.version {
+            return false;
         }
         remote.version = version;
         for (key, told) in changes {
@@ -243,7 +261,6 @@ impl Table {
             }
             self.dirty.push(key);
         }
-        self.forget_if_empty(node);
         true
     }
 
@@ -251,6 +268,10 @@ impl Table {
     pub(in crate::hub) fn hear_list(&mut self, node: &str, list: List) {
         let List { version, index, of, members } = list;
         let remote = self.elsewhere.entry(node.to_owned()).or_default();
+        if version < remote.version {
+            // Overtaken by changes.
+            return;
+        }
         let new = || Partial { version, of, arrived: BTreeSet::new(), members: BTreeMap::new() };
         let is_same = |partial: &Partial| (partial.version, partial.of) == (version, of);
         let mut partial = remote.partial.take().filter(is_same).unwrap_or_else(new);
@@ -271,7 +292,6 @@ impl Table {
             new.chain(gone).cloned().collect()
         };
         self.dirty.extend(changed);
-        self.forget_if_empty(node);
     }
 
     /// What another node says of its members in this room; `None`: it has none. Whether its list is to be asked for.
@@ -284,10 +304,15 @@ impl Table {
         let same = remote.version == version && {
             hash(remote.members.iter().map(|(key, metadata)| (&**key, metadata.clone()))) == wanted
         };
-        !same && self.ask(node, now)
+        if !same {
+            // A lower version is that of a successor with a clock that is behind: its list counts.
+            remote.version = remote.version.min(version);
+            remote.asked = Some(now);
+        }
+        !same
     }
 
-    /// Whether it is time to ask a node for its list.
+    /// Whether it is time to ask a node for its list between two heartbeats.
     pub(in crate::hub) fn ask(&mut self, node: &str, now: Instant) -> bool {
         let remote = self.elsewhere.entry(node.to_owned()).or_default();
         let is_time = remote.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= PATIENCE);
@@ -304,15 +329,9 @@ impl Table {
         }
     }
 
+    /// Whether anything is known of a node, perhaps that all of its members have left.
     pub(in crate::hub) fn knows(&self, node: &str) -> bool {
         self.elsewhere.contains_key(node)
-    }
-
-    /// A node whose members have all left is kept in mind until it says so in its next heartbeat: its version goes on.
-    fn forget_if_empty(&mut self, node: &str) {
-        if self.elsewhere.get(node).is_some_and(|remote| remote.members.is_empty() && remote.version == 0) {
-            self.elsewhere.remove(node);
-        }
     }
 }
 

@@ -45,21 +45,40 @@ fn a_user_with_three_tabs_is_one_member() {
     table.leave(&ann, tabs[0], SECOND, now);
     table.expire(now + SECOND);
     assert_eq!(table.take_changes(), [MemberChange::Left(member)]);
-    table.take_untold();
+    assert_eq!(table.take_untold().len(), 1);
     assert!(table.is_over());
 }
 
 #[test]
 fn a_member_on_two_nodes_joins_once_and_leaves_once() {
     let (mut table, ann, tab, now) = (Table::default(), key("ann"), ClientId::random(), Instant::now());
-    assert!(table.hear_changes("b", 1, vec![("ann".into(), Some(None))]));
+    assert!(table.hear_changes("b", 0, 1, vec![("ann".into(), Some(None))]));
     table.join(&ann, tab, None);
     assert_eq!(table.take_changes().len(), 1);
     table.leave(&ann, tab, Duration::ZERO, now);
     assert_eq!(table.take_changes(), []);
     table.forget_node("b");
     assert_eq!(table.take_changes().len(), 1);
-    assert!(!table.hear_changes("b", 5, vec![]), "what came before is missing");
+    assert!(!table.hear_changes("b", 4, 5, vec![]), "what came before is missing");
+}
+
+/// A room that begins anew on its node, or on a successor of its node, is known at once; what is late changes nothing.
+#[test]
+fn what_begins_anew_replaces_what_was_known() {
+    let (mut table, now) = (Table::default(), Instant::now());
+    let names = |table: &Table| table.list().iter().map(|member| member.id.to_string()).collect::<Vec<_>>();
+    let come = |name: &str| (name.to_owned(), Some(None));
+    assert!(table.hear_changes("b", 0, 7, vec![come("ann"), come("bob")]));
+    assert!(table.hear_changes("b", 0, 9, vec![come("eve"), ("zoe".into(), None)]));
+    assert_eq!(names(&table), ["eve"]);
+    assert!(table.hear_changes("b", 7, 8, vec![come("late")]) && table.hear_changes("b", 0, 9, vec![]));
+    table.hear_list("b", List { version: 8, index: 0, of: 1, members: vec![("late".into(), None)] });
+    assert_eq!(names(&table), ["eve"]);
+    // Its clock is behind: its heartbeat counts nevertheless.
+    assert!(table.hear_changes("b", 0, 3, vec![come("new")]));
+    assert!(table.hear_digest("b", Some((3, 0)), now));
+    table.hear_list("b", List { version: 3, index: 0, of: 1, members: vec![("new".into(), None)] });
+    assert_eq!(names(&table), ["new"]);
 }
 
 #[derive(Debug, Clone)]
@@ -151,15 +170,20 @@ proptest! {
             }
         }
         prop_assert_eq!(table.list().len(), count);
-        prop_assert!(table.hear_changes("b", 4, vec![]));
+        prop_assert!(table.hear_changes("b", 3, 4, vec![]));
     }
 }
 
 /// Node `at` tells the other of its changes.
 fn sync(nodes: &mut [Table; 2], at: usize, is_lost: bool) {
-    let Some((version, changes)) = nodes[at].take_untold() else { return };
-    let changes = changes.into_iter().map(|(key, told)| (key.to_string(), told)).collect();
-    if !is_lost && !nodes[1 - at].hear_changes("other", version, changes) {
+    let untold = nodes[at].take_untold();
+    if untold.is_empty() {
+        return;
+    }
+    let version = nodes[at].version() + 1;
+    let since = nodes[at].tell(version);
+    let changes = untold.into_iter().map(|(key, told)| (key.to_string(), told)).collect();
+    if !is_lost && !nodes[1 - at].hear_changes("other", since, version, changes) {
         list(nodes, at);
     }
 }
@@ -174,7 +198,7 @@ fn digest(nodes: &mut [Table; 2], at: usize, now: Instant) {
 }
 
 fn list(nodes: &mut [Table; 2], at: usize) {
-    let (version, members) = nodes[at].here();
+    let (version, members) = (nodes[at].version(), nodes[at].here());
     let members = members.into_iter().map(|(key, metadata)| (key.to_string(), metadata)).collect();
     nodes[1 - at].hear_list("other", List { version, index: 0, of: 1, members });
 }
