@@ -85,7 +85,7 @@ fn a_call_that_is_not_answered_times_out_and_a_late_answer_is_counted() {
     let server = TestServer::new(builder);
     let (mut socket, client) = server.pair_to("/ws");
     assert_eq!(client.call("m", "1", Duration::from_millis(20)), Err(CallError::Timeout));
-    assert_eq!(client.pending_calls(), 0);
+    assert_eq!((client.pending_calls(), metrics.stats().call_timeouts), (0, 1));
     let (id, ..) = asked(&mut socket);
     reply(&mut socket, &id, &json!(1));
     reply(&mut socket, &json!(999), &json!(1));
@@ -98,7 +98,7 @@ fn a_call_that_is_not_answered_times_out_and_a_late_answer_is_counted() {
         reply(&mut socket, &id, &json!(2));
         assert_eq!(answer.join().unwrap().unwrap().as_text(), Some("2"));
     });
-    assert_eq!(metrics.stats().late_replies, 2);
+    assert_eq!((metrics.stats().late_replies, metrics.stats().call_timeouts), (2, 1));
 }
 
 #[test]
@@ -260,7 +260,8 @@ fn calls_do_not_keep_a_silent_peer_alive() {
 
 #[test]
 fn many_are_asked_at_once_and_answer_as_they_like() {
-    let server = server();
+    let (metrics, builder) = counted(router().install(Hub::builder()));
+    let server = TestServer::new(builder);
     let mut pairs: Vec<_> = (0..4).map(|_| server.pair_to("/ws")).collect();
     for (_, client) in &pairs {
         client.join("sensors").unwrap();
@@ -277,8 +278,9 @@ fn many_are_asked_at_once_and_answer_as_they_like() {
     assert_eq!(answers.next(), Some((pairs[1].1.id(), Err(CallError::Timeout))));
     assert_eq!((answers.next(), answers.next()), (None, None));
     let dropped = server.hub.call(Target::all(), "read", "null", PATIENCE);
-    assert_eq!(pairs[1].1.pending_calls(), 1);
+    assert_eq!((pairs[1].1.pending_calls(), server.hub.load().pending_calls), (1, pairs.len()));
     drop(dropped);
+    assert_eq!((server.hub.load().pending_calls, metrics.stats().call_timeouts), (0, 1), "given up is not timed out");
     assert_eq!(pairs[1].1.pending_calls(), 0);
     assert_eq!(server.hub.call(Target::room("nobody"), "m", "1", PATIENCE).count(), 0);
 }

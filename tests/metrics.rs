@@ -15,18 +15,20 @@ use wshub::{
 };
 
 /// Names and types as they are published; dashboards and alerts depend on them.
-const SERIES: [(&str, &str); 20] = [
+const SERIES: [(&str, &str); 22] = [
     ("adapter_connects_total", "counter"),
     ("adapter_disconnects_total", "counter"),
     ("adapter_dropped_total", "counter"),
     ("adapter_published_total", "counter"),
     ("adapter_received_total", "counter"),
     ("broadcast_duration_seconds", "histogram"),
+    ("call_timeouts_total", "counter"),
     ("connections_active", "gauge"),
     ("connections_total", "counter"),
     ("errors_total", "counter"),
     ("history_evictions_total", "counter"),
     ("history_gaps_total", "counter"),
+    ("late_replies_total", "counter"),
     ("message_latency_seconds", "histogram"),
     ("message_received_bytes_total", "counter"),
     ("message_sent_bytes_total", "counter"),
@@ -37,11 +39,13 @@ const SERIES: [(&str, &str); 20] = [
     ("room_leaves_total", "counter"),
     ("rooms_active", "gauge"),
 ];
-const GAUGES: [(&str, &str); 9] = [
+const GAUGES: [(&str, &str); 11] = [
+    ("calls_pending", "gauge"),
     ("handshakes_active", "gauge"),
     ("history_bytes", "gauge"),
     ("history_messages", "gauge"),
     ("history_rooms", "gauge"),
+    ("members", "gauge"),
     ("queue_bytes", "gauge"),
     ("queue_clients", "gauge"),
     ("queue_messages", "gauge"),

@@ -58,6 +58,11 @@ pub struct HubLoad {
     pub state_values: usize,
     /// Bytes that histories and states hold.
     pub history_bytes: usize,
+    /// Members of rooms with [`RoomOptions::members`](crate::RoomOptions::members), those of other nodes included; once
+    /// for each room.
+    pub members: usize,
+    /// Calls to clients that wait for an answer, those of callers on other nodes included.
+    pub pending_calls: usize,
     /// How many wire forms of publications were encoded since the hub was built: one for each message and form, however
     /// many clients get it.
     pub history_encodings: usize,
@@ -74,7 +79,9 @@ impl Hub {
             load.queued_bytes += bytes;
             load.waiting_clients += usize::from(messages > 0);
             load.writer_threads += usize::from(member.outbox.has_writer());
+            load.pending_calls += member.client.pending_calls();
         }
+        load.members = self.member_counts().values().sum();
         self.add_memory(&mut load);
         load
     }

@@ -27,6 +27,7 @@ pub struct DebugMetrics {
     history_gaps: AtomicU64,
     history_evictions: AtomicU64,
     late_replies: AtomicU64,
+    call_timeouts: AtomicU64,
     adapter: AdapterCounts,
     latency: Times,
     broadcast: Times,
@@ -123,6 +124,8 @@ pub struct DebugStats {
     pub adapter_dropped: u64,
     /// Answers to calls that are no longer pending.
     pub late_replies: u64,
+    /// Calls that have timed out.
+    pub call_timeouts: u64,
     /// How often the hub has connected to its message bus.
     pub adapter_connects: u64,
     /// How often the hub has lost the connection to its message bus.
@@ -164,6 +167,7 @@ impl DebugMetrics {
             history_gaps: AtomicU64::new(0),
             history_evictions: AtomicU64::new(0),
             late_replies: AtomicU64::new(0),
+            call_timeouts: AtomicU64::new(0),
             adapter: AdapterCounts::default(),
             latency: Times::default(),
             broadcast: Times::default(),
@@ -192,6 +196,7 @@ impl DebugMetrics {
             history_evictions: self.history_evictions.load(ORDER),
             active_rooms: self.active_rooms.load(ORDER),
             late_replies: self.late_replies.load(ORDER),
+            call_timeouts: self.call_timeouts.load(ORDER),
             adapter_published: self.adapter.published.load(ORDER),
             adapter_received: self.adapter.received.load(ORDER),
             adapter_dropped: self.adapter.dropped.load(ORDER),
@@ -214,7 +219,8 @@ impl DebugMetrics {
         let AdapterCounts { published, received, dropped, connects, disconnects } = &self.adapter;
         let counters = [&self.connections, &self.received, &self.received_bytes, &self.sent, &self.sent_bytes];
         let counters = counters.into_iter().chain([&self.dropped, &self.joins, &self.leaves]);
-        let counters = counters.chain([&self.history_gaps, &self.history_evictions, &self.late_replies]);
+        let counters = counters.chain([&self.history_gaps, &self.history_evictions]);
+        let counters = counters.chain([&self.late_replies, &self.call_timeouts]);
         for counter in counters.chain([published, received, dropped, connects, disconnects]) {
             counter.store(0, ORDER);
         }
@@ -307,6 +313,10 @@ impl Metrics for DebugMetrics {
         self.late_replies.fetch_add(1, ORDER);
     }
 
+    fn increment_call_timeouts(&self) {
+        self.call_timeouts.fetch_add(1, ORDER);
+    }
+
     fn increment_adapter_connects(&self) {
         self.adapter.connects.fetch_add(1, ORDER);
     }
@@ -333,6 +343,9 @@ impl fmt::Display for DebugMetrics {
         )?;
         if s.history_gaps + s.history_evictions > 0 {
             writeln!(f, "histories    {} gaps, {} evictions", s.history_gaps, s.history_evictions)?;
+        }
+        if s.call_timeouts + s.late_replies > 0 {
+            writeln!(f, "calls        {} timed out, {} late replies", s.call_timeouts, s.late_replies)?;
         }
         if s.adapter_connects + s.adapter_published + s.adapter_dropped > 0 {
             write!(f, "cluster      {} published, {} received", s.adapter_published, s.adapter_received)?;

@@ -159,6 +159,8 @@ pub trait Metrics: Send + Sync {
     /// A client answered a call that is no longer pending: the call has timed out, was already answered, or was never
     /// made.
     fn increment_late_replies(&self) {}
+    /// A call has timed out: its caller, on this node, has had no answer in time.
+    fn increment_call_timeouts(&self) {}
     /// The hub can publish and is subscribed, for the first time or again.
     fn increment_adapter_connects(&self) {}
     /// The hub can no longer publish or is no longer subscribed.

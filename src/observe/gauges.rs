@@ -1,8 +1,8 @@
 //! Gauges: values that are computed when they are scraped.
 
 use super::names::{
-    HANDSHAKES, HISTORY_BYTES, HISTORY_MESSAGES, HISTORY_ROOMS, QUEUE_BYTES, QUEUE_CLIENTS, QUEUE_MESSAGES,
-    STATE_VALUES, Series, WRITER_THREADS,
+    CALLS_PENDING, HANDSHAKES, HISTORY_BYTES, HISTORY_MESSAGES, HISTORY_ROOMS, MEMBERS, QUEUE_BYTES, QUEUE_CLIENTS,
+    QUEUE_MESSAGES, STATE_VALUES, Series, WRITER_THREADS,
 };
 use crate::hub::{Hub, HubLoad, WeakHub};
 use crate::server::{Server, ServerLoad};
@@ -38,7 +38,7 @@ impl Gauges {
     }
 
     /// Adds the gauges of a hub: `queue_messages`, `queue_bytes`, `queue_clients`, `writer_threads`, `history_rooms`,
-    /// `history_messages`, `history_bytes`, `state_values`.
+    /// `history_messages`, `history_bytes`, `state_values`, `members`, `calls_pending`.
     pub fn hub(mut self, hub: &Hub) -> Self {
         self.hubs.push(hub.downgrade());
         self
@@ -64,6 +64,8 @@ impl Gauges {
             shown.push((HISTORY_MESSAGES, sum(|load| load.history_messages)));
             shown.push((HISTORY_BYTES, sum(|load| load.history_bytes)));
             shown.push((STATE_VALUES, sum(|load| load.state_values)));
+            shown.push((MEMBERS, sum(|load| load.members)));
+            shown.push((CALLS_PENDING, sum(|load| load.pending_calls)));
         }
         if !self.servers.is_empty() {
             shown.push((HANDSHAKES, self.servers.iter().map(ServerLoad::handshakes).sum()));

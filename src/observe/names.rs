@@ -34,6 +34,10 @@ pub(super) const HISTORY_GAPS: Series =
     series("history_gaps_total", "Gaps in the histories of rooms that clients were told of.");
 pub(super) const HISTORY_EVICTIONS: Series =
     series("history_evictions_total", "Rooms without members that were forgotten because memory was short.");
+pub(super) const CALL_TIMEOUTS: Series =
+    series("call_timeouts_total", "Calls to clients that were not answered in time.");
+pub(super) const LATE_REPLIES: Series =
+    series("late_replies_total", "Answers of clients to calls that no longer waited for one.");
 pub(super) const ERRORS: Series = series("errors_total", "Errors by type.");
 pub(super) const ADAPTER_PUBLISHED: Series =
     series("adapter_published_total", "Messages published to other nodes of the cluster.");
@@ -53,6 +57,9 @@ pub(super) const HISTORY_ROOMS: Series = series("history_rooms", "Rooms that rem
 pub(super) const HISTORY_MESSAGES: Series = series("history_messages", "Messages in the histories of rooms.");
 pub(super) const STATE_VALUES: Series = series("state_values", "Values in the states of rooms.");
 pub(super) const HISTORY_BYTES: Series = series("history_bytes", "Bytes that histories and states of rooms hold.");
+pub(super) const CALLS_PENDING: Series = series("calls_pending", "Calls to clients that wait for an answer.");
+pub(super) const MEMBERS: Series =
+    series("members", "Members of rooms with members, those of other nodes included, once for each room.");
 pub(super) const HANDSHAKES: Series =
     series("handshakes_active", "Connections before their upgrade, or in a plain HTTP exchange.");
 

@@ -69,6 +69,7 @@ forward! {
     increment_adapter_received();
     increment_adapter_dropped();
     increment_late_replies();
+    increment_call_timeouts();
     increment_adapter_connects();
     increment_adapter_disconnects();
     increment_errors(error: ErrorType);

@@ -60,6 +60,8 @@ struct AllSeries {
     leaves: IntCounter,
     history_gaps: IntCounter,
     history_evictions: IntCounter,
+    call_timeouts: IntCounter,
+    late_replies: IntCounter,
     published: IntCounter,
     adapter_received: IntCounter,
     adapter_dropped: IntCounter,
@@ -166,6 +168,8 @@ impl PrometheusBuilder {
             leaves: names.counter(names::LEAVES)?,
             history_gaps: names.counter(names::HISTORY_GAPS)?,
             history_evictions: names.counter(names::HISTORY_EVICTIONS)?,
+            call_timeouts: names.counter(names::CALL_TIMEOUTS)?,
+            late_replies: names.counter(names::LATE_REPLIES)?,
             published: names.counter(names::ADAPTER_PUBLISHED)?,
             adapter_received: names.counter(names::ADAPTER_RECEIVED)?,
             adapter_dropped: names.counter(names::ADAPTER_DROPPED)?,
@@ -240,7 +244,7 @@ impl fmt::Debug for PrometheusMetrics {
 }
 
 impl AllSeries {
-    fn each(&self) -> [&dyn Collector; 20] {
+    fn each(&self) -> [&dyn Collector; 22] {
         [
             &self.connections_active,
             &self.connections,
@@ -256,6 +260,8 @@ impl AllSeries {
             &self.leaves,
             &self.history_gaps,
             &self.history_evictions,
+            &self.call_timeouts,
+            &self.late_replies,
             &self.published,
             &self.adapter_received,
             &self.adapter_dropped,
@@ -362,6 +368,14 @@ impl Metrics for PrometheusMetrics {
 
     fn increment_history_evictions(&self) {
         self.series.history_evictions.inc();
+    }
+
+    fn increment_call_timeouts(&self) {
+        self.series.call_timeouts.inc();
+    }
+
+    fn increment_late_replies(&self) {
+        self.series.late_replies.inc();
     }
 
     fn increment_rooms(&self) {

@@ -41,7 +41,7 @@ impl DebugMetrics {
     }
 }
 
-fn counters(stats: &DebugStats) -> [(Series, u64); 15] {
+fn counters(stats: &DebugStats) -> [(Series, u64); 17] {
     [
         (names::CONNECTIONS, stats.total_connections),
         (names::RECEIVED, stats.messages_received),
@@ -53,6 +53,8 @@ fn counters(stats: &DebugStats) -> [(Series, u64); 15] {
         (names::LEAVES, stats.room_leaves),
         (names::HISTORY_GAPS, stats.history_gaps),
         (names::HISTORY_EVICTIONS, stats.history_evictions),
+        (names::CALL_TIMEOUTS, stats.call_timeouts),
+        (names::LATE_REPLIES, stats.late_replies),
         (names::ADAPTER_PUBLISHED, stats.adapter_published),
         (names::ADAPTER_RECEIVED, stats.adapter_received),
         (names::ADAPTER_DROPPED, stats.adapter_dropped),

@@ -37,7 +37,10 @@ impl Client {
         let id = self.ask(method, &payload.into(), waiter).map_err(|(error, _)| error)?;
         match receiver.recv_deadline(deadline_after(timeout)) {
             Ok(result) => result,
-            Err(RecvTimeoutError::Timeout) if self.calls().take(id).is_some() => Err(CallError::Timeout),
+            Err(RecvTimeoutError::Timeout) if self.calls().take(id).is_some() => {
+                self.hub().count(|m| m.increment_call_timeouts());
+                Err(CallError::Timeout)
+            }
             // The answer is on its way between two threads.
             Err(_) => receiver.recv().unwrap_or(Err(CallError::Closed)),
         }
@@ -121,7 +124,10 @@ impl Client {
     /// On the connection's thread: runs the closures of calls whose time is up, and says when the next one's is.
     pub(crate) fn finish_due_calls(&self) -> Option<Instant> {
         let (due, next) = self.calls().due(Instant::now());
-        due.into_iter().for_each(|waiter| self.finish(waiter, Err(CallError::Timeout)));
+        for waiter in due {
+            self.hub().count(|m| m.increment_call_timeouts());
+            self.finish(waiter, Err(CallError::Timeout));
+        }
         next
     }
 

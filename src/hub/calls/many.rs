@@ -196,8 +196,8 @@ impl Answers {
         }
     }
 
-    /// Gives up the missing answers: each becomes a timeout, unless it arrives at this moment.
-    fn time_out(&mut self) {
+    /// Gives up what is missing: a timeout for each.
+    fn give_up(&mut self) {
         for (id, (client, call)) in self.asked.drain() {
             client.give_up(call);
             self.ready.push_back((id, Err(CallError::Timeout)));
@@ -229,7 +229,10 @@ impl Iterator for Answers {
                         return Some(answer);
                     }
                 }
-                Err(_) => self.time_out(),
+                Err(_) => {
+                    self.give_up();
+                    self.ready.iter().for_each(|_| self.hub.count(|m| m.increment_call_timeouts()));
+                }
             }
         }
     }
@@ -237,7 +240,7 @@ impl Iterator for Answers {
 
 impl Drop for Answers {
     fn drop(&mut self) {
-        self.time_out();
+        self.give_up();
     }
 }
 

@@ -149,6 +149,13 @@ impl Hub {
         self.inner().patterns.find(room).is_some_and(|options| options.by_connection)
     }
 
+    /// The number of members of each room that has some.
+    pub(crate) fn member_counts(&self) -> HashMap<Arc<str>, usize> {
+        let members = self.inner().members.0.lock();
+        let counts = members.rooms.iter().map(|(room, table)| (Arc::clone(room), table.count()));
+        counts.filter(|(_, count)| *count > 0).collect()
+    }
+
     /// What a member is known by.
     fn member_key(&self, client: &Client, room: &str, user: Option<&Arc<str>>) -> Arc<str> {
         user.filter(|_| !self.tracks_connections(room)).map_or_else(|| client.id().to_string().into(), Arc::clone)

@@ -169,6 +169,11 @@ impl Table {
         here.into_iter().chain(elsewhere).max()
     }
 
+    /// The number of members, over all nodes.
+    pub(in crate::hub) fn count(&self) -> usize {
+        if self.elsewhere.is_empty() { self.here.len() } else { self.list().len() }
+    }
+
     /// All members, over all nodes.
     pub(in crate::hub) fn list(&self) -> Vec<Member> {
         let keys: BTreeSet<&Arc<str>> =
