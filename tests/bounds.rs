@@ -16,7 +16,8 @@ mod counting;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use common::tls::{client_side, server_side};
@@ -26,7 +27,7 @@ use rustls::StreamOwned;
 use socket2::SockRef;
 use wshub::{
     Client, Config, Hub, RequestHead, RoomOptions, Server, ServerHandle,
-    health::QueueDepth,
+    calls::{CallError, JsonCalls},
     server::{Endpoint, Listener},
 };
 
@@ -82,7 +83,10 @@ fn weigh<T>(row: &str, count: usize, make: impl FnOnce() -> T) -> T {
 
 /// A hub with default settings, but for compression, behind a plain listener and one with TLS.
 fn serve(config: Config) -> (Hub, [SocketAddr; 2], ServerHandle) {
-    let hub = Hub::builder().config(config.compression(true)).build().unwrap();
+    serve_hub(Hub::builder().config(config.compression(true)).build().unwrap())
+}
+
+fn serve_hub(hub: Hub) -> (Hub, [SocketAddr; 2], ServerHandle) {
     let listener = || Listener::tcp("127.0.0.1:0").unwrap();
     let server = Server::on(listener()).also_on(listener().tls(&server_side()));
     let handle = server.websocket("/ws", &hub).event_stream("/events", &hub).spawn().unwrap();
@@ -168,6 +172,48 @@ fn rooms_members_and_users() {
     weigh("a further member of a room", MANY, || each(&|_, client| client.join("all").unwrap()));
     weigh("a user with one connection", MANY, || each(&|n, client| client.set_user(&format!("user {n}")).unwrap()));
     drop((clients, sockets));
+    handle.shutdown(PATIENCE).unwrap();
+}
+
+/// Members are tracked besides the room's own list of clients, and told to hooks and clients, which takes a second copy.
+/// At most 64 calls wait for an answer of one client, however long their timeouts are.
+#[test]
+fn members_and_calls_in_flight() {
+    /// Calls that may wait for one client.
+    const PENDING: usize = 64;
+    const CALLED: usize = 20;
+    let _alone = alone();
+    let told = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&told);
+    let builder = Hub::builder().rooms("team", RoomOptions::members()).call_format(JsonCalls);
+    // Relaxed: only the count matters.
+    let builder = builder.on_member_change(move |_, _, _| _ = counter.fetch_add(1, Ordering::Relaxed));
+    let (hub, [plain, _], handle) = serve_hub(builder.build().unwrap());
+    let request = upgrade_request("GET /ws HTTP/1.1", &[]);
+    let mut sockets: Vec<_> = (0..MANY).map(|_| asked(plain, &request)).collect();
+    let clients = hub.clients();
+    weigh("a member of a room that tracks them", MANY, || {
+        clients.iter().for_each(|client| client.join("team").unwrap());
+        eventually("all are told", || {
+            told.load(Ordering::Relaxed) == MANY && common::crate_threads().len() == 2 + MANY
+        });
+    });
+    let year = Duration::from_secs(365 * 24 * 3600);
+    let called = &clients[..CALLED];
+    weigh("a call in flight", PENDING * CALLED, || {
+        for client in called {
+            (0..PENDING).for_each(|_| client.call_then("m", "1", year, |_, _| ()));
+        }
+    });
+    for client in called {
+        assert_eq!(client.pending_calls(), PENDING);
+        assert_eq!(client.call("m", "1", year), Err(CallError::TooMany));
+    }
+    assert_eq!((hub.load().members, hub.load().pending_calls), (MANY, PENDING * CALLED));
+    let before = live_bytes();
+    drop((clients, std::mem::take(&mut sockets)));
+    eventually("all have left", || hub.client_count() == 0 && hub.load().members == 0);
+    eventually("and left nothing", || live_bytes() + PENDING * CALLED * 50 < before);
     handle.shutdown(PATIENCE).unwrap();
 }
 

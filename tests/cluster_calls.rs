@@ -3,9 +3,10 @@
 
 mod common;
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use common::bus::{Mood, Wire, connected, node};
+use common::bus::{Mood, Wire, connected, lossy, node};
 use common::{PATIENCE, TestServer, WsClient, eventually};
 use serde_json::{Value, json};
 use wshub::calls::CallError;
@@ -141,6 +142,45 @@ fn what_the_bus_loses_is_a_timeout_and_what_it_repeats_is_heard_once() {
     (0..3).for_each(|_| wire.receive(&answer));
     assert_eq!(answers.next(), Some((id, Ok(Message::raw_json("7")))));
     assert_eq!(answers.next(), None);
+}
+
+/// A node's answers, or its questions, are lost: who is asked is asked once, and who has asked learns of a timeout.
+#[test]
+fn a_partition_ends_calls_in_a_timeout_and_none_is_made_twice() {
+    let bus = MemoryBus::new();
+    let cut = ["a", "b"].map(|id| {
+        let (adapter, is_cut) = lossy(&bus);
+        (node(hub(), Cluster::new(adapter).node_id(id).presence(Duration::from_millis(500))), is_cut)
+    });
+    let [(a, a_cut), (b, b_cut)] = &cut;
+    eventually("they know each other", || cut.iter().all(|(node, _)| node.hub.cluster_nodes().len() == 2));
+    let (mut socket, client) = b.pair_to("/ws?rooms=r");
+    let id = client.id();
+    let timeout = Duration::from_millis(300);
+    let timed_out = || Some((id, Err(CallError::Timeout)));
+    // The answer is lost; the client was asked.
+    b_cut.store(true, Ordering::SeqCst);
+    let mut answers = a.hub.call(id, "m", "1", timeout);
+    let (call, _) = asked(&mut socket);
+    assert_eq!((answers.next(), answers.next()), (timed_out(), None));
+    eventually("it is given up there, too", || client.pending_calls() == 0);
+    b_cut.store(false, Ordering::SeqCst);
+    // Late, and to nobody.
+    socket.send_text(&json!({"type": "reply", "id": call, "data": 1}).to_string());
+    // The question is lost.
+    a_cut.store(true, Ordering::SeqCst);
+    let mut answers = a.hub.call(id, "m", "2", timeout);
+    assert_eq!((answers.next(), answers.next()), (timed_out(), None));
+    a_cut.store(false, Ordering::SeqCst);
+    // Healed: the next message of the client is the next call, so none was repeated.
+    eventually("they know each other again", || cut.iter().all(|(node, _)| node.hub.cluster_nodes().len() == 2));
+    let mut answers = a.hub.call(Target::room("r"), "m", "3", PATIENCE * 10);
+    let (call, data) = asked(&mut socket);
+    assert_eq!(data, 3);
+    socket.send_text(&json!({"type": "reply", "id": call, "data": "done"}).to_string());
+    assert_eq!(answers.next(), Some((id, Ok(Message::raw_json("\"done\"")))));
+    assert_eq!(answers.next(), None);
+    socket.sync();
 }
 
 #[test]

@@ -13,7 +13,7 @@ use common::{PATIENCE, TestServer, counted, deep_queue, eventually, stall, statu
 use serde_json::{Value, json};
 use wshub::trace::Tracer;
 use wshub::{
-    Hub, Rejection, Server,
+    Hub, Rejection, RoomOptions, Server,
     cluster::{Cluster, MemoryBus},
     dashboard::Dashboard,
     metrics::ErrorType,
@@ -38,6 +38,28 @@ fn other_nodes_are_told_of_on_a_server_apart() {
     assert_eq!(tick["rooms"]["rows"], json!([{ "name": "lobby", "members": 1, "elsewhere": 1 }]));
     let (status, answer) = act(&apart, r#"{"action":"send","to":{"room":"x"},"text":"far"}"#);
     assert_eq!((status, &answer["published"]), (200, &json!(true)), "nobody here, perhaps elsewhere");
+}
+
+#[test]
+fn members_are_users_on_all_nodes_and_those_of_the_picked_room_are_named() {
+    let bus = MemoryBus::new();
+    let node = |id| {
+        let builder = builder().rooms("m:*", RoomOptions::members().with_history());
+        serve(builder.cluster(Cluster::new(bus.adapter()).node_id(id).presence(Duration::from_millis(200))))
+    };
+    let (near, far) = (node("near"), node("far"));
+    let target = |user| format!("/ws?room=m:x&user={user}");
+    let _here = ["ann", "ann", "bob"].map(|user| near.connect_to(&target(user)));
+    let _there = ["ann", "<eve>"].map(|user| far.connect_to(&target(user)));
+    near.hub.publish("m:x", "remembered");
+    let (mut viewer, _) = Viewer::open(&near, "?room=m:x");
+    let tick = viewer.until("three users", |tick| tick["members"]["total"] == 3);
+    assert_eq!(tick["members"]["shown"], json!(["<eve>", "ann", "bob"]));
+    let tick = viewer.until("counts", |tick| tick["hub"]["members"] == 3 && tick["rooms"]["rows"][0]["elsewhere"] == 2);
+    let row = &tick["rooms"]["rows"][0];
+    assert_eq!((&row["members"], &row["tracked"], &row["remembered"][0]), (&json!(3), &json!(3), &json!(1)));
+    let (mut viewer, _) = Viewer::open(&near, "");
+    assert_eq!(viewer.tick().get("members"), None, "no room is picked");
 }
 
 fn users(tick: &Value) -> Vec<&str> {

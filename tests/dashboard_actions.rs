@@ -4,11 +4,15 @@
 mod common;
 
 use std::sync::{Mutex, OnceLock};
+use std::thread;
 use std::time::Duration;
 
+use common::bus::connected;
 use common::operator::{PASSWORD, Viewer, act, ask, builder, credentials, own_headers, serve};
 use common::{eventually, status};
-use serde_json::json;
+use serde_json::{Value, json};
+use wshub::cluster::{Cluster, MemoryBus};
+use wshub::router::Router;
 use wshub::{Config, health::HubState};
 
 #[test]
@@ -56,6 +60,72 @@ fn a_client_is_closed_with_code_and_reason() {
     assert_eq!(socket.expect_close(), (4001, "bye".into()));
     eventually("gone", || server.hub.client_count() == 0);
     assert_eq!(close(&id, 1000, "").0, 404);
+}
+
+#[test]
+fn a_client_is_called_and_its_answer_refusal_or_timeout_shown() {
+    let server = serve(Router::json_field("type").install(builder()));
+    let (mut socket, client) = server.pair_to("/ws?user=ann");
+    let (mut viewer, _) = Viewer::open(&server, "");
+    let call =
+        |id: &str, more: &str| act(&server, &format!(r#"{{"action":"call","client":"{id}","method":"read",{more}}}"#));
+    let id = client.id().to_string();
+    let mut answered = |more: &str, data: Value, reply: Value| {
+        thread::scope(|scope| {
+            let answer = scope.spawn(|| call(&id, more));
+            let asked: Value = serde_json::from_str(&socket.text()).unwrap();
+            assert_eq!((&asked["type"], &asked["method"], &asked["data"]), (&json!("call"), &json!("read"), &data));
+            let shown = |tick: &Value| tick["clients"]["rows"][0]["calls"] == 1 && tick["hub"]["calls"] == 1;
+            viewer.until("it is in flight", shown);
+            let mut reply = reply;
+            reply["id"] = asked["id"].clone();
+            socket.send_text(&reply.to_string());
+            answer.join().unwrap()
+        })
+    };
+    let (status, answer) = answered(
+        r#""data":{"channel": 3},"seconds":30"#,
+        json!({ "channel": 3 }),
+        json!({ "type": "reply", "data": [1.5, "x"] }),
+    );
+    assert_eq!((status, &answer["answer"], answer.get("refused")), (200, &json!([1.5, "x"]), None));
+    let refusal = json!({ "code": "busy", "message": "later" });
+    let (status, answer) = answered(r#""seconds":30"#, Value::Null, json!({ "type": "error", "data": refusal }));
+    assert_eq!((status, &answer["refused"], answer.get("answer")), (200, &refusal, None));
+    let (status, answer) = call(&id, r#""seconds":1"#);
+    assert_eq!((status, &answer["error"]), (504, &json!("no answer within 1 s")));
+    viewer.until("it is over", |tick| tick["hub"]["calls"] == 0);
+    for seconds in [0, 31] {
+        assert_eq!(call(&id, &format!(r#""seconds":{seconds}"#)).0, 422);
+    }
+    assert_eq!(call(&uuid::Uuid::nil().to_string(), r#""seconds":1"#).0, 404);
+    assert_eq!(call(&id, r#""data":{,"seconds":1"#).0, 400);
+    // A hub that knows no calls.
+    let server = serve(builder());
+    let (_socket, client) = server.pair();
+    let action = json!({ "action": "call", "client": client.id(), "method": "read", "seconds": 1 });
+    assert_eq!(act(&server, &action.to_string()).0, 422);
+}
+
+#[test]
+fn a_user_is_closed_on_all_nodes() {
+    let bus = MemoryBus::new();
+    let node = |id| serve(builder().cluster(Cluster::new(bus.adapter()).node_id(id)));
+    let (near, far) = (node("near"), node("far"));
+    [&near, &far].iter().for_each(|node| connected(&node.hub));
+    let mut anns = [&near, &near, &far].map(|node| node.connect_to("/ws?user=ann"));
+    let mut bob = far.connect_to("/ws?user=bob");
+    let close = |code: u16| act(&near, &json!({ "action": "close_user", "user": "ann", "code": code }).to_string());
+    assert_eq!(close(1005).0, 422);
+    let (status, answer) = close(4500);
+    assert_eq!((status, &answer["here"], &answer["published"]), (200, &json!(2), &json!(true)), "{answer}");
+    for ann in &mut anns {
+        assert_eq!(ann.expect_close(), (4500, String::new()));
+    }
+    bob.sync();
+    let alone = serve(builder());
+    let (status, answer) = act(&alone, r#"{"action":"close_user","user":"ann","code":4500,"reason":"x"}"#);
+    assert_eq!((status, &answer["error"]), (404, &json!("nobody is there: user \"ann\"")));
 }
 
 #[test]
@@ -133,6 +203,9 @@ fn bodies_that_are_no_action_are_refused() {
         r#"{"action":"send","to":"all","text":"x","more":1}"#,
         r#"{"action":"send","to":"all","text":7}"#,
         r#"{"action":"close","client":5,"code":1000}"#,
+        r#"{"action":"closeuser","user":"ann","code":1000}"#,
+        r#"{"action":"close_user","user":"ann"}"#,
+        r#"{"action":"call","client":"x","method":"m","seconds":1}"#,
         "{\"action\":\"send\",\"to\":\"all\",\"text\":\"\u{fffd}\"}x",
     ] {
         let (status, answer) = act(&server, body);

@@ -144,7 +144,7 @@ fn accept_survives_refused_threads() {
     let limit = Lowered::space(STACK as u64 / 2);
     for _ in 0..3 {
         let (head, mut rest) = WsClient::try_connect(server.addr, "/ws", "");
-        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nRetry-After: 1\r\n"), "{head}");
+        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nRetry-After: "), "{head}");
         assert_eq!(rest.bytes_until_end(), b"overloaded\n");
         echo(&mut before);
     }
@@ -327,7 +327,7 @@ fn more_handshakes_than_allowed_are_answered_with_503() {
     let mut slow: Vec<_> = (0..2).map(|_| TcpStream::connect(server.addr).unwrap()).collect();
     for _ in 0..3 {
         let (head, _) = WsClient::try_connect(server.addr, "/ws", "");
-        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nRetry-After: 1\r\n"), "{head}");
+        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nRetry-After: "), "{head}");
     }
     established.iter_mut().for_each(echo);
     slow.pop();

@@ -406,7 +406,7 @@ fn handshakes_over_the_limit_get_503_and_upgraded_connections_do_not_count() {
     let mut refused = WsClient::on(TcpStream::connect(server.addr).unwrap());
     let head = refused.read_head();
     assert_eq!(status(&head), 503);
-    assert!(head.contains("\r\nRetry-After: 1\r\n"), "{head}");
+    assert!(head.contains("\r\nRetry-After: "), "{head}");
     drop(idle);
     eventually("the place is free", || open(&server, "/ws", "").0 == 101);
     client.close();

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::bus::node;
+use common::bus::{lossy, node};
 use common::{PATIENCE, TestServer, WsClient, eventually};
 use serde_json::{Value, json};
-use wshub::cluster::{Adapter, AdapterError, Cluster, Inbox, MemoryAdapter, MemoryBus};
+use wshub::cluster::{Cluster, MemoryBus};
+use wshub::history::Range;
 use wshub::members::{MemberChange, MemberError};
 use wshub::protocol::events::Events;
 use wshub::{Admission, Hub, HubBuilder, RoomOptions};
@@ -173,6 +174,27 @@ fn a_thousand_joins_are_some_tens_of_messages() {
     drop(crowd.stream.shutdown(std::net::Shutdown::Both));
 }
 
+/// Changes are of the moment: a history holds what is published, and nothing else.
+#[test]
+fn changes_are_told_and_not_recorded() {
+    let options = RoomOptions::members().with_history();
+    let server = TestServer::new(Events::new().install(Hub::builder().rooms("m:*", options)));
+    let (mut watcher, client) = server.pair_to("/ws");
+    client.set_user("watcher").unwrap();
+    assert_eq!(event(&mut watcher)["type"], "connection.established");
+    watcher.send_text(r#"{"type":"subscribe","room":"m:x"}"#);
+    // Its own change may come first.
+    let mut types = [event(&mut watcher), event(&mut watcher)].map(|event| event["type"].as_str().unwrap().to_owned());
+    types.sort();
+    assert_eq!(types, ["member_change", "subscribed"]);
+    let (_other, client) = server.pair_to("/ws");
+    client.join("m:x").unwrap();
+    let change = event(&mut watcher);
+    assert_eq!((&change["type"], change.get("position")), (&json!("member_change"), None));
+    let page = server.hub.history("m:x", Range::oldest_first()).unwrap();
+    assert_eq!((page.publications.len(), page.position.offset()), (0, 0));
+}
+
 #[test]
 fn members_are_exact_under_churn() {
     let (builder, told) = hub(RoomOptions::members());
@@ -199,29 +221,8 @@ fn members_are_exact_under_churn() {
     eventually("nobody is left", || ids(&server.hub).is_empty() && told.lock().unwrap().is_empty());
 }
 
-/// A bus in memory that can lose what one node says.
-struct Lossy {
-    bus: MemoryAdapter,
-    is_cut: Arc<AtomicBool>,
-}
-
-impl Adapter for Lossy {
-    fn publish(&self, envelope: &[u8]) -> Result<(), AdapterError> {
-        if self.is_cut.load(Ordering::SeqCst) { Ok(()) } else { self.bus.publish(envelope) }
-    }
-
-    fn subscribe(&self, inbox: &Inbox) -> Result<(), AdapterError> {
-        self.bus.subscribe(inbox)
-    }
-
-    fn close(&self) {
-        self.bus.close();
-    }
-}
-
 fn member_node(bus: &MemoryBus, id: &str) -> (TestServer, Told, Arc<AtomicBool>) {
-    let is_cut = Arc::new(AtomicBool::new(false));
-    let adapter = Lossy { bus: bus.adapter(), is_cut: Arc::clone(&is_cut) };
+    let (adapter, is_cut) = lossy(bus);
     let (builder, told) = hub(RoomOptions::members());
     (node(builder, Cluster::new(adapter).node_id(id).presence(INTERVAL)), told, is_cut)
 }

@@ -21,5 +21,4 @@ pub(crate) use head::Framing;
 pub use head::{HeadError, MAX_HEAD, MAX_HEADERS, RequestHead};
 pub use origin::OriginPolicy;
 pub use response::Response;
-pub(crate) use response::overloaded;
-pub(crate) use return_time::{come_back_later, encode_retry, return_time};
+pub(crate) use return_time::{come_back_later, encode_retry, overloaded, return_time, unavailable};

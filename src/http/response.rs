@@ -192,11 +192,6 @@ impl Response {
     }
 }
 
-/// The answer when the server has no thread or no place for a connection.
-pub(crate) fn overloaded() -> Response {
-    Response::text(503, "overloaded\n").header("Retry-After", "1")
-}
-
 pub(super) fn push_header(head: &mut String, name: &str, value: &str) {
     head.extend([name, ": ", value, "\r\n"]);
 }

@@ -12,6 +12,16 @@ pub(crate) fn return_time() -> Duration {
     Duration::from_millis(1000 + u64::from(u16::from_be_bytes([a, b])) % 4001)
 }
 
+/// The answer when the server has no thread or no place for a connection.
+pub(crate) fn overloaded() -> Response {
+    unavailable("overloaded")
+}
+
+/// A refusal for now, with 503.
+pub(crate) fn unavailable(reason: &str) -> Response {
+    Response::text(503, format!("{reason}\n")).header("Retry-After", return_time().as_secs().to_string())
+}
+
 /// The field that tells an `EventSource` when to reconnect. It takes effect without an event.
 pub(crate) fn encode_retry(time: Duration) -> String {
     format!("retry: {}\n", time.as_millis())
@@ -37,5 +47,9 @@ mod tests {
         assert!(times.iter().all(|time| (seconds(1)..=seconds(5)).contains(time)));
         assert!(times.iter().any(|time| *time < seconds(2)) && times.iter().any(|time| *time > seconds(4)));
         assert_eq!(encode_retry(seconds(2)), "retry: 2000\n");
+        let head = |_| String::from_utf8_lossy(&overloaded().encode(false).bytes).into_owned();
+        let heads: Vec<String> = (0..200).map(head).collect();
+        let with = |n: u32| heads.iter().filter(|head| head.contains(&format!("\r\nRetry-After: {n}\r\n"))).count();
+        assert!((1..=5).map(with).sum::<usize>() == 200 && with(1) > 0 && with(3) > 0, "{}", heads[0]);
     }
 }

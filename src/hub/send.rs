@@ -147,7 +147,7 @@ impl Hub {
 
     /// Sends to all recipients and reports drops to hooks and metrics afterwards, so that a slow hook delays no
     /// recipient.
-    fn deliver_now(&self, target: &Target<'_>, recipients: &Recipients, message: &Message) -> Delivery {
+    pub(super) fn deliver_now(&self, target: &Target<'_>, recipients: &Recipients, message: &Message) -> Delivery {
         let mut lost = Vec::new();
         let mut delivery = self.deliver(target, recipients, message, true, |member, frame, how, delivery| {
             let sent = match how {

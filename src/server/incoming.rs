@@ -8,7 +8,7 @@ use super::Shared;
 use super::proxy_protocol::{self, Header, Source};
 use crate::config::deadline_after;
 use crate::guard::record;
-use crate::http::{ChunkError, ChunkedDecoder, Framing, HeadError, RequestHead, Response};
+use crate::http::{ChunkError, ChunkedDecoder, Framing, HeadError, RequestHead, Response, unavailable};
 use crate::log_limit::LogLimit;
 use crate::metrics::ErrorType;
 use crate::transport::{Peer, Transport, is_timeout};
@@ -198,7 +198,7 @@ impl Incoming<'_> {
                 return Err(Broken::answer(408, "request timed out"));
             }
             if self.shared.is_stopping() {
-                return Err(Broken::answer(503, "shutting down"));
+                return Err(Broken::Answer(unavailable("shutting down")));
             }
             let timed = self.transport.set_read_timeout(Some(left.min(SLICE)));
             match timed.and_then(|()| source(self.transport, buffer)) {

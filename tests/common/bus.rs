@@ -1,12 +1,12 @@
 //! A cluster in one process: nodes on a bus in memory, and a bus that a test holds in its hands.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use wshub::{
     Hub, HubBuilder,
-    cluster::{Adapter, AdapterError, AdapterState, Cluster, Envelope, EnvelopeKind, Inbox, MemoryBus},
+    cluster::{Adapter, AdapterError, AdapterState, Cluster, Envelope, EnvelopeKind, Inbox, MemoryAdapter, MemoryBus},
 };
 
 use super::{TestServer, eventually};
@@ -27,6 +27,31 @@ pub(crate) fn node(builder: HubBuilder, cluster: Cluster) -> TestServer {
 /// A node of this name on a bus, whose hub does nothing of its own.
 pub(crate) fn plain_node(bus: &MemoryBus, id: &str) -> TestServer {
     node(Hub::builder(), Cluster::new(bus.adapter()).node_id(id))
+}
+
+/// A connection to a bus in memory that loses what its node says, once the switch is on. What comes to it still comes.
+pub(crate) fn lossy(bus: &MemoryBus) -> (impl Adapter, Arc<AtomicBool>) {
+    let is_cut = Arc::new(AtomicBool::new(false));
+    (Lossy { bus: bus.adapter(), is_cut: Arc::clone(&is_cut) }, is_cut)
+}
+
+struct Lossy {
+    bus: MemoryAdapter,
+    is_cut: Arc<AtomicBool>,
+}
+
+impl Adapter for Lossy {
+    fn publish(&self, envelope: &[u8]) -> Result<(), AdapterError> {
+        if self.is_cut.load(Ordering::SeqCst) { Ok(()) } else { self.bus.publish(envelope) }
+    }
+
+    fn subscribe(&self, inbox: &Inbox) -> Result<(), AdapterError> {
+        self.bus.subscribe(inbox)
+    }
+
+    fn close(&self) {
+        self.bus.close();
+    }
 }
 
 /// What a [`Wire`] does when it is called.

@@ -75,6 +75,49 @@ def users_reach_the_devices_they_may_see(server):
 
 
 @SUITE.check
+def users_call_devices_and_get_their_answers(server):
+    ann, device, name, lock = home(server, "calling")
+
+    def call(peer, number, device_id):
+        data = {"deviceId": device_id, "method": "open", "data": {"force": 1.50}}
+        peer.send_json({"type": "call", "id": number, "method": "device", "data": data})
+
+    def answered(peer, number, code):
+        answer = peer.recv_json()
+        expect((answer["type"], answer["id"], answer["data"]["code"]), ("error", number, code), f"{answer}")
+
+    call(ann, "a-1", lock)
+    asked = device.recv_json()
+    expect((asked["type"], asked["method"], asked["data"]), ("call", "open", {"force": 1.5}), "the call")
+    device.send_json({"type": "reply", "id": asked["id"], "data": {"open": True}})
+    expect(ann.recv_json(), {"type": "reply", "id": "a-1", "data": {"open": True}}, "the answer")
+    call(ann, 2, lock)
+    refusal = {"code": "jammed", "message": "something is in the way"}
+    device.send_json({"type": "error", "id": device.recv_json()["id"], "data": refusal})
+    expect(ann.recv_json(), {"type": "error", "id": 2, "data": refusal}, "the refusal")
+    # No answer: an error after five seconds. One that comes later reaches nobody.
+    call(ann, 3, lock)
+    asked = device.recv_json()
+    began = time.monotonic()
+    answered(ann, 3, "no_answer")
+    expect(time.monotonic() - began > 4, True, "it was waited for")
+    device.send_json({"type": "reply", "id": asked["id"], "data": "late"})
+    silent(device, ann)
+    # It goes while it is asked, and then it is not there.
+    call(ann, 4, lock)
+    device.recv_json()
+    device.close()
+    answers = [ann.recv_json(), ann.recv_json()]
+    expect(sorted(answer["type"] for answer in answers), ["error", "presence"], f"{answers}")
+    call(ann, 5, lock)
+    answered(ann, 5, "no_answer")
+    eve = connect(server, "eve of calling")
+    call(eve, 6, lock)
+    answered(eve, 6, "forbidden")
+    silent(ann, eve)
+
+
+@SUITE.check
 def messages_that_are_none_are_bad(server):
     ann, device, *_ = home(server, "nonsense")
     bad = [

@@ -46,6 +46,8 @@ pub(super) struct Members(Leaf<Tables>);
 struct Tables {
     rooms: HashMap<Arc<str>, Table>,
     versions: Versions,
+    /// The keeper is about to tell the digests.
+    is_digest_due: bool,
 }
 
 /// The versions of what other nodes are told. They rise over all rooms, and from one run of a node to the next, because
@@ -211,7 +213,7 @@ impl Hub {
     pub(super) fn flush_members(&self, room: &Arc<str>) {
         let (changes, controls, next) = {
             let mut members = self.inner().members.0.lock();
-            let Tables { rooms, versions } = &mut *members;
+            let Tables { rooms, versions, .. } = &mut *members;
             let Some(table) = rooms.get_mut(room) else { return };
             let now = Instant::now();
             if let Some(at) = table.flushed.map(|last| last + BATCH).filter(|at| *at > now) {
@@ -243,7 +245,9 @@ impl Hub {
         let announce =
             announce.and_then(|announce| self.guarded(None, "a message of members", || announce(room, &changes)));
         if let Some(message) = announce.flatten() {
-            self.send_here(&Target::room(&**room), &message);
+            // Not recorded in the room's history: who comes later gets the list, and positions are of publications.
+            let target = Target::room(&**room);
+            self.deliver_now(&target, &self.resolve(&target), &message);
         }
         if let Some(at) = next {
             self.keeper().schedule(at, Job::Members(Arc::clone(room)));
@@ -290,7 +294,12 @@ impl Hub {
 
     /// After a heartbeat: sees that the rooms' digests follow.
     pub(super) fn digests_due(&self) {
-        if self.inner().patterns.has_members() {
+        if !self.inner().patterns.has_members() {
+            return;
+        }
+        // One job at a time: a hook that blocks the keeper does not pile them up.
+        let is_due = std::mem::replace(&mut self.inner().members.0.lock().is_digest_due, true);
+        if !is_due {
             self.keeper().schedule(Instant::now(), Job::Digests);
         }
     }
@@ -301,7 +310,8 @@ impl Hub {
         let mut digests = BTreeMap::new();
         {
             let mut members = self.inner().members.0.lock();
-            let Tables { rooms, versions } = &mut *members;
+            let Tables { rooms, versions, is_digest_due } = &mut *members;
+            *is_digest_due = false;
             for (room, table) in rooms.iter_mut() {
                 // What is not told yet is told first, or the others would ask for it.
                 controls.extend(self.member_controls(room, table, versions));

@@ -1,4 +1,5 @@
-//! Actions of an operator: send a message, close a client, begin a drain. Each is a `POST` with JSON.
+//! Actions of an operator: send a message, call or close a client, close a user, begin a drain. Each is a `POST` with
+//! JSON.
 
 use std::thread;
 use std::time::Duration;
@@ -11,13 +12,16 @@ use super::{admitted, page};
 use crate::client_id::ClientId;
 use crate::guard::{record, record_limited};
 use crate::http::{OriginPolicy, RequestHead, Response};
-use crate::hub::{Hub, HubState, Target};
+use crate::hub::{CallError, Hub, HubState, Target};
+use crate::message::Message;
 use crate::server::Request;
 
 /// A page of another origin cannot add its own header without a preflight request, which is never granted.
 const HEADER: &str = "x-wshub-dashboard";
 /// Maximum duration of a requested drain, in seconds.
 const MAX_DRAIN: u64 = 24 * 3600;
+/// Maximum timeout of a call, in seconds. Its request occupies a connection so long.
+const MAX_CALL: u64 = 30;
 
 /// `{"action":"close","client":"…","code":1000,"reason":"…"}` and so on.
 #[derive(Debug, Deserialize)]
@@ -29,6 +33,22 @@ enum Action {
     },
     Close {
         client: ClientId,
+        code: u16,
+        #[serde(default)]
+        reason: String,
+    },
+    Call {
+        client: ClientId,
+        method: String,
+        /// Null if absent.
+        #[serde(default)]
+        data: Value,
+        seconds: u64,
+    },
+    /// On all nodes.
+    #[serde(rename = "close_user")]
+    CloseUser {
+        user: String,
         code: u16,
         #[serde(default)]
         reason: String,
@@ -99,6 +119,8 @@ fn perform(hub: &Hub, action: Action) -> Outcome {
     match action {
         Action::Send { to, text } => send(hub, to, text),
         Action::Close { client, code, reason } => close(hub, client, code, &reason),
+        Action::Call { client, method, data, seconds } => call(hub, client, &method, &data, seconds),
+        Action::CloseUser { user, code, reason } => close_user(hub, &user, code, &reason),
         Action::Drain { confirm: false, .. } => Err((400, "a drain must be confirmed".into())),
         Action::Drain { seconds, .. } => drain(hub, seconds),
     }
@@ -127,6 +149,43 @@ fn close(hub: &Hub, id: ClientId, code: u16, reason: &str) -> Outcome {
     let client = hub.client(id).ok_or_else(|| (404, format!("no client {id} is connected here")))?;
     client.close(code, reason).map_err(|error| (422, error.to_string()))?;
     Ok(json!({ "done": format!("closed {id} with {code} {reason:?}") }))
+}
+
+/// Waits for the answer of a client of any node.
+fn call(hub: &Hub, id: ClientId, method: &str, data: &Value, seconds: u64) -> Outcome {
+    if !(1..=MAX_CALL).contains(&seconds) {
+        return Err((422, format!("a call waits 1 to {MAX_CALL} seconds")));
+    }
+    let answer = hub.call(id, method, Message::raw_json(data.to_string()), Duration::from_secs(seconds)).next();
+    let done = format!("called {id}: {method:?}");
+    match answer.map(|(_, result)| result) {
+        Some(Ok(message)) => Ok(json!({ "done": done, "answer": parsed(&message) })),
+        Some(Err(CallError::Refused { code, message })) => {
+            Ok(json!({ "done": done, "refused": { "code": code, "message": message } }))
+        }
+        Some(Err(CallError::Timeout)) => Err((504, format!("no answer within {seconds} s"))),
+        Some(Err(error @ CallError::TooMany)) => Err((429, error.to_string())),
+        Some(Err(error @ CallError::Closed)) => Err((404, error.to_string())),
+        Some(Err(error)) => Err((422, error.to_string())),
+        None => Err((404, format!("no client {id} is connected"))),
+    }
+}
+
+/// JSON, or the text of an answer in another format.
+fn parsed(message: &Message) -> Value {
+    message.parse_json().unwrap_or_else(|_| message.as_text().map_or(Value::Null, Value::from))
+}
+
+fn close_user(hub: &Hub, user: &str, code: u16, reason: &str) -> Outcome {
+    let done = hub.close_user(user, code, reason).map_err(|error| (422, error.to_string()))?;
+    // In a cluster only the other nodes know whether they have the user.
+    if done.here == 0 && !done.published {
+        return Err((404, format!("nobody is there: user {user:?}")));
+    }
+    Ok(json!({
+        "done": format!("closed user {user:?} with {code} {reason:?}"),
+        "here": done.here, "published": done.published,
+    }))
 }
 
 /// Runs on a separate thread, because a drain blocks.

@@ -30,7 +30,7 @@ function onSubmit(form, result, run) {
     put(result, '');
     try {
       result.dataset.kind = 'good';
-      put(result, visible(await run() ?? ''));
+      put(result, visible(await run(event) ?? ''));
     } catch (error) {
       result.dataset.kind = 'bad';
       put(result, visible(error.message));
@@ -67,7 +67,7 @@ function outcome({ queued, dropped, refused, published }) {
 
 // --- one client ---------------------------------------------------------------------------------------------
 
-let shown = null;
+let shown = null, closing = null;
 
 function openClient(row, now) {
   shown = row.id;
@@ -75,6 +75,9 @@ function openClient(row, now) {
   byId('client-text').value = '';
   byId('close-code').value = '1000';
   byId('close-reason').value = '';
+  // A name that is cut names nobody.
+  byId('close-user').hidden = row.user === null || row.user.endsWith('…');
+  closing = row.user;
   open(byId('client-dialog'));
 }
 
@@ -86,6 +89,7 @@ function describeClient(row, now) {
   const rows = [['Id', row.id], ['User', row.user === null ? 'none' : visible(row.user)], ['Rooms', row.room_count ? roomsOf(row) : 'none'], ['Address', row.address ?? 'Unix socket'],
     ['Endpoint', `${visible(row.path)}, ${row.kind === 'websocket' ? 'WebSocket' : 'event stream'}`], ['Connected', `${new Date(row.since / 1000).toLocaleString()}, ${span(now - row.since / 1000)} ago`],
     ['Queue', row.queue[0] ? `${plural(row.queue[0], 'message')}, ${bytes(row.queue[1])}` : 'empty'], ['Dropped', row.dropped[0] ? `${plural(row.dropped[0], 'message')}, ${bytes(row.dropped[1])}` : 'nothing']];
+  if (row.calls) rows.push(['Calls', `${plural(row.calls, 'call')} in flight`]);
   if (row.closing) rows.push(['State', 'closing']);
   sync(byId('client-details'), rows.flatMap(([name, value]) => [['dt', name, name], ['dd', name, value]]), ([tag, name]) => tag + name, ([tag]) => make(tag), (node, [, , text]) => put(node, text));
 }
@@ -96,10 +100,23 @@ onSubmit(byId('client-send'), clientResult, async () => {
   byId('client-text').value = '';
   return outcome(sent);
 });
-onSubmit(byId('client-close'), clientResult, async () => {
-  await perform({ action: 'close', client: shown, code: Number(byId('close-code').value), reason: byId('close-reason').value });
+onSubmit(byId('client-call'), clientResult, async () => {
+  let data;
+  try {
+    data = JSON.parse(byId('call-data').value || 'null');
+  } catch {
+    throw new Error('The data is no JSON.');
+  }
+  const { answer, refused } = await perform({ action: 'call', client: shown, method: byId('call-method').value, data, seconds: 5 });
+  if (refused) throw new Error(`Refused: ${refused.code}: ${refused.message}`);
+  return `Answer: ${JSON.stringify(answer)}`;
+});
+onSubmit(byId('client-close'), clientResult, async event => {
+  const what = { code: Number(byId('close-code').value), reason: byId('close-reason').value };
+  const is_user = event.submitter === byId('close-user');
+  await perform(is_user ? { action: 'close_user', user: closing, ...what } : { action: 'close', client: shown, ...what });
   byId('client-dialog').close();
-  notify(`Closing ${short(shown)}.`);
+  notify(is_user ? `Closing ${closing} everywhere.` : `Closing ${short(shown)}.`);
 });
 
 // --- to many ------------------------------------------------------------------------------------------------

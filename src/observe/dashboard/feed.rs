@@ -66,7 +66,7 @@ impl Feed {
         viewer.set_metadata(GREETED, true);
         let latest = self.state.lock().latest.clone();
         if let Some(snapshot) = latest {
-            let _ = viewer.send(tick(&snapshot, &view_of(viewer)));
+            let _ = viewer.send(self.tick(&snapshot, &view_of(viewer)));
         }
         if starts {
             self.start(viewer.hub().clone());
@@ -112,7 +112,7 @@ impl Feed {
             views.entry(view_of(&viewer)).or_default().push(viewer.id());
         }
         for (view, ids) in views {
-            let _ = viewers.send(Target::clients(ids), tick(&snapshot, &view));
+            let _ = viewers.send(Target::clients(ids), self.tick(&snapshot, &view));
         }
     }
 
@@ -128,6 +128,10 @@ impl Feed {
         state.is_running = false;
         state.latest = None;
         false
+    }
+
+    fn tick(&self, snapshot: &Snapshot, view: &View) -> Message {
+        Message::text(snapshot.render(&self.sources.hub, view)).with_event_name("tick")
     }
 
     /// The constant part, and the history of the charts.
@@ -150,10 +154,6 @@ impl Feed {
         });
         Message::text(greeting.to_string()).with_event_name("hello")
     }
-}
-
-fn tick(snapshot: &Snapshot, view: &View) -> Message {
-    Message::text(snapshot.render(view)).with_event_name("tick")
 }
 
 /// The view that the viewer's request asks for.

@@ -90,6 +90,7 @@ function show(next) {
   showClients(tick.clients, tick.at, ui, act);
   showSlow(tick.slow, act);
   showRooms(tick.rooms, ui, act);
+  showMembers(tick.members);
   showRemembered(tick.remembered);
   showErrors(tick.stats?.errors ?? [], tick.at);
   showNodes(tick.nodes, hub);

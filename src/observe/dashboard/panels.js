@@ -91,10 +91,19 @@ function showRooms(list, ui, act) {
     return node;
   }, (node, room) => {
     node.firstChild.setAttribute('aria-pressed', String(ui.room === room.name));
-    put(node.firstChild.lastChild, number(room.members) + (room.elsewhere ? ` + ${number(room.elsewhere)} elsewhere` : ''));
+    put(node.firstChild.lastChild, number(room.members) + (room.elsewhere ? ` + ${number(room.elsewhere)} elsewhere` : '') + (room.tracked ? ` · ${plural(room.tracked, 'member')}` : ''));
     node.title = room.remembered ? `remembers ${held(...room.remembered)}` : '';
   });
   emptiness('rooms-empty', !list.rows.length, ui.rooms ? 'No room matches.' : 'There is no room.');
+}
+
+/// Who is in the room that the operator has picked, if it tracks members: users, over all nodes.
+function showMembers(members) {
+  const node = byId('room-members');
+  node.hidden = !members?.total;
+  if (node.hidden) return;
+  const more = members.total - members.shown.length;
+  put(node, `${plural(members.total, 'member')} of this room: ${members.shown.map(visible).join(', ')}${more ? ` and ${number(more)} more` : ''}`);
 }
 
 const held = (messages, values, size) => [messages && plural(messages, 'message'), values && plural(values, 'value'), bytes(size)].filter(Boolean).join(', ');
@@ -150,12 +159,14 @@ function showEndpoints(endpoints) {
 
 function showTotals(stats, hub) {
   emptiness('totals-empty', !stats);
-  const rows = [['Users now', number(hub.users)]];
+  const rows = [['Users now', number(hub.users)], ['Calls in flight', number(hub.calls)]];
+  if (hub.members) rows.push(['Members of rooms', number(hub.members)]);
   if (stats) {
     const [, , [received, sent, dropped], [received_bytes, sent_bytes]] = samples.at(-1);
     rows.push(['Connections', number(stats.connections)], ['Messages received', `${number(received)} · ${bytes(received_bytes)}`],
       ['Messages delivered', `${number(sent)} · ${bytes(sent_bytes)}`], ['Messages dropped', number(dropped)], ['Room joins, leaves', `${number(stats.joins)}, ${number(stats.leaves)}`],
       ['Handlers, on average', stats.latency_us ? micros(stats.latency_us) : '–'], ['Broadcasts, on average', stats.broadcast_us ? micros(stats.broadcast_us) : '–']);
+    if (stats.call_timeouts || stats.late_replies) rows.push(['Calls timed out, answered late', `${number(stats.call_timeouts)}, ${number(stats.late_replies)}`]);
     if (hub.adapter) rows.push(['Published to other nodes', number(stats.published)], ['Received from them', number(stats.from_others)], ['Not published', number(stats.unpublished)]);
   }
   sync(byId('totals'), rows.flatMap(([name, value]) => [['dt', name, name], ['dd', name, value]]), ([tag, name]) => tag + name, ([tag]) => make(tag), (node, [, , text]) => put(node, text));

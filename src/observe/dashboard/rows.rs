@@ -37,6 +37,8 @@ pub(super) struct ClientRow {
     pub(super) queue: (usize, usize),
     /// Dropped messages and bytes.
     pub(super) dropped: (u64, u64),
+    /// Calls that wait for its answer.
+    calls: usize,
     kind: &'static str,
     closing: bool,
 }
@@ -53,8 +55,9 @@ impl ClientRow {
             address: client.remote_addr(),
             path: cut(client.request().path()),
             since: micros(client.connected_at()),
-            queue: (queue.messages, queue.bytes),
-            dropped: (dropped.messages, dropped.bytes),
+            queue: client.queue_depth(),
+            dropped: client.dropped(),
+            calls: client.pending_calls(),
             kind: if client.is_event_stream() { "event stream" } else { "websocket" },
             closing: client.is_closed(),
         }

@@ -20,6 +20,9 @@ const MAX_SLOW: usize = 8;
 /// Maximum number of traces that the page gets.
 const MAX_TRACES: usize = 40;
 
+/// Maximum number of members of a room that the page names.
+const MAX_MEMBERS: usize = 50;
+
 /// The sources of a snapshot.
 pub(super) struct Sources {
     pub(super) hub: Hub,
@@ -52,11 +55,14 @@ struct RoomRow {
     #[serde(serialize_with = "text")]
     name: Arc<str>,
     members: usize,
-    /// Members on other nodes.
+    /// Clients of it on other nodes.
     elsewhere: usize,
     /// Messages, values and bytes that the room remembers; absent if it remembers nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     remembered: Option<(usize, usize, usize)>,
+    /// Its members on all nodes, if it tracks them and has some: users, however many connections they have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracked: Option<usize>,
 }
 
 /// One point of the charts: the counts up to a moment. Serialises to an array, in this order.
@@ -81,13 +87,15 @@ impl Snapshot {
             hub.clients().iter().map(|client| ClientRow::of(client, namer.as_deref())).collect();
         let nodes = if hub.adapter_state().is_some() { hub.cluster_nodes() } else { Vec::new() };
         let elsewhere = |name: &str| nodes.iter().skip(1).filter_map(|node| node.rooms.get(name)).sum();
+        let tracked = hub.member_counts();
         let rooms = hub.rooms().into_iter();
         let rooms: Vec<_> = rooms
-            .map(|room| RoomRow {
-                elsewhere: elsewhere(&room.name),
-                remembered: hub.remembered(&room.name),
-                name: room.name,
-                members: room.clients,
+            .map(|(name, members)| RoomRow {
+                elsewhere: elsewhere(&name),
+                remembered: hub.remembered(&name),
+                tracked: tracked.get(&name).copied(),
+                name,
+                members,
             })
             .collect();
         let load = hub.load();
@@ -104,6 +112,8 @@ impl Snapshot {
                 "rooms": rooms.len(),
                 "everywhere": hub.global_client_count(),
                 "adapter": hub.adapter_state(),
+                "members": load.members,
+                "calls": load.pending_calls,
             },
             "nodes": nodes.iter().take(MAX_ROWS).map(|node| json!({
                 "id": cut(&node.id), "clients": node.clients, "rooms": node.rooms.len(),
@@ -121,11 +131,16 @@ impl Snapshot {
         (Self { common, clients, rooms }, sample)
     }
 
-    /// The JSON that a view shows.
-    pub(super) fn render(&self, view: &View) -> String {
+    /// The JSON that a view shows. The members are those of the view's room, at this moment.
+    pub(super) fn render(&self, hub: &Hub, view: &View) -> String {
         let mut whole = self.common.clone();
         whole["clients"] = self.clients_of(view);
         whole["rooms"] = self.rooms_of(view);
+        if let Some(room) = &view.room {
+            let members = hub.members(room);
+            let shown: Vec<String> = members.iter().take(MAX_MEMBERS).map(|member| cut(&member.id)).collect();
+            whole["members"] = json!({ "total": members.len(), "shown": shown });
+        }
         whole.to_string()
     }
 
@@ -205,6 +220,8 @@ fn counts(stats: &DebugStats) -> Value {
         "published": stats.adapter_published,
         "from_others": stats.adapter_received,
         "unpublished": stats.adapter_dropped,
+        "call_timeouts": stats.call_timeouts,
+        "late_replies": stats.late_replies,
         "errors": stats.errors.iter().map(|(kind, count)| (kind.as_str(), count)).collect::<Vec<_>>(),
     })
 }

@@ -9,22 +9,30 @@
 //! `{"sensor":NAME,"value":NUMBER,"at":UNIX_MS}` for the last and every further reading of the sensor. `history NAME`
 //! returns the last hundred readings, `{"sensor":NAME,"history":[…]}`. `watch` returns the last reading of each sensor
 //! at once, and then the newest readings at most ten times a second, however fast the sensors are. The page does both.
-//! `--tick-us N` sets the duration of a tick in microseconds; default 10,000.
+//!
+//! A client can also call for a command to a sensor: `{"type":"call","id":1,"method":"read","data":{"sensor":NAME}}`.
+//! `read` returns its value now; `interval`, with `{"sensor":NAME,"ms":NUMBER}`, sets the time between readings. The
+//! answer is a `reply` with `data`. If the sensor does not answer within two seconds, it is an `error` with the code
+//! `timeout`. The page has buttons for both. `--silent NAME` makes a sensor answer no command.
+//!
+//! `--admin-password P` serves the dashboard at `/admin`, user `admin`. From there a page can be called: `identify`
+//! makes it light up. `--tick-us N` sets the duration of a tick in microseconds; default 10,000.
 #![allow(clippy::print_stdout, reason = "the report goes to standard output")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod sensors;
 
 use std::sync::{Arc, atomic::AtomicBool, atomic::Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use sensors::{SENSORS, Sensor};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use wshub::calls::{CallHandlers, JsonCalls};
 use wshub::history::Range;
 use wshub::{Client, Config, DropPolicy, HandlerResult, Hub, Limits, Message, Response, RoomOptions, Server};
 
-/// Sensors, and the number of ticks between their readings: 1, 10 and 100 readings a second.
-const SENSORS: [(&str, u64); 4] =
-    [("sensor/temperature", 100), ("sensor/humidity", 100), ("sensor/pressure", 10), ("sensor/vibration", 1)];
 /// The number of ticks between reports: five seconds with default ticks.
 const REPORT: u64 = 500;
 /// The room whose state is the last reading of each sensor.
@@ -43,27 +51,31 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .drain_timeout(Duration::from_millis(500))
         .drain_spread(Duration::from_secs(1));
     let limits = Limits::default().max_connections(connections_that_fit(&config)).max_message_rate(20);
+    let tick = Duration::from_micros(common::option("tick-us", "10000").parse()?);
+    let (sensors, commands) = sensors::all(tick, common::option_or_none("silent").as_deref());
+    let calls = handlers(commands);
     let hub = Hub::builder()
         .config(config)
         .rooms("sensor/*", RoomOptions::history().messages(100).bytes(64 * 1024).rewind(1))
         .rooms(VALUES, RoomOptions::state().at_most(10))
         .limits(limits)
         .after_connect(|client| drop(client.send(format!("sensors {}", SENSORS.map(|(name, _)| name).join(" ")))))
-        .on_message(receive)
+        .call_format(JsonCalls)
+        .on_message(move |client, message| calls.handle(client, message).unwrap_or_else(|| receive(client, message)))
         .on_error(|client, error| drop(client.send(format!("error {error}"))))
         .build()?;
-    let handle = Server::bind(common::option("addr", "127.0.0.1:8080"))?
+    let server = Server::bind(common::option("addr", "127.0.0.1:8080"))?
         .websocket("/ws", &hub)
         .probes(&hub)
-        .handle("/", |request| common::get(request, || Response::html(include_str!("gateway.html"))))
-        .spawn()?;
+        .handle("/", |request| common::get(request, || Response::html(include_str!("page.html"))));
+    let handle = with_dashboard(server, &hub).spawn()?;
     common::announce(&handle.local_addr().map(|a| a.to_string()).unwrap_or_default());
 
     let is_over = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&is_over))?;
     }
-    work(&hub, &is_over)?;
+    work(&hub, sensors, tick, &is_over)?;
     if let Err(late) = hub.drain(Duration::from_secs(5)) {
         println!("{late}");
     }
@@ -85,9 +97,40 @@ fn connections_that_fit(config: &Config) -> usize {
     (available.min(allowed) / 2 / each).clamp(1, 500)
 }
 
+/// What clients can call.
+fn handlers(commands: sensors::Commands) -> CallHandlers {
+    let commands = Arc::new(commands);
+    let mut calls = CallHandlers::new();
+    let reads = Arc::clone(&commands);
+    calls.insert("read", move |_, data| reads.read(data));
+    calls.insert("interval", move |_, data| commands.interval(data));
+    calls
+}
+
+#[cfg(feature = "dashboard")]
+fn with_dashboard(server: Server, hub: &Hub) -> Server {
+    use wshub::dashboard::Dashboard;
+    match common::option_or_none("admin-password") {
+        Some(password) => {
+            let dashboard = Dashboard::new(hub).title("gateway").auth(Dashboard::basic("admin", &password));
+            server.dashboard("/admin", dashboard)
+        }
+        None => server,
+    }
+}
+
+#[cfg(not(feature = "dashboard"))]
+fn with_dashboard(server: Server, _: &Hub) -> Server {
+    server
+}
+
 /// The program's main loop.
-fn work(hub: &Hub, is_over: &AtomicBool) -> Result<(), Box<dyn std::error::Error>> {
-    let tick_us = common::option("tick-us", "10000").parse()?;
+fn work(
+    hub: &Hub,
+    mut sensors: Vec<Sensor>,
+    tick_time: Duration,
+    is_over: &AtomicBool,
+) -> Result<(), Box<dyn std::error::Error>> {
     let mut next = Instant::now();
     for tick in 1_u64.. {
         if is_over.load(Ordering::Relaxed) {
@@ -96,17 +139,18 @@ fn work(hub: &Hub, is_over: &AtomicBool) -> Result<(), Box<dyn std::error::Error
         {
             // All readings of one tick go to each client in one system call.
             let _cork = hub.cork();
-            for (sensor, _) in SENSORS.iter().filter(|(_, ticks)| tick % ticks == 0) {
-                let reading = serde_json::json!({"sensor": sensor, "value": measure(sensor), "at": unix_ms()});
-                let reading = Message::json(&reading)?;
-                hub.publish(sensor, &reading);
-                hub.set(VALUES, sensor, reading)?;
+            for sensor in &mut sensors {
+                for reading in sensor.tick(tick) {
+                    let reading = Message::json(&reading)?;
+                    hub.publish(sensor.name, &reading);
+                    hub.set(VALUES, sensor.name, reading)?;
+                }
             }
         }
         if tick % REPORT == 0 {
             report(hub);
         }
-        next += Duration::from_micros(tick_us);
+        next += tick_time;
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     Ok(())
@@ -134,17 +178,6 @@ fn receive(client: &Client, message: &Message) -> HandlerResult {
         _ => return Err("subscribe, unsubscribe or history".into()),
     }
     Ok(())
-}
-
-/// A simulated value that rises and falls.
-fn measure(sensor: &str) -> f64 {
-    let seconds = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64();
-    20.0 + (seconds / if sensor == "sensor/vibration" { 0.1 } else { 10.0 }).sin()
-}
-
-fn unix_ms() -> u64 {
-    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Memory and threads as reported by Linux; on other systems only the clients.
