@@ -28,6 +28,7 @@ use socket2::SockRef;
 use wshub::{
     Client, Config, Hub, RequestHead, RoomOptions, Server, ServerHandle,
     calls::{CallError, JsonCalls},
+    health::QueueDepth,
     server::{Endpoint, Listener},
 };
 

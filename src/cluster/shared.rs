@@ -273,7 +273,7 @@ impl Shared {
 
     fn report_silent(&self, nodes: &[String]) {
         for id in nodes {
-            record!(Warn, "wshub::cluster", "{}: node {id} is silent and counts as gone", self.settings.node_id);
+            record!(Warn, "wshub::cluster", "{}: node {id} timed out", self.settings.node_id);
             self.node.node_gone(id);
         }
     }

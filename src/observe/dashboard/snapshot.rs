@@ -90,12 +90,12 @@ impl Snapshot {
         let tracked = hub.member_counts();
         let rooms = hub.rooms().into_iter();
         let rooms: Vec<_> = rooms
-            .map(|(name, members)| RoomRow {
-                elsewhere: elsewhere(&name),
-                remembered: hub.remembered(&name),
-                tracked: tracked.get(&name).copied(),
-                name,
-                members,
+            .map(|room| RoomRow {
+                elsewhere: elsewhere(&room.name),
+                remembered: hub.remembered(&room.name),
+                tracked: tracked.get(&room.name).copied(),
+                name: room.name,
+                members: room.clients,
             })
             .collect();
         let load = hub.load();
