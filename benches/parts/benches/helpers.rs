@@ -3,6 +3,10 @@
 //! The time of `Hub::send` to many clients: until the message is in all sockets, with and without helper threads, in
 //! turn. The receivers only buffer, as distant ones do, so cores are idle. Every 25 sends, what they have buffered is
 //! read; the send that follows is not counted, because the sockets are in the cache of the core that has read.
+//!
+//! The second table has the parts of such a send, from which `benches/scale.py --cores` calculates what it costs with
+//! more cores. Pushing is a send under a cork, flushing is the end of that cork: both for each client, on one thread. A
+//! sleeping thread is called by a condition variable, as helpers are: the time of the call, and until it runs.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints, and may fail by a panic")]
 
 mod common;
