@@ -240,7 +240,7 @@ fn what_is_no_envelope_is_counted_and_handed_over_and_hurts_nobody() {
     assert_eq!((errors(&metrics, ErrorType::AdapterDecode), errors(&metrics, ErrorType::Panic)), (5, 1));
     let all = log.all();
     assert_eq!(all.len(), 5);
-    assert!(all[3].contains("too large") && all[4].contains("without a name"), "{all:?}");
+    assert!(all[3].contains("exceeds max_envelope") && all[4].contains("without a name"), "{all:?}");
 }
 
 #[test]
