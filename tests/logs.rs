@@ -93,12 +93,12 @@ fn a_connection_is_followed_by_its_id_from_accept_to_end() {
     socket.expect_close();
     drop(socket);
     let id = client.id().to_string();
-    eventually("it is gone", || sink.of(&id).last().is_some_and(|line| line.contains(" gone after ")));
+    eventually("it is gone", || sink.of(&id).last().is_some_and(|line| line.contains(" disconnected after ")));
     let accepted = format!("wshub::server: {peer} accepted");
     assert!(sink.lines().iter().any(|(_, line)| *line == accepted), "{:#?}", sink.lines());
     let mut story = sink.of(&id);
     let last = story.pop().unwrap();
-    assert!(last.starts_with("wshub::conn: ID gone after "), "{last}");
+    assert!(last.starts_with("wshub::conn: ID disconnected after "), "{last}");
     let expected = [
         &format!("wshub::upgrade: ID is {peer} at \"/ws\""),
         "wshub::conn: ID connected as user \"ann\"",
@@ -126,14 +126,14 @@ fn ends_say_why() {
         act(&mut socket);
         let id = client.id().to_string();
         drop(client);
-        eventually("it is gone", || sink.of(&id).last().is_some_and(|line| line.contains(" gone after ")));
+        eventually("it is gone", || sink.of(&id).last().is_some_and(|line| line.contains(" disconnected after ")));
         let story = sink.of(&id);
         assert!(story.iter().any(|line| line.contains(why)), "no {why:?} in {story:#?}");
     };
     ending(|socket| socket.send_frame(0x80, b"x"), "the peer broke the protocol");
     ending(|_| (), "no data received within `pong_timeout`");
     ending(|socket| socket.stream.shutdown(std::net::Shutdown::Both).unwrap(), "ended: Eof");
-    ending(|socket| (0..3).for_each(|_| socket.send_text("x")), "over the message rate");
+    ending(|socket| (0..3).for_each(|_| socket.send_text("x")), "exceeded max_message_rate");
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn nothing_secret_is_logged_at_info_or_above() {
     client.close(4000, "reason-text").unwrap();
     socket.expect_close();
     let id = client.id().to_string();
-    eventually("it is gone", || sink.of(&id).iter().any(|line| line.contains(" gone after ")));
+    eventually("it is gone", || sink.of(&id).iter().any(|line| line.contains(" disconnected after ")));
     let lines = sink.lines();
     let loud: Vec<_> = lines.iter().filter(|(level, _)| *level <= Level::Info).map(|(_, line)| line).collect();
     assert!(loud.len() >= 4, "refusal, bad request and two panics: {loud:#?}");

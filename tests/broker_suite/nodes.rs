@@ -49,7 +49,10 @@ fn serve<B: Bus>(node: &str) {
     let server = server.handle("/members", move |_| Response::json(200, &listed.members("m:x")));
     let server = server.handle("/changes", move |_| Response::json(200, &told.all()));
     let handle = server.handle("/call", move |request| Response::json(200, &call(&caller, request))).spawn().unwrap();
-    println!("listening on {}", handle.local_addr().unwrap());
+    #[allow(clippy::print_stdout, reason = "the test that has started this process reads it")]
+    {
+        println!("listening on {}", handle.local_addr().unwrap());
+    }
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
@@ -77,8 +80,8 @@ impl Node {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args([&test, "--exact", "--nocapture"]).env(NODE, format!("{id} {}", broker.url()));
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let addr = lines.filter_map(|line| line.rsplit_once("listening on ")?.1.parse().ok()).next();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let addr = lines.find_map(|line| line.rsplit_once("listening on ")?.1.parse().ok());
         Self { process, addr: addr.expect("it listens") }
     }
 

@@ -223,16 +223,13 @@ impl Iterator for Answers {
             if self.is_over() {
                 return None;
             }
-            match self.receiver.recv_deadline(self.deadline) {
-                Ok(news) => {
-                    if let Some(answer) = self.hear(news) {
-                        return Some(answer);
-                    }
-                }
-                Err(_) => {
-                    self.give_up();
-                    self.ready.iter().for_each(|_| self.hub.count(|m| m.increment_call_timeouts()));
-                }
+            let Ok(event) = self.receiver.recv_deadline(self.deadline) else {
+                self.give_up();
+                self.ready.iter().for_each(|_| self.hub.count(|m| m.increment_call_timeouts()));
+                continue;
+            };
+            if let Some(answer) = self.hear(event) {
+                return Some(answer);
             }
         }
     }
