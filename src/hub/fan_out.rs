@@ -15,7 +15,10 @@ use crate::guard::dispose;
 use crate::history::{FrameKind, Publication, WhenBehind};
 use crate::lock::assert_no_lock_held;
 use crate::message::{Compressed, Encoded};
-use crate::outbox::{How, Outbox, Sent, flush_all, is_corked};
+use crate::outbox::{How, Outbox, Sent, flush_all, is_corked, prefetch_queues};
+
+/// Members whose queues are fetched from memory together.
+const PREFETCHED: usize = 16;
 
 /// The result of a push, and the work that remains to be done without the lock.
 #[derive(Debug, Default)]
@@ -79,11 +82,14 @@ impl Room {
         let mut done = FanOut { members: Some(state.roster.snapshot()), ..FanOut::default() };
         let Some(memory) = &mut state.memory else { return done };
         let batch = Batch::new(stream, publications, memory.kinds(), compressed);
-        for member in state.roster.members() {
-            if memory.is_behind(stream, &member.outbox) {
-                done.queued += publications.len();
-            } else {
-                self.push_to(member, memory, &batch, &mut done);
+        for next in state.roster.members().chunks(PREFETCHED) {
+            prefetch_queues(next.iter().map(|member| &member.outbox));
+            for member in next {
+                if memory.is_behind(stream, &member.outbox) {
+                    done.queued += publications.len();
+                } else {
+                    self.push_to(member, memory, &batch, &mut done);
+                }
             }
         }
         done
@@ -138,11 +144,10 @@ impl Hub {
     /// Flushes the members' outboxes, with the helpers if there are many and this thread holds nothing back.
     fn flush_pushed(&self, members: Option<Snapshot>) {
         let Some(members) = members else { return };
-        let helpers = self.inner().group.helpers();
-        if !helpers.are_worth(members.len()) || is_corked() {
+        if is_corked() {
             return flush_all(members.iter().map(|member| &member.outbox));
         }
-        share(helpers, &members, |member, how| {
+        share(self.inner().group.helpers(), &members, |member, how| {
             if how == How::Now {
                 member.outbox.flush();
             }
