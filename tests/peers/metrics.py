@@ -90,7 +90,7 @@ def counters_match_what_was_sent(server):
         client.until(lambda m: '"type":"joined"' in m)
         client.sync()
     # The list of rooms is sent a moment after it has changed.
-    bob.until(lambda m: '"type":"rooms"' in m and "till" in m)
+    bob.until(lambda m: '"type":"room"' in m and '"name":"till"' in m and '"members":2' in m)
     before = settled(server)
     length = 0
     for text in ["one", "two", "drei\u00e9"]:

@@ -9,7 +9,7 @@
 //!
 //! let relay = Relay::builder(|head| {
 //!     let user = head.query_param("user").ok_or_else(Rejection::unauthorized)?;
-//!     Ok(Identity { user, device: head.query_param("device") })
+//!     Ok(Identity::new(user, head.query_param("device")))
 //! })
 //! .loader(|user| Ok(if user == "ann" { vec!["lock".into()] } else { Vec::new() }))
 //! .on_message(|conn, mut message| {
