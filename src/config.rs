@@ -67,7 +67,8 @@ pub enum RatePolicy {
 pub struct Config {
     /// Size of the read buffer in bytes; default 4096, at least 256 and at most 16 MiB. A connection reads up to
     /// 256 bytes onto its thread's stack. It allocates a buffer of this size only while more data arrives at a time, so
-    /// an idle connection has none. Large messages are read directly into place, in steps that grow with the received data.
+    /// an idle connection has none. Large messages are read directly into place, in steps that grow with the
+    /// received data.
     pub read_buffer: usize,
     /// Maximum size of an inbound message in bytes, after reassembly; default 512 KiB. A larger message closes the
     /// connection with 1009 before it is stored. At most `isize::MAX`; 0 = only empty messages.

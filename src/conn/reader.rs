@@ -51,7 +51,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// In a box, and not inlined: of a stack, whole pages stay resident, and without the reader one page less is in use.
+    /// In a box, and not inlined: of a stack, whole pages stay resident, and without the reader one page less is used.
     #[inline(never)]
     pub(super) fn new(client: &'a Client, outbox: &'a Arc<Outbox>) -> Box<Self> {
         let decoder = Decoder::new(client.hub().config().max_message_size, outbox.format().is_deflate());

@@ -1,6 +1,6 @@
 //! A hub's helper threads, which flush part of large fan-outs: see [`share`](super::share).
 //!
-//! The threads start with the first fan-out that is large enough while a core is idle, and end with the hub. They run no
+//! The threads start with the first fan-out that is large enough while a core idles, and end with the hub. They run no
 //! handlers and hooks; only destructors of payloads.
 
 use std::collections::VecDeque;

@@ -27,8 +27,8 @@ pub(super) const CHUNK: usize = if cfg!(wshub_loom) { 1 } else { 32 };
 const STEP: usize = if cfg!(wshub_loom) { 1 } else { 16 };
 /// Chunks that the owner offers ahead for each helper.
 const AHEAD: usize = 2;
-/// How often a helper that has nothing to do looks again before it leaves: some tens of microseconds, in which the owner
-/// offers the next chunk.
+/// How often a helper that has nothing to do looks again before it leaves: some tens of microseconds, in which the
+/// owner offers the next chunk.
 const LOOKS: usize = if cfg!(wshub_loom) { 0 } else { 200 };
 
 /// Outboxes in a fixed order.
@@ -61,8 +61,8 @@ pub(crate) enum How {
 #[derive(Debug)]
 pub(crate) struct Job {
     list: Box<dyn List>,
-    /// Outboxes from here to the end are offered. Only the owner lowers it. Release, after its pushes, and Acquire where
-    /// a thread takes a chunk: the flush of an outbox sees what was pushed.
+    /// Outboxes from here to the end are offered. Only the owner lowers it. Release, after its pushes, and Acquire
+    /// where a thread takes a chunk: the flush of an outbox sees what was pushed.
     offered: AtomicUsize,
     /// Outboxes from here to the end are taken. Relaxed: each step down belongs to the thread that makes it, and
     /// `offered` orders everything else.
@@ -180,6 +180,54 @@ impl Outbox {
         // A dead outbox must be flushed, too, for its messages to be dropped.
         if !self.queue.is_empty() || self.urgent.load(Ordering::SeqCst) || self.wants_pull() {
             self.flush();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::message::{Compressed, Encoded, Message, WireFormat};
+    use crate::transport::Transport;
+    use std::os::unix::net::UnixStream;
+
+    /// Outboxes whose sockets take everything, and the far ends.
+    fn outboxes(count: usize) -> (Arc<[Arc<Outbox>]>, Vec<UnixStream>) {
+        let pairs = (0..count).map(|_| {
+            let (near, far) = UnixStream::pair().expect("a pair");
+            let group = Arc::new(Config::default().into());
+            let outbox = Outbox::new(Transport::from(near), group, WireFormat::WebSocket, Vec::new());
+            outbox.open();
+            (outbox, far)
+        });
+        let (outboxes, far): (Vec<_>, Vec<_>) = pairs.unzip();
+        (outboxes.into(), far)
+    }
+
+    #[test]
+    fn the_owner_flushes_what_helpers_have_not_come_for_or_not_finished() {
+        let (list, _far) = outboxes(5 * CHUNK + 7);
+        let frame =
+            Encoded::new(&Message::text("x"), WireFormat::WebSocket, Compressed::default()).expect("carries all");
+        for is_taken in [false, true] {
+            let job = Job::new(Box::new(Arc::clone(&list)));
+            let (mut given, mut later, mut taken) = (0, 0, None);
+            job.run(1, |range, how| {
+                given += range.len();
+                if is_taken {
+                    // A helper that is descheduled before it flushes anything.
+                    taken = taken.take().or_else(|| job.take());
+                }
+                for outbox in &list[range] {
+                    match how {
+                        How::Now => _ = outbox.send(&frame),
+                        How::Later => _ = (outbox.send_later(&frame), later += 1),
+                    }
+                }
+            });
+            assert_eq!((given, later, taken.is_some()), (list.len(), CHUNK, is_taken));
+            assert!(list.iter().all(|outbox| outbox.depth().0 == 0), "a message waits");
         }
     }
 }
