@@ -10,10 +10,10 @@ use std::fmt;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::panic::panic_any;
+use std::panic::{panic_any, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::bus::{Mood, Wire, connected};
 use common::{PATIENCE, TestServer, WsClient, counted, errors, eventually, exchange, get, status};
@@ -21,8 +21,9 @@ use wshub::cluster::Cluster;
 use wshub::metrics::{ErrorType, Metrics};
 use wshub::{Admission, Client, Config, Hub, HubBuilder, RequestHead, Response, Target};
 
+/// Panics past the panic hook: with `RUST_BACKTRACE` set, a thousand backtraces take minutes on a busy machine.
 fn boom() -> ! {
-    panic!("on purpose")
+    resume_unwind(Box::new("on purpose"))
 }
 
 /// What the process' logger does with each record, besides counting those of errors.
@@ -296,12 +297,14 @@ fn a_thousand_panics_of_a_handler_make_a_few_records() {
         Ok(client.send(message)?)
     }));
     let mut socket = server.connect();
+    let started = Instant::now();
     socket.send_text("go");
     assert_eq!(socket.text(), "go");
     assert_eq!(errors(&metrics, ErrorType::Panic), 1000);
     let records = LOGGER.errors.load(Ordering::Relaxed);
-    // Ten a second, however slow the machine.
-    assert!((1..500).contains(&records), "{records} records");
+    // Ten in each second that began, however slow the machine.
+    let most = 10 * (usize::try_from(started.elapsed().as_secs()).unwrap() + 1);
+    assert!((1..=most).contains(&records), "{records} records, at most {most}");
     socket.close();
     expect_all_gone(&server);
 }
