@@ -49,6 +49,7 @@ pub mod performance {}
 #[doc = include_str!("guide/presence-and-calls.md")]
 pub mod presence_and_calls {}
 
+#[cfg(feature = "cluster")]
 #[doc = include_str!("guide/cluster.md")]
 pub mod cluster {}
 

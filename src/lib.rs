@@ -65,6 +65,7 @@
 //! | feature | default | adds |
 //! | --- | --- | --- |
 //! | `centrifuge` | on | `protocol::centrifuge`: compatible with the official Centrifuge SDKs, and an HTTP API |
+//! | `cluster` | on | [`cluster`]: several hubs that act as one; members, calls, commands and histories across nodes |
 //! | `dashboard` | on | `Server::dashboard`: a page for operators with live figures, traces and actions |
 //! | `deflate` | on | permessage-deflate: compressed messages, see the guide to [compression](guide::compression) |
 //! | `protocols` | on | the protocols `events`, `feed`, `binary` and `relay` in [`protocol`] |
@@ -175,6 +176,7 @@ mod hub;
 // Traces of how messages are handled.
 pub mod trace;
 // Other nodes: envelopes, the outgoing queue, the bus.
+#[cfg(feature = "cluster")]
 pub mod cluster;
 // Messages and their wire bytes.
 mod message;

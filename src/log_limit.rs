@@ -26,6 +26,7 @@ impl LogLimit {
     }
 
     /// One in ten seconds: for errors that repeat on every message during an outage.
+    #[cfg(any(test, feature = "cluster"))]
     pub(crate) const fn seldom() -> Self {
         Self::with(1, Duration::from_secs(10))
     }

@@ -89,9 +89,10 @@ debug_lane() {
     run "unit tests, socket tests and examples with every feature" \
         timeout 1500 cargo test --locked --all-features --all-targets --no-fail-fast
     run "the same over TLS" over_tls
-    run "unit tests and a smoke test with the default features" timeout 600 cargo test --locked --lib --test smoke
-    run "unit tests and a smoke test with no feature" \
-        timeout 600 cargo test --locked --no-default-features --lib --test smoke
+    run "unit tests and smoke tests with the default features" \
+        timeout 600 cargo test --locked --lib --test smoke --test alone
+    run "unit tests and smoke tests with no feature" \
+        timeout 600 cargo test --locked --no-default-features --lib --test smoke --test alone
     run "code in the documentation" timeout 600 cargo test --locked --all-features --doc
 }
 

@@ -6,10 +6,12 @@
 //! This module holds plain data structures without sockets, hub locks or clocks. `hub` keeps them under the room's
 //! lock.
 
+#[cfg(feature = "cluster")]
 mod entry;
 mod formats;
 mod gap;
 mod ledger;
+#[cfg(feature = "cluster")]
 mod memory_store;
 mod options;
 mod page;
@@ -18,10 +20,12 @@ mod position;
 mod publication;
 mod ring;
 mod state;
+#[cfg(feature = "cluster")]
 mod store;
 
 pub use formats::{Plain, WithPosition};
 pub use gap::Gap;
+#[cfg(feature = "cluster")]
 pub use memory_store::MemoryStore;
 pub use options::{RoomOptions, WhenBehind};
 pub use page::{Joined, Page, Range, Recovery};
@@ -30,8 +34,10 @@ pub use position::{Epoch, Position, PositionError};
 pub use publication::Sealed;
 pub use publication::{Format, Publication, Publish};
 pub use state::StateError;
+#[cfg(feature = "cluster")]
 pub use store::{Bounds, HistoryStore, StoreError, StoreEvent, Stored};
 
+#[cfg(feature = "cluster")]
 pub(crate) use entry::{decode as decode_entry, encode as encode_entry};
 pub(crate) use formats::{PLAIN, STREAM};
 pub(crate) use ledger::{RoomShare, Totals};

@@ -181,6 +181,7 @@ impl RoomOptions {
     /// [`history_store`](crate::HubBuilder::history_store) determines the order of such a room, and its messages are
     /// delivered, on this node too, when the store announces them. While the store is unavailable, each node delivers
     /// its own messages under a new epoch. Default: each node has its own history.
+    #[cfg(feature = "cluster")]
     pub fn shared(mut self) -> Self {
         self.shared = true;
         self

@@ -47,11 +47,13 @@ impl Patterns {
     }
 
     /// Whether any room shares its history.
+    #[cfg(feature = "cluster")]
     pub(crate) fn is_any_shared(&self) -> bool {
         self.exact.values().chain(self.prefixes.iter().map(|(_, options)| options)).any(|options| options.shared)
     }
 
     /// Whether any room tracks its members.
+    #[cfg(feature = "cluster")]
     pub(crate) fn has_members(&self) -> bool {
         self.exact.values().chain(self.prefixes.iter().map(|(_, options)| options)).any(|options| options.members)
     }

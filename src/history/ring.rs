@@ -114,6 +114,7 @@ impl Ring {
     /// Drops everything and begins at this position. Returns the dropped messages for the caller to drop without a
     /// lock.
     #[must_use = "payloads are dropped without a lock"]
+    #[cfg(feature = "cluster")]
     pub(crate) fn restart(&mut self, position: Position) -> Vec<Publication> {
         let fallen = self.clear();
         (self.epoch, self.top) = (position.epoch(), position.offset());

@@ -8,15 +8,18 @@ use super::admission::{Admission, Rejection};
 use super::calls::{CallFormat, FormatOfCalls};
 use super::chain::{self, observe};
 use super::client::Client;
-use super::commands::NodeHandlers;
+use super::cluster::NodeSettings;
 use super::extensions::Extensions;
 use super::hooks::Hooks;
 use super::members::{Announce, MemberChange};
+#[cfg(feature = "cluster")]
 use crate::cluster::Cluster;
 use crate::config::{Config, Limits};
 use crate::error::{ConfigError, HandlerError, HandlerResult};
 use crate::guard;
-use crate::history::{Format, FormatRef, Gap, HistoryStore, Patterns, RoomOptions};
+#[cfg(feature = "cluster")]
+use crate::history::HistoryStore;
+use crate::history::{Format, FormatRef, Gap, Patterns, RoomOptions};
 use crate::http::{OriginPolicy, RequestHead, Response};
 use crate::message::Message;
 use crate::metrics::{ErrorType, Metrics};
@@ -56,10 +59,8 @@ pub struct HubBuilder {
     pub(super) patterns: Patterns,
     pub(super) format: Option<FormatRef>,
     pub(super) call_format: FormatOfCalls,
-    pub(super) history_store: Option<Arc<dyn HistoryStore>>,
     pub(super) announce_members: Announce,
-    pub(super) node_handlers: NodeHandlers,
-    cluster: Option<Cluster>,
+    pub(super) node: NodeSettings,
 }
 
 /// Defines a setter for each hook, with the function that combines two hooks of its kind.
@@ -139,14 +140,16 @@ impl HubBuilder {
 
     /// Sets the store for the histories of rooms with [`RoomOptions::shared`]. A hub with a store runs two more
     /// threads. Default: none; then [`build`](HubBuilder::build) fails if a room is shared.
+    #[cfg(feature = "cluster")]
     pub fn history_store(mut self, store: impl HistoryStore) -> Self {
-        self.history_store = Some(Arc::new(store));
+        self.node.history_store = Some(Arc::new(store));
         self
     }
 
     /// Makes the hub a node of a cluster, so that messages reach the clients of all nodes. Default: no cluster.
+    #[cfg(feature = "cluster")]
     pub fn cluster(mut self, cluster: Cluster) -> Self {
-        self.cluster = Some(cluster);
+        self.node.cluster = Some(cluster);
         self
     }
 
@@ -173,12 +176,13 @@ impl HubBuilder {
     /// Sets the handler of messages that other nodes of the cluster have sent with [`Hub::tell_nodes`] and this
     /// subject. It replaces an earlier one. It runs on the thread that receives from the bus: while it blocks, nothing
     /// else of the cluster arrives. Messages of subjects without a handler are ignored.
+    #[cfg(feature = "cluster")]
     pub fn on_node_message(
         mut self,
         subject: impl Into<String>,
         handler: impl Fn(&Hub, &str) + Send + Sync + 'static,
     ) -> Self {
-        self.node_handlers.0.insert(subject.into(), Box::new(handler));
+        self.node.handlers.0.insert(subject.into(), Box::new(handler));
         self
     }
 
@@ -268,23 +272,16 @@ impl HubBuilder {
     /// # Errors
     ///
     /// A [`ConfigError`] names the invalid setting, or `cluster` or `history_store` if its threads cannot be started.
-    pub fn build(mut self) -> Result<Hub, ConfigError> {
+    pub fn build(self) -> Result<Hub, ConfigError> {
         self.config.validate()?;
         self.limits.validate()?;
         if let Some(fault) = self.origins.fault() {
             return Err(ConfigError::because("origins", fault.to_owned()));
         }
         self.patterns.validate()?;
-        if self.patterns.is_any_shared() && self.history_store.is_none() {
-            return Err(ConfigError::new("rooms", "a room with a shared history needs a history_store"));
-        }
-        let cluster = self.cluster.take();
-        cluster.as_ref().map_or(Ok(()), Cluster::validate)?;
-        let hub = Hub::from_builder(self, cluster);
-        hub.start_link().map_err(|_| ConfigError::new("cluster", "its threads could not be started"))?;
-        if let Some(sharing) = &hub.inner().sharing {
-            sharing.start().map_err(|_| ConfigError::new("history_store", "its threads could not be started"))?;
-        }
+        self.node.validate(&self.patterns)?;
+        let hub = Hub::from_builder(self);
+        hub.start_node()?;
         Ok(hub)
     }
 }

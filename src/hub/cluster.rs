@@ -2,40 +2,83 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::io;
 use std::sync::{Arc, Weak};
 
+use super::calls::RemoteCalls;
+use super::load::WeakHub;
+use super::node_messages::NodeHandlers;
+use super::sharing::Sharing;
 use super::target::Part;
 use super::{Client, Hub, Inner, Target};
 use crate::client_id::ClientId;
-use crate::cluster::{AdapterState, ClusterNode, Counts, Link, Node, Outgoing, Recipient};
+use crate::cluster::{AdapterState, Cluster, ClusterNode, Counts, Link, Node as ClusterSide, Outgoing, Recipient};
 use crate::config::MAX_ROOM_NAME;
+use crate::error::ConfigError;
+use crate::history::{HistoryStore, Patterns};
 use crate::lock::assert_no_lock_held;
 use crate::message::Message;
 use crate::metrics::{Metrics, guarded};
+use crate::random;
+
+/// What makes a hub a node, as set on its builder.
+#[derive(Debug, Default)]
+pub(super) struct NodeSettings {
+    pub(super) cluster: Option<Cluster>,
+    pub(super) history_store: Option<Arc<dyn HistoryStore>>,
+    pub(super) handlers: NodeHandlers,
+}
+
+impl NodeSettings {
+    pub(super) fn validate(&self, patterns: &Patterns) -> Result<(), ConfigError> {
+        if patterns.is_any_shared() && self.history_store.is_none() {
+            return Err(ConfigError::new("rooms", "a room with a shared history needs a history_store"));
+        }
+        self.cluster.as_ref().map_or(Ok(()), Cluster::validate)
+    }
+}
+
+/// What a hub has as a node. The link and the shared histories hold weak references to the hub.
+pub(super) struct Node {
+    pub(super) id: Box<str>,
+    /// The link to the cluster, if the hub is in one.
+    pub(super) link: Option<Link>,
+    pub(super) sharing: Option<Arc<Sharing>>,
+    pub(super) calls: RemoteCalls,
+    pub(super) handlers: NodeHandlers,
+}
+
+impl Node {
+    pub(super) fn new(settings: NodeSettings, hub: &Weak<Inner>, metrics: Option<&Arc<dyn Metrics>>) -> Self {
+        let NodeSettings { cluster, history_store, handlers } = settings;
+        let id = cluster.as_ref().map_or_else(|| random::uuid().to_string(), |cluster| cluster.id().to_owned());
+        let linked = || LinkedHub { inner: hub.clone(), metrics: metrics.cloned() };
+        Self {
+            id: id.into(),
+            link: cluster.map(|settings| Link::new(settings, linked())),
+            sharing: history_store.map(|store| Sharing::new(store, WeakHub::of(hub))),
+            calls: RemoteCalls::default(),
+            handlers,
+        }
+    }
+}
 
 impl Hub {
-    /// The hub's name in its cluster: [`Cluster::node_id`](crate::cluster::Cluster::node_id), or a random UUID.
-    pub fn node_id(&self) -> &str {
-        &self.inner().node_id
-    }
-
     /// The state of the hub's connection to its message bus; `None` without a cluster.
     pub fn adapter_state(&self) -> Option<AdapterState> {
-        self.inner().link.as_ref().map(Link::state)
+        self.inner().node.link.as_ref().map(Link::state)
     }
 
     /// The number of connected clients on all nodes, as reported by heartbeats: exact within one interval after a
     /// change. Without [`Cluster::presence`](crate::cluster::Cluster::presence), the number of this node's clients.
     pub fn global_client_count(&self) -> usize {
-        let elsewhere = self.inner().link.as_ref().map_or(0, Link::remote_clients);
+        let elsewhere = self.inner().node.link.as_ref().map_or(0, Link::remote_clients);
         self.client_count().saturating_add(elsewhere)
     }
 
     /// The number of clients in the room on all nodes, with the accuracy of
     /// [`global_client_count`](Hub::global_client_count).
     pub fn global_room_size(&self, room: &str) -> usize {
-        let elsewhere = self.inner().link.as_ref().map_or(0, |link| link.remote_room(room));
+        let elsewhere = self.inner().node.link.as_ref().map_or(0, |link| link.remote_room(room));
         self.room_size(room).saturating_add(elsewhere)
     }
 
@@ -43,7 +86,7 @@ impl Hub {
     pub fn cluster_nodes(&self) -> Vec<ClusterNode> {
         let Counts { clients, rooms } = self.counts_here();
         let mut nodes = vec![ClusterNode::own(self.node_id(), clients, rooms)];
-        nodes.extend(self.inner().link.iter().flat_map(Link::remote_nodes));
+        nodes.extend(self.inner().node.link.iter().flat_map(Link::remote_nodes));
         nodes
     }
 
@@ -52,12 +95,22 @@ impl Hub {
         Counts { clients: self.client_count(), rooms }
     }
 
-    pub(super) fn start_link(&self) -> io::Result<()> {
-        self.inner().link.as_ref().map_or(Ok(()), Link::start)
+    #[inline]
+    pub(super) fn is_in_cluster(&self) -> bool {
+        self.inner().node.link.is_some()
+    }
+
+    /// Starts the threads that the cluster and shared histories need.
+    pub(super) fn start_node(&self) -> Result<(), ConfigError> {
+        let Node { link, sharing, .. } = &self.inner().node;
+        let started = link.as_ref().map_or(Ok(()), Link::start);
+        started.map_err(|_| ConfigError::new("cluster", "its threads could not be started"))?;
+        let started = sharing.as_ref().map_or(Ok(()), Sharing::start);
+        started.map_err(|_| ConfigError::new("history_store", "its threads could not be started"))
     }
 
     pub(super) fn stop_link(&self) {
-        if let Some(link) = &self.inner().link {
+        if let Some(link) = &self.inner().node.link {
             link.stop();
         }
     }
@@ -65,7 +118,7 @@ impl Hub {
     /// Queues the message for the other nodes and returns whether it was queued. Clients that are connected here need
     /// no other node.
     pub(super) fn publish_elsewhere(&self, target: &Target<'_>, message: Message) -> bool {
-        let Some(link) = &self.inner().link else { return false };
+        let Some(link) = &self.inner().node.link else { return false };
         let to = self.remote_recipients(target);
         let except = target.except.iter().map(ToString::to_string).collect();
         !to.is_empty() && link.publish(Outgoing { to, except, message })
@@ -88,7 +141,7 @@ impl Hub {
 
     /// The other nodes, limited to those with clients in the room if one is given; `None` if the nodes are not known.
     pub(super) fn other_nodes(&self, room: Option<&str>) -> Option<HashSet<String>> {
-        let link = self.inner().link.as_ref().filter(|link| link.has_presence())?;
+        let link = self.inner().node.link.as_ref().filter(|link| link.has_presence())?;
         let has_room =
             |node: &ClusterNode| room.is_none_or(|room| node.rooms.get(room).is_some_and(|count| *count > 0));
         Some(link.remote_nodes().into_iter().filter(has_room).map(|node| node.id).collect())
@@ -129,7 +182,7 @@ impl LinkedHub {
     }
 }
 
-impl Node for LinkedHub {
+impl ClusterSide for LinkedHub {
     fn deliver(&self, to: &[Recipient], except: &[String], message: Message) {
         let Some(hub) = self.hub() else { return };
         hub.send_here(&Hub::target_of(to, except), &message);

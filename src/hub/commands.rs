@@ -1,12 +1,7 @@
-//! Commands for all nodes of a cluster: close a user's or a room's connections, have a user join or leave a room, or
-//! what a protocol or application makes of a message of its own.
+//! Commands for all nodes of a cluster: close a user's or a room's connections, have a user join or leave a room.
 //!
 //! A command runs here at once and reaches other nodes at most once, like a message. Other nodes do not confirm it.
 
-use std::collections::BTreeMap;
-use std::fmt;
-
-use super::control::Control;
 use super::{Client, Hub};
 use crate::error::CloseError;
 use crate::ws::check_close;
@@ -21,33 +16,7 @@ pub struct Commanded {
     pub published: bool,
 }
 
-type OnTold = dyn Fn(&Hub, &str) + Send + Sync;
-
-/// The handlers of messages between nodes, by subject.
-#[derive(Default)]
-pub(super) struct NodeHandlers(pub(super) BTreeMap<String, Box<OnTold>>);
-
-impl fmt::Debug for NodeHandlers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
-
 impl Hub {
-    /// Queues a text for the handlers of this subject on all other nodes; see
-    /// [`on_node_message`](crate::HubBuilder::on_node_message). Returns whether it was queued: false without a cluster,
-    /// and if it is too large for the bus or the queue is full. Delivery is at most once and not confirmed.
-    pub fn tell_nodes(&self, subject: &str, data: &str) -> bool {
-        self.publish_control(&Control::Told { subject: subject.to_owned(), data: data.to_owned() })
-    }
-
-    /// Passes another node's message to the handler of its subject.
-    pub(super) fn hear_told(&self, subject: &str, data: &str) {
-        if let Some(handler) = self.inner().node_handlers.0.get(subject) {
-            self.guarded(None, "on_node_message", || handler(self, data));
-        }
-    }
-
     /// Closes the user's connections on all nodes, with this code and reason; see [`Client::close`]. Does not block.
     /// Codes from 4500 to 4999 tell the client to stay away.
     ///
@@ -71,15 +40,13 @@ impl Hub {
     /// ones stay out. Later connections of the user do not join.
     pub fn join_user(&self, user: &str, room: &str) -> Commanded {
         let here = self.join_user_here(user, room);
-        let control = Control::Join { user: user.to_owned(), room: room.to_owned() };
-        Commanded { here, published: self.publish_control(&control) }
+        Commanded { here, published: self.publish_join(user, room) }
     }
 
     /// Makes the user's connections on all nodes leave a room.
     pub fn leave_user(&self, user: &str, room: &str) -> Commanded {
         let here = self.leave_user_here(user, room);
-        let control = Control::Leave { user: user.to_owned(), room: room.to_owned() };
-        Commanded { here, published: self.publish_control(&control) }
+        Commanded { here, published: self.publish_leave(user, room) }
     }
 
     fn close_everywhere(
@@ -91,9 +58,7 @@ impl Hub {
     ) -> Result<Commanded, CloseError> {
         check_close(code, reason)?;
         let here = self.close_here(user, room, code, reason);
-        let owned = |name: Option<&str>| name.map(str::to_owned);
-        let control = Control::Close { user: owned(user), room: owned(room), code, reason: reason.to_owned() };
-        Ok(Commanded { here, published: self.publish_control(&control) })
+        Ok(Commanded { here, published: self.publish_close(user, room, code, reason) })
     }
 
     /// Closes this node's connections and returns their number.

@@ -107,13 +107,26 @@ impl From<CallError> for RemoteResult {
 impl Hub {
     /// Queues a control message for the other nodes and returns whether it was queued.
     pub(super) fn publish_control(&self, control: &Control) -> bool {
-        let Some(link) = &self.inner().link else { return false };
+        let Some(link) = &self.inner().node.link else { return false };
         serde_json::to_string(control).is_ok_and(|json| link.publish_control(json))
+    }
+
+    pub(super) fn publish_join(&self, user: &str, room: &str) -> bool {
+        self.publish_control(&Control::Join { user: user.to_owned(), room: room.to_owned() })
+    }
+
+    pub(super) fn publish_leave(&self, user: &str, room: &str) -> bool {
+        self.publish_control(&Control::Leave { user: user.to_owned(), room: room.to_owned() })
+    }
+
+    pub(super) fn publish_close(&self, user: Option<&str>, room: Option<&str>, code: u16, reason: &str) -> bool {
+        let owned = |name: Option<&str>| name.map(str::to_owned);
+        self.publish_control(&Control::Close { user: owned(user), room: owned(room), code, reason: reason.to_owned() })
     }
 
     /// Maximum JSON bytes in one control message, so that its envelope fits.
     pub(super) fn control_limit(&self) -> usize {
-        self.inner().link.as_ref().map_or(usize::MAX, crate::cluster::Link::control_limit)
+        self.inner().node.link.as_ref().map_or(usize::MAX, crate::cluster::Link::control_limit)
     }
 
     /// Executes another node's control message. Returns false if this node does not understand it.

@@ -32,8 +32,10 @@ pub(super) enum Job {
     /// Reports member changes of a room with this name.
     Members(Arc<str>),
     /// Reports versions and hashes of all rooms with members to other nodes.
+    #[cfg(feature = "cluster")]
     Digests,
     /// Ends calls to this client that have timed out. The callers, on other nodes, detect the timeout themselves.
+    #[cfg(feature = "cluster")]
     GiveUp(ClientId),
     /// Closes connections whose deadline has passed.
     Deadlines,
@@ -180,7 +182,9 @@ impl Hub {
             Task::Job(Job::Expire(room)) => self.with_room(&room, Self::remove_expired),
             Task::Job(Job::Tick(room)) => self.with_room(&room, Self::send_changes),
             Task::Job(Job::Members(room)) => self.flush_members(&room),
+            #[cfg(feature = "cluster")]
             Task::Job(Job::Digests) => self.publish_digests(),
+            #[cfg(feature = "cluster")]
             Task::Job(Job::GiveUp(client)) => self.give_up_calls(client),
             Task::Job(Job::Deadlines) => self.close_due(),
         }

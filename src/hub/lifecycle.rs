@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::Hub;
+#[cfg(feature = "cluster")]
 use crate::cluster::AdapterState;
 use crate::lock::{Condition, Leaf};
 
@@ -47,6 +48,7 @@ pub struct Health {
     pub clients: usize,
     /// The state of the connection to the message bus; absent without a cluster. It affects neither liveness nor
     /// readiness, because the hub still serves its clients.
+    #[cfg(feature = "cluster")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterState>,
 }
@@ -221,6 +223,7 @@ impl Hub {
             state,
             uptime_ns: u64::try_from(self.uptime().as_nanos()).unwrap_or(u64::MAX),
             clients: self.client_count(),
+            #[cfg(feature = "cluster")]
             adapter: self.adapter_state(),
         }
     }

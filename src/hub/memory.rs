@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use super::client::Client;
 use super::clock::Clock;
 use crate::atomic::AtomicU64;
-use crate::history::{Epoch, FrameKind, Position, Publication, Ring, RoomOptions, RoomShare, State, Totals};
+#[cfg(feature = "cluster")]
+use crate::history::Epoch;
+use crate::history::{FrameKind, Position, Publication, Ring, RoomOptions, RoomShare, State, Totals};
 use crate::message::Encoded;
 use crate::outbox::Outbox;
 
@@ -23,6 +25,7 @@ pub(super) enum Stream {
 }
 
 /// The origin of the order of a shared room's messages on this node.
+#[cfg(feature = "cluster")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Mirror {
     /// Nothing has been read from the store yet, or the room is not shared.
@@ -43,6 +46,7 @@ pub(super) struct Memory {
     behind_in_history: Behind,
     behind_in_state: Behind,
     kinds: Kinds,
+    #[cfg(feature = "cluster")]
     pub(super) mirror: Mirror,
     pub(super) clock: Clock,
     /// When the room was last joined, left, published to or read.
@@ -70,6 +74,7 @@ impl Memory {
             behind_in_history: Behind::default(),
             behind_in_state: Behind::default(),
             kinds: Kinds::default(),
+            #[cfg(feature = "cluster")]
             mirror: Mirror::default(),
             used: clock.now(),
             clock: clock.clone(),

@@ -14,8 +14,13 @@ mod client_values;
 mod clients;
 mod clock;
 mod close_watch;
+#[cfg(feature = "cluster")]
+mod cluster;
+#[cfg(not(feature = "cluster"))]
+#[path = "no_cluster.rs"]
 mod cluster;
 mod commands;
+#[cfg(feature = "cluster")]
 mod control;
 mod deadlines;
 mod drain;
@@ -31,14 +36,18 @@ mod limits;
 mod load;
 mod members;
 mod memory;
+#[cfg(feature = "cluster")]
 mod mirror;
 mod names;
+#[cfg(feature = "cluster")]
+mod node_messages;
 mod publish;
 mod recipients;
 mod room;
 mod rooms;
 mod roster;
 mod send;
+#[cfg(feature = "cluster")]
 mod sharing;
 mod target;
 mod telling;
@@ -67,7 +76,6 @@ pub(crate) use clients::{Announcements, Refused};
 pub(crate) use close_watch::ConnectionThread;
 pub(crate) use load::WeakHub;
 
-use crate::cluster::{Cluster, Link};
 use crate::config::{Config, Limits};
 use crate::history::{FormatRef, PLAIN, Patterns, Totals};
 use crate::http::OriginPolicy;
@@ -75,18 +83,16 @@ use crate::lock::{self, Ranked, rank};
 use crate::message::Compressed;
 use crate::metrics::{ErrorType, Metrics, guarded};
 use crate::outbox::Group;
-use crate::random;
 use crate::trace::Tracer;
 use clients::Clients;
 use clock::Clock;
 use close_watch::CloseWatch;
-use cluster::LinkedHub;
+use cluster::Node;
 use extensions::Extensions;
 use hooks::Hooks;
 use keeper::{Keeper, KeeperHandle};
 use lifecycle::Lifecycle;
 use rooms::Directory;
-use sharing::Sharing;
 use users::Users;
 
 /// A set of connections that can reach each other. This type is a handle: cloning it is cheap and shares the hub.
@@ -165,22 +171,16 @@ struct Inner {
     clock: Clock,
     keeper: KeeperHandle,
     call_format: calls::FormatOfCalls,
-    remote_calls: calls::RemoteCalls,
     members: members::Members,
     deadlines: deadlines::Deadlines,
     announce_members: members::Announce,
-    node_handlers: commands::NodeHandlers,
-    node_id: Box<str>,
-    /// The link to the cluster, if the hub is in one. It holds a weak reference to the hub.
-    link: Option<Link>,
-    /// Histories shared with other nodes. It holds a weak reference to the hub.
-    sharing: Option<Arc<Sharing>>,
+    node: Node,
 }
 
 impl Hub {
     /// Creates a hub with default settings and no handlers. Its clients can only receive.
     pub fn new() -> Self {
-        Self::from_builder(HubBuilder::default(), None)
+        Self::from_builder(HubBuilder::default())
     }
 
     /// Returns a builder for a hub.
@@ -188,13 +188,10 @@ impl Hub {
         HubBuilder::default()
     }
 
-    fn from_builder(builder: HubBuilder, cluster: Option<Cluster>) -> Self {
+    fn from_builder(builder: HubBuilder) -> Self {
         let clock = Clock::default();
         Self(Arc::new_cyclic(|hub| Inner {
-            node_id: cluster.as_ref().map_or_else(|| random::uuid().to_string(), |c| c.id().to_owned()).into(),
-            link: cluster.map(|settings| {
-                Link::new(settings, LinkedHub { inner: hub.clone(), metrics: builder.metrics.clone() })
-            }),
+            node: Node::new(builder.node, hub, builder.metrics.as_ref()),
             clients: Ranked::default(),
             rooms: Ranked::default(),
             users: Ranked::default(),
@@ -210,17 +207,19 @@ impl Hub {
             extensions: builder.extensions,
             patterns: builder.patterns,
             format: builder.format.unwrap_or(PLAIN),
-            sharing: builder.history_store.map(|store| Sharing::new(store, WeakHub::of(hub))),
             held: Arc::default(),
             keeper: KeeperHandle(Keeper::new(WeakHub::of(hub), clock.clone())),
             clock,
             call_format: builder.call_format,
-            remote_calls: calls::RemoteCalls::default(),
             members: members::Members::default(),
             deadlines: deadlines::Deadlines::default(),
             announce_members: builder.announce_members,
-            node_handlers: builder.node_handlers,
         }))
+    }
+
+    /// The hub's name in its cluster: the set `node_id`, or a random UUID.
+    pub fn node_id(&self) -> &str {
+        &self.0.node.id
     }
 
     /// The wire format of calls to clients, if one is set.

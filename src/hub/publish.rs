@@ -64,7 +64,7 @@ impl Hub {
             return Published { delivery: self.send(target, message).unwrap_or_default(), position: None };
         };
         let span = trace::begin_send(|| target.to_string());
-        if self.inner().link.is_some() {
+        if self.is_in_cluster() {
             delivery.published = self.publish_elsewhere(&target, message);
         }
         span.sent(delivery.queued, delivery.dropped, delivery.refused, delivery.published);
@@ -135,6 +135,7 @@ impl Hub {
     }
 
     /// Records and sends in this node's own order, even if the store normally orders the room.
+    #[cfg(feature = "cluster")]
     pub(super) fn record_here(&self, name: &str, publish: Publish) -> Option<(Delivery, Position)> {
         self.record(name, publish)
     }

@@ -55,7 +55,7 @@ impl Hub {
             Some(delivery) => delivery,
             None => self.deliver_now(&target, &self.recipients(&target, &message)?, &message),
         };
-        if self.inner().link.is_some() {
+        if self.is_in_cluster() {
             delivery.published = self.publish_elsewhere(&target, message);
         }
         span.sent(delivery.queued, delivery.dropped, delivery.refused, delivery.published);
@@ -63,6 +63,7 @@ impl Hub {
     }
 
     /// Sends to this hub's clients only, not to other nodes.
+    #[cfg(feature = "cluster")]
     pub(super) fn send_here(&self, target: &Target<'_>, message: &Message) {
         // The store delivers messages of shared rooms.
         let is_shared = matches!(target.single(), Some(Part::Room(room)) if self.sharing(room).is_some());
@@ -97,12 +98,12 @@ impl Hub {
         }
         if let Some(delivery) = self.send_recorded(&target, &message) {
             // No need to wait: members that are behind catch up from the history.
-            let published = self.inner().link.is_some() && self.publish_elsewhere(&target, message);
+            let published = self.is_in_cluster() && self.publish_elsewhere(&target, message);
             span.sent(delivery.queued, delivery.dropped, delivery.refused, published);
             return Ok(Delivery { published, ..delivery });
         }
         let recipients = self.recipients(&target, &message)?;
-        let published = self.inner().link.is_some() && self.publish_elsewhere(&target, message.clone());
+        let published = self.is_in_cluster() && self.publish_elsewhere(&target, message.clone());
         let delivery = self.deliver_waiting(&target, &recipients, &message, deadline);
         span.sent(delivery.queued, delivery.dropped, delivery.refused, published);
         Ok(Delivery { published, ..delivery })
@@ -139,7 +140,7 @@ impl Hub {
     fn recipients(&self, target: &Target<'_>, message: &Message) -> Result<Recipients, SendError> {
         let recipients = self.resolve(target);
         let is_unknown = recipients.is_nobody() && matches!(target.single(), Some(Part::Client(_)));
-        if is_unknown && self.inner().link.is_none() {
+        if is_unknown && !self.is_in_cluster() {
             return Err(SendError::ClientNotFound(message.clone()));
         }
         Ok(recipients)

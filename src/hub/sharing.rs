@@ -300,14 +300,14 @@ impl Hub {
     /// The sharing state for a room, if its history is shared.
     #[inline]
     pub(super) fn sharing(&self, room: &str) -> Option<&Arc<Sharing>> {
-        let sharing = self.inner().sharing.as_ref()?;
+        let sharing = self.inner().node.sharing.as_ref()?;
         self.inner().patterns.find(room).filter(|options| options.shared).map(|_| sharing)
     }
 
     /// Sends to the target through the store, if the target is a room with a shared history.
     #[inline]
     pub(super) fn send_shared(&self, target: &Target<'_>, message: &Message) -> Option<Delivery> {
-        self.inner().sharing.as_ref()?;
+        self.inner().node.sharing.as_ref()?;
         let Some(Part::Room(room)) = target.single() else { return None };
         let sharing = self.sharing(room)?;
         let mut publish = Publish::new(message);

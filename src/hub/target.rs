@@ -148,6 +148,7 @@ impl<'a> Target<'a> {
     }
 
     /// The client, if the target is exactly one client.
+    #[cfg(feature = "cluster")]
     pub(super) fn only_client(&self) -> Option<ClientId> {
         match self.single() {
             Some(Part::Client(id)) => Some(*id),

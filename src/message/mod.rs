@@ -93,6 +93,7 @@ impl Message {
     }
 
     /// The fields for clients on an event stream, besides the text.
+    #[cfg(feature = "cluster")]
     pub(crate) fn event_fields(&self) -> Option<&EventFields> {
         self.event.as_deref()
     }

@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses a part, and a test may fail by a panic")]
 
 pub(crate) mod broker;
+#[cfg(feature = "cluster")]
 pub(crate) mod bus;
 pub(crate) mod limits;
 mod link;

@@ -9,6 +9,7 @@ use super::pending::{CallResult, Waiter};
 use crate::config::deadline_after;
 use crate::guard::dispose;
 use crate::hub::Client;
+#[cfg(feature = "cluster")]
 use crate::hub::keeper::Job;
 use crate::message::{Message, SendError};
 use crate::outbox::Outbox;
@@ -114,7 +115,9 @@ impl Client {
     /// Gives a waiter its result.
     pub(super) fn finish(&self, waiter: Waiter, result: CallResult) {
         match waiter {
-            Waiter::Anywhere(done) | Waiter::Elsewhere(done, _) => done(result),
+            Waiter::Anywhere(done) => done(result),
+            #[cfg(feature = "cluster")]
+            Waiter::Elsewhere(done, _) => done(result),
             Waiter::OwnThread(then, _) => {
                 self.hub().guarded(Some(self), "the closure of a call", || then(self, result));
             }
@@ -144,6 +147,7 @@ impl Client {
     }
 
     /// Gives up the calls from other nodes whose time is over: their callers know. Has the keeper look again in time.
+    #[cfg(feature = "cluster")]
     pub(super) fn give_up_elsewhere(&self, is_keeper: bool) {
         let (due, next) = self.calls().due_elsewhere(Instant::now(), is_keeper);
         due.into_iter().for_each(dispose);

@@ -1,22 +1,18 @@
 //! Calls to many clients at once, on all nodes.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::error::CallError;
-use super::pending::{CallResult, Waiter};
-use super::remote::CallEvent;
+use super::pending::{Answer, Waiter};
+use super::remote::{CallEvent, Others};
 use crate::client_id::ClientId;
 use crate::config::deadline_after;
-use crate::hub::control::{Control, RemoteCall};
 use crate::hub::{Client, Hub, Target};
 use crate::message::Message;
-
-/// A client and its answer.
-type Answer = (ClientId, CallResult);
 
 impl Hub {
     /// Asks every client of the target, and yields each one's answer as it comes, until all have answered or `timeout`
@@ -59,11 +55,12 @@ impl Hub {
             asked: HashMap::new(),
             ready: VecDeque::new(),
             deadline: deadline_after(timeout),
-            remote: None,
+            others: Others::default(),
         };
         let clients = self.clients_of(&target);
         if clients.is_empty() || target.one_of_room().is_none() {
-            answers.ask_others(&target, method, &payload, timeout, &sender);
+            let refused = answers.others.ask(self, &target, method, &payload, timeout, &sender);
+            answers.ready.extend(refused);
         }
         for client in clients {
             answers.ask(client, method, &payload, &sender);
@@ -82,20 +79,7 @@ pub struct Answers {
     /// Clients that could not be asked, or did not answer in time.
     ready: VecDeque<Answer>,
     deadline: Instant,
-    remote: Option<Remote>,
-}
-
-/// What other nodes still have to say.
-struct Remote {
-    number: u64,
-    /// Nodes that have not said whom they have asked; `None` if it is not known which nodes there are.
-    silent: Option<HashSet<String>>,
-    /// Clients of theirs whose answer is missing.
-    asked: HashSet<ClientId>,
-    /// Those that were answered before their node said that it asks them.
-    early: HashSet<ClientId>,
-    /// The only client that is meant.
-    only: Option<ClientId>,
+    others: Others,
 }
 
 impl Answers {
@@ -116,84 +100,18 @@ impl Answers {
         }
     }
 
-    fn ask_others(
-        &mut self,
-        target: &Target<'_>,
-        method: &str,
-        payload: &Message,
-        timeout: Duration,
-        sender: &Sender<CallEvent>,
-    ) {
-        if self.hub.adapter_state().is_none() {
-            return;
-        }
-        let one_of = target.one_of_room().map(str::to_owned);
-        let to = if one_of.is_some() { Vec::new() } else { self.hub.remote_recipients(target) };
-        // Asked elsewhere, unless it is one of this node's.
-        let only = target.only_client().filter(|id| !to.is_empty() && !target.except.contains(id));
-        let Some(data) = payload.as_text() else {
-            self.ready.extend(only.map(|id| (id, Err(CallError::Unsupported))));
-            return;
-        };
-        let nodes = self.hub.other_nodes(one_of.as_deref());
-        let node = one_of.as_ref().and(nodes.iter().flatten().next().cloned());
-        if (to.is_empty() && node.is_none()) || nodes.as_ref().is_some_and(HashSet::is_empty) {
-            return;
-        }
-        let number = self.hub.inner().remote_calls.begin(sender.clone());
-        let silent = node.clone().map(|node| HashSet::from([node])).or(nodes);
-        let early = HashSet::new();
-        self.remote = Some(Remote { number, silent, asked: HashSet::new(), early, only });
-        let published = self.hub.publish_control(&Control::Call(Box::new(RemoteCall {
-            call: number,
-            node,
-            to,
-            one_of,
-            except: target.except.iter().map(ToString::to_string).collect(),
-            method: method.to_owned(),
-            data: data.to_owned(),
-            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
-        })));
-        if !published {
-            self.ready.extend(only.map(|id| (id, Err(CallError::TooMany))));
-            self.end_remote();
-        }
-    }
-
     /// What a piece of news yields.
     fn hear(&mut self, news: CallEvent) -> Option<Answer> {
         match news {
             // Each client has one answer: one that was given up is not told twice.
             CallEvent::Here(id, result) => self.asked.remove(&id).map(|_| (id, result)),
-            CallEvent::Asked(node, clients) => {
-                let remote = self.remote.as_mut()?;
-                remote.silent.as_mut().map(|silent| silent.remove(&node));
-                remote.asked.extend(clients.into_iter().filter(|id| !remote.early.remove(id)));
-                None
-            }
-            CallEvent::There(id, result) => {
-                let remote = self.remote.as_mut()?;
-                if !remote.asked.remove(&id) && !remote.early.insert(id) {
-                    return None;
-                }
-                if remote.only == Some(id) {
-                    self.end_remote();
-                }
-                Some((id, result))
-            }
+            #[cfg(feature = "cluster")]
+            CallEvent::Elsewhere(news) => self.others.hear(&self.hub, news),
         }
     }
 
     fn is_over(&self) -> bool {
-        let is_remote_over =
-            |remote: &Remote| remote.asked.is_empty() && remote.silent.as_ref().is_some_and(HashSet::is_empty);
-        self.asked.is_empty() && self.remote.as_ref().is_none_or(is_remote_over)
-    }
-
-    fn end_remote(&mut self) {
-        if let Some(remote) = self.remote.take() {
-            self.hub.inner().remote_calls.end(remote.number);
-        }
+        self.asked.is_empty() && self.others.are_over()
     }
 
     /// Gives up what is missing: a timeout for each.
@@ -202,13 +120,7 @@ impl Answers {
             client.give_up(call);
             self.ready.push_back((id, Err(CallError::Timeout)));
         }
-        if let Some(remote) = &mut self.remote {
-            // Some node may know the client, and have asked it: only what it said is lost.
-            let is_unheard = remote.silent.as_ref().is_none_or(|silent| !silent.is_empty());
-            remote.asked.extend(remote.only.filter(|_| is_unheard));
-            self.ready.extend(remote.asked.drain().map(|id| (id, Err(CallError::Timeout))));
-        }
-        self.end_remote();
+        self.ready.extend(self.others.give_up(&self.hub).into_iter().map(|id| (id, Err(CallError::Timeout))));
     }
 }
 

@@ -10,6 +10,10 @@ mod handlers;
 mod json;
 mod many;
 mod pending;
+#[cfg(feature = "cluster")]
+mod remote;
+#[cfg(not(feature = "cluster"))]
+#[path = "no_remote.rs"]
 mod remote;
 
 pub use error::{CallError, CallRefusal};
@@ -18,6 +22,7 @@ pub use json::{CallFormat, JsonCalls};
 pub use many::Answers;
 
 pub(super) use pending::Calls;
+#[cfg(feature = "cluster")]
 pub(super) use remote::RemoteCalls;
 
 use std::fmt;

@@ -8,6 +8,7 @@ use std::thread::{self, ThreadId};
 use std::time::Instant;
 
 use super::error::CallError;
+use crate::client_id::ClientId;
 use crate::hub::Client;
 use crate::lock::Leaf;
 use crate::message::Message;
@@ -17,6 +18,9 @@ pub(super) const MAX_PENDING: usize = 64;
 
 pub(super) type CallResult = Result<Message, CallError>;
 
+/// A client and its answer.
+pub(super) type Answer = (ClientId, CallResult);
+
 /// What gets a result on the connection's thread.
 type Then = Box<dyn FnOnce(&Client, CallResult) + Send>;
 
@@ -25,6 +29,7 @@ pub(super) enum Waiter {
     /// Code of this crate, which may run on any thread: it hands the result on to a caller that knows when to give up.
     Anywhere(Box<dyn FnOnce(CallResult) + Send>),
     /// The same for a caller on another node. It is given up at that time.
+    #[cfg(feature = "cluster")]
     Elsewhere(Box<dyn FnOnce(CallResult) + Send>, Instant),
     /// The application's closure, on the connection's thread, and until when it waits.
     OwnThread(Then, Instant),
@@ -47,6 +52,7 @@ struct State {
     last: u64,
     waiting: BTreeMap<u64, Waiter>,
     /// When the keeper looks for calls from elsewhere to give up; `None` if it does not.
+    #[cfg(feature = "cluster")]
     keeper_at: Option<Instant>,
     /// The connection has ended: nothing is asked any more.
     is_over: bool,
@@ -116,6 +122,7 @@ impl Calls {
 
     /// Takes out the waiters of other nodes whose time is up, and says when the keeper is to look again, unless it
     /// already does. `is_keeper`: the caller is what was to look.
+    #[cfg(feature = "cluster")]
     pub(super) fn due_elsewhere(&self, now: Instant, is_keeper: bool) -> (Vec<Waiter>, Option<Instant>) {
         let mut state = self.state.lock();
         if is_keeper {
@@ -181,6 +188,7 @@ mod tests {
     }
 
     /// However many calls come from other nodes, the keeper has one job for them.
+    #[cfg(feature = "cluster")]
     #[test]
     fn calls_from_elsewhere_are_given_up_by_one_job() {
         let (calls, now) = (Calls::default(), Instant::now());

@@ -1,12 +1,12 @@
 //! Calls across nodes: asking on behalf of another one, and hearing what others have been answered.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
 use super::error::CallError;
-use super::pending::{CallResult, Waiter};
+use super::pending::{Answer, CallResult, Waiter};
 use crate::client_id::ClientId;
 use crate::config::deadline_after;
 use crate::hub::control::{Control, RemoteCall, RemoteResult};
@@ -19,10 +19,122 @@ use crate::message::Message;
 pub(super) enum CallEvent {
     /// A client of this node has answered.
     Here(ClientId, CallResult),
-    /// A node has asked these clients.
+    /// Another node has reported something.
+    Elsewhere(News),
+}
+
+/// A report of another node about a call.
+#[derive(Debug)]
+pub(super) enum News {
+    /// The node has asked these clients.
     Asked(String, Vec<ClientId>),
-    /// A client of another node has answered.
-    There(ClientId, CallResult),
+    /// A client of the node has answered.
+    Answered(ClientId, CallResult),
+}
+
+/// What other nodes still have to say to one call; nothing if they were not asked.
+#[derive(Debug, Default)]
+pub(super) struct Others(Option<Remote>);
+
+#[derive(Debug)]
+struct Remote {
+    number: u64,
+    /// Nodes that have not said whom they have asked; `None` if it is not known which nodes there are.
+    silent: Option<HashSet<String>>,
+    /// Clients of theirs whose answer is missing.
+    asked: HashSet<ClientId>,
+    /// Those that were answered before their node said that it asks them.
+    early: HashSet<ClientId>,
+    /// The only client that is meant.
+    only: Option<ClientId>,
+}
+
+impl Others {
+    /// Has the other nodes ask their clients. Returns the result if they cannot ask the only client that is meant.
+    pub(super) fn ask(
+        &mut self,
+        hub: &Hub,
+        target: &Target<'_>,
+        method: &str,
+        payload: &Message,
+        timeout: Duration,
+        sender: &Sender<CallEvent>,
+    ) -> Option<Answer> {
+        if !hub.is_in_cluster() {
+            return None;
+        }
+        let one_of = target.one_of_room().map(str::to_owned);
+        let to = if one_of.is_some() { Vec::new() } else { hub.remote_recipients(target) };
+        // Asked elsewhere, unless it is one of this node's.
+        let only = target.only_client().filter(|id| !to.is_empty() && !target.except.contains(id));
+        let Some(data) = payload.as_text() else { return only.map(|id| (id, Err(CallError::Unsupported))) };
+        let nodes = hub.other_nodes(one_of.as_deref());
+        let node = one_of.as_ref().and(nodes.iter().flatten().next().cloned());
+        if (to.is_empty() && node.is_none()) || nodes.as_ref().is_some_and(HashSet::is_empty) {
+            return None;
+        }
+        let number = hub.inner().node.calls.begin(sender.clone());
+        let silent = node.clone().map(|node| HashSet::from([node])).or(nodes);
+        self.0 = Some(Remote { number, silent, asked: HashSet::new(), early: HashSet::new(), only });
+        let published = hub.publish_control(&Control::Call(Box::new(RemoteCall {
+            call: number,
+            node,
+            to,
+            one_of,
+            except: target.except.iter().map(ToString::to_string).collect(),
+            method: method.to_owned(),
+            data: data.to_owned(),
+            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+        })));
+        if published {
+            return None;
+        }
+        self.end(hub);
+        only.map(|id| (id, Err(CallError::TooMany)))
+    }
+
+    /// What a piece of news yields.
+    pub(super) fn hear(&mut self, hub: &Hub, news: News) -> Option<Answer> {
+        let remote = self.0.as_mut()?;
+        match news {
+            News::Asked(node, clients) => {
+                remote.silent.as_mut().map(|silent| silent.remove(&node));
+                remote.asked.extend(clients.into_iter().filter(|id| !remote.early.remove(id)));
+                None
+            }
+            News::Answered(id, result) => {
+                if !remote.asked.remove(&id) && !remote.early.insert(id) {
+                    return None;
+                }
+                if remote.only == Some(id) {
+                    self.end(hub);
+                }
+                Some((id, result))
+            }
+        }
+    }
+
+    /// Whether nothing is missing.
+    pub(super) fn are_over(&self) -> bool {
+        let is_over =
+            |remote: &Remote| remote.asked.is_empty() && remote.silent.as_ref().is_some_and(HashSet::is_empty);
+        self.0.as_ref().is_none_or(is_over)
+    }
+
+    /// Gives up what is missing. Returns the clients without an answer.
+    pub(super) fn give_up(&mut self, hub: &Hub) -> HashSet<ClientId> {
+        let Some(mut remote) = self.end(hub) else { return HashSet::new() };
+        // Some node may know the client, and have asked it: only what it said is lost.
+        let is_unheard = remote.silent.as_ref().is_none_or(|silent| !silent.is_empty());
+        remote.asked.extend(remote.only.filter(|_| is_unheard));
+        remote.asked
+    }
+
+    fn end(&mut self, hub: &Hub) -> Option<Remote> {
+        let remote = self.0.take()?;
+        hub.inner().node.calls.end(remote.number);
+        Some(remote)
+    }
 }
 
 /// Calls of this node that other nodes may answer, by their numbers. A leaf lock.
@@ -49,9 +161,9 @@ impl RemoteCalls {
         drop(sender);
     }
 
-    fn tell(&self, number: u64, news: CallEvent) -> bool {
+    fn tell(&self, number: u64, news: News) -> bool {
         let sender = self.0.lock().waiting.get(&number).cloned();
-        sender.is_some_and(|sender| sender.send(news).is_ok())
+        sender.is_some_and(|sender| sender.send(CallEvent::Elsewhere(news)).is_ok())
     }
 }
 
@@ -93,7 +205,7 @@ impl Hub {
 
     pub(in crate::hub) fn hear_asked(&self, from: &str, call: u64, clients: &[String]) {
         let ids = clients.iter().filter_map(|id| id.parse().ok()).collect();
-        self.inner().remote_calls.tell(call, CallEvent::Asked(from.to_owned(), ids));
+        self.inner().node.calls.tell(call, News::Asked(from.to_owned(), ids));
     }
 
     pub(in crate::hub) fn hear_answer(&self, call: u64, client: &str, result: RemoteResult) {
@@ -105,8 +217,7 @@ impl Hub {
             RemoteResult::TooMany => Err(CallError::TooMany),
             RemoteResult::Unsupported => Err(CallError::Unsupported),
         };
-        let is_heard =
-            client.parse().is_ok_and(|id| self.inner().remote_calls.tell(call, CallEvent::There(id, result)));
+        let is_heard = client.parse().is_ok_and(|id| self.inner().node.calls.tell(call, News::Answered(id, result)));
         if !is_heard {
             self.count(|m| m.increment_late_replies());
         }

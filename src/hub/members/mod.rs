@@ -12,26 +12,33 @@
 //! hear is in order.
 
 mod change;
+#[cfg(feature = "cluster")]
+mod nodes;
+#[cfg(not(feature = "cluster"))]
+#[path = "no_nodes.rs"]
+mod nodes;
 mod table;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 pub use change::{Member, MemberChange, MemberError};
 
 pub(super) use change::metadata;
-pub(super) use table::{Json, List, Told};
+pub(super) use table::Json;
+#[cfg(feature = "cluster")]
+pub(super) use table::{List, Told};
 
 use super::client::State;
-use super::control::{Control, Entry};
 use super::keeper::Job;
 use super::{Client, Hub, Target};
 use crate::lock::Leaf;
 use crate::message::Message;
+use nodes::Telling;
 use table::Table;
 
 /// The time between two flushes of one room.
@@ -45,22 +52,7 @@ pub(super) struct Members(Leaf<Tables>);
 #[derive(Debug, Default)]
 struct Tables {
     rooms: HashMap<Arc<str>, Table>,
-    versions: Versions,
-    /// The keeper is about to tell the digests.
-    is_digest_due: bool,
-}
-
-/// The versions of what other nodes are told. They rise over all rooms, and from one run of a node to the next, because
-/// they follow the system's clock: a room that begins anew is not taken for what is known of it.
-#[derive(Debug, Default)]
-struct Versions(u64);
-
-impl Versions {
-    fn next(&mut self) -> u64 {
-        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        self.0 = u64::try_from(now.as_micros()).unwrap_or(0).max(self.0 + 1);
-        self.0
-    }
+    telling: Telling,
 }
 
 type AnnounceFn = dyn Fn(&str, &[MemberChange]) -> Option<Message> + Send + Sync;
@@ -213,7 +205,7 @@ impl Hub {
     pub(super) fn flush_members(&self, room: &Arc<str>) {
         let (changes, controls, next) = {
             let mut members = self.inner().members.0.lock();
-            let Tables { rooms, versions, .. } = &mut *members;
+            let Tables { rooms, telling } = &mut *members;
             let Some(table) = rooms.get_mut(room) else { return };
             let now = Instant::now();
             if let Some(at) = table.flushed.map(|last| last + BATCH).filter(|at| *at > now) {
@@ -229,13 +221,13 @@ impl Hub {
             table.is_watched = false;
             table.flushed = Some(now);
             let changes = table.take_changes();
-            let controls = self.member_controls(room, table, versions);
+            let controls = self.member_controls(room, table, telling);
             if table.is_over() {
                 rooms.remove(room);
             }
             (changes, controls, next)
         };
-        controls.iter().for_each(|control| _ = self.publish_control(control));
+        self.tell_of_members(&controls);
         if let Some(hook) = &self.hooks().on_member_change {
             for change in &changes {
                 self.guarded(None, "on_member_change", || hook(self, room, change));
@@ -254,169 +246,6 @@ impl Hub {
         }
     }
 
-    /// What other nodes are to be told of one room.
-    fn member_controls(&self, room: &Arc<str>, table: &mut Table, versions: &mut Versions) -> Vec<Control> {
-        let untold = table.take_untold();
-        let is_list_wanted = std::mem::take(&mut table.is_list_wanted);
-        let mut controls = Vec::new();
-        if !self.shares_members() {
-            return controls;
-        }
-        let limit = self.control_limit();
-        if !untold.is_empty() {
-            for changes in parts(untold, limit, |told| told.as_ref().and_then(Option::as_deref)) {
-                let version = versions.next();
-                let since = table.tell(version);
-                let changes = changes.into_iter().map(|(key, told)| Entry::new(&key, told)).collect();
-                controls.push(Control::Changes { room: room.to_string(), since, version, changes });
-            }
-        }
-        if is_list_wanted {
-            if table.version() == 0 {
-                table.tell(versions.next());
-            }
-            let version = table.version();
-            let parts = parts(table.here(), limit, Option::as_deref);
-            let of = u32::try_from(parts.len()).unwrap_or(u32::MAX);
-            controls.extend(parts.into_iter().zip(0..).map(|(part, index)| {
-                let members = part.into_iter().map(|(key, json)| Entry::new(&key, Some(json))).collect();
-                Control::List { room: room.to_string(), version, index, of, members }
-            }));
-        }
-        controls
-    }
-
-    /// Whether members are told to other nodes, and heard of them. Without presence nobody would say that a node has
-    /// gone.
-    fn shares_members(&self) -> bool {
-        self.inner().link.as_ref().is_some_and(crate::cluster::Link::has_presence)
-    }
-
-    /// After a heartbeat: sees that the rooms' digests follow.
-    pub(super) fn digests_due(&self) {
-        if !self.inner().patterns.has_members() {
-            return;
-        }
-        // One job at a time: a hook that blocks the keeper does not pile them up.
-        let is_due = std::mem::replace(&mut self.inner().members.0.lock().is_digest_due, true);
-        if !is_due {
-            self.keeper().schedule(Instant::now(), Job::Digests);
-        }
-    }
-
-    /// On the keeper's thread: the version and the hash of every room with members here.
-    pub(super) fn publish_digests(&self) {
-        let mut controls = Vec::new();
-        let mut digests = BTreeMap::new();
-        {
-            let mut members = self.inner().members.0.lock();
-            let Tables { rooms, versions, is_digest_due } = &mut *members;
-            *is_digest_due = false;
-            for (room, table) in rooms.iter_mut() {
-                // What is not told yet is told first, or the others would ask for it.
-                controls.extend(self.member_controls(room, table, versions));
-                digests.extend(table.digest().map(|digest| (room.to_string(), digest)));
-            }
-        }
-        controls.iter().for_each(|control| _ = self.publish_control(control));
-        let mut from = String::new();
-        let mut rooms = BTreeMap::new();
-        let mut size = 0;
-        for (room, digest) in digests {
-            size += room.len() * 2 + 48;
-            if size > self.control_limit() {
-                let part = std::mem::take(&mut rooms);
-                self.publish_control(&Control::Digests { from: from.clone(), to: Some(room.clone()), rooms: part });
-                from.clone_from(&room);
-                size = room.len() * 2 + 48;
-            }
-            rooms.insert(room, digest);
-        }
-        self.publish_control(&Control::Digests { from, to: None, rooms });
-    }
-
-    pub(super) fn hear_changes(
-        &self,
-        node: &str,
-        room: &str,
-        [since, version]: [u64; 2],
-        changes: Vec<(String, Told)>,
-    ) {
-        let is_list_wanted = self.hear_members(room, |table| {
-            let is_complete = table.hear_changes(node, since, version, changes);
-            !is_complete && table.ask(node, Instant::now())
-        });
-        if is_list_wanted {
-            self.publish_control(&Control::Query { node: node.to_owned(), room: room.to_owned() });
-        }
-    }
-
-    pub(super) fn hear_list(&self, node: &str, room: &str, list: List) {
-        self.hear_members(room, |table| {
-            table.hear_list(node, list);
-            false
-        });
-    }
-
-    /// The digests of a node's rooms whose names stand between two names; those that are missing have no members there.
-    pub(super) fn hear_digests(&self, node: &str, from: &str, to: Option<&str>, rooms: &BTreeMap<String, (u64, u64)>) {
-        let is_between = |room: &str| room >= from && to.is_none_or(|to| room < to);
-        let mut names: Vec<String> = rooms.keys().cloned().collect();
-        {
-            let members = self.inner().members.0.lock();
-            let known = members.rooms.iter().filter(|(room, table)| is_between(room) && table.knows(node));
-            names.extend(known.map(|(room, _)| room.to_string()).filter(|room| !rooms.contains_key(room)));
-        }
-        for room in names {
-            let digest = rooms.get(&room).copied();
-            let is_wanted = self.hear_members(&room, |table| table.hear_digest(node, digest, Instant::now()));
-            if is_wanted {
-                self.publish_control(&Control::Query { node: node.to_owned(), room });
-            }
-        }
-    }
-
-    /// Another node wants the list of one room.
-    pub(super) fn want_list(&self, room: &str) {
-        self.hear_members(room, |table| {
-            table.is_list_wanted = true;
-            false
-        });
-    }
-
-    /// Another node has left, or is silent.
-    pub(super) fn forget_members_of(&self, node: &str) {
-        let rooms: Vec<Arc<str>> = {
-            let mut members = self.inner().members.0.lock();
-            let of_node = members.rooms.iter_mut().filter(|(_, table)| table.knows(node));
-            of_node
-                .map(|(room, table)| {
-                    table.forget_node(node);
-                    Arc::clone(room)
-                })
-                .collect()
-        };
-        rooms.iter().for_each(|room| self.watch_members(room));
-    }
-
-    /// Changes the table of a room of this name, if rooms of this name have members here.
-    fn hear_members(&self, room: &str, change: impl FnOnce(&mut Table) -> bool) -> bool {
-        if !self.has_members(room) || !self.shares_members() {
-            return false;
-        }
-        let result = {
-            let mut members = self.inner().members.0.lock();
-            let table = members.rooms.entry(room.into()).or_default();
-            let result = change(table);
-            if table.is_over() {
-                members.rooms.remove(room);
-            }
-            result
-        };
-        self.watch_members(room);
-        result
-    }
-
     /// Under the client's lock: it had the user `old` before.
     pub(super) fn member_renamed(&self, client: &Client, own: &State, old: Option<&Arc<str>>) {
         let now = Instant::now();
@@ -429,25 +258,4 @@ impl Hub {
             }
         }
     }
-}
-
-/// Divides members into parts of about `limit` bytes; at least one, perhaps empty.
-fn parts<T>(
-    members: Vec<(Arc<str>, T)>,
-    limit: usize,
-    metadata: impl Fn(&T) -> Option<&str>,
-) -> Vec<Vec<(Arc<str>, T)>> {
-    let (mut parts, mut size) = (vec![Vec::new()], 0);
-    for (key, told) in members {
-        let own = key.len() * 2 + metadata(&told).map_or(0, |json| json.len() * 2) + 32;
-        if size + own > limit && size > 0 {
-            parts.push(Vec::new());
-            size = 0;
-        }
-        size += own;
-        if let Some(part) = parts.last_mut() {
-            part.push((key, told));
-        }
-    }
-    parts
 }

@@ -7,6 +7,11 @@
 mod actions;
 mod auth;
 mod feed;
+#[cfg(feature = "cluster")]
+mod nodes;
+#[cfg(not(feature = "cluster"))]
+#[path = "no_nodes.rs"]
+mod nodes;
 mod page;
 mod rows;
 mod snapshot;

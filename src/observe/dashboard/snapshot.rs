@@ -7,8 +7,9 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
+use super::nodes::Nodes;
 use super::rows::{ClientRow, Namer, cut, millis};
-use super::view::{MAX_ROWS, Order, View};
+use super::view::{Order, View};
 use crate::guard;
 use crate::hub::Hub;
 use crate::metrics::{DebugMetrics, DebugStats};
@@ -85,13 +86,12 @@ impl Snapshot {
         let Sources { hub, tracer, namer, .. } = sources;
         let clients: Vec<ClientRow> =
             hub.clients().iter().map(|client| ClientRow::of(client, namer.as_deref())).collect();
-        let nodes = if hub.adapter_state().is_some() { hub.cluster_nodes() } else { Vec::new() };
-        let elsewhere = |name: &str| nodes.iter().skip(1).filter_map(|node| node.rooms.get(name)).sum();
+        let nodes = Nodes::of(hub);
         let tracked = hub.member_counts();
         let rooms = hub.rooms().into_iter();
         let rooms: Vec<_> = rooms
             .map(|room| RoomRow {
-                elsewhere: elsewhere(&room.name),
+                elsewhere: nodes.in_room_elsewhere(&room.name),
                 remembered: hub.remembered(&room.name),
                 tracked: tracked.get(&room.name).copied(),
                 name: room.name,
@@ -110,15 +110,12 @@ impl Snapshot {
                 "clients": clients.len(),
                 "users": hub.user_count(),
                 "rooms": rooms.len(),
-                "everywhere": hub.global_client_count(),
-                "adapter": hub.adapter_state(),
+                "everywhere": nodes.clients_everywhere(hub),
+                "adapter": nodes.adapter(hub),
                 "members": load.members,
                 "calls": load.pending_calls,
             },
-            "nodes": nodes.iter().take(MAX_ROWS).map(|node| json!({
-                "id": cut(&node.id), "clients": node.clients, "rooms": node.rooms.len(),
-                "seen_ms": u64::try_from(node.last_seen.as_millis()).unwrap_or(u64::MAX),
-            })).collect::<Vec<_>>(),
+            "nodes": nodes.rows(),
             "stats": stats.as_ref().map(counts),
             "remembered": {
                 "rooms": load.remembering_rooms, "messages": load.history_messages, "values": load.state_values,

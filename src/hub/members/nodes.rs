@@ -1,0 +1,225 @@
+//! Members across nodes: telling the other nodes of those here, and hearing of theirs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::Tables;
+use super::table::{List, Table, Told};
+use crate::hub::Hub;
+use crate::hub::control::{Control, Entry};
+use crate::hub::keeper::Job;
+
+/// The versions of what other nodes are told. They rise over all rooms, and from one run of a node to the next, because
+/// they follow the system's clock: a room that begins anew is not taken for what is known of it.
+#[derive(Debug, Default)]
+pub(super) struct Telling {
+    version: u64,
+    /// The keeper is about to tell the digests.
+    is_digest_due: bool,
+}
+
+impl Telling {
+    fn next_version(&mut self) -> u64 {
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        self.version = u64::try_from(now.as_micros()).unwrap_or(0).max(self.version + 1);
+        self.version
+    }
+}
+
+impl Hub {
+    /// What other nodes are to be told of one room.
+    pub(super) fn member_controls(&self, room: &Arc<str>, table: &mut Table, telling: &mut Telling) -> Vec<Control> {
+        let untold = table.take_untold();
+        let is_list_wanted = table.take_list_wanted();
+        let mut controls = Vec::new();
+        if !self.shares_members() {
+            return controls;
+        }
+        let limit = self.control_limit();
+        if !untold.is_empty() {
+            for changes in parts(untold, limit, |told| told.as_ref().and_then(Option::as_deref)) {
+                let version = telling.next_version();
+                let since = table.tell(version);
+                let changes = changes.into_iter().map(|(key, told)| Entry::new(&key, told)).collect();
+                controls.push(Control::Changes { room: room.to_string(), since, version, changes });
+            }
+        }
+        if is_list_wanted {
+            if table.version() == 0 {
+                table.tell(telling.next_version());
+            }
+            let version = table.version();
+            let parts = parts(table.here(), limit, Option::as_deref);
+            let of = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+            controls.extend(parts.into_iter().zip(0..).map(|(part, index)| {
+                let members = part.into_iter().map(|(key, json)| Entry::new(&key, Some(json))).collect();
+                Control::List { room: room.to_string(), version, index, of, members }
+            }));
+        }
+        controls
+    }
+
+    /// Tells other nodes.
+    pub(super) fn tell_of_members(&self, controls: &[Control]) {
+        controls.iter().for_each(|control| _ = self.publish_control(control));
+    }
+
+    /// Whether members are told to other nodes, and heard of them. Without presence nobody would say that a node has
+    /// gone.
+    fn shares_members(&self) -> bool {
+        self.inner().node.link.as_ref().is_some_and(crate::cluster::Link::has_presence)
+    }
+
+    /// After a heartbeat: sees that the rooms' digests follow.
+    pub(in crate::hub) fn digests_due(&self) {
+        if !self.inner().patterns.has_members() {
+            return;
+        }
+        // One job at a time: a hook that blocks the keeper does not pile them up.
+        let is_due = std::mem::replace(&mut self.inner().members.0.lock().telling.is_digest_due, true);
+        if !is_due {
+            self.keeper().schedule(Instant::now(), Job::Digests);
+        }
+    }
+
+    /// On the keeper's thread: the version and the hash of every room with members here.
+    pub(in crate::hub) fn publish_digests(&self) {
+        let mut controls = Vec::new();
+        let mut digests = BTreeMap::new();
+        {
+            let mut members = self.inner().members.0.lock();
+            let Tables { rooms, telling } = &mut *members;
+            telling.is_digest_due = false;
+            for (room, table) in rooms.iter_mut() {
+                // What is not told yet is told first, or the others would ask for it.
+                controls.extend(self.member_controls(room, table, telling));
+                digests.extend(table.digest().map(|digest| (room.to_string(), digest)));
+            }
+        }
+        self.tell_of_members(&controls);
+        let mut from = String::new();
+        let mut rooms = BTreeMap::new();
+        let mut size = 0;
+        for (room, digest) in digests {
+            size += room.len() * 2 + 48;
+            if size > self.control_limit() {
+                let part = std::mem::take(&mut rooms);
+                self.publish_control(&Control::Digests { from: from.clone(), to: Some(room.clone()), rooms: part });
+                from.clone_from(&room);
+                size = room.len() * 2 + 48;
+            }
+            rooms.insert(room, digest);
+        }
+        self.publish_control(&Control::Digests { from, to: None, rooms });
+    }
+
+    pub(in crate::hub) fn hear_changes(
+        &self,
+        node: &str,
+        room: &str,
+        [since, version]: [u64; 2],
+        changes: Vec<(String, Told)>,
+    ) {
+        let is_list_wanted = self.hear_members(room, |table| {
+            let is_complete = table.hear_changes(node, since, version, changes);
+            !is_complete && table.ask(node, Instant::now())
+        });
+        if is_list_wanted {
+            self.publish_control(&Control::Query { node: node.to_owned(), room: room.to_owned() });
+        }
+    }
+
+    pub(in crate::hub) fn hear_list(&self, node: &str, room: &str, list: List) {
+        self.hear_members(room, |table| {
+            table.hear_list(node, list);
+            false
+        });
+    }
+
+    /// The digests of a node's rooms whose names stand between two names; those that are missing have no members there.
+    pub(in crate::hub) fn hear_digests(
+        &self,
+        node: &str,
+        from: &str,
+        to: Option<&str>,
+        rooms: &BTreeMap<String, (u64, u64)>,
+    ) {
+        let is_between = |room: &str| room >= from && to.is_none_or(|to| room < to);
+        let mut names: Vec<String> = rooms.keys().cloned().collect();
+        {
+            let members = self.inner().members.0.lock();
+            let known = members.rooms.iter().filter(|(room, table)| is_between(room) && table.knows(node));
+            names.extend(known.map(|(room, _)| room.to_string()).filter(|room| !rooms.contains_key(room)));
+        }
+        for room in names {
+            let digest = rooms.get(&room).copied();
+            let is_wanted = self.hear_members(&room, |table| table.hear_digest(node, digest, Instant::now()));
+            if is_wanted {
+                self.publish_control(&Control::Query { node: node.to_owned(), room });
+            }
+        }
+    }
+
+    /// Another node wants the list of one room.
+    pub(in crate::hub) fn want_list(&self, room: &str) {
+        self.hear_members(room, |table| {
+            table.want_list();
+            false
+        });
+    }
+
+    /// Another node has left, or is silent.
+    pub(in crate::hub) fn forget_members_of(&self, node: &str) {
+        let rooms: Vec<Arc<str>> = {
+            let mut members = self.inner().members.0.lock();
+            let of_node = members.rooms.iter_mut().filter(|(_, table)| table.knows(node));
+            of_node
+                .map(|(room, table)| {
+                    table.forget_node(node);
+                    Arc::clone(room)
+                })
+                .collect()
+        };
+        rooms.iter().for_each(|room| self.watch_members(room));
+    }
+
+    /// Changes the table of a room of this name, if rooms of this name have members here.
+    fn hear_members(&self, room: &str, change: impl FnOnce(&mut Table) -> bool) -> bool {
+        if !self.has_members(room) || !self.shares_members() {
+            return false;
+        }
+        let result = {
+            let mut members = self.inner().members.0.lock();
+            let table = members.rooms.entry(room.into()).or_default();
+            let result = change(table);
+            if table.is_over() {
+                members.rooms.remove(room);
+            }
+            result
+        };
+        self.watch_members(room);
+        result
+    }
+}
+
+/// Divides members into parts of about `limit` bytes; at least one, perhaps empty.
+fn parts<T>(
+    members: Vec<(Arc<str>, T)>,
+    limit: usize,
+    metadata: impl Fn(&T) -> Option<&str>,
+) -> Vec<Vec<(Arc<str>, T)>> {
+    let (mut parts, mut size) = (vec![Vec::new()], 0);
+    for (key, told) in members {
+        let own = key.len() * 2 + metadata(&told).map_or(0, |json| json.len() * 2) + 32;
+        if size + own > limit && size > 0 {
+            parts.push(Vec::new());
+            size = 0;
+        }
+        size += own;
+        if let Some(part) = parts.last_mut() {
+            part.push((key, told));
+        }
+    }
+    parts
+}

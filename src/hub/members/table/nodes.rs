@@ -1,0 +1,244 @@
+//! What other nodes have told of a room's members, and what they were told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Here, Json, Table, Told};
+
+/// Members of a node, each with what is said of it.
+type Listed<T> = Vec<(Arc<str>, T)>;
+
+/// Members that are kept of one other node in one room.
+const MAX_REMOTE: usize = 65_536;
+/// Between two requests for the same list.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Nodes {
+    others: BTreeMap<String, Remote>,
+    /// The version of what other nodes were told of this node's members; 0: they were told nothing.
+    version: u64,
+    /// Changes of this node's members that other nodes were not told of.
+    untold: BTreeSet<Arc<str>>,
+    /// Whether another node has asked for all of this node's members.
+    is_list_wanted: bool,
+}
+
+impl Nodes {
+    /// A member of this node has changed.
+    pub(super) fn note(&mut self, key: &Arc<str>) {
+        self.untold.insert(Arc::clone(key));
+    }
+
+    /// Whether something is to be told to other nodes.
+    pub(super) fn wait_for_news(&self) -> bool {
+        !self.untold.is_empty() || self.is_list_wanted
+    }
+
+    /// Whether nothing is known of other nodes.
+    pub(super) fn have_no_members(&self) -> bool {
+        self.others.is_empty()
+    }
+
+    /// What each node that has the member says of it.
+    pub(super) fn metadata_of(&self, key: &str) -> impl Iterator<Item = Option<Json>> {
+        self.others.values().filter_map(move |node| node.members.get(key).cloned())
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.others.values().flat_map(|node| node.members.keys())
+    }
+}
+
+/// The members that another node has reported.
+#[derive(Debug, Default)]
+struct Remote {
+    version: u64,
+    members: BTreeMap<Arc<str>, Option<Json>>,
+    /// An incomplete list.
+    partial: Option<Partial>,
+    asked: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Partial {
+    version: u64,
+    of: u32,
+    arrived: BTreeSet<u32>,
+    members: BTreeMap<Arc<str>, Option<Json>>,
+}
+
+/// A list of all members of a node, or a part of it.
+#[derive(Debug)]
+pub(in crate::hub) struct List {
+    pub(in crate::hub) version: u64,
+    pub(in crate::hub) index: u32,
+    pub(in crate::hub) of: u32,
+    pub(in crate::hub) members: Vec<(String, Option<Json>)>,
+}
+
+impl Table {
+    /// Another node wants the list of this node's members.
+    pub(in crate::hub) fn want_list(&mut self) {
+        self.nodes.is_list_wanted = true;
+    }
+
+    /// Whether the list is wanted; from now on it is not.
+    pub(in crate::hub) fn take_list_wanted(&mut self) -> bool {
+        std::mem::take(&mut self.nodes.is_list_wanted)
+    }
+
+    /// The members here that have changed since other nodes were told; none if none has.
+    pub(in crate::hub) fn take_untold(&mut self) -> Listed<Told> {
+        let untold = std::mem::take(&mut self.nodes.untold);
+        let told = |key: Arc<str>| {
+            let is = self.here.get(&key).map(Here::metadata);
+            (key, is)
+        };
+        untold.into_iter().map(told).collect()
+    }
+
+    /// Sets the version of what other nodes are told next. Returns the one before; 0: what they are told is all.
+    pub(in crate::hub) fn tell(&mut self, version: u64) -> u64 {
+        std::mem::replace(&mut self.nodes.version, version)
+    }
+
+    /// The version that other nodes were told last; 0 for none.
+    pub(in crate::hub) fn version(&self) -> u64 {
+        self.nodes.version
+    }
+
+    /// All members here, for another node that has asked.
+    pub(in crate::hub) fn here(&self) -> Listed<Option<Json>> {
+        self.here.iter().map(|(key, here)| (Arc::clone(key), here.metadata())).collect()
+    }
+
+    /// The version and the hash of the members here; `None` without any. Call it when everything has been told.
+    pub(in crate::hub) fn digest(&self) -> Option<(u64, u64)> {
+        let members = self.here.iter().map(|(key, here)| (&**key, here.metadata()));
+        (!self.here.is_empty()).then(|| (self.nodes.version, hash(members)))
+    }
+
+    /// Changes of another node, from the version `since` to `version`. False if some before them have not come: the
+    /// list is needed.
+    pub(in crate::hub) fn hear_changes(
+        &mut self,
+        node: &str,
+        since: u64,
+        version: u64,
+        changes: Vec<(String, Told)>,
+    ) -> bool {
+        let remote = self.nodes.others.entry(node.to_owned()).or_default();
+        if version <= remote.version {
+            return true;
+        }
+        if since == 0 {
+            // The node begins, or this room begins anew there: nothing of what was known is left.
+            self.dirty.extend(std::mem::take(&mut remote.members).into_keys());
+        } else if since != remote.version {
+            return false;
+        }
+        remote.version = version;
+        for (key, told) in changes {
+            let key: Arc<str> = key.into();
+            match told {
+                Some(metadata) if remote.members.len() < MAX_REMOTE => {
+                    remote.members.insert(Arc::clone(&key), metadata);
+                }
+                Some(_) => {}
+                None => _ = remote.members.remove(&key),
+            }
+            self.dirty.push(key);
+        }
+        true
+    }
+
+    /// A list of another node, or a part of one: it counts when all parts have come.
+    pub(in crate::hub) fn hear_list(&mut self, node: &str, list: List) {
+        let List { version, index, of, members } = list;
+        let remote = self.nodes.others.entry(node.to_owned()).or_default();
+        if version < remote.version {
+            // Overtaken by changes.
+            return;
+        }
+        let new = || Partial { version, of, arrived: BTreeSet::new(), members: BTreeMap::new() };
+        let is_same = |partial: &Partial| (partial.version, partial.of) == (version, of);
+        let mut partial = remote.partial.take().filter(is_same).unwrap_or_else(new);
+        if index < of && partial.arrived.insert(index) && partial.members.len() < MAX_REMOTE {
+            partial.members.extend(members.into_iter().map(|(key, metadata)| (Arc::from(key), metadata)));
+        }
+        if partial.arrived.len() < of as usize {
+            remote.partial = Some(partial);
+            return;
+        }
+        remote.version = version;
+        remote.asked = None;
+        let before = std::mem::replace(&mut remote.members, partial.members);
+        let changed: Vec<Arc<str>> = {
+            let after = &remote.members;
+            let new = after.iter().filter(|(key, metadata)| before.get(*key) != Some(*metadata)).map(|(key, _)| key);
+            let gone = before.keys().filter(|key| !after.contains_key(*key));
+            new.chain(gone).cloned().collect()
+        };
+        self.dirty.extend(changed);
+    }
+
+    /// What another node says of its members in this room; `None`: it has none. Whether its list is to be asked for.
+    pub(in crate::hub) fn hear_digest(&mut self, node: &str, digest: Option<(u64, u64)>, now: Instant) -> bool {
+        let Some((version, wanted)) = digest else {
+            self.forget_node(node);
+            return false;
+        };
+        let remote = self.nodes.others.entry(node.to_owned()).or_default();
+        let same = remote.version == version && {
+            hash(remote.members.iter().map(|(key, metadata)| (&**key, metadata.clone()))) == wanted
+        };
+        if !same {
+            // A lower version is that of a successor with a clock that is behind: its list counts.
+            remote.version = remote.version.min(version);
+            remote.asked = Some(now);
+        }
+        !same
+    }
+
+    /// Whether it is time to ask a node for its list between two heartbeats.
+    pub(in crate::hub) fn ask(&mut self, node: &str, now: Instant) -> bool {
+        let remote = self.nodes.others.entry(node.to_owned()).or_default();
+        let is_time = remote.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= PATIENCE);
+        if is_time {
+            remote.asked = Some(now);
+        }
+        is_time
+    }
+
+    /// Another node has left or is silent: its members go with it.
+    pub(in crate::hub) fn forget_node(&mut self, node: &str) {
+        if let Some(remote) = self.nodes.others.remove(node) {
+            self.dirty.extend(remote.members.into_keys());
+        }
+    }
+
+    /// Whether anything is known of a node, perhaps that all of its members have left.
+    pub(in crate::hub) fn knows(&self, node: &str) -> bool {
+        self.nodes.others.contains_key(node)
+    }
+}
+
+/// FNV-1a over names and metadata in the order of the names: the same on every machine.
+fn hash<'a>(members: impl Iterator<Item = (&'a str, Option<Json>)>) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut add = |bytes: &[u8]| {
+        for byte in bytes {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    for (key, metadata) in members {
+        add(key.as_bytes());
+        add(&[0, u8::from(metadata.is_some())]);
+        add(metadata.as_deref().unwrap_or_default().as_bytes());
+        add(&[0]);
+    }
+    hash
+}
