@@ -6,6 +6,7 @@
 //! the hub; debug builds check it.
 
 use std::any::Any;
+use std::fmt;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -15,13 +16,15 @@ use crate::lock::assert_no_lock_held;
 /// many the last one is leaked.
 const MAX_PAYLOADS: usize = 4;
 
-/// Writes a log record, `record!(Debug, "wshub::conn", "{id} connected")`. The arguments are formatted and the logger
-/// is called only when the level is enabled; a panic in either is caught, and nothing reports it. Never use it under a
-/// lock: a logger may call the hub.
+/// Writes a log record, `record!(Debug, "wshub::conn", "{id} connected")`. The arguments are evaluated and the logger
+/// is called only when the level is enabled. A panic while they are formatted, or in the logger, is caught, and nothing
+/// reports it. Never use it under a lock: a logger may call the hub.
 macro_rules! record {
     ($level:ident, $target:literal, $($message:tt)+) => {
         if log::Level::$level <= log::STATIC_MAX_LEVEL && log::Level::$level <= log::max_level() {
-            $crate::guard::catch(|| log::log!(target: $target, log::Level::$level, $($message)+));
+            $crate::guard::write_record(
+                log::Level::$level, &($target, module_path!(), file!(), line!()), format_args!($($message)+)
+            );
         }
     };
 }
@@ -40,6 +43,20 @@ macro_rules! record_limited {
 }
 
 pub(crate) use {record, record_limited};
+
+/// Calls the logger, for [`record!`]. One function for all records, because each of its copies would need the code that
+/// catches panics: that adds up in a small program.
+#[cold]
+#[inline(never)]
+pub(crate) fn write_record(
+    level: log::Level,
+    (target, module, file, line): &(&str, &'static str, &'static str, u32),
+    message: fmt::Arguments<'_>,
+) {
+    let mut record = log::Record::builder();
+    record.level(level).target(target).module_path_static(Some(module)).file_static(Some(file)).line(Some(*line));
+    catch(|| log::logger().log(&record.args(message).build()));
+}
 
 /// Runs `code`; `None` if it panicked.
 #[inline]
