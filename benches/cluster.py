@@ -3,10 +3,10 @@
 
 usage: benches/cluster.py [--rounds N] [--seconds N] redis|nats [ROW ...]     (default: 3 rounds, 5 seconds, every row)
 
-Starts a broker and two nodes (the example `cluster`), as many clients on each, one of which sends. Beside it, in turn, a
-hub without a cluster (the example `broadcast`) with the clients of one node. Latencies are from the sender to clients of
-its own node and of the other; CPU is user plus system time of a node for each message sent. Ratios are taken within a
-round, to the hub without a cluster; the table holds their medians.
+Starts a broker and two nodes (the example `cluster`), as many clients on each, one of which sends. Beside it, in turn,
+a hub without a cluster (the example `broadcast`) with the clients of one node. Latencies are from the sender to clients
+of its own node and of the other; CPU is user plus system time of a node for each message sent. Ratios are taken within
+a round, to the hub without a cluster; the table holds their medians.
 
     cargo build --release --examples --all-features
     cargo build --release --manifest-path benches/loadgen/Cargo.toml

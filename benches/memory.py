@@ -4,12 +4,12 @@
 usage: benches/memory.py [--clients N] [--rounds N] [--wait SECONDS] [--slabs] [SERVER ...]
        (default: 5,000 clients, 3 rounds, 3 seconds; broadcast and peer_tokio)
 
-The figure is the growth of used memory (all but free and page cache), before and with the connections, for each of them.
-The memory of other processes, the load generator's with it, is left out. Both ends of each connection are on this machine:
-the client's end is a socket, whose objects the kernel has twice, so half of them are left out of "server's end" (needs
-root). MemAvailable is shown beside it: the same with the others' memory and the system's guess at what it could reclaim.
---wait is the time between the last connect and the measurement: more than 25 s has a ping in it. --slabs prints which of
-the kernel's objects have grown. Run it on a quiet machine.
+The figure is the growth of used memory (all but free and page cache), before and with the connections, for each of
+them. The memory of other processes, the load generator's with it, is left out. Both ends of each connection are on this
+machine: the client's end is a socket, whose objects the kernel has twice, so half of them are left out of "server's
+end" (needs root). MemAvailable is shown beside it: the same with the others' memory and the system's guess at what it
+could reclaim. --wait is the time between the last connect and the measurement: more than 25 s has a ping in it. --slabs
+prints which of the kernel's objects have grown. Run it on a quiet machine.
 """
 import argparse
 import os

@@ -5,10 +5,10 @@ usage: benches/scale.py [--rounds N] [--seconds N] [--svg NAME] [CLIENTS ...]
        (default: 3 rounds, 4 seconds, 100 to 16,000)
        benches/scale.py --cores [FILE]     what a broadcast costs by number of cores: see benches/cores.py
 
-Every step delivers 60,000 messages of 128 bytes a second in all: the more clients, the fewer broadcasts. CPU is user plus
-system time of the server for each delivery; memory is of the server's process, and of the kernel with both ends of each
-connection in it. --svg draws NAME-cpu.svg and NAME-memory.svg. A descriptor limit of 20,000 allows 9,500 clients in one load
-generator: more are spread over two.
+Every step delivers 60,000 messages of 128 bytes a second in all: the more clients, the fewer broadcasts. CPU is user
+plus system time of the server for each delivery; memory is of the server's process, and of the kernel with both ends of
+each connection in it. --svg draws NAME-cpu.svg and NAME-memory.svg. A descriptor limit of 20,000 allows 9,500 clients
+in one load generator: more are spread over two.
 
 --cores takes the output of `cargo bench --bench helpers` (in benches/parts) from a file, or runs that bench.
 """

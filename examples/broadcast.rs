@@ -1,8 +1,8 @@
 //! `cargo run --release --example broadcast -- --addr 127.0.0.1:8080`
 //!
 //! Every message that a client sends to `/ws` goes to every client, including the sender. `--compression` negotiates
-//! permessage-deflate with clients that offer it. `--fanout-threads N` sets the number of helper threads. `--tls CERT KEY`
-//! (two PEM files; `--features tls`) serves `wss`.
+//! permessage-deflate with clients that offer it. `--fanout-threads N` sets the number of helper threads. `--tls CERT
+//! KEY` (two PEM files; `--features tls`) serves `wss`.
 
 mod common;
 

@@ -1,12 +1,12 @@
 #!/bin/bash
-# Installs what the tests need and runs all of them, two parts at a time. The last line says how many passed and failed; a
-# skipped test counts as failed. With --compression the Autobahn suite also runs its sections 12 and 13, a quarter of an
-# hour. With --targets tests/targets.sh runs as well: other processors, in half an hour.
+# Installs what the tests need and runs all of them, two parts at a time. The last line says how many passed and failed;
+# a skipped test counts as failed. With --compression the Autobahn suite also runs its sections 12 and 13, a quarter of
+# an hour. With --targets tests/targets.sh runs as well: other processors, in half an hour.
 #
-# Needs Rust; redis-server, nats-server and openssl for the tests of clusters and TLS; haproxy and nginx for those behind
-# proxies; Node.js with npm, and Chromium for the browser tests; Python 3 and Node.js for the tests of the protocols. As
-# root on Debian and its relatives, missing packages are installed; otherwise their names are printed. CHROMIUM names
-# another browser than /usr/bin/chromium.
+# Needs Rust; redis-server, nats-server and openssl for the tests of clusters and TLS; haproxy and nginx for those
+# behind proxies; Node.js with npm, and Chromium for the browser tests; Python 3 and Node.js for the tests of the
+# protocols. As root on Debian and its relatives, missing packages are installed; otherwise their names are printed.
+# CHROMIUM names another browser than /usr/bin/chromium.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CHROMIUM=${CHROMIUM:-/usr/bin/chromium}

@@ -176,8 +176,8 @@ fn rooms_members_and_users() {
     handle.shutdown(PATIENCE).unwrap();
 }
 
-/// Members are tracked besides the room's own list of clients, and told to hooks and clients, which takes a second copy.
-/// At most 64 calls wait for an answer of one client, however long their timeouts are.
+/// Members are tracked besides the room's own list of clients, and told to hooks and clients, which takes a second
+/// copy. At most 64 calls wait for an answer of one client, however long their timeouts are.
 #[test]
 fn members_and_calls_in_flight() {
     /// Calls that may wait for one client.

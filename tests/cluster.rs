@@ -204,7 +204,10 @@ fn what_arrives_is_delivered_and_never_published_again() {
         r#"{"node_id":"go","type":"broadcast","msg_type":1,"data":"bm8=","part":true}"#,
         r#"{"node_id":"go","type":"presence","msg_type":0,"data":"bm8="}"#,
         // The whole union at once, one copy.
-        r#"{"node_id":"r","type":"room","room":"no","msg_type":1,"data":"Ng==","union":[{"room":"x"},{"user_id":"ann"},{"client_id":"ID"}]}"#,
+        concat!(
+            r#"{"node_id":"r","type":"room","room":"no","msg_type":1,"data":"Ng==","#,
+            r#""union":[{"room":"x"},{"user_id":"ann"},{"client_id":"ID"}]}"#,
+        ),
         // A replay cannot be told from a message that is sent twice.
         r#"{"node_id":"go","type":"room","room":"x","msg_type":1,"data":"Mg=="}"#,
     ];

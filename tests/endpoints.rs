@@ -13,7 +13,11 @@ use wshub::{
     server::Endpoint,
 };
 
-const DESCRIBED: &str = r#"[{"path":"/ws","description":"","tags":{},"middleware":[],"kind":"websocket"},{"path":"/b","description":"Second","tags":{"a":"3","b":"2"},"middleware":["outer","inner"],"kind":"websocket"},{"path":"/c","description":"","tags":{},"middleware":[],"kind":"event_stream"}]"#;
+const DESCRIBED: &str = concat!(
+    r#"[{"path":"/ws","description":"","tags":{},"middleware":[],"kind":"websocket"},"#,
+    r#"{"path":"/b","description":"Second","tags":{"a":"3","b":"2"},"middleware":["outer","inner"],"kind":"websocket"},"#,
+    r#"{"path":"/c","description":"","tags":{},"middleware":[],"kind":"event_stream"}]"#,
+);
 
 #[test]
 fn endpoints_are_listed_in_their_order() {

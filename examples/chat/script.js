@@ -10,7 +10,12 @@ const veil = document.querySelector('.veil'), main = document.querySelector('mai
 const collator = new Intl.Collator(undefined, { numeric: true });
 const number = new Intl.NumberFormat('en');
 const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
-const dated = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' });
+const dated = new Intl.DateTimeFormat(undefined, {
+  day: 'numeric',
+  month: 'short',
+  hour: '2-digit',
+  minute: '2-digit',
+});
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: 'full', timeStyle: 'medium' });
 
 // --- text -------------------------------------------------------------------------------------------------
@@ -28,7 +33,11 @@ const size = text => { let n = 0; for (const _ of text) n++; return n; };
 // For attributes and titles, where nothing can isolate the direction of a name.
 const plain = text => text.replace(/[\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, '').slice(0, 200);
 const plural = (n, one, many) => `${number.format(n)} ${n === 1 ? one : many}`;
-const hue = text => { let h = 7; for (let i = 0; i < text.length; i++) h = (h * 31 + text.charCodeAt(i)) % 3600; return h / 10; };
+const hue = text => {
+  let h = 7;
+  for (let i = 0; i < text.length; i++) h = (h * 31 + text.charCodeAt(i)) % 3600;
+  return h / 10;
+};
 const paintFace = (node, name) => {
   set(node, (name.match(/[\p{L}\p{N}\p{Emoji_Presentation}]/u) || ['?'])[0].toUpperCase());
   node.style.setProperty('--h', hue(name));
@@ -104,7 +113,8 @@ function updateRoom(item, { key, members, room }) {
   item.dataset.members = members;
   item.dataset.unread = unread;
   button.classList.toggle('unread', unread > 0);
-  if (room && room === current) button.setAttribute('aria-current', 'true'); else button.removeAttribute('aria-current');
+  if (room && room === current) button.setAttribute('aria-current', 'true');
+  else button.removeAttribute('aria-current');
   badge.hidden = !unread;
   set(badge, unread > 99 ? '99+' : String(unread));
   badge.ariaHidden = count.ariaHidden = 'true';
@@ -113,7 +123,11 @@ function updateRoom(item, { key, members, room }) {
   set(spoken, `, ${plural(members, 'person', 'people')}${unread ? `, ${unread} unread` : ''}`);
 }
 function drawRooms() {
-  const joined = [...mine.values()].map(room => ({ key: room.name, room, members: room.live ? room.members.size : directory.get(room.name) || 0 }));
+  const joined = [...mine.values()].map(room => ({
+    key: room.name,
+    room,
+    members: room.live ? room.members.size : directory.get(room.name) || 0,
+  }));
   const others = [...directory].filter(([key]) => !mine.has(key)).map(([key, members]) => ({ key, members }));
   const hidden = others.length - SHOWN;
   if (hidden > 0) others.sort((a, b) => b.members - a.members).length = SHOWN;
@@ -176,9 +190,14 @@ ui['new-messages'].onclick = () => { toBottom(); log.focus({ preventScroll: true
 
 function makeLine(line, before, today) {
   const own = isMine(line), when = new Date(line.at), valid = !Number.isNaN(when.getTime());
-  const item = el('li', 'msg'), face = el('span', 'face'), by = el('div', 'by'), body = el('div', 'body'), text = el('div', 'text', line.text);
+  const item = el('li', 'msg'),
+    face = el('span', 'face'),
+    by = el('div', 'by'),
+    body = el('div', 'body'),
+    text = el('div', 'text', line.text);
   const name = el('bdi', 'cut', own ? 'You' : line.name), time = el('time');
-  if (before && before.id === line.id && before.name === line.name && Math.abs(line.at - before.at) < 240000) item.classList.add('cont');
+  if (before && before.id === line.id && before.name === line.name && Math.abs(line.at - before.at) < 240000)
+    item.classList.add('cont');
   if (own) item.classList.add('own');
   face.ariaHidden = 'true';
   if (!own) paintFace(face, line.name);
@@ -251,7 +270,13 @@ function redrawLog(keep) {
   drawLines();
   if (keep) { log.scrollTop = top; stuck = log.scrollHeight - top - log.clientHeight < 48; }
   else toBottom();
-  log.dataset.empty = current ? (current.live ? 'No messages yet. Say hello!' : 'Joining…') : me ? 'Join a room, or create one.' : 'Connecting…';
+  log.dataset.empty = current
+    ? current.live
+      ? 'No messages yet. Say hello!'
+      : 'Joining…'
+    : me
+      ? 'Join a room, or create one.'
+      : 'Connecting…';
   requestAnimationFrame(() => { log.ariaBusy = 'false'; });
 }
 
@@ -309,7 +334,10 @@ ui['new-room-form'].onsubmit = event => {
 };
 function checkRoom() {
   const n = size(oneLine(ui['new-room'].value));
-  set(ui['new-room-hint'], n > ROOM ? `A room's name has at most ${ROOM} characters; this one has ${number.format(n)}.` : '');
+  set(
+    ui['new-room-hint'],
+    n > ROOM ? `A room's name has at most ${ROOM} characters; this one has ${number.format(n)}.` : '',
+  );
   return n <= ROOM;
 }
 ui['new-room'].oninput = checkRoom;
@@ -407,7 +435,8 @@ function connect() {
   socket = new WebSocket(url);
   socket.onmessage = event => receive(event.data);
   socket.onclose = event => {
-    if (event.reason && ![1000, 1001, 1012].includes(event.code)) notice(`The server closed the connection: ${event.reason}`);
+    if (event.reason && ![1000, 1001, 1012].includes(event.code))
+      notice(`The server closed the connection: ${event.reason}`);
     retryLater();
   };
   patience = setTimeout(retryLater, 10000);
@@ -451,7 +480,8 @@ const on = {
     setState('online', 'Online');
     set(ui.spoken, 'Connected.');
     paintSelf(me.name);
-    for (const room of new Set([...mine.keys(), ...asked])) transmit({ type: 'join', room, since: mine.get(room)?.position });
+    for (const room of new Set([...mine.keys(), ...asked]))
+      transmit({ type: 'join', room, since: mine.get(room)?.position });
     if (!current) redrawLog(false);
     checkText();
   },

@@ -16,7 +16,8 @@ if (!CENTRIFUGE_BIN) {
 }
 const server = new Server(CENTRIFUGE_BIN);
 
-const connected = page => until('the page is connected', async () => (await page.locator('#state').textContent()).startsWith('connected'));
+const connected = page =>
+  until('the page is connected', async () => (await page.locator('#state').textContent()).startsWith('connected'));
 async function visit(channel, { through = server, ...options } = {}) {
   const page = await visitPath(through, `/?channel=${encodeURIComponent(channel)}`, `page of ${channel}`, { options });
   await connected(page);
@@ -145,7 +146,10 @@ const checks = {
     await until('the loss is told', async () => (await lines(page, 'lost')).length === 1);
     await publish('restart', 1);
     await shows(page, [...numbered(1, 1), ...numbered(1, 1)]);
-    assert.ok(await page.evaluate(() => document.scrollingElement.scrollWidth <= innerWidth), 'nothing to scroll sideways');
+    assert.ok(
+      await page.evaluate(() => document.scrollingElement.scrollWidth <= innerWidth),
+      'nothing to scroll sideways',
+    );
     await picture(page, 'centrifuge-phone');
   },
 

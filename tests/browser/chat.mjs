@@ -10,7 +10,18 @@
 // Prints one line per check, and at the end how many passed and failed; exits with 1 if one failed.
 
 import assert from 'node:assert/strict';
-import { DESKTOP, PHONE, Server, Wire, picture, run, unexpected, until, visit as visitPath, within } from './harness.mjs';
+import {
+  DESKTOP,
+  PHONE,
+  Server,
+  Wire,
+  picture,
+  run,
+  unexpected,
+  until,
+  visit as visitPath,
+  within,
+} from './harness.mjs';
 
 const { CHAT_BIN } = process.env;
 if (!CHAT_BIN) {
@@ -25,7 +36,9 @@ const server = new Server(CHAT_BIN);
 async function visit(name, options = DESKTOP, through = server) {
   const prepare = page => {
     page.frames_received = [];
-    page.on('websocket', socket => socket.on('framereceived', ({ payload }) => page.frames_received.push(JSON.parse(payload))));
+    page.on('websocket', socket =>
+      socket.on('framereceived', ({ payload }) => page.frames_received.push(JSON.parse(payload))),
+    );
   };
   const path = `/${name === null ? '' : `?name=${encodeURIComponent(name)}`}`;
   const page = await visitPath(through, path, `page of ${name ?? 'a new visitor'}`, { options, prepare });
@@ -50,7 +63,8 @@ const say = async (page, text) => {
   await $(page, 'compose').press('Enter');
   await heard(page, text);
 };
-const here = (page, names) => until(`${names} are here`, async () => JSON.stringify(await members(page)) === JSON.stringify([...names].sort()));
+const here = (page, names) =>
+  until(`${names} are here`, async () => JSON.stringify(await members(page)) === JSON.stringify([...names].sort()));
 /// Makes or joins a room by its name, as a person would.
 async function enter(page, name) {
   const menu = $(page, 'open-rooms');
@@ -72,18 +86,22 @@ async function leave(page) {
   await until(`${name} is left`, async () => await title(page) !== name);
 }
 const bottom = page => $(page, 'messages').evaluate(log => log.scrollHeight - log.scrollTop - log.clientHeight < 4);
-const joinedFrame = (page, room) => page.frames_received.findLast(frame => frame.type === 'joined' && frame.room === room);
+const joinedFrame = (page, room) =>
+  page.frames_received.findLast(frame => frame.type === 'joined' && frame.room === room);
 
 /// Nothing that can be seen reaches over the right edge, and nothing can be scrolled sideways.
 async function fits(page, what) {
   const wide = await page.evaluate(() => {
     const found = [];
     const root = document.scrollingElement, log = document.querySelector('[data-testid="messages"]');
-    for (const node of [root, document.body, log]) if (node.scrollWidth > node.clientWidth) found.push(`${node.tagName} scrolls: ${node.scrollWidth} > ${node.clientWidth}`);
+    for (const node of [root, document.body, log])
+      if (node.scrollWidth > node.clientWidth)
+        found.push(`${node.tagName} scrolls: ${node.scrollWidth} > ${node.clientWidth}`);
     for (const node of document.querySelectorAll('header *, .compose *, .body, .by, aside *')) {
       if (node.parentElement.closest('.cut')) continue;
       const box = node.getBoundingClientRect();
-      if (box.width && box.right > innerWidth + 1) found.push(`${node.tagName}.${node.className} ends at ${Math.round(box.right)}`);
+      if (box.width && box.right > innerWidth + 1)
+        found.push(`${node.tagName}.${node.className} ends at ${Math.round(box.right)}`);
     }
     return found;
   });
@@ -98,7 +116,8 @@ const client = (page, options) => within(page.evaluate(({ name, room, sends, bur
   let id, sent = 0, back = 0;
   const more = () => {
     if (back === sends.length) return done('sent');
-    for (const end = Math.min(sent + burst, sends.length); sent < end; sent++) socket.send(JSON.stringify({ type: 'message', room, text: sends[sent] }));
+    for (const end = Math.min(sent + burst, sends.length); sent < end; sent++)
+      socket.send(JSON.stringify({ type: 'message', room, text: sends[sent] }));
   };
   socket.onclose = () => ok('closed');
   socket.onmessage = ({ data }) => {
@@ -166,9 +185,17 @@ const checks = {
     await roomItem(ana, 'lobby').getByRole('button').focus();
     await ana.keyboard.press('Enter');
     await until('the lobby is shown', async () => await title(ana) === 'lobby');
-    const names = await ana.locator('button, input, textarea').evaluateAll(all => all
-      .filter(node => node.checkVisibility() && !(node.ariaLabel || node.textContent.trim() || node.closest('label') || node.title))
-      .map(node => node.outerHTML.slice(0, 80)));
+    const names = await ana
+      .locator('button, input, textarea')
+      .evaluateAll(all =>
+        all
+          .filter(
+            node =>
+              node.checkVisibility() &&
+              !(node.ariaLabel || node.textContent.trim() || node.closest('label') || node.title),
+          )
+          .map(node => node.outerHTML.slice(0, 80)),
+      );
     assert.deepEqual(names, [], 'every control has a name');
   },
 
@@ -176,7 +203,10 @@ const checks = {
     const ana = await visit('Ana'), ben = await visit('Ben');
     await enter(ana, 'garden');
     await here(ana, ['Ana']);
-    await until('the other page lists the room', async () => await roomItem(ben, 'garden').getAttribute('data-members') === '1');
+    await until(
+      'the other page lists the room',
+      async () => (await roomItem(ben, 'garden').getAttribute('data-members')) === '1',
+    );
     assert.equal(await roomItem(ben, 'garden').getAttribute('data-joined'), 'false');
     await pick(ben, 'garden');
     await here(ana, ['Ana', 'Ben']);
@@ -188,7 +218,13 @@ const checks = {
     await pick(ana, 'garden');
     await leave(ben);
     await here(ana, ['Ana']);
-    await until('the room is no longer joined', async () => await roomItem(ben, 'garden').getAttribute('data-joined').catch(() => 'false') !== 'true');
+    await until(
+      'the room is no longer joined',
+      async () =>
+        (await roomItem(ben, 'garden')
+          .getAttribute('data-joined')
+          .catch(() => 'false')) !== 'true',
+    );
     await leave(ana);
     assert.equal(await title(ana), 'lobby');
   },
@@ -210,11 +246,24 @@ const checks = {
 
   async 'hostile names, rooms and texts stay text'() {
     const markup = '<img src=x onerror=alert(1)>', override = '\u202eevil\u202d\u2066 name', wide = 'W'.repeat(32);
-    const ana = await visit('Ana'), mallory = await visit(markup), rtl = await visit(override), broad = await visit(wide);
+    const ana = await visit('Ana'),
+      mallory = await visit(markup),
+      rtl = await visit(override),
+      broad = await visit(wide);
     const room = '<b id=injected>"wild"</b>';
     const payloads = [
-      markup, '<script>alert(2)</script>', '"><svg onload=alert(3)>', '\u202eturned around', 'javascript:alert(4)', '&lt;b&gt; &amp; ${alert(5)}',
-      '🔥👩‍👩‍👧‍👦🏳️‍🌈', 'Z̸̡̧̛͎̺̮a̵̧̛̛l̶͎̈́g̷̛̼ò̵̹', 'W'.repeat(2000), '\n'.repeat(500).replaceAll('\n', 'x\n').trim(), '__proto__', '{"type":"left","room":"lobby"}',
+      markup,
+      '<script>alert(2)</script>',
+      '"><svg onload=alert(3)>',
+      '\u202eturned around',
+      'javascript:alert(4)',
+      '&lt;b&gt; &amp; ${alert(5)}',
+      '🔥👩‍👩‍👧‍👦🏳️‍🌈',
+      'Z̸̡̧̛͎̺̮a̵̧̛̛l̶͎̈́g̷̛̼ò̵̹',
+      'W'.repeat(2000),
+      '\n'.repeat(500).replaceAll('\n', 'x\n').trim(),
+      '__proto__',
+      '{"type":"left","room":"lobby"}',
     ];
     for (const page of [ana, mallory, rtl, broad]) await enter(page, room);
     for (const text of payloads) await say(mallory, text);
@@ -225,16 +274,24 @@ const checks = {
     // The client of this page may send what the page refuses: ten kilobytes in one word.
     const outcome = await client(mallory, { name: markup, room, sends: ['x'.repeat(10_000)] });
     if (outcome === 'sent') await heard(ana, 'x'.repeat(10_000));
-    await until('the names are drawn', async () => await $(ana, 'message-name').filter({ hasText: 'evil' }).count() > 0);
+    await until(
+      'the names are drawn',
+      async () => (await $(ana, 'message-name').filter({ hasText: 'evil' }).count()) > 0,
+    );
     const seen = await ana.evaluate(() => ({
-      elements: document.querySelectorAll('img, iframe, object, #injected, b, main svg[onload], [onerror], [onload], a').length,
+      elements: document.querySelectorAll('img, iframe, object, #injected, b, main svg[onload], [onerror], [onload], a')
+        .length,
       scripts: document.querySelectorAll('script').length,
       globals: Object.getOwnPropertyNames(window).filter(name => /injected|wild/.test(name)),
       // A name that turns the writing direction must not reach beyond itself: the time stands to its right.
-      turned: [...document.querySelectorAll('[data-testid="message"]:not(.cont) .by')].filter(by =>
-        by.firstChild.getBoundingClientRect().right > by.lastChild.getBoundingClientRect().left).length,
-      isolated: [...document.querySelectorAll('[data-testid="message-name"], [data-testid="member"] bdi, [data-testid="room"] bdi')]
-        .every(node => getComputedStyle(node).unicodeBidi.startsWith('isolate')),
+      turned: [...document.querySelectorAll('[data-testid="message"]:not(.cont) .by')].filter(
+        by => by.firstChild.getBoundingClientRect().right > by.lastChild.getBoundingClientRect().left,
+      ).length,
+      isolated: [
+        ...document.querySelectorAll(
+          '[data-testid="message-name"], [data-testid="member"] bdi, [data-testid="room"] bdi',
+        ),
+      ].every(node => getComputedStyle(node).unicodeBidi.startsWith('isolate')),
     }));
     assert.deepEqual(seen, { elements: 0, scripts: 1, globals: [], turned: 0, isolated: true });
     await fits(ana, 'the page holds hostile content');
@@ -345,8 +402,11 @@ const checks = {
     await heard(ben, 'before the storm');
     server.restarting = true;
     assert.equal(await server.stop(), 0, 'the server ends cleanly');
-    for (const page of [ana, ben]) await until('the page sees that the server is gone', async () => await state(page) !== 'online');
-    await until('the page says what it does', async () => /Reconnecting in \d+ s|Trying again in \d+ s/.test(await $(ana, 'state').textContent()));
+    for (const page of [ana, ben])
+      await until('the page sees that the server is gone', async () => (await state(page)) !== 'online');
+    await until('the page says what it does', async () =>
+      /Reconnecting in \d+ s|Trying again in \d+ s/.test(await $(ana, 'state').textContent()),
+    );
     await $(ana, 'compose').fill('written while away');
     assert.equal(await $(ana, 'send').isEnabled(), false);
     await $(ana, 'compose').press('Enter');
@@ -362,7 +422,10 @@ const checks = {
       await until('the lobby is joined again', async () => joinedFrame(page, 'lobby'));
       assert.equal(await title(page), 'harbour');
       const expected = history.map(entry => entry.text);
-      await until('the log is what the server sent', async () => JSON.stringify(await texts(page)) === JSON.stringify(expected));
+      await until(
+        'the log is what the server sent',
+        async () => JSON.stringify(await texts(page)) === JSON.stringify(expected),
+      );
     }
     server.restarting = false;
     for (const page of [ana, ben]) await here(page, ['Ana', 'Ben']);
@@ -373,7 +436,8 @@ const checks = {
     await heard(ana, 'after the storm');
     for (const page of [ana, ben]) {
       const all = await texts(page);
-      for (const text of ['written while away', 'after the storm']) assert.equal(all.filter(t => t === text).length, 1, 'no line is doubled');
+      for (const text of ['written while away', 'after the storm'])
+        assert.equal(all.filter(t => t === text).length, 1, 'no line is doubled');
       await pick(page, 'lobby');
       await here(page, ['Ana', 'Ben']);
     }

@@ -24,28 +24,46 @@ const authorization = `Basic ${Buffer.from(`admin:${PASSWORD}`).toString('base64
 const $ = (page, id) => page.getByTestId(id);
 const requests = path => /^\/admin\/(events|actions)(\?|$)/.test(path) || path === '/admin/';
 async function visit(options = DESKTOP) {
-  const page = await visitPath(server, '/admin', 'the dashboard', { options: { ...options, httpCredentials: { username: 'admin', password: PASSWORD } }, requests });
+  const page = await visitPath(server, '/admin', 'the dashboard', {
+    options: { ...options, httpCredentials: { username: 'admin', password: PASSWORD } },
+    requests,
+  });
   await live(page);
   return page;
 }
-const live = page => until('the dashboard is live', async () => await $(page, 'link').getAttribute('data-state') === 'live');
+const live = page =>
+  until('the dashboard is live', async () => (await $(page, 'link').getAttribute('data-state')) === 'live');
 const text = (page, id) => $(page, id).textContent();
 /// The row of a client whose row contains this text.
 const row = (page, part) => $(page, 'client').filter({ hasText: part });
-const shows = (page, part, count = 1) => until(`${count} rows with ${part}`, async () => await row(page, part).count() === count);
+const shows = (page, part, count = 1) =>
+  until(`${count} rows with ${part}`, async () => (await row(page, part).count()) === count);
 /// The browser logs answers of 400 and above: these were asked for.
-const forgive = pattern => { for (let n = unexpected.length - 1; n >= 0; n--) if (pattern.test(unexpected[n])) unexpected.splice(n, 1); };
+const forgive = pattern => {
+  for (let n = unexpected.length - 1; n >= 0; n--) if (pattern.test(unexpected[n])) unexpected.splice(n, 1);
+};
 const notice = (page, part) => until(`the notice "${part}"`, async () => (await text(page, 'notices')).includes(part));
 
 /// Nothing reaches over the right edge, and nothing can be scrolled sideways.
 async function fits(page, what) {
   const wide = await page.evaluate(() => {
     const found = [];
-    for (const node of [document.scrollingElement, document.body, ...document.querySelectorAll('.scroll, dialog[open]')])
-      if (node.scrollWidth > node.clientWidth) found.push(`${node.tagName}.${node.className} scrolls: ${node.scrollWidth} > ${node.clientWidth}`);
+    for (const node of [
+      document.scrollingElement,
+      document.body,
+      ...document.querySelectorAll('.scroll, dialog[open]'),
+    ])
+      if (node.scrollWidth > node.clientWidth)
+        found.push(`${node.tagName}.${node.className} scrolls: ${node.scrollWidth} > ${node.clientWidth}`);
     for (const node of document.querySelectorAll('body *')) {
       const box = node.getBoundingClientRect();
-      if (box.width && box.right > innerWidth + 1 && !node.closest('.cut, svg, td, .facts, h1, .sr, thead') && getComputedStyle(node).visibility !== 'hidden') found.push(`${node.tagName}.${node.className} ends at ${Math.round(box.right)}`);
+      if (
+        box.width &&
+        box.right > innerWidth + 1 &&
+        !node.closest('.cut, svg, td, .facts, h1, .sr, thead') &&
+        getComputedStyle(node).visibility !== 'hidden'
+      )
+        found.push(`${node.tagName}.${node.className} ends at ${Math.round(box.right)}`);
     }
     return found;
   });
@@ -57,7 +75,10 @@ async function fits(page, what) {
 const clients = [];
 /// Joins a room under a name; with `reads: false` it never reads what comes.
 async function chat(name, room, options) {
-  const client = await within(Socket.open(server.port, `/ws?name=${encodeURIComponent(name)}`, options), `${name} connects`);
+  const client = await within(
+    Socket.open(server.port, `/ws?name=${encodeURIComponent(name)}`, options),
+    `${name} connects`,
+  );
   clients.push(client);
   client.send(JSON.stringify({ type: 'join', room }));
   client.say = message => client.send(JSON.stringify({ type: 'message', room, text: message }));
@@ -65,18 +86,24 @@ async function chat(name, room, options) {
 }
 
 const everybodyLeaves = () => { for (const client of clients.splice(0)) client.close(); };
-const post = (body, headers = {}) => fetch(`${server.url}/admin/actions`, { method: 'POST', body: JSON.stringify(body), headers: { authorization, 'Content-Type': 'application/json', 'X-Wshub-Dashboard': '1', ...headers } });
+const post = (body, headers = {}) =>
+  fetch(`${server.url}/admin/actions`, {
+    method: 'POST',
+    body: JSON.stringify(body),
+    headers: { authorization, 'Content-Type': 'application/json', 'X-Wshub-Dashboard': '1', ...headers },
+  });
 
 // --- the checks ---------------------------------------------------------------------------------------------
 
 const checks = {
   async 'without the password there is nothing'() {
-    for (const path of ['/admin', '/admin/', '/admin/events', '/admin/actions']) for (const headers of [{}, { authorization: `Basic ${btoa('admin:wrong')}` }, { authorization: 'Bearer x' }]) {
-      const answer = await fetch(server.url + path, { headers });
-      assert.equal(answer.status, 401, path);
-      assert.match(answer.headers.get('www-authenticate'), /^Basic realm=/);
-      assert.equal((await answer.text()).includes('<'), false);
-    }
+    for (const path of ['/admin', '/admin/', '/admin/events', '/admin/actions'])
+      for (const headers of [{}, { authorization: `Basic ${btoa('admin:wrong')}` }, { authorization: 'Bearer x' }]) {
+        const answer = await fetch(server.url + path, { headers });
+        assert.equal(answer.status, 401, path);
+        assert.match(answer.headers.get('www-authenticate'), /^Basic realm=/);
+        assert.equal((await answer.text()).includes('<'), false);
+      }
   },
 
   async 'an idle hub'() {
@@ -94,7 +121,9 @@ const checks = {
     const page = await visit();
     const ana = await chat('Ana', 'garden'), ben = await chat('Ben', 'garden');
     await shows(page, 'garden', 2);
-    await until('the room is listed', async () => (await $(page, 'room').allTextContents()).includes('garden2 · 2 members'));
+    await until('the room is listed', async () =>
+      (await $(page, 'room').allTextContents()).includes('garden2 · 2 members'),
+    );
     await until('messages are counted', async () => {
       for (let n = 0; n < 20; n++) ana.say(`message ${n}`);
       return Number(await text(page, 'rate-received').then(t => t.replace(/[^\d.]/g, ''))) >= 5;
@@ -105,7 +134,9 @@ const checks = {
     const trace = $(page, 'trace').filter({ hasText: 'message' }).first();
     await $(page, 'traces-pause').click();
     await trace.locator('summary').click();
-    await until('its spans are shown', async () => /send to room "garden"/.test((await trace.getByTestId('span').allTextContents()).join()));
+    await until('its spans are shown', async () =>
+      /send to room "garden"/.test((await trace.getByTestId('span').allTextContents()).join()),
+    );
     await picture(page, 'dash-trace');
     ben.close();
     await shows(page, 'garden', 1);
@@ -143,7 +174,10 @@ const checks = {
     await page.keyboard.type('CORN');
     await until('three match', async () => await text(page, 'clients-count') === '3 of 60');
     await $(page, 'search').fill('no such thing');
-    await until('none matches', async () => await page.locator('#clients-empty').textContent() === 'No connection matches.');
+    await until(
+      'none matches',
+      async () => (await page.locator('#clients-empty').textContent()) === 'No connection matches.',
+    );
     await $(page, 'search').fill('');
     await page.locator('#show-more').click();
     await until('all are shown', async () => await $(page, 'client').count() === 60);
@@ -155,7 +189,9 @@ const checks = {
     await page.getByRole('button', { name: /^Age/ }).click();
     await until('oldest first', async () => await page.locator('th[aria-sort]').textContent() === 'Age');
     await $(page, 'room-search').fill('row');
-    await until('rooms are searched', async () => /^crowd57 · \d+ members$/.test((await $(page, 'room').allTextContents()).join()));
+    await until('rooms are searched', async () =>
+      /^crowd57 · \d+ members$/.test((await $(page, 'room').allTextContents()).join()),
+    );
     await fits(page, 'a crowd');
     await $(page, 'room-search').fill('');
     await until('rooms are back', async () => await $(page, 'room').count() === 3);
@@ -175,13 +211,25 @@ const checks = {
     await $(page, 'send-go').click();
     await until('the outcome is told', async () => await text(page, 'send-result') === 'Queued for 1 client.');
     // The chat's rooms have positions, which its format adds to every message.
-    const isNotice = text => { try { const { position, ...rest } = JSON.parse(text); return Boolean(position) && JSON.stringify(rest) === '{"type":"error","code":"notice","message":"<b>down at noon</b>"}'; } catch { return false; } };
+    const isNotice = text => {
+      try {
+        const { position, ...rest } = JSON.parse(text);
+        return (
+          Boolean(position) &&
+          JSON.stringify(rest) === '{"type":"error","code":"notice","message":"<b>down at noon</b>"}'
+        );
+      } catch {
+        return false;
+      }
+    };
     await until('it arrives', async () => ana.received.some(isNotice));
     assert.equal(ben.received.some(m => m.includes('noon')), false);
     await $(page, 'send-name').fill('nowhere');
     await $(page, 'send-text').fill('x');
     await $(page, 'send-go').click();
-    await until('a room that is not there is told', async () => /nobody is there: room "nowhere"/.test(await text(page, 'send-result')));
+    await until('a room that is not there is told', async () =>
+      /nobody is there: room "nowhere"/.test(await text(page, 'send-result')),
+    );
     await page.keyboard.press('Escape');
     await row(page, 'garden').getByRole('button').click();
     await $(page, 'client-text').fill('to you alone');
@@ -189,7 +237,9 @@ const checks = {
     await until('it arrives', async () => ana.received.includes('to you alone'));
     await $(page, 'close-code').fill('1005');
     await $(page, 'client-close').click();
-    await until('a code that may not be sent is refused', async () => /1005 is not a close code/.test(await text(page, 'client-result')));
+    await until('a code that may not be sent is refused', async () =>
+      /1005 is not a close code/.test(await text(page, 'client-result')),
+    );
     await $(page, 'close-code').fill('4001');
     await $(page, 'close-reason').fill('tidying <up>');
     await picture(page, 'dash-client');
@@ -208,7 +258,8 @@ const checks = {
     await shows(page, 'garden');
     await page.keyboard.press('/');
     assert.equal(await page.evaluate(() => document.activeElement.id), 'search');
-    for (let n = 0; n < 8 && !await page.evaluate(() => document.activeElement.matches('#clients .open')); n++) await page.keyboard.press('Tab');
+    for (let n = 0; n < 8 && !(await page.evaluate(() => document.activeElement.matches('#clients .open'))); n++)
+      await page.keyboard.press('Tab');
     const focused = () => page.evaluate(() => document.activeElement.closest('tr')?.dataset.id);
     const id = await focused();
     assert.ok(id, 'the row can be reached');
@@ -217,18 +268,42 @@ const checks = {
     assert.equal(await focused(), id, 'the focus stays with its row while the list changes');
     await page.keyboard.press('Enter');
     await $(page, 'client-dialog').waitFor();
-    for (let n = 0; n < 12 && !await page.evaluate(() => document.activeElement.matches('[data-testid=client-close]')); n++) await page.keyboard.press('Tab');
+    for (
+      let n = 0;
+      n < 12 && !(await page.evaluate(() => document.activeElement.matches('[data-testid=client-close]')));
+      n++
+    )
+      await page.keyboard.press('Tab');
     await page.keyboard.press('Enter');
     assert.deepEqual(await within(ana.ended, 'the client is closed'), [1000, '']);
-    const names = await page.locator('button, input, textarea, select').evaluateAll(all => all
-      .filter(node => node.checkVisibility() && !(node.ariaLabel || node.textContent.trim() || node.closest('label') || node.title)).map(node => node.outerHTML.slice(0, 80)));
+    const names = await page
+      .locator('button, input, textarea, select')
+      .evaluateAll(all =>
+        all
+          .filter(
+            node =>
+              node.checkVisibility() &&
+              !(node.ariaLabel || node.textContent.trim() || node.closest('label') || node.title),
+          )
+          .map(node => node.outerHTML.slice(0, 80)),
+      );
     assert.deepEqual(names, [], 'every control has a name');
     everybodyLeaves();
   },
 
   async 'hostile names stay text'() {
     const page = await visit();
-    const hostile = ['<img src=x onerror=alert(1)>', '"><script>alert(2)</script>', '\u202egnp.evil\u202c', 'W'.repeat(64), '__proto__', 'constructor', '&lt;b&gt;', '🔥👩‍👩‍👧‍👦', "'); DROP TABLE rooms; --"];
+    const hostile = [
+      '<img src=x onerror=alert(1)>',
+      '"><script>alert(2)</script>',
+      '\u202egnp.evil\u202c',
+      'W'.repeat(64),
+      '__proto__',
+      'constructor',
+      '&lt;b&gt;',
+      '🔥👩‍👩‍👧‍👦',
+      "'); DROP TABLE rooms; --",
+    ];
     for (const name of hostile) await chat(name, name);
     await shows(page, '<img src=x onerror=alert(1)>');
     await shows(page, '⟨202E⟩gnp.evil');
@@ -239,7 +314,10 @@ const checks = {
     // The path of the request is the client's too, and so is what it says.
     const long = await chat('n'.repeat(6000), '<svg onload=alert(3)>' + 'r'.repeat(100_000));
     long.send('<b>no JSON</b>');
-    await until('its error is counted', async () => await $(page, 'error').filter({ hasText: 'message_handling' }).count() === 1);
+    await until(
+      'its error is counted',
+      async () => (await $(page, 'error').filter({ hasText: 'message_handling' }).count()) === 1,
+    );
     const found = await page.evaluate(() => ({
       elements: document.querySelectorAll('img, b, iframe, object, [onerror], [onload], main script').length,
       scripts: document.querySelectorAll('script').length,
@@ -281,8 +359,18 @@ const checks = {
     assert.equal((await post(body, { authorization: '' })).status, 401);
     // A page of another origin, in a browser that knows the password: its request needs a permission that it does not
     // get.
-    const page = await visitPath(server, '/', 'a page of the chat', { options: { ...DESKTOP, httpCredentials: { username: 'admin', password: PASSWORD } }, requests: path => path.startsWith('/ws') || path === '/admin/actions', prepare: () => {} });
-    const status = await page.evaluate(() => fetch('/admin/actions', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: '{}' }).then(a => a.status)).catch(() => 0);
+    const page = await visitPath(server, '/', 'a page of the chat', {
+      options: { ...DESKTOP, httpCredentials: { username: 'admin', password: PASSWORD } },
+      requests: path => path.startsWith('/ws') || path === '/admin/actions',
+      prepare: () => {},
+    });
+    const status = await page
+      .evaluate(() =>
+        fetch('/admin/actions', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: '{}' }).then(
+          a => a.status,
+        ),
+      )
+      .catch(() => 0);
     assert.ok([401, 403].includes(status), `${status}`);
     forgive(/status of 40[13]/);
     assert.equal(ana.received.some(m => m.includes('forged')), false);
@@ -320,31 +408,158 @@ const checks = {
   // What the example has not: drawn from a stream made up here.
   async 'a cluster, and everything at its largest'() {
     const long = 'name '.repeat(32), at = Date.now();
-    const client = n => ({ id: `${String(n).padStart(8, '0')}-0000-4000-8000-000000000000`, name: n % 3 ? null : long, user: n % 2 ? `user ${n}` : null, rooms: Array.from({ length: n % 7 }, (_, i) => `room ${i}`),
-      room_count: (n % 7) * 3, address: n % 5 ? `[2001:db8:aaaa:bbbb:cccc:dddd:eeee:${n}]:65535` : null, path: '/ws', since: (at - n ** 3 * 1000) * 1000, queue: [n % 4 ? 0 : n * 1000, n * 1e6],
-      dropped: [n % 9 ? 0 : n * 1e6, n * 1e9], kind: n % 4 ? 'websocket' : 'event stream', closing: n % 11 === 1 });
+    const client = n => ({
+      id: `${String(n).padStart(8, '0')}-0000-4000-8000-000000000000`,
+      name: n % 3 ? null : long,
+      user: n % 2 ? `user ${n}` : null,
+      rooms: Array.from({ length: n % 7 }, (_, i) => `room ${i}`),
+      room_count: (n % 7) * 3,
+      address: n % 5 ? `[2001:db8:aaaa:bbbb:cccc:dddd:eeee:${n}]:65535` : null,
+      path: '/ws',
+      since: (at - n ** 3 * 1000) * 1000,
+      queue: [n % 4 ? 0 : n * 1000, n * 1e6],
+      dropped: [n % 9 ? 0 : n * 1e6, n * 1e9],
+      kind: n % 4 ? 'websocket' : 'event stream',
+      closing: n % 11 === 1,
+    });
     const clients = Array.from({ length: 200 }, (_, n) => client(n));
-    const spans = [['outer', 'middleware', null, 0, 9e6], ['handler', 'handler', 0, 1e6, 7e6], [long, 'custom', 1, 2e6, 1e6], ['send', 'send', 1, 4e6, 3e6]].map(([name, kind, parent, start_ns, duration_ns]) => ({ name, kind, parent, start_ns, duration_ns, target: 'everyone', queued: 9000, dropped: 12, refused: 0, published: true }));
-    const traces = Array.from({ length: 40 }, (_, n) => ({ id: 40 - n, client: clients[n].id, endpoint: '/ws', event: n % 5 ? 'order.created' : null, kind: 'text', bytes: 12345, started_us: (at - n * 700) * 1000, duration_ns: 1e7 / (n + 1), spans, spans_left_out: 3,
-      outcome: [{ result: 'ok' }, { result: 'error', type: 'message_handling', text: long }, { result: 'closed', code: 1008, reason: 'policy' }, { result: 'panic', text: 'index out of bounds' }][n % 9 === 0 ? n % 4 : 0] }));
-    const types = ['connection_rejected', 'connection_rejected_draining', 'connection_limit', 'upgrade_failed', 'origin_rejected', 'rate_limit_exceeded', 'panic', 'till_is_empty'];
-    const history = Array.from({ length: 300 }, (_, n) => [at - (300 - n) * 1000, 8900 + Math.round(80 * Math.sin(n / 20)), [n * 900 + 300 * Math.sin(n / 9), n * 81e4 + 9e4 * Math.sin(n / 5), n > 200 ? (n - 200) * 12 : 0], [n * 1e5, n * 4e7 + 5e6 * Math.sin(n / 7)], Math.floor(n / 20) * 7]);
-    const hello = { instance: 'made up', title: 'checkout', version: '0', node: 'eu-west-1a', now: at, has_metrics: true, has_tracer: true, queue: [256, 1 << 20], max_connections: 10000, max_rows: 200, history,
-      endpoints: [{ path: '/ws', kind: 'websocket', description: 'Orders and their states', tags: { team: 'checkout', protocol: 'JSON' }, middleware: ['token', 'recovery', 'metrics'] }, { path: '/events/' + 'x'.repeat(200), kind: 'event_stream', description: '', tags: {}, middleware: [] }] };
-    const tick = { at, sample: [at, 9000, [900 * 300, 81e4 * 300, 1200], [3e7, 1.2e10], 105], remembered: { rooms: 1200, messages: 123456, values: 4321, bytes: 6.4e7, gaps: 1234, evictions: 56 }, hub: { state: 'running', uptime_ms: 9e8, clients: 9000, users: 4321, rooms: 1234, everywhere: 26123, adapter: 'disconnected' },
-      nodes: ['eu-west-1a', 'eu-west-1b', 'x'.repeat(160)].map((id, n) => ({ id, clients: 9000 + n, rooms: 1234, seen_ms: n * 1700 })), slow: clients.filter(c => c.queue[0]).slice(-8), traces,
-      stats: { connections: 123456, joins: 98765, leaves: 87654, latency_us: 123.4, broadcast_us: 45678, published: 1234567, from_others: 2345678, unpublished: 12, errors: types.map((type, n) => [type, 10 ** n]) },
-      clients: { total: 9000, matching: 9000, rows: clients }, rooms: { total: 1234, matching: 1234, rows: Array.from({ length: 200 }, (_, n) => ({ name: n ? `room ${n}` : 'r'.repeat(256), members: 9000 - n, elsewhere: n % 3 ? 17000 : 0 })) } };
+    const spans = [
+      ['outer', 'middleware', null, 0, 9e6],
+      ['handler', 'handler', 0, 1e6, 7e6],
+      [long, 'custom', 1, 2e6, 1e6],
+      ['send', 'send', 1, 4e6, 3e6],
+    ].map(([name, kind, parent, start_ns, duration_ns]) => ({
+      name,
+      kind,
+      parent,
+      start_ns,
+      duration_ns,
+      target: 'everyone',
+      queued: 9000,
+      dropped: 12,
+      refused: 0,
+      published: true,
+    }));
+    const traces = Array.from({ length: 40 }, (_, n) => ({
+      id: 40 - n,
+      client: clients[n].id,
+      endpoint: '/ws',
+      event: n % 5 ? 'order.created' : null,
+      kind: 'text',
+      bytes: 12345,
+      started_us: (at - n * 700) * 1000,
+      duration_ns: 1e7 / (n + 1),
+      spans,
+      spans_left_out: 3,
+      outcome: [
+        { result: 'ok' },
+        { result: 'error', type: 'message_handling', text: long },
+        { result: 'closed', code: 1008, reason: 'policy' },
+        { result: 'panic', text: 'index out of bounds' },
+      ][n % 9 === 0 ? n % 4 : 0],
+    }));
+    const types = [
+      'connection_rejected',
+      'connection_rejected_draining',
+      'connection_limit',
+      'upgrade_failed',
+      'origin_rejected',
+      'rate_limit_exceeded',
+      'panic',
+      'till_is_empty',
+    ];
+    const history = Array.from({ length: 300 }, (_, n) => [
+      at - (300 - n) * 1000,
+      8900 + Math.round(80 * Math.sin(n / 20)),
+      [n * 900 + 300 * Math.sin(n / 9), n * 81e4 + 9e4 * Math.sin(n / 5), n > 200 ? (n - 200) * 12 : 0],
+      [n * 1e5, n * 4e7 + 5e6 * Math.sin(n / 7)],
+      Math.floor(n / 20) * 7,
+    ]);
+    const hello = {
+      instance: 'made up',
+      title: 'checkout',
+      version: '0',
+      node: 'eu-west-1a',
+      now: at,
+      has_metrics: true,
+      has_tracer: true,
+      queue: [256, 1 << 20],
+      max_connections: 10000,
+      max_rows: 200,
+      history,
+      endpoints: [
+        {
+          path: '/ws',
+          kind: 'websocket',
+          description: 'Orders and their states',
+          tags: { team: 'checkout', protocol: 'JSON' },
+          middleware: ['token', 'recovery', 'metrics'],
+        },
+        { path: '/events/' + 'x'.repeat(200), kind: 'event_stream', description: '', tags: {}, middleware: [] },
+      ],
+    };
+    const tick = {
+      at,
+      sample: [at, 9000, [900 * 300, 81e4 * 300, 1200], [3e7, 1.2e10], 105],
+      remembered: { rooms: 1200, messages: 123456, values: 4321, bytes: 6.4e7, gaps: 1234, evictions: 56 },
+      hub: {
+        state: 'running',
+        uptime_ms: 9e8,
+        clients: 9000,
+        users: 4321,
+        rooms: 1234,
+        everywhere: 26123,
+        adapter: 'disconnected',
+      },
+      nodes: ['eu-west-1a', 'eu-west-1b', 'x'.repeat(160)].map((id, n) => ({
+        id,
+        clients: 9000 + n,
+        rooms: 1234,
+        seen_ms: n * 1700,
+      })),
+      slow: clients.filter(c => c.queue[0]).slice(-8),
+      traces,
+      stats: {
+        connections: 123456,
+        joins: 98765,
+        leaves: 87654,
+        latency_us: 123.4,
+        broadcast_us: 45678,
+        published: 1234567,
+        from_others: 2345678,
+        unpublished: 12,
+        errors: types.map((type, n) => [type, 10 ** n]),
+      },
+      clients: { total: 9000, matching: 9000, rows: clients },
+      rooms: {
+        total: 1234,
+        matching: 1234,
+        rows: Array.from({ length: 200 }, (_, n) => ({
+          name: n ? `room ${n}` : 'r'.repeat(256),
+          members: 9000 - n,
+          elsewhere: n % 3 ? 17000 : 0,
+        })),
+      },
+    };
     const body = `event: hello\ndata: ${JSON.stringify(hello)}\n\nevent: tick\ndata: ${JSON.stringify(tick)}\n\n`;
-    for (const [name, options] of [['dash-large', { viewport: { width: 1440, height: 1500 } }], ['dash-large-phone', PHONE]]) {
+    for (const [name, options] of [
+      ['dash-large', { viewport: { width: 1440, height: 1500 } }],
+      ['dash-large-phone', PHONE],
+    ]) {
       const page = await visit(options);
       await page.route('**/admin/events*', route => route.fulfill({ contentType: 'text/event-stream', body }));
-      await page.locator('#order').evaluate(select => { select.value = 'queue'; select.dispatchEvent(new Event('change')); });
+      await page.locator('#order').evaluate(select => {
+        select.value = 'queue';
+        select.dispatchEvent(new Event('change'));
+      });
       await until('the cluster is shown', async () => /eu-west-1b9,0011,2341 s/.test(await text(page, 'nodes')));
-      await until('all rows are there', async () => await $(page, 'client').count() === 200);
+      await until('all rows are there', async () => (await $(page, 'client').count()) === 200);
       assert.match(await page.locator('#adapter').textContent(), /disconnected/);
       assert.match(await $(page, 'room').nth(1).textContent(), /room 1.*17,000 elsewhere/);
-      assert.match(await text(page, 'remembered'), /1,200 rooms.*123,456 messages.*4,321 values.*1,234 gaps.*56 rooms forgotten/);
+      assert.match(
+        await text(page, 'remembered'),
+        /1,200 rooms.*123,456 messages.*4,321 values.*1,234 gaps.*56 rooms forgotten/,
+      );
       await $(page, 'trace').first().locator('summary').click();
       await fits(page, 'the largest page');
       await picture(page, name, { fullPage: name === 'dash-large-phone' });

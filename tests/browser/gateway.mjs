@@ -17,7 +17,14 @@ if (!GATEWAY_BIN) {
 }
 // A tick of a millisecond: the fastest sensor has a thousand readings a second.
 // One sensor sends readings, but answers no command.
-const server = new Server(GATEWAY_BIN, ['--tick-us', '1000', '--silent', 'sensor/humidity', '--admin-password', 'secret']);
+const server = new Server(GATEWAY_BIN, [
+  '--tick-us',
+  '1000',
+  '--silent',
+  'sensor/humidity',
+  '--admin-password',
+  'secret',
+]);
 
 const SENSORS = ['sensor/temperature', 'sensor/humidity', 'sensor/pressure', 'sensor/vibration'];
 const state = page => page.locator('#state').textContent();
@@ -30,7 +37,8 @@ async function visit(options) {
 }
 
 const result = (page, name) => box(page, name).locator('form output').textContent();
-const says = (page, name, pattern) => until(`${name} says ${pattern}`, async () => pattern.test(await result(page, name)));
+const says = (page, name, pattern) =>
+  until(`${name} says ${pattern}`, async () => pattern.test(await result(page, name)));
 
 const checks = {
   async 'the last values are there at once, and the readings before them'() {
@@ -38,7 +46,9 @@ const checks = {
     await new Promise(next => setTimeout(next, 400));
     const page = await visit();
     for (const name of SENSORS) {
-      await until(`${name} is shown`, async () => /^\d+\.\d{3}$/.test(await box(page, name).locator(':scope > output').textContent()));
+      await until(`${name} is shown`, async () =>
+        /^\d+\.\d{3}$/.test(await box(page, name).locator(':scope > output').textContent()),
+      );
     }
     await until('a hundred readings are drawn', async () => await fact(page, 'sensor/vibration', 'readings') === 100);
     await picture(page, 'gateway');
@@ -94,7 +104,8 @@ const checks = {
   async 'an operator calls a page, and one that does not answer'() {
     const page = await visit();
     const admin = await visitPath(server, '/admin', 'the dashboard', {
-      options: { ...DESKTOP, httpCredentials: { username: 'admin', password: 'secret' } }, requests: path => /^\/admin\/(events|actions)(\?|$)/.test(path),
+      options: { ...DESKTOP, httpCredentials: { username: 'admin', password: 'secret' } },
+      requests: path => /^\/admin\/(events|actions)(\?|$)/.test(path),
     });
     const $ = id => admin.getByTestId(id);
     const call = async (path, method, data) => {
@@ -123,7 +134,9 @@ const checks = {
     await picture(admin, 'dash-call');
     await admin.keyboard.press('Escape');
     await call(ids[0], 'identify', '{"n":1}');
-    await until('the call arrives', async () => silent.received.some(text => text.includes('"method":"identify","data":{"n":1}')));
+    await until('the call arrives', async () =>
+      silent.received.some(text => text.includes('"method":"identify","data":{"n":1}')),
+    );
     await until('it is in flight', async () => /Calls in flight1/.test(await admin.locator('#totals').textContent()));
     await told(/^no answer within 5 s$/);
     for (let n = unexpected.length - 1; n >= 0; n--) if (/status of 504/.test(unexpected[n])) unexpected.splice(n, 1);
@@ -136,7 +149,10 @@ const checks = {
     for (let round = 0; round < 3; round++) {
       // Nothing is read or painted meanwhile.
       await page.evaluate(() => { const end = performance.now() + 1500; while (performance.now() < end); });
-      await until('the newest value is painted', async () => Date.now() - await fact(page, 'sensor/vibration', 'at') < 1000);
+      await until(
+        'the newest value is painted',
+        async () => Date.now() - (await fact(page, 'sensor/vibration', 'at')) < 1000,
+      );
       assert.equal(await state(page), 'connected');
     }
   },
@@ -151,7 +167,10 @@ const checks = {
     server.restarting = false;
     const since = Date.now();
     await until('a new value', async () => await fact(page, 'sensor/vibration', 'at') > since);
-    assert.ok(await page.evaluate(() => document.scrollingElement.scrollWidth <= innerWidth), 'nothing to scroll sideways');
+    assert.ok(
+      await page.evaluate(() => document.scrollingElement.scrollWidth <= innerWidth),
+      'nothing to scroll sideways',
+    );
     await picture(page, 'gateway-phone');
   },
 

@@ -22,7 +22,9 @@ if (SCREENSHOTS) mkdirSync(SCREENSHOTS, { recursive: true });
 
 export const within = (promise, what, ms = DEADLINE) => {
   let timer;
-  const late = new Promise((_, fail) => { timer = setTimeout(() => fail(new Error(`${what}: not within ${ms} ms`)), ms); });
+  const late = new Promise((_, fail) => {
+    timer = setTimeout(() => fail(new Error(`${what}: not within ${ms} ms`)), ms);
+  });
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 };
 
@@ -52,7 +54,9 @@ export class Server {
   get url() { return `http://127.0.0.1:${this.port}`; }
 
   async start() {
-    const child = spawn(this.bin, ['--addr', `127.0.0.1:${this.port}`, ...this.args], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(this.bin, ['--addr', `127.0.0.1:${this.port}`, ...this.args], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     let printed = '', complaints = '';
     child.stderr.on('data', data => { complaints = (complaints + data).slice(-4000); });
     const listening = new Promise((ok, fail) => {
@@ -131,14 +135,21 @@ export async function visit(server, path, who, { options = DESKTOP, requests = (
   const note = what => unexpected.push(`${who}: ${what}`);
   page.on('console', message => {
     if (message.type() !== 'error' && message.type() !== 'warning') return;
-    if (server.restarting && /^WebSocket connection to '[^']*' failed|^Failed to load resource: net::ERR_/.test(message.text())) return;
+    if (
+      server.restarting &&
+      /^WebSocket connection to '[^']*' failed|^Failed to load resource: net::ERR_/.test(message.text())
+    )
+      return;
     note(`console ${message.type()}: ${message.text()}`);
   });
   page.on('pageerror', error => note(error));
   page.on('crash', () => note('crashed'));
   page.on('dialog', dialog => { note(`dialog ${dialog.message()}`); dialog.dismiss().catch(() => {}); });
   page.on('request', request => {
-    const is_own = request.isNavigationRequest() || request.url().startsWith('data:') || requests(request.url().slice(server.url.length));
+    const is_own =
+      request.isNavigationRequest() ||
+      request.url().startsWith('data:') ||
+      requests(request.url().slice(server.url.length));
     if (!is_own) note(`request of ${request.url()}`);
   });
   prepare(page);
@@ -175,7 +186,16 @@ export async function run(server, checks) {
     await server.start();
     browser = await chromium.launch({
       executablePath: CHROMIUM,
-      args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+      args: [
+        '--headless',
+        '--no-sandbox',
+        '--disable-gpu',
+        '--disable-quic',
+        '--no-first-run',
+        '--disable-background-networking',
+        '--disable-component-update',
+        '--disable-sync',
+      ],
       timeout: 60_000,
     });
     for (const [name, check] of Object.entries(checks)) {
@@ -188,7 +208,10 @@ export async function run(server, checks) {
         failed++;
         console.log(`FAILED  ${name}\n${String(error.stack ?? error).slice(0, 4000).replace(/^/gm, '        ')}`);
         let n = 0;
-        if (SCREENSHOTS) for (const context of open) for (const page of context.pages()) await page.screenshot({ path: join(SCREENSHOTS, `failed-${failed}-${++n}.png`) }).catch(() => {});
+        if (SCREENSHOTS)
+          for (const context of open)
+            for (const page of context.pages())
+              await page.screenshot({ path: join(SCREENSHOTS, `failed-${failed}-${++n}.png`) }).catch(() => {});
         server.restarting = false;
         if (server.isGone) await server.start();
       }

@@ -16,8 +16,12 @@ export class Socket {
     client.tcp.on('close', () => end(client.close_frame ?? null));
     await new Promise((ok, fail) => {
       client.tcp.on('error', fail);
-      client.tcp.once('connect', () => client.tcp.write(`GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n`
-        + 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n'));
+      client.tcp.once('connect', () =>
+        client.tcp.write(
+          `GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n` +
+            'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n',
+        ),
+      );
       const answered = data => {
         client.buffer = Buffer.concat([client.buffer, data]);
         const at = client.buffer.indexOf('\r\n\r\n');
@@ -44,8 +48,12 @@ export class Socket {
 
   /// The mask is zero: it changes nothing.
   frame(first, payload) {
-    const length = payload.length < 126 ? [0x80 | payload.length] : payload.length < 65_536 ? [0xfe, payload.length >> 8, payload.length & 255]
-      : [0xff, 0, 0, 0, 0, ...[24, 16, 8, 0].map(shift => payload.length >> shift & 255)];
+    const length =
+      payload.length < 126
+        ? [0x80 | payload.length]
+        : payload.length < 65_536
+          ? [0xfe, payload.length >> 8, payload.length & 255]
+          : [0xff, 0, 0, 0, 0, ...[24, 16, 8, 0].map(shift => (payload.length >> shift) & 255)];
     if (this.tcp.writable) this.tcp.write(Buffer.concat([Buffer.from([first, ...length, 0, 0, 0, 0]), payload]));
   }
 
@@ -56,7 +64,8 @@ export class Socket {
       const short = this.buffer[1];
       const head = short === 126 ? 4 : short === 127 ? 10 : 2;
       if (this.buffer.length < head) return;
-      const length = short === 126 ? this.buffer.readUInt16BE(2) : short === 127 ? Number(this.buffer.readBigUInt64BE(2)) : short;
+      const length =
+        short === 126 ? this.buffer.readUInt16BE(2) : short === 127 ? Number(this.buffer.readBigUInt64BE(2)) : short;
       if (this.buffer.length < head + length) return;
       this.take(this.buffer[0], this.buffer.subarray(head, head + length));
       this.buffer = this.buffer.subarray(head + length);

@@ -46,7 +46,9 @@ MUTATIONS = {
     "blocked-wakes": ("pump", "self.is_blocked.store(is_blocked, Ordering::SeqCst);\n            self.gate.wake();",
                       "self.is_blocked.store(is_blocked, Ordering::SeqCst);", 0),
     "blocked-is-noted": ("pump", "self.note_taken(true);", "", 1),
-    "full-waits": ("send", "self.gate.wait_for(Instant::now() + patience, look).unwrap_or(false)", "look().unwrap_or(false)", 0),
+    "full-waits": (
+        "send", "self.gate.wait_for(Instant::now() + patience, look).unwrap_or(false)", "look().unwrap_or(false)", 0,
+    ),
     "sleeper-fence": ("gate", FENCE, "", 0),
     "waker-fence": ("gate", FENCE, "", 1),
     "waker-lock": ("gate", "drop(self.lock.lock());", "", 0),

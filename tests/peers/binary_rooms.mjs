@@ -53,7 +53,13 @@ async function connect(options) {
 /// Nothing else has come: the next message is the echo.
 async function silent(peer) {
   peer.send('', 'echo', '', '', '?');
-  assert.deepEqual(await peer.read(), { room: 'root', event: 'echo', dst: peer.id, src: peer.id, payload: Buffer.from('?') });
+  assert.deepEqual(await peer.read(), {
+    room: 'root',
+    event: 'echo',
+    dst: peer.id,
+    src: peer.id,
+    payload: Buffer.from('?'),
+  });
 }
 
 async function join(peer, room) {
@@ -74,11 +80,29 @@ const checks = {
     const ann = await connect(), bob = await connect();
     assert.deepEqual(await join(ann, 'node'), [ann.id]);
     assert.deepEqual(await join(bob, 'node'), [ann.id, bob.id].sort());
-    assert.deepEqual(await ann.read(), { room: 'node', event: 'new_member', dst: '', src: '', payload: Buffer.from(bob.id) });
+    assert.deepEqual(await ann.read(), {
+      room: 'node',
+      event: 'new_member',
+      dst: '',
+      src: '',
+      payload: Buffer.from(bob.id),
+    });
     ann.send('node', 'chat', '', bob.id, 'hé');
-    assert.deepEqual(await bob.read(), { room: 'node', event: 'chat', dst: '', src: ann.id, payload: Buffer.from('hé') });
+    assert.deepEqual(await bob.read(), {
+      room: 'node',
+      event: 'chat',
+      dst: '',
+      src: ann.id,
+      payload: Buffer.from('hé'),
+    });
     bob.socket.terminate();
-    assert.deepEqual(await ann.read(), { room: 'node', event: 'member_left', dst: '', src: '', payload: Buffer.from(bob.id) });
+    assert.deepEqual(await ann.read(), {
+      room: 'node',
+      event: 'member_left',
+      dst: '',
+      src: '',
+      payload: Buffer.from(bob.id),
+    });
     await silent(ann);
   },
 
@@ -123,7 +147,8 @@ const checks = {
       const members = new Set();
       while (members.size < peers.length) {
         const { event, payload } = await peer.read();
-        if (event === 'join_ack') JSON.parse(payload).forEach(id => members.add(id)); else members.add(payload.toString());
+        if (event === 'join_ack') JSON.parse(payload).forEach(id => members.add(id));
+        else members.add(payload.toString());
       }
       assert.deepEqual([...members].sort(), peers.map(p => p.id).sort());
     }

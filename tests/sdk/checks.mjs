@@ -43,7 +43,11 @@ export async function tokens_are_refreshed_in_place(server, build, name) {
   });
   const channel = `private:${name}`;
   const sub = subscription(it, build, channel, {
-    token: token({ sub: 'ann', channel }, 1), getToken: async () => { ofSub++; return token({ sub: 'ann', channel }, 600); },
+    token: token({ sub: 'ann', channel }, 1),
+    getToken: async () => {
+      ofSub++;
+      return token({ sub: 'ann', channel }, 600);
+    },
   });
   it.connect();
   await sub.ready();
@@ -65,7 +69,8 @@ export async function private_channels(server, build, name) {
   await until(() => ofAnother.state === 'unsubscribed', 'refused');
   assert.deepEqual(ofAnother.of('unsubscribed').map(c => c.code), [103]);
   const late = subscription(it, build, channel, {
-    token: token({ sub: 'ann', channel }, -5), getToken: async () => token({ sub: 'ann', channel, info: { role: 'x' } }),
+    token: token({ sub: 'ann', channel }, -5),
+    getToken: async () => token({ sub: 'ann', channel, info: { role: 'x' } }),
   });
   await late.ready();
   assert.deepEqual(late.of('error').map(e => e.error.code), [109]);
@@ -273,7 +278,13 @@ export async function server_side_subscriptions(server, build, name) {
   await server.api('publish', { channel: name, data: 2 });
   proxy.isOpen = true;
   await until(() => it.of('publication').length === 2, 'what was missed');
-  assert.deepEqual(it.of('publication').map(p => [p.channel, build.unpack(p.data), p.offset]), [[name, 1, 1], [name, 2, 2]]);
+  assert.deepEqual(
+    it.of('publication').map(p => [p.channel, build.unpack(p.data), p.offset]),
+    [
+      [name, 1, 1],
+      [name, 2, 2],
+    ],
+  );
   assert.deepEqual(it.of('subscribed').slice(2).map(s => s.recovered), [true, true]);
   await server.api('subscribe', { user: sub, channel: `${name}:3`, data: { why: 'because' } });
   await until(() => it.of('subscribed').length === 5, 'the push');

@@ -132,7 +132,17 @@ export function client(build, url, options = {}) {
   const it = new build.Centrifuge(url,
     { websocket: WebSocket, minReconnectDelay: 5, maxReconnectDelay: 200, timeout: DEADLINE, ...options });
   it.told = [];
-  for (const event of ['connected', 'disconnected', 'subscribed', 'unsubscribed', 'publication', 'join', 'leave', 'message', 'error']) {
+  for (const event of [
+    'connected',
+    'disconnected',
+    'subscribed',
+    'unsubscribed',
+    'publication',
+    'join',
+    'leave',
+    'message',
+    'error',
+  ]) {
     it.on(event, context => it.told.push([event, context]));
   }
   it.of = event => it.told.filter(([name]) => name === event).map(([, context]) => context);

@@ -1,5 +1,5 @@
-// Two nodes share their histories in Redis; 200 clients of one of them come back on the other. Presence and the HTTP API
-// cover both nodes.
+// Two nodes share their histories in Redis; 200 clients of one of them come back on the other. Presence and the HTTP
+// API cover both nodes.
 //
 //   CENTRIFUGE_BIN=… node rolling.mjs
 //
@@ -9,7 +9,19 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import net from 'node:net';
-import { builds, children, client, closeClients, DEADLINE, Proxy, Server, subscription, token, until, within } from './harness.mjs';
+import {
+  builds,
+  children,
+  client,
+  closeClients,
+  DEADLINE,
+  Proxy,
+  Server,
+  subscription,
+  token,
+  until,
+  within,
+} from './harness.mjs';
 
 const CLIENTS = 200, ROOMS = 20, ROUNDS = 500;
 
@@ -73,7 +85,10 @@ async function presence(build) {
   });
   await within(Promise.all([...ann, ...bob].map(sub => sub.ready())), 'all subscriptions');
   for (const [n, channel] of ['both', 'nohistory:both'].entries()) {
-    const users = async sub => Object.values((await sub.presence()).clients).map(c => [c.user, build.unpack(c.connInfo).of]).sort();
+    const users = async sub =>
+      Object.values((await sub.presence()).clients)
+        .map(c => [c.user, build.unpack(c.connInfo).of])
+        .sort();
     for (const sub of [ann[n], bob[n]]) {
       const end = Date.now() + DEADLINE;
       while ((await users(sub)).length < 2) assert.ok(Date.now() < end, `presence in ${channel}`);
@@ -88,7 +103,9 @@ async function presence(build) {
   await until(() => bob[0].of('leave').some(l => l.info.user === 'ann'), 'the leave');
   await a.stop('SIGKILL');
   await until(() => bob[1].of('leave').some(l => l.info.user === 'ann'), 'a killed node takes its subscribers along');
-  assert.deepEqual(await b.api('presence_stats', { channel: 'nohistory:both' }), { result: { num_clients: 1, num_users: 1 } });
+  assert.deepEqual(await b.api('presence_stats', { channel: 'nohistory:both' }), {
+    result: { num_clients: 1, num_users: 1 },
+  });
   closeClients();
   await b.stop();
   broker.child.kill('SIGKILL');

@@ -40,7 +40,7 @@ def declared_types(text):
 
 
 def signature_types(text):
-    """Types that nothing declares but that a function takes: written without a package, so they are the package's own."""
+    """Types that a function takes and nothing declares: written without a package, so they are the package's own."""
     found = set()
     for signature in re.findall(rf"^(?:- )?func {NAME}(\(.*?)(?:deprecated)?$", text, re.M):
         found.update(re.findall(rf"(?<![\w.])({NAME})\b", signature))
@@ -120,7 +120,7 @@ def mentioned(text, types):
 
 
 def wire_strings(text):
-    """Types of messages that the text names: `- "join": {…}`, `The "root" room`, `the default a/b/c message protocol`."""
+    """Message types in the text: `- "join": {…}`, `The "root" room`, `the default a/b/c message protocol`."""
     found = set(re.findall(r'^- ("\w+"): \{|[.:] - ("\w+"): \{', text, re.M))
     found = {name for pair in found for name in pair if name}
     found.update(re.findall(r'The ("\w+") room', text))

@@ -39,12 +39,27 @@ class Tile {
     this.area = makeSvg('path', { class: 'area' });
     this.line = makeSvg('path', { class: 'line' });
     this.mark = makeSvg('line', { class: 'at', y1: 0, y2: HEIGHT, visibility: 'hidden' });
-    this.chart = makeSvg('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: 'none', role: 'img' }, this.area, this.line, this.mark);
+    this.chart = makeSvg(
+      'svg',
+      { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: 'none', role: 'img' },
+      this.area,
+      this.line,
+      this.mark,
+    );
     const value = make('div', { class: 'value', 'data-testid': `rate-${spec.id}` }, this.number);
     if (spec.unit) value.append(make('small', {}, spec.unit));
-    this.node = make('div', { class: 'tile' }, make('div', { class: 'top' }, make('span', {}, spec.label), this.side), value, this.chart);
+    this.node = make(
+      'div',
+      { class: 'tile' },
+      make('div', { class: 'top' }, make('span', {}, spec.label), this.side),
+      value,
+      this.chart,
+    );
     if (spec.color) this.node.style.setProperty('--c', `var(${spec.color})`);
-    this.chart.addEventListener('pointermove', event => { this.pointed = event.offsetX / this.chart.clientWidth; this.point(); });
+    this.chart.addEventListener('pointermove', event => {
+      this.pointed = event.offsetX / this.chart.clientWidth;
+      this.point();
+    });
     this.chart.addEventListener('pointerleave', () => { this.pointed = undefined; this.point(); });
   }
 
@@ -64,7 +79,10 @@ class Tile {
     const line = this.points.map(([at, v], i) => `${i ? 'L' : 'M'}${x(at)} ${y(v)}`).join('');
     this.line.setAttribute('d', line);
     this.area.setAttribute('d', `${line}L${WIDTH} ${HEIGHT}L${x(this.points[0][0])} ${HEIGHT}Z`);
-    this.chart.setAttribute('aria-label', `${this.spec.label}: now ${this.read(last[1])}, at most ${this.read(this.peak)} in the last ${span(this.length)}`);
+    this.chart.setAttribute(
+      'aria-label',
+      `${this.spec.label}: now ${this.read(last[1])}, at most ${this.read(this.peak)} in the last ${span(this.length)}`,
+    );
     this.point();
   }
 

@@ -6,7 +6,11 @@ const base = location.pathname.replace(/\/+$/, '');
 async function perform(action) {
   let answer;
   try {
-    answer = await fetch(`${base}/actions`, { method: 'POST', headers: { 'Content-Type': 'application/json', 'X-Wshub-Dashboard': '1' }, body: JSON.stringify(action) });
+    answer = await fetch(`${base}/actions`, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json', 'X-Wshub-Dashboard': '1' },
+      body: JSON.stringify(action),
+    });
   } catch {
     throw new Error('The server does not answer.');
   }
@@ -52,7 +56,11 @@ for (const dialog of document.querySelectorAll('dialog')) {
   // A click beside the dialog.
   dialog.addEventListener('mousedown', event => {
     const box = dialog.getBoundingClientRect();
-    const is_inside = event.clientX >= box.left && event.clientX <= box.right && event.clientY >= box.top && event.clientY <= box.bottom;
+    const is_inside =
+      event.clientX >= box.left &&
+      event.clientX <= box.right &&
+      event.clientY >= box.top &&
+      event.clientY <= box.bottom;
     if (event.target === dialog && !is_inside) dialog.close();
   });
 }
@@ -86,12 +94,28 @@ function describeClient(row, now) {
   byId('client-gone').hidden = row !== undefined;
   if (!row) return;
   put(byId('client-title'), called(row, 'Client'));
-  const rows = [['Id', row.id], ['User', row.user === null ? 'none' : visible(row.user)], ['Rooms', row.room_count ? roomsOf(row) : 'none'], ['Address', row.address ?? 'Unix socket'],
-    ['Endpoint', `${visible(row.path)}, ${row.kind === 'websocket' ? 'WebSocket' : 'event stream'}`], ['Connected', `${new Date(row.since / 1000).toLocaleString()}, ${span(now - row.since / 1000)} ago`],
-    ['Queue', row.queue[0] ? `${plural(row.queue[0], 'message')}, ${bytes(row.queue[1])}` : 'empty'], ['Dropped', row.dropped[0] ? `${plural(row.dropped[0], 'message')}, ${bytes(row.dropped[1])}` : 'nothing']];
+  const rows = [
+    ['Id', row.id],
+    ['User', row.user === null ? 'none' : visible(row.user)],
+    ['Rooms', row.room_count ? roomsOf(row) : 'none'],
+    ['Address', row.address ?? 'Unix socket'],
+    ['Endpoint', `${visible(row.path)}, ${row.kind === 'websocket' ? 'WebSocket' : 'event stream'}`],
+    ['Connected', `${new Date(row.since / 1000).toLocaleString()}, ${span(now - row.since / 1000)} ago`],
+    ['Queue', row.queue[0] ? `${plural(row.queue[0], 'message')}, ${bytes(row.queue[1])}` : 'empty'],
+    ['Dropped', row.dropped[0] ? `${plural(row.dropped[0], 'message')}, ${bytes(row.dropped[1])}` : 'nothing'],
+  ];
   if (row.calls) rows.push(['Calls', `${plural(row.calls, 'call')} in flight`]);
   if (row.closing) rows.push(['State', 'closing']);
-  sync(byId('client-details'), rows.flatMap(([name, value]) => [['dt', name, name], ['dd', name, value]]), ([tag, name]) => tag + name, ([tag]) => make(tag), (node, [, , text]) => put(node, text));
+  sync(
+    byId('client-details'),
+    rows.flatMap(([name, value]) => [
+      ['dt', name, name],
+      ['dd', name, value],
+    ]),
+    ([tag, name]) => tag + name,
+    ([tag]) => make(tag),
+    (node, [, , text]) => put(node, text),
+  );
 }
 
 const clientResult = byId('client-dialog').querySelector('.result');
@@ -107,14 +131,22 @@ onSubmit(byId('client-call'), clientResult, async () => {
   } catch {
     throw new Error('The data is no JSON.');
   }
-  const { answer, refused } = await perform({ action: 'call', client: shown, method: byId('call-method').value, data, seconds: 5 });
+  const { answer, refused } = await perform({
+    action: 'call',
+    client: shown,
+    method: byId('call-method').value,
+    data,
+    seconds: 5,
+  });
   if (refused) throw new Error(`Refused: ${refused.code}: ${refused.message}`);
   return `Answer: ${JSON.stringify(answer)}`;
 });
 onSubmit(byId('client-close'), clientResult, async event => {
   const what = { code: Number(byId('close-code').value), reason: byId('close-reason').value };
   const is_user = event.submitter === byId('close-user');
-  await perform(is_user ? { action: 'close_user', user: closing, ...what } : { action: 'close', client: shown, ...what });
+  await perform(
+    is_user ? { action: 'close_user', user: closing, ...what } : { action: 'close', client: shown, ...what },
+  );
   byId('client-dialog').close();
   notify(is_user ? `Closing ${closing} everywhere.` : `Closing ${short(shown)}.`);
 });

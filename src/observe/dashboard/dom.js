@@ -32,8 +32,8 @@ const nameOf = text => make('bdi', {}, visible(text));
 /// The nodes of each list, by the keys of their items.
 const lists = new WeakMap();
 
-/// Makes `parent` hold one node for each item, in their order. `build` makes the node of a new item, `fill` writes an item
-/// into its node. Nodes stay with their items, and so does the focus.
+/// Makes `parent` hold one node for each item, in their order. `build` makes the node of a new item, `fill` writes an
+/// item into its node. Nodes stay with their items, and so does the focus.
 function sync(parent, items, key, build, fill) {
   if (!lists.has(parent)) lists.set(parent, new Map());
   const rows = lists.get(parent);

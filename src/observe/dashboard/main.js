@@ -106,7 +106,10 @@ function choose(change, pause = 0) {
   Object.assign(ui, change);
   byId('room-filter').hidden = ui.room === null;
   if (ui.room !== null) byId('room-filter').replaceChildren('in', make('bdi', { class: 'cut' }, visible(ui.room)), '✕');
-  byId('room-filter').setAttribute('aria-label', ui.room === null ? '' : `Show all rooms, not only ${visible(ui.room)}`);
+  byId('room-filter').setAttribute(
+    'aria-label',
+    ui.room === null ? '' : `Show all rooms, not only ${visible(ui.room)}`,
+  );
   showOrder();
   clearTimeout(ask);
   ask = setTimeout(connect, pause);
@@ -116,7 +119,8 @@ function showOrder() {
   byId('order').value = ui.order;
   for (const button of document.querySelectorAll('th button')) {
     const is_up = ui.order === 'oldest' || ui.order === 'user';
-    if (ui.order === button.dataset.order || ui.order === button.dataset.other) button.parentElement.setAttribute('aria-sort', is_up ? 'ascending' : 'descending');
+    if (ui.order === button.dataset.order || ui.order === button.dataset.other)
+      button.parentElement.setAttribute('aria-sort', is_up ? 'ascending' : 'descending');
     else button.parentElement.removeAttribute('aria-sort');
   }
 }

@@ -24,7 +24,14 @@ function spanLine(one, depth, whole) {
   label.style.setProperty('--depth', depth);
   const bar = make('i', { class: one.kind });
   place(bar, one.start_ns, one.duration_ns, whole);
-  return make('div', { class: 'span', 'data-testid': 'span' }, label, make('div', { class: 'track' }, bar), make('span', { class: 'num' }, micros(one.duration_ns / 1000)), make('span', { class: 'num mute cut' }, spanCounts(one)));
+  return make(
+    'div',
+    { class: 'span', 'data-testid': 'span' },
+    label,
+    make('div', { class: 'track' }, bar),
+    make('span', { class: 'num' }, micros(one.duration_ns / 1000)),
+    make('span', { class: 'num mute cut' }, spanCounts(one)),
+  );
 }
 
 function details(trace) {
@@ -35,22 +42,44 @@ function details(trace) {
     node.append(spanLine(one, depths.at(-1), trace.duration_ns));
   }
   if (trace.spans_left_out) node.append(make('p', { class: 'hint' }, `${plural(trace.spans_left_out, 'span')} more`));
-  if (trace.outcome.result !== 'ok') node.append(make('p', { class: 'fault' }, make('bdi', {}, visible(reason(trace.outcome)))));
-  node.append(make('p', { class: 'hint' }, `${trace.kind === 'text' ? 'text' : 'binary'} message of ${bytes(trace.bytes)} from `, make('span', { class: 'mono' }, trace.client), ' at ', nameOf(trace.endpoint)));
+  if (trace.outcome.result !== 'ok')
+    node.append(make('p', { class: 'fault' }, make('bdi', {}, visible(reason(trace.outcome)))));
+  node.append(
+    make(
+      'p',
+      { class: 'hint' },
+      `${trace.kind === 'text' ? 'text' : 'binary'} message of ${bytes(trace.bytes)} from `,
+      make('span', { class: 'mono' }, trace.client),
+      ' at ',
+      nameOf(trace.endpoint),
+    ),
+  );
   return node;
 }
 
 function traceLine(trace) {
   const is_ok = trace.outcome.result === 'ok';
-  const event = make('span', { class: trace.event === null ? 'event cut none' : 'event cut' }, trace.event === null ? 'no event' : nameOf(trace.event));
+  const event = make(
+    'span',
+    { class: trace.event === null ? 'event cut none' : 'event cut' },
+    trace.event === null ? 'no event' : nameOf(trace.event),
+  );
   const parts = trace.spans.slice(0, 12).map(one => {
     const node = make('i', { class: one.kind });
     place(node, one.start_ns, one.duration_ns, trace.duration_ns);
     return node;
   });
   const track = make('div', { class: 'track' }, make('div', { class: 'whole' }, ...parts));
-  const summary = make('summary', {}, make('span', { class: 'when mute' }), event, make('span', { class: 'who mono mute' }, short(trace.client)), track,
-    make('span', { class: 'took num' }, micros(trace.duration_ns / 1000)), make('span', { class: is_ok ? 'outcome ok' : 'outcome fault' }, OUTCOMES[trace.outcome.result] ?? '?'));
+  const summary = make(
+    'summary',
+    {},
+    make('span', { class: 'when mute' }),
+    event,
+    make('span', { class: 'who mono mute' }, short(trace.client)),
+    track,
+    make('span', { class: 'took num' }, micros(trace.duration_ns / 1000)),
+    make('span', { class: is_ok ? 'outcome ok' : 'outcome fault' }, OUTCOMES[trace.outcome.result] ?? '?'),
+  );
   const node = make('details', { class: is_ok ? 'trace' : 'trace bad', 'data-testid': 'trace' }, summary);
   // Most are never opened.
   node.addEventListener('toggle', () => { if (node.open && !node.children[1]) node.append(details(trace)); });

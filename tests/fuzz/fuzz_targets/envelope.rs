@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use wshub::{Message, cluster::{Envelope, EnvelopeKind, Presence, Recipient}, limit::MAX_ROOM_NAME};
+use wshub::{
+    Message,
+    cluster::{Envelope, EnvelopeKind, Presence, Recipient},
+    limit::MAX_ROOM_NAME,
+};
 
 #[derive(Debug, Arbitrary)]
 struct Fields<'a> {

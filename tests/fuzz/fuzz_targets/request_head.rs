@@ -4,10 +4,14 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use wshub::{RequestHead, server::{HeadError, MAX_HEAD, MAX_HEADERS}};
+use wshub::{
+    RequestHead,
+    server::{HeadError, MAX_HEAD, MAX_HEADERS},
+};
 
 /// These must also be UTF-8.
-const TEXTUAL: &str = "host upgrade content-length transfer-encoding authorization sec-websocket-key sec-websocket-version";
+const TEXTUAL: &str =
+    "host upgrade content-length transfer-encoding authorization sec-websocket-key sec-websocket-version";
 const SINGULAR: &str = "origin access-control-request-method content-type from if-modified-since if-range \
     if-unmodified-since last-event-id max-forwards proxy-authorization range referer user-agent";
 
@@ -86,8 +90,8 @@ fn is_refused(head: &[u8], request: &httparse::Request<'_, '_>) -> bool {
         .find(|scheme| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
     let is_good_target = match absolute {
         Some(scheme) => {
-            let authority = target[scheme.len()..].split(['/', '?']).next();
-            host.zip(authority).is_some_and(|(host, authority)| !host.is_empty() && host.eq_ignore_ascii_case(authority))
+            let authority = target[scheme.len()..].split(['/', '?']).next().unwrap_or_default();
+            host.is_some_and(|host| !host.is_empty() && host.eq_ignore_ascii_case(authority))
         }
         None => target.starts_with('/') || target == "*",
     };
@@ -133,7 +137,8 @@ fn is_good_host(host: &str) -> bool {
             (is_first_good && parts.all(is_encoded), port)
         }
     };
-    is_good && (port.is_empty() || port.strip_prefix(':').is_some_and(|digits| digits.chars().all(|c| c.is_ascii_digit())))
+    let is_port = |port: &str| port.strip_prefix(':').is_some_and(|digits| digits.chars().all(|c| c.is_ascii_digit()));
+    is_good && (port.is_empty() || is_port(port))
 }
 
 /// A NUL, or a CR or LF that is no part of CR LF; a CR may end what has come so far.

@@ -12,8 +12,8 @@
 //! connect               nothing
 //! echo                  send it back to its sender, and to nobody else
 //! fanout, churn, stall  send it to every client, the sender included
-//! rooms                 send it to every client of the sender's room, the sender included; the room is the number N that a
-//!                       client gives as `room=N` in the query, which is appended to the URL
+//! rooms                 send it to every client of the sender's room, the sender included; the room is the number N
+//!                       that a client gives as `room=N` in the query, which is appended to the URL
 //! ```
 //!
 //! Messages come back as they were: each payload begins with a stamp. Before a measurement each client must have heard

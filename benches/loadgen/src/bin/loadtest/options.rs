@@ -42,7 +42,7 @@ Options
   --quiet                 no progress bars
   --help
 
-Exit status: 0, or 1 when a message or a connection was lost that must not be or a measurement failed, or 2 for bad options.
+Exit status: 0 on success, 1 if a message or connection was lost or a measurement failed, 2 for bad options.
 ";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

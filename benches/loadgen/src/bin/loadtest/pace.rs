@@ -69,7 +69,7 @@ pub(crate) fn generator_bound(busy: Option<f64>, late_share: f64) -> Option<Stri
         }
         // It was not let onto a CPU.
         (false, true) => Some(format!(
-            "it sent {late:.0} % of its messages late, although busy for {percent} % of the time only: others have the CPUs"
+            "it sent {late:.0} % of its messages late although busy for only {percent} % of the time: others use the CPUs"
         )),
     }
 }
