@@ -58,7 +58,7 @@ use crate::lock::Leaf;
 use crate::log_limit::LogLimit;
 use crate::message::Message;
 use publisher::Publisher;
-use shared::Shared;
+use shared::LinkCore;
 
 /// Client id that marks messages between nodes of this crate. No client has this id, so nodes that do not know the
 /// convention deliver such a message to nobody.
@@ -72,13 +72,13 @@ const STACK: usize = 4 * 1024 * 1024;
 
 /// A hub's link to the bus: a queue, a table of nodes and two threads. The link ends when it is stopped or dropped.
 pub(crate) struct Link {
-    shared: Arc<Shared>,
+    shared: Arc<LinkCore>,
     threads: Leaf<Vec<JoinHandle<()>>>,
 }
 
 impl Link {
     pub(crate) fn new(settings: Cluster, node: impl Node) -> Self {
-        Self { shared: Arc::new(Shared::new(settings, Box::new(node))), threads: Leaf::default() }
+        Self { shared: Arc::new(LinkCore::new(settings, Box::new(node))), threads: Leaf::default() }
     }
 
     /// Starts the threads.
@@ -214,7 +214,7 @@ impl Drop for Link {
 }
 
 /// Decrements the number of live threads when a thread ends, normally or by a panic.
-struct Ended(Arc<Shared>);
+struct Ended(Arc<LinkCore>);
 
 impl Drop for Ended {
     fn drop(&mut self) {

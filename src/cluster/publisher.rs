@@ -12,7 +12,7 @@ use super::batch::{Batch, MAX_BYTES, MAX_MESSAGES, Outcome};
 use super::beat::{Beat, Encoded};
 use super::heartbeat::Heartbeat;
 use super::queue::Waiting;
-use super::shared::{Shared, State};
+use super::shared::{LinkCore, Work};
 use super::state::Half;
 use crate::guard::{self, dispose, record};
 use crate::log_limit::LogLimit;
@@ -25,7 +25,7 @@ use crate::metrics::ErrorType;
 /// | up | publishes due heartbeats and waiting messages, taking turns if there are both | a failure: down |
 /// | stopping | publishes waiting messages, while up and before the deadline, then sends the farewell | nothing waits |
 pub(super) struct Publisher {
-    shared: Arc<Shared>,
+    shared: Arc<LinkCore>,
     is_up: bool,
     /// When to connect next, while down.
     retry_at: Instant,
@@ -51,7 +51,7 @@ enum Step {
 }
 
 impl Publisher {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<LinkCore>) -> Self {
         let now = Instant::now();
         let (first, longest) = shared.settings.backoff;
         let heartbeat = shared.settings.presence.map(|interval| Heartbeat::new(interval, shared.run.clone(), now));
@@ -106,7 +106,7 @@ impl Publisher {
     }
 
     /// Returns the next step, or the time to check again if nothing happens before.
-    fn look(&mut self, state: &mut State) -> ControlFlow<Step, Option<Instant>> {
+    fn look(&mut self, state: &mut Work) -> ControlFlow<Step, Option<Instant>> {
         let now = Instant::now();
         let max_age = self.shared.settings.max_age;
         let late = state.queue.take_late(now, max_age);
@@ -141,7 +141,7 @@ impl Publisher {
         self.sweep_at = self.shared.settings.presence.map(|interval| Instant::now() + interval / 2);
     }
 
-    fn look_while_up(&mut self, state: &mut State, now: Instant) -> ControlFlow<Step, Option<Instant>> {
+    fn look_while_up(&mut self, state: &mut Work, now: Instant) -> ControlFlow<Step, Option<Instant>> {
         // A link that ends sends only one more heartbeat, its farewell.
         let heartbeat = self.heartbeat.as_ref().filter(|_| state.stop.is_none());
         let due = heartbeat.map(|heartbeat| heartbeat.due(state.beat, now));

@@ -1,4 +1,4 @@
-//! State shared by the publisher, the subscriber and the hub.
+//! Work shared by the publisher, the subscriber and the hub.
 
 use std::time::Instant;
 
@@ -37,10 +37,10 @@ pub(crate) trait Node: Send + Sync + 'static {
     fn guarded(&self, what: &'static str, code: &dyn Fn());
 }
 
-pub(super) struct Shared {
+pub(super) struct LinkCore {
     pub(super) settings: Cluster,
     pub(super) node: Box<dyn Node>,
-    pub(super) state: Leaf<State>,
+    pub(super) state: Leaf<Work>,
     /// Signals work for the publisher.
     pub(super) work: Condition,
     /// Signals that the link closes or a thread has ended.
@@ -55,7 +55,7 @@ pub(super) struct Shared {
 }
 
 /// The work to do. Its lock is a leaf: nothing is called under it.
-pub(super) struct State {
+pub(super) struct Work {
     pub(super) queue: Queue,
     pub(super) halves: Halves,
     /// Check the publishing connection, because the subscription was lost or regained.
@@ -70,13 +70,13 @@ pub(super) struct State {
     pub(super) live: usize,
 }
 
-impl Shared {
+impl LinkCore {
     pub(super) fn new(settings: Cluster, node: Box<dyn Node>) -> Self {
         let own = [&b"{\"node_id\":"[..], &gojson::to_vec(&settings.node_id), b","].concat();
         let own_presence = [&own[..], b"\"type\":\"presence\""].concat();
         let run = crate::random::uuid().simple().to_string();
         let table = settings.presence.map(|interval| Leaf::new(Table::new(interval.saturating_mul(3), Instant::now())));
-        let state = State {
+        let state = Work {
             queue: Queue::new(settings.queue_messages, settings.queue_bytes),
             halves: Halves::default(),
             check: false,
@@ -279,7 +279,7 @@ impl Shared {
     }
 }
 
-impl Receiver for Shared {
+impl Receiver for LinkCore {
     fn subscribed(&self) {
         self.report(Half::Subscribe, Ok(()));
         let mut state = self.state.lock();

@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use super::adapter::{AdapterError, Inbox};
 use super::backoff::Backoff;
-use super::shared::Shared;
+use super::shared::LinkCore;
 use super::state::Half;
 use crate::guard;
 
 /// Runs until the adapter is closed. A panic, for instance in the user's logger, ends one subscription but not the
 /// thread.
-pub(super) fn run(shared: &Arc<Shared>) {
+pub(super) fn run(shared: &Arc<LinkCore>) {
     let (first, longest) = shared.settings.backoff;
     let mut backoff = Backoff::new(first, longest);
     let inbox = Inbox(Arc::clone(shared) as _);
@@ -22,7 +22,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
 }
 
 /// Runs one subscription to its end.
-fn subscribe(shared: &Shared, inbox: &Inbox, backoff: &mut Backoff) {
+fn subscribe(shared: &LinkCore, inbox: &Inbox, backoff: &mut Backoff) {
     let result = shared.call(|| shared.settings.adapter.subscribe(inbox));
     if inbox.is_closed() {
         return;
@@ -34,7 +34,7 @@ fn subscribe(shared: &Shared, inbox: &Inbox, backoff: &mut Backoff) {
     shared.report(Half::Subscribe, Err(&error));
 }
 
-fn wait(shared: &Shared, until: Instant) {
+fn wait(shared: &LinkCore, until: Instant) {
     let mut state = shared.state.lock();
     // The cause may have broken the other connection as well.
     state.check = true;

@@ -118,9 +118,9 @@ impl PendingConnection {
         let client = upgraded.client.clone();
         let stack = client.hub().config().reader_stack;
         // The announcements stay here until the thread exists: if it cannot, the client has never been connected.
-        let (give, take) = crossbeam_channel::bounded::<Upgraded>(1);
+        let (sender, receiver) = crossbeam_channel::bounded::<Upgraded>(1);
         let thread = move || {
-            if let Ok(upgraded) = take.recv() {
+            if let Ok(upgraded) = receiver.recv() {
                 run(upgraded, &early);
             }
         };
@@ -129,7 +129,7 @@ impl PendingConnection {
             return Err(AcceptError::Thread(error));
         }
         // The thread waits for exactly this.
-        let _ = give.send(upgraded);
+        let _ = sender.send(upgraded);
         Ok(client)
     }
 

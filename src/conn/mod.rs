@@ -84,11 +84,11 @@ pub(crate) fn run(upgraded: Upgraded, early: &[u8]) {
 ///
 /// The thread could not be started. The client has never been connected then; the peer has got a 503.
 pub(crate) fn start(upgraded: Upgraded, stack: usize, kept: impl Send + 'static) -> io::Result<()> {
-    let (give, take) = crossbeam_channel::bounded::<Upgraded>(1);
+    let (sender, receiver) = crossbeam_channel::bounded::<Upgraded>(1);
     let thread = move || {
-        let upgraded = take.recv();
+        let upgraded = receiver.recv();
         // Frees the channel, which would otherwise stay as long as the connection.
-        drop(take);
+        drop(receiver);
         if let Ok(upgraded) = upgraded {
             run(upgraded, &[]);
         }
@@ -100,7 +100,7 @@ pub(crate) fn start(upgraded: Upgraded, stack: usize, kept: impl Send + 'static)
     }
     upgraded.outbox.answer();
     // The thread waits for exactly this.
-    let _ = give.send(upgraded);
+    let _ = sender.send(upgraded);
     Ok(())
 }
 

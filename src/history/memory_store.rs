@@ -21,16 +21,16 @@ pub struct MemoryStore(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    state: Leaf<State>,
+    state: Leaf<StoreState>,
     /// Signals an append, or that the store was cut off.
     changed: Condition,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct StoreState {
     rooms: HashMap<Box<str>, Room>,
     /// The last appends, and the number of the first of them.
-    told: VecDeque<(Box<str>, Position, Bytes)>,
+    appended: VecDeque<(Box<str>, Position, Bytes)>,
     first: u64,
     is_down: bool,
 }
@@ -55,12 +55,12 @@ impl MemoryStore {
         self.0.changed.notify_all();
     }
 
-    fn up(state: &State) -> Result<(), StoreError> {
+    fn up(state: &StoreState) -> Result<(), StoreError> {
         if state.is_down { Err(StoreError::new("the store is down")) } else { Ok(()) }
     }
 }
 
-impl State {
+impl StoreState {
     /// Returns the room, created if missing, without outdated entries.
     fn room(&mut self, name: &str, bounds: Bounds) -> &mut Room {
         let now = Instant::now();
@@ -89,9 +89,9 @@ impl HistoryStore for MemoryStore {
         }
         (found.used, found.bounds) = (Instant::now(), bounds);
         let position = found.position;
-        state.told.push_back((room.into(), position, entry));
-        if state.told.len() > BACKLOG {
-            state.told.pop_front();
+        state.appended.push_back((room.into(), position, entry));
+        if state.appended.len() > BACKLOG {
+            state.appended.pop_front();
             state.first += 1;
         }
         drop(state);
@@ -132,23 +132,23 @@ impl HistoryStore for MemoryStore {
         let mut next = {
             let state = self.0.state.lock();
             Self::up(&state)?;
-            state.first + state.told.len() as u64
+            state.first + state.appended.len() as u64
         };
         let mut goes_on = on(StoreEvent::Following);
         while goes_on {
-            let told = {
+            let appended = {
                 let mut state = self.0.state.lock();
                 Self::up(&state)?;
-                if next == state.first + state.told.len() as u64 {
+                if next == state.first + state.appended.len() as u64 {
                     self.0.changed.wait_for(&mut state, TICK);
                     Self::up(&state)?;
                 }
                 let Some(place) = next.checked_sub(state.first) else {
                     return Err(StoreError::new("the follower has fallen behind"));
                 };
-                usize::try_from(place).ok().and_then(|place| state.told.get(place).cloned())
+                usize::try_from(place).ok().and_then(|place| state.appended.get(place).cloned())
             };
-            goes_on = match &told {
+            goes_on = match &appended {
                 Some((room, position, entry)) => {
                     next += 1;
                     on(StoreEvent::Appended { room, position: *position, entry })

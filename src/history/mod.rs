@@ -44,4 +44,4 @@ pub(crate) use ledger::{RoomShare, Totals};
 pub(crate) use patterns::Patterns;
 pub(crate) use publication::{FormatRef, FrameKind, Subject};
 pub(crate) use ring::Ring;
-pub(crate) use state::State;
+pub(crate) use state::RoomState;

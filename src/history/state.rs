@@ -52,7 +52,7 @@ impl std::error::Error for StateError {}
 
 /// The last values of a room.
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct RoomState {
     epoch: Epoch,
     /// The version of the last change.
     version: u64,
@@ -77,7 +77,7 @@ struct Change {
     expires: Option<Instant>,
 }
 
-impl State {
+impl RoomState {
     pub(crate) fn new(options: &RoomOptions, hub: Arc<Totals>) -> Self {
         Self {
             epoch: Epoch::random(),
@@ -210,7 +210,7 @@ impl State {
     }
 }
 
-impl Drop for State {
+impl Drop for RoomState {
     fn drop(&mut self) {
         self.changes.values().for_each(|change| change.publication.leave());
     }

@@ -6,11 +6,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::history::publication::{OVERHEAD, Publish, Subject};
 
-fn state(options: &RoomOptions) -> State {
-    State::new(options, Arc::default())
+fn state(options: &RoomOptions) -> RoomState {
+    RoomState::new(options, Arc::default())
 }
 
-fn set(state: &mut State, key: &str, text: &str, expires: Option<Instant>) -> Result<(), StateError> {
+fn set(state: &mut RoomState, key: &str, text: &str, expires: Option<Instant>) -> Result<(), StateError> {
     let subject = Subject::Value(key.into());
     let change = Publication::new(&"r".into(), state.next_position(), subject, Publish::new(text));
     state.check(key, change.held())?;
@@ -18,7 +18,7 @@ fn set(state: &mut State, key: &str, text: &str, expires: Option<Instant>) -> Re
     Ok(())
 }
 
-fn unset(state: &mut State, key: &str) {
+fn unset(state: &mut RoomState, key: &str) {
     let subject = Subject::Removal(key.into());
     let change = Publication::new(&"r".into(), state.next_position(), subject, Publish::new(""));
     drop(state.apply(&change, None));
@@ -100,7 +100,7 @@ proptest! {
         let mut oracle: BTreeMap<String, Option<String>> = BTreeMap::new();
         let mut reader: BTreeMap<String, Option<String>> = BTreeMap::new();
         let mut cursor = 0;
-        let read = |state: &State, reader: &mut BTreeMap<_, _>, cursor: &mut u64, limit: usize| {
+        let read = |state: &RoomState, reader: &mut BTreeMap<_, _>, cursor: &mut u64, limit: usize| {
             if state.is_too_old(*cursor) {
                 reader.clear();
                 *cursor = 0;

@@ -22,7 +22,7 @@ pub(super) struct Reader {
     ticket: u64,
     room: Weak<Room>,
     stream: Stream,
-    /// The member's outbox, as the room knows it.
+    /// The address of the member's outbox, by which the room knows it.
     place: usize,
     client: ClientId,
     kind: FrameKind,
@@ -53,7 +53,7 @@ struct Step {
     reaches: Reaches,
 }
 
-/// What the member has once a step is pushed.
+/// What the member has received once a step is pushed.
 #[derive(Debug)]
 enum Reaches {
     Intro,
@@ -128,7 +128,7 @@ impl Reader {
         steps
     }
 
-    /// Records that the step's frame is in the queue. Not under a lock.
+    /// Records that the step's frame is in the queue. Call it without a lock.
     fn reach(&mut self, step: &Step) {
         match &step.reaches {
             Reaches::Intro => self.intro = None,
@@ -161,14 +161,15 @@ impl Source for Reader {
             }
             (Some(_), _) => false,
         };
-        // These payloads may be the last of their kind.
+        // These may be the last handles to their payloads.
         dispose((steps, owed));
         if is_done { Pulled::Done } else { Pulled::More }
     }
 }
 
 impl Room {
-    /// Pushes steps until one does not fit; how many were pushed. `None` if the reader's ticket is no longer valid.
+    /// Pushes steps until one does not fit and returns how many were pushed. `None` if the reader's ticket is no longer
+    /// valid.
     ///
     /// The ticket is checked and the frames are pushed under one read lock: a member cannot leave and rejoin in
     /// between, so no frame reaches it twice.
@@ -181,7 +182,7 @@ impl Room {
         Some(steps.iter().take_while(|step| step.frame.as_ref().is_none_or(&mut *push)).count())
     }
 
-    /// What the reader gets next, at most a batch; `None` if it reads for nobody any more.
+    /// Returns what the reader gets next, at most a batch. `None` if its ticket is no longer valid.
     fn owed(&self, reader: &Reader) -> Option<Owed> {
         let state = self.state.read();
         let memory = state.memory.as_ref().filter(|m| m.has_ticket(reader.stream, reader.place, reader.ticket))?;

@@ -164,7 +164,7 @@ impl HubBuilder {
     /// Sets how clients learn of member changes in rooms with
     /// [`RoomOptions::members`](crate::history::RoomOptions::members). The function builds a message from the room's
     /// name and the changes; it is called at most every 50 ms for each room. If it returns `None`, nothing is sent.
-    /// Default: clients are not told. Installing the protocol `events` sets it.
+    /// Default: nothing is sent. Installing the protocol `events` sets it.
     pub fn announce_members(
         mut self,
         announce: impl Fn(&str, &[MemberChange]) -> Option<Message> + Send + Sync + 'static,
@@ -203,7 +203,7 @@ impl HubBuilder {
         /// or returns a status below 300, the original response is sent, so that a refusal cannot be mistaken for
         /// success.
         map_refusal(&RequestHead, ErrorType, &Response) -> Response, chain::rewrite;
-        /// A client is connected and can receive messages; those of others may have reached it before the hook runs. The
+        /// A client is connected and can receive messages. Messages of others may reach it before the hook runs. The
         /// hub reads the client's messages after the hook returns.
         after_connect(&Client), observe::one;
         /// A connection is ending. The client is still in its rooms.

@@ -53,7 +53,7 @@ struct Inner {
     closed: OnceLock<Closed>,
     /// Nanoseconds since the hub was built; see `activity.rs`. The connection's thread writes it, a drain reads it.
     last_message: AtomicU64,
-    state: Ranked<{ rank::CLIENT }, State>,
+    state: Ranked<{ rank::CLIENT }, ClientState>,
     /// Calls to this client that wait for an answer.
     calls: Calls,
 }
@@ -68,7 +68,7 @@ struct Closed {
 /// A client's mutable state, guarded by its own lock. The maps are ordered ones, because these are small when empty and
 /// need no random seed.
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct ClientState {
     pub(super) user: Option<Arc<str>>,
     /// Changes only while the room's lock is held too, so that both sides agree.
     pub(super) rooms: BTreeSet<Arc<str>>,
@@ -89,7 +89,7 @@ pub(super) struct State {
     pub(super) callbacks: Callbacks,
 }
 
-impl State {
+impl ClientState {
     /// The client's metadata as other members of a room see them.
     pub(super) fn member_of(&self, room: &str) -> Option<&Arc<str>> {
         self.member_in.get(room).or(self.member.as_ref())
@@ -131,7 +131,11 @@ impl Client {
             connected_at: SystemTime::now(),
             closed: OnceLock::new(),
             last_message: AtomicU64::new(0),
-            state: Ranked::new(State { metadata: metadata.into_iter().collect(), extensions, ..State::default() }),
+            state: Ranked::new(ClientState {
+                metadata: metadata.into_iter().collect(),
+                extensions,
+                ..ClientState::default()
+            }),
             calls: Calls::default(),
         }))
     }
@@ -221,7 +225,7 @@ impl Client {
         let Some(frame) = self.encode(&message) else { return Err(SendError::Binary(message)) };
         let Some(outbox) = self.outbox() else { return Err(SendError::Closed(message)) };
         let span = trace::begin_send(|| Target::client(self.id()).to_string());
-        match self.hub().give(&outbox, self, &frame) {
+        match self.hub().send_one(&outbox, self, &frame) {
             sent @ (Sent::Queued | Sent::Evicted(_)) => {
                 span.sent(1, dispose_evicted(sent), 0, false);
                 self.hub().count_sent(1, message.len());
@@ -258,7 +262,7 @@ impl Client {
         let Some(frame) = self.encode(&message) else { return Err(SendError::Binary(message)) };
         let Some(outbox) = self.outbox() else { return Err(SendError::Closed(message)) };
         let span = trace::begin_send(|| Target::client(self.id()).to_string());
-        match self.hub().give_waiting(&outbox, self, &frame, deadline) {
+        match self.hub().send_one_waiting(&outbox, self, &frame, deadline) {
             Ok(()) => {
                 span.sent(1, 0, 0, false);
                 self.hub().count_sent(1, message.len());
@@ -424,7 +428,7 @@ impl Client {
         &self.0.calls
     }
 
-    pub(super) fn state(&self) -> &Ranked<{ rank::CLIENT }, State> {
+    pub(super) fn state(&self) -> &Ranked<{ rank::CLIENT }, ClientState> {
         &self.0.state
     }
 }

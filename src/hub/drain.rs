@@ -81,7 +81,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`DeadlineError`] with the number of connections that are left even so, because user code does not return.
+    /// [`DeadlineError`] with the number of connections that are still left, because user code does not return.
     #[doc(alias("graceful shutdown", "close"))]
     pub fn shutdown(&self, timeout: Duration) -> Result<(), DeadlineError> {
         self.begin_shutdown();

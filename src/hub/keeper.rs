@@ -46,12 +46,12 @@ pub(super) enum Job {
 pub(super) struct Keeper {
     hub: WeakHub,
     clock: Clock,
-    desk: Leaf<Desk>,
+    agenda: Leaf<Agenda>,
     changed: Condition,
 }
 
 #[derive(Debug, Default)]
-struct Desk {
+struct Agenda {
     /// Jobs ordered by time. The number distinguishes jobs with the same time.
     jobs: BTreeMap<(Instant, u64), Job>,
     next_number: u64,
@@ -79,21 +79,21 @@ impl Drop for KeeperHandle {
 
 impl Keeper {
     pub(super) fn new(hub: WeakHub, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { hub, clock, desk: Leaf::default(), changed: Condition::default() })
+        Arc::new(Self { hub, clock, agenda: Leaf::default(), changed: Condition::default() })
     }
 
     /// Not under a lock.
     pub(super) fn schedule(self: &Arc<Self>, at: Instant, job: Job) {
-        self.add(|desk| {
-            desk.next_number += 1;
-            desk.jobs.insert((at, desk.next_number), job);
+        self.add(|agenda| {
+            agenda.next_number += 1;
+            agenda.jobs.insert((at, agenda.next_number), job);
         });
     }
 
     /// Queues a call of the gap hook for these publications. Must be called without a lock held.
     pub(super) fn tell_gap(self: &Arc<Self>, client: ClientId, gap: Gap) {
-        self.add(|desk| {
-            let told = desk.gaps.entry((client, Arc::from(gap.room()))).or_default();
+        self.add(|agenda| {
+            let told = agenda.gaps.entry((client, Arc::from(gap.room()))).or_default();
             let is_full = told.len() >= MAX_GAPS;
             match told.last_mut().filter(|last| is_full || last.is_followed_by(&gap)) {
                 Some(last) => last.extend(&gap),
@@ -102,23 +102,23 @@ impl Keeper {
         });
     }
 
-    fn add(self: &Arc<Self>, change: impl FnOnce(&mut Desk)) {
-        let mut desk = self.desk.lock();
-        if desk.is_stopped {
+    fn add(self: &Arc<Self>, change: impl FnOnce(&mut Agenda)) {
+        let mut agenda = self.agenda.lock();
+        if agenda.is_stopped {
             return;
         }
-        change(&mut desk);
+        change(&mut agenda);
         self.changed.notify_one();
-        if desk.is_running {
+        if agenda.is_running {
             return;
         }
-        desk.is_running = true;
-        drop(desk);
+        agenda.is_running = true;
+        drop(agenda);
         let this = Arc::clone(self);
         let builder = thread::Builder::new().name("wshub-rooms".into());
         if let Err(error) = builder.spawn(move || this.run()) {
             // The next scheduled job tries again. Waiting jobs are kept until then.
-            self.desk.lock().is_running = false;
+            self.agenda.lock().is_running = false;
             record!(Warn, "wshub::hub", "could not start the wshub-rooms thread: {error}");
         }
     }
@@ -126,17 +126,17 @@ impl Keeper {
     /// Lets the thread look at the clock again.
     #[cfg(test)]
     pub(super) fn wake(&self) {
-        let _desk = self.desk.lock();
+        let _desk = self.agenda.lock();
         self.changed.notify_one();
     }
 
     /// Ends the thread and discards waiting jobs.
     pub(super) fn stop(&self) {
         let forgotten = {
-            let mut desk = self.desk.lock();
-            desk.is_stopped = true;
+            let mut agenda = self.agenda.lock();
+            agenda.is_stopped = true;
             self.changed.notify_one();
-            (std::mem::take(&mut desk.jobs), std::mem::take(&mut desk.gaps))
+            (std::mem::take(&mut agenda.jobs), std::mem::take(&mut agenda.gaps))
         };
         drop(forgotten);
     }
@@ -150,22 +150,22 @@ impl Keeper {
 
     /// Sleeps until a task is due. Returns `None` when none is left.
     fn next(&self) -> Option<Task> {
-        let mut desk = self.desk.lock();
+        let mut agenda = self.agenda.lock();
         loop {
-            if desk.is_stopped {
+            if agenda.is_stopped {
                 return None;
             }
-            if let Some(key) = desk.gaps.keys().next().cloned() {
-                return desk.gaps.remove(&key).map(|gaps| Task::Gaps(key.0, gaps));
+            if let Some(key) = agenda.gaps.keys().next().cloned() {
+                return agenda.gaps.remove(&key).map(|gaps| Task::Gaps(key.0, gaps));
             }
-            let Some((at, _)) = desk.jobs.first_key_value().map(|(key, _)| *key) else {
-                desk.is_running = false;
+            let Some((at, _)) = agenda.jobs.first_key_value().map(|(key, _)| *key) else {
+                agenda.is_running = false;
                 return None;
             };
             if self.clock.now() >= at {
-                return desk.jobs.pop_first().map(|(_, job)| Task::Job(job));
+                return agenda.jobs.pop_first().map(|(_, job)| Task::Job(job));
             }
-            self.changed.wait_until(&mut desk, self.clock.system(at));
+            self.changed.wait_until(&mut agenda, self.clock.system(at));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use serde::Serialize;
 
 use super::{Hub, Inner};
-use crate::history::{Ring, State};
+use crate::history::{Ring, RoomState};
 use crate::outbox::Outbox;
 
 /// The messages in a client's queue; see [`Client::queue_depth`](crate::Client::queue_depth).
@@ -93,7 +93,7 @@ impl Hub {
         let state = room.state.read();
         let memory = state.memory.as_ref()?;
         let messages = memory.history.as_ref().map_or(0, Ring::len);
-        Some((messages, memory.state.as_ref().map_or(0, State::len), memory.bytes()))
+        Some((messages, memory.state.as_ref().map_or(0, RoomState::len), memory.bytes()))
     }
 
     fn add_memory(&self, load: &mut HubLoad) {
@@ -108,7 +108,7 @@ impl Hub {
             let Some(memory) = &state.memory else { continue };
             load.remembering_rooms += 1;
             load.history_messages += memory.history.as_ref().map_or(0, Ring::len);
-            load.state_values += memory.state.as_ref().map_or(0, State::len);
+            load.state_values += memory.state.as_ref().map_or(0, RoomState::len);
         }
     }
 

@@ -10,11 +10,11 @@ use super::clock::Clock;
 use crate::atomic::AtomicU64;
 #[cfg(feature = "cluster")]
 use crate::history::Epoch;
-use crate::history::{FrameKind, Position, Publication, Ring, RoomOptions, RoomShare, State, Totals};
+use crate::history::{FrameKind, Position, Publication, Ring, RoomOptions, RoomShare, RoomState, Totals};
 use crate::message::Encoded;
 use crate::outbox::Outbox;
 
-/// Numbers sources. Relaxed: only unique.
+/// The source of tickets. Relaxed, because tickets only need to be unique.
 static NEXT_TICKET: AtomicU64 = AtomicU64::new(1);
 
 /// A stream in which a member may be behind.
@@ -42,7 +42,7 @@ pub(super) enum Mirror {
 pub(super) struct Memory {
     pub(super) options: Arc<RoomOptions>,
     pub(super) history: Option<Ring>,
-    pub(super) state: Option<State>,
+    pub(super) state: Option<RoomState>,
     behind_in_history: Behind,
     behind_in_state: Behind,
     kinds: Kinds,
@@ -69,7 +69,7 @@ impl Memory {
     pub(super) fn new(options: Arc<RoomOptions>, hub: &Arc<Totals>, clock: &Clock) -> Self {
         Self {
             history: options.history.then(|| Ring::new(&options, Arc::clone(hub))),
-            state: options.state.then(|| State::new(&options, Arc::clone(hub))),
+            state: options.state.then(|| RoomState::new(&options, Arc::clone(hub))),
             options,
             behind_in_history: Behind::default(),
             behind_in_state: Behind::default(),
@@ -89,20 +89,20 @@ impl Memory {
 
     #[cfg(feature = "dashboard")]
     pub(super) fn bytes(&self) -> usize {
-        self.history.as_ref().map_or(0, Ring::bytes) + self.state.as_ref().map_or(0, State::bytes)
+        self.history.as_ref().map_or(0, Ring::bytes) + self.state.as_ref().map_or(0, RoomState::bytes)
     }
 
     pub(super) fn position(&self, stream: Stream) -> Option<Position> {
         match stream {
             Stream::History => self.history.as_ref().map(Ring::position),
-            Stream::State => self.state.as_ref().map(State::position),
+            Stream::State => self.state.as_ref().map(RoomState::position),
         }
     }
 
     pub(super) fn next_position(&self, stream: Stream) -> Option<Position> {
         match stream {
             Stream::History => self.history.as_ref().map(Ring::next_position),
-            Stream::State => self.state.as_ref().map(State::next_position),
+            Stream::State => self.state.as_ref().map(RoomState::next_position),
         }
     }
 
@@ -141,7 +141,7 @@ impl Memory {
         self.behind_in_state.0.remove(&place);
     }
 
-    /// When changes of the state may be sent next, so many times a second.
+    /// When changes of the state may be sent next, at most `at_most` times a second.
     pub(super) fn next_tick(&self, at_most: u32) -> Instant {
         let now = self.clock.now();
         self.ticked.map_or(now, |last| (last + Duration::from_secs(1) / at_most.max(1)).max(now))
@@ -159,7 +159,7 @@ impl Memory {
     }
 }
 
-/// An outbox, as long as its client is a member.
+/// The address of an outbox, which identifies it while its client is a member.
 pub(super) fn place(outbox: &Arc<Outbox>) -> usize {
     Arc::as_ptr(outbox).addr()
 }
@@ -170,7 +170,7 @@ pub(super) fn place(outbox: &Arc<Outbox>) -> usize {
 pub(super) struct Behind(HashMap<usize, u64>);
 
 impl Behind {
-    /// The new ticket takes the place of an old one, whose source ends.
+    /// Adds a ticket. It replaces an old one, whose source then ends.
     pub(super) fn add(&mut self, outbox: &Arc<Outbox>) -> u64 {
         let ticket = NEXT_TICKET.fetch_add(1, Ordering::Relaxed);
         self.0.insert(place(outbox), ticket);

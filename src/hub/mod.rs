@@ -137,7 +137,7 @@ pub struct Hub(Arc<Inner>);
 /// | `headroom.rs` `TURN` | the right to create a thread for a connection |
 /// | `conn/pings.rs` `due` | pings that another thread sends |
 /// | `hub/close_watch.rs` `state` | the watched closes |
-/// | `hub/keeper.rs` `desk` | scheduled work for rooms with a history or state |
+/// | `hub/keeper.rs` `agenda` | scheduled work for rooms with a history or state |
 /// | `hub/calls`, `hub/members`, `hub/sharing.rs`, `hub/deadlines.rs` | calls that wait for an answer, members, shared histories, connections with a deadline |
 /// | `history/publication.rs` `frames`, `history/memory_store.rs` | the wire forms of a publication, in-memory histories |
 /// | `outbox/gate.rs` `lock`, `outbox/writer.rs` `state`, `outbox/catch_up.rs`, `outbox/held.rs` `list`, `outbox/flusher.rs` `state`, `outbox/helpers.rs` `state` | sleeping threads, the writer thread, the rooms in which a client is behind, held-back output, calls for helpers |

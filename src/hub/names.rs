@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// The name of a room or the id of a user in a [`Target`](crate::Target). Converts from everything that names one: `&str`, `String`,
-/// the `Arc<str>` of [`Client::rooms`](crate::Client::rooms) and [`Hub::users`](crate::Hub::users), and [`RoomInfo`].
-/// No conversion copies text.
+/// The name of a room or the id of a user in a [`Target`](crate::Target). Converts from everything that names one:
+/// `&str`, `String`, the `Arc<str>` of [`Client::rooms`](crate::Client::rooms) and [`Hub::users`](crate::Hub::users),
+/// and [`RoomInfo`]. No conversion copies text.
 #[derive(Clone)]
 pub struct Name<'a>(Text<'a>);
 

@@ -82,7 +82,7 @@ impl Hub {
         self.find_room(room)?.state.read().memory.as_ref()?.position(Stream::History)
     }
 
-    /// Whether rooms of this name have a history, remembered or not yet begun.
+    /// Whether rooms of this name have a history, even if it does not exist yet.
     pub fn has_history(&self, room: &str) -> bool {
         self.inner().patterns.find(room).is_some_and(|options| options.history)
     }

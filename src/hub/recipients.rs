@@ -116,8 +116,8 @@ impl List for Snapshot {
     }
 }
 
-/// Fetches what a send to each of these clients reads first: one cache line each, anywhere in memory. Loads that stand
-/// together wait for memory together; with a system call between them each would wait alone.
+/// Fetches what a send to each of these clients reads first: one cache line each, anywhere in memory. Consecutive loads
+/// wait for memory together. With a system call between them, each would wait alone.
 #[inline]
 fn prefetch(members: &[Member]) {
     std::hint::black_box(members.iter().filter(|member| member.outbox.is_accepting()).count());
@@ -140,7 +140,8 @@ impl Hasher for OfAddress {
     }
 
     fn write_usize(&mut self, address: usize) {
-        // The product's upper half is where every bit of the address has a say; tables look at both ends.
+        // Every bit of the address affects the product's upper half. The rotation moves it to both ends of the hash,
+        // where tables look.
         self.0 = (self.0 ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
     }
 }

@@ -18,8 +18,8 @@ use crate::lock::{Ranked, rank};
 #[derive(Debug)]
 pub(super) struct Room {
     pub(super) name: Arc<str>,
-    /// The publishing thread holds this lock from choosing a position until the message is recorded. So wire forms that
-    /// contain the position are made without the room's lock.
+    /// A publishing thread holds this lock from choosing a position until the message is recorded. So it can make wire
+    /// forms that contain the position without the room's lock.
     pub(super) sequence: Ranked<{ rank::SEQUENCE }, ()>,
     pub(super) state: Ranked<{ rank::ROOM }, RoomState>,
     /// Counts the turns of `Target::one_of`. Relaxed: it only spreads work.

@@ -24,8 +24,8 @@ impl Member {
 /// The members at one moment. A broadcast iterates over it without a lock.
 pub(super) type Snapshot = Arc<[Member]>;
 
-/// Members in joining order (as far as removals leave it), found by id, with a snapshot that lives until the next
-/// change: joining and leaving cost O(1), the first broadcast after a change O(n), the others nothing.
+/// Members, found by id, in joining order as far as removals preserve it. A snapshot is kept until the next change. So
+/// a join or leave costs O(1), the first broadcast after a change O(n), and later broadcasts nothing.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     members: Vec<Member>,

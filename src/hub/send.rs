@@ -203,14 +203,14 @@ impl Hub {
         delivery
     }
 
-    /// Calls `give` for each recipient. Only with `may_share` it may leave flushes to a later time.
+    /// Calls `send` for each recipient. Only with `may_share` it may leave flushes to a later time.
     fn deliver(
         &self,
         target: &Target<'_>,
         recipients: &Recipients,
         message: &Message,
         may_share: bool,
-        mut give: impl FnMut(&Member, &Encoded, How, &mut Delivery),
+        mut send: impl FnMut(&Member, &Encoded, How, &mut Delivery),
     ) -> Delivery {
         assert_no_lock_held();
         let timed = !recipients.is_one() && self.inner().metrics.is_some();
@@ -225,7 +225,7 @@ impl Hub {
                 return;
             }
             match encodings.get(member.outbox.format()) {
-                Some(frame) => give(member, frame, how, &mut delivery),
+                Some(frame) => send(member, frame, how, &mut delivery),
                 None => delivery.refused += 1,
             }
         };
@@ -240,7 +240,7 @@ impl Hub {
 
     /// Hands one frame to one recipient and handles a drop.
     #[inline]
-    pub(super) fn give(&self, outbox: &Arc<Outbox>, client: &Client, frame: &Encoded) -> Sent {
+    pub(super) fn send_one(&self, outbox: &Arc<Outbox>, client: &Client, frame: &Encoded) -> Sent {
         let sent = outbox.send(frame);
         if !matches!(sent, Sent::Queued | Sent::Closed) {
             self.after_drop(outbox, client, frame, &sent);
@@ -248,7 +248,7 @@ impl Hub {
         sent
     }
 
-    pub(super) fn give_waiting(
+    pub(super) fn send_one_waiting(
         &self,
         outbox: &Arc<Outbox>,
         client: &Client,

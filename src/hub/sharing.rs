@@ -57,7 +57,7 @@ pub(super) struct Sharing {
     store: Arc<dyn HistoryStore>,
     hub: WeakHub,
     queue: (Sender<Append>, Receiver<Append>),
-    /// Payload bytes in the queue. Relaxed: a count; the channel orders the messages.
+    /// Payload bytes in the queue. Relaxed, because it is only a count; the channel orders the messages.
     queued: AtomicUsize,
     mode: Leaf<Mode>,
     changed: Condition,
@@ -189,7 +189,7 @@ impl Sharing {
         let Some(hub) = self.hub.upgrade() else { return false };
         let done = match event {
             StoreEvent::Following => self.come_back(&hub),
-            // This event is in what is read then.
+            // Reading the rooms covers this event, too.
             _ if self.has_local.swap(false, Ordering::Relaxed) => self.come_back(&hub),
             StoreEvent::Nothing => Ok(()),
             StoreEvent::Appended { room, position, entry } => self.told(&hub, room, position, entry),
@@ -237,9 +237,9 @@ impl Sharing {
         }
     }
 
-    /// Applies what the store holds behind the room's top, or all of it if that is of another epoch or leaves a hole. A
-    /// store that has lost its last entries, in a crash or a failover, would give their offsets to other messages: the
-    /// room begins a new epoch then.
+    /// Applies the store's entries after the room's top, or all of them if they have another epoch or leave a hole.
+    /// After a crash or failover, a store may have lost its last entries and would assign their offsets to other
+    /// messages. The room then begins a new epoch.
     fn catch_up(&self, hub: &Hub, room: &Arc<Room>) -> Result<(), StoreError> {
         let (Some(top), Some(bounds)) = (hub.position(&room.name), room.bounds()) else { return Ok(()) };
         let stored = call(|| self.store.read(&room.name, top.offset(), bounds))?;
@@ -315,9 +315,9 @@ impl Hub {
         Some(Delivery { published: sharing.enqueue(room, publish, None), ..Delivery::default() })
     }
 
-    /// Publishes as [`publish`](Hub::publish), and waits for the place if the room's history is shared: for at most
-    /// `timeout`. Blocks then. `None` if the time did not suffice: the message stays queued, and publishing it again
-    /// would publish it twice. If the queue is full, nothing is published, which the [`Delivery`] says.
+    /// Publishes as [`publish`](Hub::publish). If the room's history is shared, blocks until the message has its
+    /// position, for at most `timeout`. Returns `None` after the timeout; the message stays queued, and publishing it
+    /// again would publish it twice. If the queue is full, nothing is published, and the [`Delivery`] reports that.
     pub fn publish_confirmed(&self, room: &str, publish: impl Into<Publish>, timeout: Duration) -> Option<Published> {
         let publish = publish.into();
         let Some(sharing) = self.sharing(room) else { return Some(self.publish(room, publish)) };

@@ -11,7 +11,7 @@ use super::room::Room;
 use super::target::Delivery;
 use crate::config::{MAX_ROOM_NAME, later};
 use crate::guard::dispose;
-use crate::history::{Publication, Publish, State, StateError, Subject};
+use crate::history::{Publication, Publish, RoomState, StateError, Subject};
 use crate::message::Message;
 
 /// Overhead of a value besides its payload, wire forms included, in bytes. Memory for it is freed beforehand.
@@ -78,7 +78,7 @@ impl Hub {
         let mut state = room.state.write();
         let Some(memory) = &mut state.memory else { return Vec::new() };
         memory.used = memory.clock.now();
-        memory.state.as_ref().map_or_else(Vec::new, State::values)
+        memory.state.as_ref().map_or_else(Vec::new, RoomState::values)
     }
 
     fn set_value(
@@ -221,7 +221,7 @@ impl Hub {
         let next = {
             let mut state = room.state.write();
             let Some(memory) = &mut state.memory else { return };
-            memory.expiry = memory.state.as_ref().and_then(State::next_expiry);
+            memory.expiry = memory.state.as_ref().and_then(RoomState::next_expiry);
             memory.expiry
         };
         if let Some(at) = next {
@@ -229,7 +229,7 @@ impl Hub {
         }
     }
 
-    /// The keeper's: sends the newest value of each key that has changed since the last time.
+    /// Sends the newest value of each key that has changed since the last time. Called by the keeper.
     pub(super) fn send_changes(&self, room: &Arc<Room>) {
         let turn = room.sequence.write();
         let (changes, kinds) = {

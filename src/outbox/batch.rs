@@ -8,7 +8,7 @@ use crate::guard;
 use crate::message::{Encoded, Message};
 use crate::ws;
 
-/// Most frames in one system call, and most frames that a batch takes from the queue.
+/// Maximum number of frames in one system call, and in a batch from the queue.
 const MAX_FRAMES: usize = 64;
 /// A batch takes no further frame from the queue once it holds this many bytes.
 const MAX_BYTES: usize = 64 * 1024;
@@ -31,7 +31,7 @@ impl Chunk {
         }
     }
 
-    /// Bytes that it keeps in memory.
+    /// The number of bytes that it keeps in memory.
     fn held(&self) -> usize {
         match self {
             Self::Message(frame) => frame.held(),
@@ -46,13 +46,13 @@ impl Chunk {
     }
 }
 
-/// Written messages whose payloads may be the application's memory, with destructors that are its code. Collected under
-/// the socket's mutex, dropped without it.
+/// Written messages. Their payloads may be the application's memory, whose destructors are application code. So
+/// messages are collected under the socket's mutex and dropped after it is released.
 #[derive(Debug, Default)]
 pub(super) struct Done(Vec<Message>);
 
 impl Done {
-    /// Drops them. Call it without a lock.
+    /// Drops the messages. Call it while no lock is held.
     #[inline]
     pub(super) fn dispose(self) {
         self.0.into_iter().for_each(guard::dispose);
@@ -70,11 +70,11 @@ pub(super) enum Progress {
     Blocked,
 }
 
-/// An ordered run of frames, the first perhaps half written.
+/// An ordered run of frames. The first may be half written.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     chunks: VecDeque<Chunk>,
-    /// Bytes of the first chunk that are written.
+    /// The number of bytes of the first chunk that are written.
     offset: usize,
     bytes: usize,
     /// The last frame is the close frame.
@@ -82,9 +82,9 @@ pub(super) struct Batch {
 }
 
 thread_local! {
-    /// An empty batch whose allocation the next flush of this thread uses again.
+    /// An empty batch whose allocation the thread's next flush reuses.
     static SCRATCH: Cell<Batch> = const { Cell::new(Batch::new()) };
-    /// Where small frames are copied together.
+    /// The buffer into which small frames are copied together.
     static JOINED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -93,12 +93,12 @@ impl Batch {
         Self { chunks: VecDeque::new(), offset: 0, bytes: 0, closes: false }
     }
 
-    /// An empty batch, perhaps with an allocation from before.
+    /// Returns an empty batch, with the allocation of an earlier one if there is one.
     pub(super) fn scratch() -> Self {
         SCRATCH.take()
     }
 
-    /// Gives the allocation of an empty batch back.
+    /// Keeps the allocation of an empty batch for the thread's next flush.
     pub(super) fn into_scratch(self) {
         debug_assert!(self.is_empty(), "only an empty batch may be used again");
         SCRATCH.set(self);
@@ -108,31 +108,31 @@ impl Batch {
         self.chunks.is_empty()
     }
 
-    /// Whether the close frame is in it, after which nothing may come (RFC 6455 §5.5.1).
+    /// Whether the batch contains the close frame. Nothing may follow it (RFC 6455 §5.5.1).
     pub(super) fn closes(&self) -> bool {
         self.closes
     }
 
-    /// A frame of which `written` bytes are in the socket already.
+    /// Adds the first frame, of which `written` bytes are already in the socket.
     pub(super) fn push_partial(&mut self, frame: &Encoded, written: usize) {
         debug_assert!(self.is_empty(), "only the first frame can be half written");
         self.offset = written;
         self.push(Chunk::Message(frame.clone()));
     }
 
-    /// A frame that goes next, behind only the one that is half written.
+    /// Adds a frame that goes out next, after only a half-written one.
     pub(super) fn push_urgent(&mut self, bytes: Vec<u8>) {
         self.bytes += bytes.len();
         self.chunks.insert(usize::from(self.offset > 0), Chunk::Bytes(bytes));
     }
 
-    /// The close frame, which goes last.
+    /// Adds the close frame as the last frame.
     pub(super) fn push_close(&mut self, bytes: Vec<u8>) {
         self.closes = true;
         self.push_last(bytes);
     }
 
-    /// A frame that goes last.
+    /// Adds a frame at the end.
     pub(super) fn push_last(&mut self, bytes: Vec<u8>) {
         self.push(Chunk::Bytes(bytes));
     }
@@ -142,7 +142,7 @@ impl Batch {
         self.chunks.into_iter().for_each(|chunk| chunk.release(done));
     }
 
-    /// Fills up from `pop`. With `join`, neighbouring texts become one text frame.
+    /// Fills the batch from `pop`. With `join`, adjacent texts become one text frame.
     pub(super) fn refill(&mut self, join: bool, done: &mut Done, mut pop: impl FnMut() -> Option<Encoded>) {
         let mut texts: Vec<Encoded> = Vec::new();
         let mut joined = 0;
@@ -181,7 +181,8 @@ impl Batch {
         Ok(if self.closes { Progress::Closed } else { Progress::Written })
     }
 
-    /// Many small frames in one system call: copying them together costs less than the kernel's walk over a vector.
+    /// Writes many small frames in one system call. Copying them together costs less than the kernel's walk over a
+    /// vector.
     fn write_joined(&self, send: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
         let mut joined = JOINED.take();
         joined.clear();
@@ -191,7 +192,8 @@ impl Batch {
         result
     }
 
-    /// Many frames in one system call. Not inlined: its kilobyte of stack would become resident in every connection.
+    /// Writes many frames in one system call. Not inlined, because its kilobyte of stack would become resident in every
+    /// connection.
     #[inline(never)]
     fn write_many(&self, send: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); MAX_FRAMES];

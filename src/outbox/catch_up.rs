@@ -32,7 +32,7 @@ pub(crate) const BATCH_MESSAGES: usize = 32;
 /// A pull pushes no further message once it has pushed this many bytes.
 pub(crate) const BATCH_BYTES: usize = 64 * 1024;
 
-/// Pulls that a sender does for others before it leaves them to the writer thread.
+/// Maximum number of pulls in one flush by a sender. The writer thread does the rest.
 pub(super) const MAX_PULLS: usize = 16;
 
 /// The result of [`Source::pull`].
@@ -40,33 +40,34 @@ pub(super) const MAX_PULLS: usize = 16;
 pub(crate) enum Pulled {
     /// The batch is over, or the queue is full; there is more.
     More,
-    /// Nothing is owed any more. The source is not called again.
+    /// The client has caught up. The source is not called again.
     Done,
 }
 
 /// A stream in which a client catches up.
 pub(crate) trait Source: Send + Sync + fmt::Debug {
-    /// Names it among all sources of the process.
+    /// A number that is unique among all sources of the process.
     fn ticket(&self) -> u64;
 
-    /// Pushes the next messages in order, until a push fails or the batch is over. A failed message comes again. Called
-    /// by one thread at a time, without a lock of the outbox; must not block for long.
+    /// Pushes the next messages in order, until a push fails or the batch is over. A message whose push failed comes
+    /// first in the next pull. One thread at a time calls this, without a lock of the outbox. It must not block for
+    /// long.
     fn pull(&mut self, push: &mut dyn FnMut(&Encoded) -> bool) -> Pulled;
 }
 
 /// The sources of one client.
 #[derive(Debug, Default)]
 pub(super) struct Sources(
-    /// Sources are pulled from, and dropped, without it. The mark `BEHIND` is changed under it.
+    /// Not held while a source is pulled from or dropped. The mark `BEHIND` changes under it.
     Leaf<Vec<Entry>>,
 );
 
 #[derive(Debug)]
 struct Entry {
     ticket: u64,
-    /// It waits for [`Outbox::release`].
+    /// Not pulled from before [`Outbox::release`].
     held: bool,
-    /// Missing while it is pulled from.
+    /// `None` while a thread pulls from it.
     source: Option<Box<dyn Source>>,
 }
 
@@ -77,7 +78,7 @@ impl Outbox {
         self.marks.load(Ordering::SeqCst) & mark::BEHIND != 0
     }
 
-    /// Changes the list of sources, and the mark with it.
+    /// Changes the list of sources and updates the mark.
     fn with_sources<T>(&self, change: impl FnOnce(&mut Vec<Entry>) -> T) -> T {
         let mut sources = self.sources.0.lock();
         let result = change(&mut sources);
@@ -89,8 +90,8 @@ impl Outbox {
         result
     }
 
-    /// The next source in turn; `None` if there is none, or another thread has one. One at a time: a thread that leaves
-    /// knows of another that will look again.
+    /// Takes the next source in turn. `None` if there is no source, or if another thread has taken one: that thread
+    /// looks again after its pull, so this one may leave.
     fn take_source(&self) -> Option<Box<dyn Source>> {
         let mut sources = self.sources.0.lock();
         if sources.iter().any(|entry| entry.source.is_none()) {
@@ -99,7 +100,8 @@ impl Outbox {
         sources.iter_mut().find(|entry| !entry.held).and_then(|entry| entry.source.take())
     }
 
-    /// Back to the end of the line. If it is done it is returned, to be dropped without a lock.
+    /// Puts a source back at the end of the list. Returns it if it is done, so that the caller can drop it without a
+    /// lock.
     fn put_back(&self, source: Box<dyn Source>, pulled: Pulled) -> Option<Box<dyn Source>> {
         self.with_sources(|sources| {
             let at = sources.iter().position(|entry| entry.ticket == source.ticket());
@@ -113,14 +115,14 @@ impl Outbox {
         })
     }
 
-    /// Makes the client catch up in `source`. Does nothing else, so it may be called under a lock; the caller must
-    /// [`flush`](Self::flush) after it has released that lock. With `held`, nothing is read before
+    /// Lists `source`, in which the client catches up. Does nothing else, so it may be called under a lock. The caller
+    /// must [`flush`](Self::flush) after it has released that lock. With `held`, nothing is read before
     /// [`release`](Self::release).
     pub(crate) fn fall_behind(&self, source: Box<dyn Source>, held: bool) {
         self.with_sources(|sources| sources.push(Entry { ticket: source.ticket(), held, source: Some(source) }));
     }
 
-    /// Begins to read in a source that was held.
+    /// Starts pulling from a source that was held.
     pub(crate) fn release(self: &Arc<Self>, ticket: u64) {
         self.with_sources(|sources| {
             sources.iter_mut().filter(|entry| entry.ticket == ticket).for_each(|entry| entry.held = false);
@@ -128,28 +130,28 @@ impl Outbox {
         self.flush();
     }
 
-    /// Whether a whole batch waits already.
+    /// Whether a whole batch is queued.
     pub(crate) fn is_crowded(&self) -> bool {
         self.queue.len() >= BATCH_MESSAGES || self.queue.bytes() >= BATCH_BYTES
     }
 
-    /// Whether anything waits.
+    /// Whether anything is queued.
     pub(crate) fn is_waiting(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// Queues one frame if it fits. No I/O: may be called under a lock. The caller must flush.
+    /// Queues one frame if it fits. Does no I/O, so it may be called under a lock. The caller must flush.
     pub(crate) fn push_if_fits(&self, frame: &Encoded) -> bool {
         self.is_open() && self.try_push(frame)
     }
 
-    /// Whether there is something to pull. A client that closes is sent what is queued, and no more.
+    /// Whether there is something to pull. A closing client gets what is queued, and no more.
     #[inline]
     pub(super) fn wants_pull(&self) -> bool {
         self.is_behind() && self.phase.load(Ordering::SeqCst) == phase::OPEN
     }
 
-    /// Moves a batch into the queue. False if there is nothing to do for this thread.
+    /// Moves a batch into the queue. Returns false if there is nothing to do for this thread.
     pub(super) fn pull(&self) -> bool {
         if !self.wants_pull() {
             return false;
@@ -164,12 +166,12 @@ impl Outbox {
             }
             fits
         });
-        // What is left of it is dropped here, without a lock.
+        // A source that is done is dropped here, without a lock.
         drop(self.put_back(source, pulled));
         true
     }
 
-    /// The connection is over: sources keep rooms in memory.
+    /// Drops all sources when the connection ends, because sources keep rooms in memory.
     pub(super) fn forget_sources(&self) {
         guard::dispose(self.with_sources(std::mem::take));
     }

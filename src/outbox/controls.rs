@@ -4,7 +4,7 @@ use crate::http;
 use crate::message::WireFormat;
 use crate::ws::{self, Control, close_code};
 
-/// Control frames wait here, not in the queue: a full queue neither delays nor drops them.
+/// Waiting control frames. They are not in the queue, so a full queue neither delays nor drops them.
 #[derive(Debug, Default)]
 pub(super) struct Controls {
     /// Only the latest pong is worth sending (RFC 6455 §5.5.3).
@@ -15,7 +15,7 @@ pub(super) struct Controls {
 }
 
 impl Controls {
-    /// The next control frames: a pong and a ping.
+    /// Takes the waiting pong and ping.
     pub(super) fn take_urgent(&mut self, format: WireFormat) -> impl Iterator<Item = Vec<u8>> {
         let answer = self.pong.take().map(|payload| ws::encode_control(Control::Pong, &payload));
         let question = std::mem::take(&mut self.ping).then(|| ping(format));
@@ -31,11 +31,11 @@ fn ping(format: WireFormat) -> Vec<u8> {
     }
 }
 
-/// The close frame, the last frame of a connection. `None` makes one without a code.
+/// Encodes the close frame, the last frame of a connection. `None` gives one without a code.
 pub(super) fn close(format: WireFormat, why: Option<(u16, &str)>) -> Vec<u8> {
     let (code, reason) = why.unwrap_or_default();
     if format.is_event_stream() {
-        // A server that shuts down says when to reconnect.
+        // A server that shuts down tells event streams when to reconnect.
         let retry = (code == close_code::GOING_AWAY).then(|| http::encode_retry(http::return_time()));
         let comment = http::encode_comment(&format!("closed {code} {reason}"));
         let last = [retry.unwrap_or_default().into_bytes(), comment].concat();

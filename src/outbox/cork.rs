@@ -21,13 +21,13 @@ const BURST: u32 = 1 << 16;
 thread_local! {
     /// Nested corks of this thread: bursts in the upper half, explicit ones in the lower half.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    /// The clients that this thread's explicit cork affects, and the cork's number.
+    /// The number of this thread's explicit cork, and the clients with messages that it holds back.
     static TOUCHED: RefCell<Touched> = const { RefCell::new(Touched { number: 0, list: Vec::new() }) };
     /// The messages held back by this thread's burst.
     static HELD: Arc<Held> = Arc::default();
 }
 
-/// Entries for which the list keeps its allocation between corks.
+/// The number of entries for which the list keeps its allocation between corks.
 const KEPT: usize = 1024;
 
 /// Number of messages after which a burst is flushed, because a batch is full then.
@@ -94,7 +94,7 @@ impl Burst {
         Self { messages: 0, this_thread: PhantomData }
     }
 
-    /// Call it before each message.
+    /// Counts a message, before it is handled. After enough messages, flushes what is held back.
     #[inline]
     pub(crate) fn next(&mut self) {
         if self.messages == BURST_MESSAGES {
@@ -141,7 +141,7 @@ pub(super) fn touch(outbox: &Arc<Outbox>) {
 
 fn hold_back(held: &Arc<Held>, outbox: &Arc<Outbox>) {
     if held.touch(outbox) && !flusher::watch(held) {
-        // No thread is available to flush it in time.
+        // No thread can flush the list in time.
         held.unwatch();
         held.flush();
     }

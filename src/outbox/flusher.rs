@@ -9,7 +9,7 @@ use super::held::{HELD_AT_MOST, Held, Look};
 use super::{Outbox, WriteFailure};
 use crate::lock::{Condition, Leaf};
 
-/// Looks that find nothing until the thread sleeps: between them, bursts need not wake it.
+/// The number of looks that find nothing before the thread sleeps. Until then, bursts need not wake it.
 const IDLE_LOOKS: u32 = 10;
 /// How long the thread sleeps before it ends.
 const LINGER: Duration = Duration::from_millis(100);
@@ -25,32 +25,32 @@ static FLUSHER: LazyLock<Flusher> =
 
 struct Flusher {
     state: Leaf<State>,
-    /// There is something for a thread that sleeps.
+    /// Signalled when there is work for the sleeping thread.
     wake: Condition,
 }
 
 struct State {
-    /// Lists to look at, added by the threads that own them.
+    /// Lists to look at, added by their owners.
     held: Vec<Arc<Held>>,
     /// Sockets without a writer thread.
     orphans: Vec<Orphan>,
     is_running: bool,
-    /// The thread waits for `wake` and not for the next look.
+    /// The thread waits for `wake`, not for the time of its next look.
     is_asleep: bool,
-    /// When the thread could not be started.
+    /// When the last attempt to start the thread failed.
     refused: Option<Instant>,
 }
 
 /// An outbox whose socket pushes back and that has no writer thread. Only the flusher may write to it.
 struct Orphan {
     outbox: Arc<Outbox>,
-    /// When the socket last took something.
+    /// When the socket last took data.
     progress: Instant,
-    /// When to call for a writer thread again.
+    /// When to try to start a writer thread again.
     next_call: Instant,
 }
 
-/// Has the list looked at until it is empty. False if there is no thread for that.
+/// Makes the flusher look at this list until it is empty. Returns false if the thread cannot be started.
 pub(super) fn watch(held: &Arc<Held>) -> bool {
     FLUSHER.add(|state| state.held.push(Arc::clone(held)))
 }
@@ -64,7 +64,7 @@ pub(super) fn adopt(outbox: &Arc<Outbox>) -> bool {
 }
 
 impl Flusher {
-    /// False, and nothing added, if the thread had to be started and could not be.
+    /// Adds work, and starts or wakes the thread. Returns false, with nothing added, if the thread cannot be started.
     fn add(&'static self, change: impl FnOnce(&mut State)) -> bool {
         let mut state = self.state.lock();
         if !state.is_running && !self.start(&mut state) {
@@ -99,7 +99,7 @@ impl Flusher {
             state.orphans.append(&mut orphans);
             idle_looks = if state.is_idle() { idle_looks + 1 } else { 0 };
             let is_over = idle_looks >= IDLE_LOOKS;
-            // A burst that begins wakes the thread only if its next look would come too late.
+            // A new burst wakes the thread only if the next look would come too late.
             state.is_asleep = state.held.is_empty() && (is_over || !state.orphans.is_empty());
             let until = if is_over { Instant::now() + LINGER } else { next };
             self.wake.wait_until(&mut state, until);
@@ -122,7 +122,7 @@ impl State {
     }
 }
 
-/// Does what is due and forgets what is over. The time of the next look.
+/// Flushes what is due and removes what is finished. Returns the time of the next look.
 fn look(held: &mut Vec<Arc<Held>>, orphans: &mut Vec<Orphan>) -> Instant {
     let now = Instant::now();
     let mut next = now + HELD_AT_MOST;
@@ -138,7 +138,7 @@ fn look(held: &mut Vec<Arc<Held>>, orphans: &mut Vec<Orphan>) -> Instant {
 }
 
 impl Orphan {
-    /// False once nothing is left to write here.
+    /// Writes what the socket takes. Returns false once nothing is left to write here.
     fn write(&mut self, now: Instant) -> bool {
         if now >= self.next_call {
             self.next_call = now + WRITER_RETRY;

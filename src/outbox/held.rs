@@ -4,9 +4,10 @@
 //!
 //! A client is on the list if its mark is the list's number. The owner of the list: (1) push to the client's queue, (2)
 //! fence, (3) load the number and compare it with the mark. The thread that takes the list, which is the owner or the
-//! flusher: (4) store a new number, (5) fence, (6) look at the queue of each client of the list and flush it. Both fences are sequentially
-//! consistent. If (2) comes before (5), the push (1) is visible to the flush (6), by the argument of the parent module.
-//! If (5) comes first, (3) loads the new number, which is not the mark: the client is listed again.
+//! flusher: (4) store a new number, (5) fence, (6) look at the queue of each client of the list and flush it. Both
+//! fences are sequentially consistent. If (2) comes before (5), the push (1) is visible to the flush (6), by the
+//! argument of the parent module. If (5) comes first, (3) loads the new number, which is not the mark: the client is
+//! listed again.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32 as Counter;
@@ -20,21 +21,21 @@ use crate::sync::atomic::{AtomicU32, Ordering, fence};
 /// How long a burst may hold a message back.
 pub(super) const HELD_AT_MOST: Duration = Duration::from_millis(1);
 
-/// A thread that has pushed this many messages within [`HELD_AT_MOST`] is not waiting in application code: pushing
-/// takes its time, and a flush from outside would only write twice what it is about to write once.
+/// A thread that has pushed this many messages within [`HELD_AT_MOST`] is busy sending, not waiting in application
+/// code. A flush by the flusher would split into two writes what the thread is about to write at once.
 const BUSY_PUSHES: u32 = 500;
 
-/// How long such a thread may hold a message back.
+/// How long such a busy thread may hold a message back.
 const HELD_WHILE_BUSY: Duration = Duration::from_millis(5);
 
-/// Entries for which the list keeps its allocation between bursts.
+/// The number of entries for which the list keeps its allocation between bursts.
 const KEPT: usize = 1024;
 
-/// Numbers lists, so that a client's mark tells whether this very list has it. Relaxed: numbers are only unique, among
-/// those in use at one time.
+/// The source of list numbers. A client's mark is the number of the list that has it. Relaxed, because the numbers in
+/// use at one time only need to differ.
 static NEXT: Counter = Counter::new(1);
 
-/// A new list's number. Never 0, which marks a client that is on no list.
+/// Returns the number of a new list. Never 0, which marks a client that is on no list.
 pub(super) fn next_number() -> u32 {
     match NEXT.fetch_add(1, Ordering::Relaxed) {
         0 => NEXT.fetch_add(1, Ordering::Relaxed),
@@ -42,10 +43,12 @@ pub(super) fn next_number() -> u32 {
     }
 }
 
-/// The clients that one thread has pushed to and not flushed. Only that thread adds to it; it and the flusher take.
+/// The clients that one thread has pushed to and not flushed. Only that thread adds clients; it and the flusher take
+/// them.
 #[derive(Debug)]
 pub(crate) struct Held {
-    /// The number of the list. Written under the lock of `list`; the owner also reads it without: see the module.
+    /// The number of the list. Written under the lock of `list`. The owner also reads it without the lock; see the
+    /// module's argument.
     number: AtomicU32,
     /// Messages that the owner has pushed, modulo 2^32. Only the owner writes it. Relaxed, because the flusher uses it
     /// only as a hint.
@@ -56,11 +59,11 @@ pub(crate) struct Held {
 #[derive(Debug, Default)]
 struct List {
     outboxes: Vec<Arc<Outbox>>,
-    /// When the first of them was listed.
+    /// When the first client was listed.
     since: Option<Instant>,
     /// `pushes` at that moment, or at the flusher's last look that found the owner busy.
     pushes_seen: u32,
-    /// The flusher looks at this list.
+    /// The flusher watches this list.
     is_watched: bool,
 }
 
@@ -95,14 +98,14 @@ impl Held {
         outbox.mark_corked(self.number.load(Ordering::Relaxed));
         list.outboxes.push(Arc::clone(outbox));
         if list.since.is_none() {
-            // The only look at the clock, once for all that the burst holds back.
+            // The only look at the clock: one for everything that the burst holds back.
             list.since = Some(Instant::now());
             list.pushes_seen = self.pushes.load(Ordering::Relaxed);
         }
         !std::mem::replace(&mut list.is_watched, true)
     }
 
-    /// The flusher cannot look at this list.
+    /// Notes that the flusher cannot watch this list.
     pub(super) fn unwatch(&self) {
         self.list.lock().is_watched = false;
     }
@@ -146,7 +149,7 @@ impl Held {
         Look::Until(now + HELD_AT_MOST)
     }
 
-    /// Empties the list. What is pushed from now on is listed anew.
+    /// Empties the list. Clients of later pushes are listed again.
     fn take(&self, list: &mut List) -> Vec<Arc<Outbox>> {
         // (4) of the module's argument.
         self.number.store(next_number(), Ordering::Relaxed);
@@ -156,7 +159,7 @@ impl Held {
 }
 
 fn flush_all(list: &mut Vec<Arc<Outbox>>) {
-    // A mark does not outlive its list, so that numbers may be used again.
+    // A mark does not outlive its list, so numbers can be reused.
     list.iter().for_each(|outbox| outbox.unmark_corked());
     // (5) of the module's argument, before the first look at a queue.
     fence(Ordering::SeqCst);

@@ -1,7 +1,7 @@
 //! A hub's helper threads, which flush part of large fan-outs: see [`share`](super::share).
 //!
-//! The threads start with the first fan-out that is large enough while a core idles, and end with the hub. They run no
-//! handlers and hooks; only destructors of payloads.
+//! The threads start with the first fan-out that is large enough while a core is idle. They end with the hub. They run
+//! no handlers or hooks, but they may run destructors of payloads.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -14,11 +14,12 @@ use super::share::{How, Job, List};
 use crate::guard;
 use crate::lock::{Condition, Leaf};
 
-/// Minimum number of outboxes for each helper. The time to wake a helper is then a hundredth of what it saves.
+/// Minimum number of outboxes for each helper. With so many, waking a helper costs a hundredth of the time that it
+/// saves.
 const WORTH: usize = 128;
 /// The pause between two attempts to start a thread.
 const RETRY: Duration = Duration::from_secs(1);
-/// Stack size of a helper in bytes. It runs no user code but destructors.
+/// Stack size of a helper in bytes. Destructors of payloads are the only user code that it runs.
 const STACK: usize = 256 * 1024;
 
 /// The helper threads of one hub.
@@ -28,11 +29,11 @@ pub(crate) struct Helpers {
     crew: Arc<Crew>,
 }
 
-/// What the threads know of.
+/// The state that the threads share.
 #[derive(Debug, Default)]
 struct Crew {
     state: Leaf<State>,
-    /// There is a call for a thread that sleeps.
+    /// Signalled when there is a call for a sleeping thread.
     called: Condition,
 }
 
@@ -41,11 +42,11 @@ struct State {
     calls: VecDeque<Call>,
     threads: Vec<JoinHandle<()>>,
     is_over: bool,
-    /// When a thread could not be started.
+    /// When the last attempt to start a thread failed.
     refused: Option<Instant>,
 }
 
-/// A job that helpers are wanted for.
+/// A job that needs helpers.
 #[derive(Debug)]
 struct Call {
     job: Arc<Job>,
@@ -57,7 +58,7 @@ impl Helpers {
         Self { most, crew: Arc::default() }
     }
 
-    /// Whether a fan-out to so many clients may be shared.
+    /// Whether a fan-out to this many clients is worth sharing.
     #[inline]
     pub(crate) fn are_worth(&self, len: usize) -> bool {
         self.most > 0 && len >= WORTH
@@ -75,23 +76,23 @@ impl Helpers {
         self.crew.state.lock().threads.iter().all(|thread| !thread.is_finished())
     }
 
-    /// Calls `give` once for each of `len` outboxes, in ranges, and shares the flushes that `give` leaves to a later
+    /// Calls `deliver` once for each of `len` outboxes, in ranges, and shares the flushes that `deliver` leaves to a later
     /// time. `list` names the same outboxes. If no helper can help, one call gives all of them.
     pub(crate) fn share(
         &self,
         len: usize,
         list: impl FnOnce() -> Box<dyn List>,
-        mut give: impl FnMut(Range<usize>, How),
+        mut deliver: impl FnMut(Range<usize>, How),
     ) {
         let wanted = (len / WORTH).min(self.most);
         let wanted = if wanted > 0 { wanted.min(idle_cores()) } else { 0 };
         match self.call(wanted, list) {
-            Some((job, called)) => job.run(called, give),
-            None => give(0..len, How::Now),
+            Some((job, called)) => job.run(called, deliver),
+            None => deliver(0..len, How::Now),
         }
     }
 
-    /// Calls for helpers. Returns how many have been called.
+    /// Calls up to `wanted` helpers to a new job. Returns the job and the number of helpers called.
     fn call(&self, wanted: usize, list: impl FnOnce() -> Box<dyn List>) -> Option<(Arc<Job>, usize)> {
         if wanted == 0 {
             return None;
@@ -99,7 +100,7 @@ impl Helpers {
         let job = Arc::new(Job::new(list()));
         let called = {
             let mut state = self.crew.state.lock();
-            // Helpers that have not come to the last jobs are not scheduled.
+            // Helpers that have not come to earlier jobs are not scheduled at the moment.
             if state.is_over || state.calls.len() >= self.most {
                 return None;
             }
@@ -124,7 +125,7 @@ impl Helpers {
         self.crew.called.notify_all();
         guard::dispose(calls);
         for thread in threads {
-            // The last handle of a hub may be dropped by a helper, with the list of a job.
+            // A helper may drop the last handle of the hub, along with a job's list. It cannot join itself.
             if thread.thread().id() != thread::current().id() {
                 let _ = thread.join();
             }
@@ -139,7 +140,7 @@ impl Drop for Helpers {
 }
 
 impl Crew {
-    /// Starts threads until there are so many. Returns how many of them there are.
+    /// Starts threads until there are `wanted`. Returns how many there are.
     fn at_least(self: &Arc<Self>, state: &mut State, wanted: usize) -> usize {
         let may_try = state.refused.is_none_or(|at| at.elapsed() >= RETRY);
         while may_try && state.threads.len() < wanted {
@@ -156,14 +157,14 @@ impl Crew {
 
     fn run(&self) {
         while let Some(job) = self.next() {
-            // A panic here would be a bug of ours, and must not end the thread.
+            // A panic here would be a bug in this crate. It must not end the thread.
             let _ = guard::catch(|| job.help());
-            // Perhaps the last handle to its clients.
+            // This may be the last handle to the job's clients.
             guard::dispose(job);
         }
     }
 
-    /// Sleeps until a job wants a helper; `None` at the end.
+    /// Sleeps until a job needs a helper. Returns `None` at the end of the hub.
     fn next(&self) -> Option<Arc<Job>> {
         let mut state = self.state.lock();
         loop {

@@ -1,18 +1,19 @@
-//! How many cores have nothing to do at this moment.
+//! An estimate of how many cores are idle.
 
 use std::fs::File;
 use std::sync::LazyLock;
 
-/// The kernel's load, and the number of cores. `None` where there is no such file: then every core counts as idle.
+/// The open file of the kernel's load, and the number of cores. `None` where there is no such file; then every core
+/// counts as idle.
 static LOAD: LazyLock<Option<(File, usize)>> = LazyLock::new(|| {
     let cores = count_cores(&std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?)?;
     Some((File::open("/proc/loadavg").ok()?, cores))
 });
 
-/// A guess: cores minus threads that run or want to run, this one among them. It may be outdated when it returns. One
-/// system call, about a microsecond.
+/// Estimates the number of idle cores: cores minus runnable threads, this one included. The estimate may be outdated
+/// when it returns. It costs one system call, about a microsecond.
 pub(super) fn idle_cores() -> usize {
-    // Unit tests share fan-outs on a busy machine as well.
+    // Unit tests share fan-outs on a busy machine, too.
     if cfg!(test) { usize::MAX } else { look() }
 }
 

@@ -6,9 +6,9 @@ use super::Outbox;
 #[cfg(not(wshub_loom))]
 use super::share::How;
 
-/// Flushes all outboxes of a list, with the help of their hub's threads if there are many. Empties the list. This thread
-/// must see all pushes: it has pushed itself, or a fence orders them before this call. A client may be listed twice, by
-/// corks of several threads.
+/// Flushes all outboxes of a list, with the help of their hub's threads if there are many. Empties the list. All pushes
+/// must be visible to this thread: it made them itself, or a fence orders them before this call. Corks of several
+/// threads may list the same client.
 pub(super) fn flush_list(list: &mut Vec<Arc<Outbox>>) {
     #[cfg(not(wshub_loom))]
     if let Some(first) = list.first().filter(|first| first.settings.helpers().are_worth(list.len())) {

@@ -201,8 +201,9 @@ impl Outbox {
         })
     }
 
-    /// Writes the first bytes, as far as the socket takes them without blocking. Messages are still held back. So the
-    /// thread that has done the handshake answers it, and the connection's own thread calls [`open`](Self::open).
+    /// Writes the first bytes as far as the socket takes them without blocking. Messages stay held back until
+    /// [`open`](Self::open). So the thread that did the handshake can answer it, before the connection's own thread
+    /// starts.
     pub(crate) fn answer(&self) {
         let mut done = Done::default();
         if let Some(backlog) = self.socket.lock().as_mut() {

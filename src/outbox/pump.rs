@@ -13,10 +13,10 @@ use crate::message::Encoded;
 use crate::sync::atomic::{Ordering, fence};
 use crate::transport::{Transport, is_timeout};
 
-/// Batches that a sender writes for others before it hands the socket to the writer thread.
+/// Maximum number of batches that a sender writes before it hands the socket to the writer thread.
 const MAX_BATCHES: usize = 16;
 
-/// How long a write blocks at a time.
+/// Maximum time for which one write blocks.
 pub(super) const WAKE: Duration = Duration::from_secs(1);
 
 /// The result of [`Outbox::pump`].
@@ -25,7 +25,7 @@ enum Pumped {
     Idle,
     /// The socket takes no more and is handed over.
     Blocked,
-    /// Enough has been written at a time; the socket is handed over.
+    /// [`MAX_BATCHES`] have been written; the socket is handed over.
     More,
     Failed(WriteFailure),
 }
@@ -62,11 +62,11 @@ impl Outbox {
         }
     }
 
-    /// The fast path: nothing queued and the socket free, so the frame goes from the sender's hands into the socket.
+    /// The fast path. If nothing is queued and the socket is free, writes the frame straight into the socket.
     #[inline]
     pub(super) fn write_through(self: &Arc<Self>, frame: &Encoded) -> bool {
         let Some(mut slot) = self.socket.try_lock() else { return false };
-        // Under the mutex, this thread's earlier messages are in the queue, in the backlog or in the socket.
+        // While this thread holds the mutex, its earlier messages are in the queue, in the backlog or in the socket.
         let is_free = slot.is_none()
             && self.queue.is_empty()
             && !self.urgent.load(Ordering::Relaxed)
@@ -103,9 +103,9 @@ impl Outbox {
         true
     }
 
-    /// Notes whether the socket has taken something: threads that wait for room in the queue depend on it.
+    /// Notes whether the socket is blocked. Threads that wait for room in the queue depend on it.
     pub(super) fn note_taken(&self, is_blocked: bool) {
-        // The load spares a write where nothing has changed, which is nearly always.
+        // The load avoids a write if nothing has changed, which is nearly always.
         if self.is_blocked.load(Ordering::Relaxed) != is_blocked {
             self.is_blocked.store(is_blocked, Ordering::SeqCst);
             self.gate.wake();
@@ -143,7 +143,7 @@ impl Outbox {
                     *slot = Some(Box::new(Backlog { batch, handed_over: true }));
                     return Pumped::Blocked;
                 }
-                // The end of a stream is that of its connection: no answer is due.
+                // An event stream ends with its connection: the peer sends no closing answer.
                 Ok(Progress::Closed)
                     if self.format.is_event_stream()
                         && finish(&self.transport).is_err_and(|error| is_timeout(&error)) =>
@@ -152,8 +152,8 @@ impl Outbox {
                     return Pumped::Blocked;
                 }
                 Ok(Progress::Closed) => self.close_sent(),
-                // What comes after this look is seen by the one after unlocking. A close frame is no "work": it waits
-                // for the queue to be empty, so a closing outbox takes another turn.
+                // The look after unlocking finds what comes after this one. A close frame does not count as work: it
+                // waits until the queue is empty, so a closing outbox goes round once more.
                 Ok(Progress::Written) if self.is_open() && !self.has_work() => {
                     batch.into_scratch();
                     return Pumped::Idle;
@@ -169,16 +169,16 @@ impl Outbox {
         Pumped::More
     }
 
-    /// Control frames first, then the queue, and the close frame when nothing else is left.
+    /// Fills the batch: control frames first, then the queue, then the close frame once nothing else is left.
     fn refill(&self, batch: &mut Batch, done: &mut Done) {
         if batch.closes() {
             return;
         }
-        // The load spares an atomic write where nothing is urgent, which is nearly always.
+        // The load avoids an atomic write if nothing is urgent, which is nearly always.
         if self.urgent.load(Ordering::SeqCst) && self.urgent.swap(false, Ordering::SeqCst) {
             self.controls.lock().take_urgent(self.format).for_each(|frame| batch.push_urgent(frame));
         }
-        // Looked at before the queue is emptied: what was sent before the close began is in the queue by then.
+        // Read before the queue is emptied. Everything sent before the close began is in the queue by then.
         let is_closing = self.phase.load(Ordering::SeqCst) == phase::CLOSING;
         let join = self.settings.coalesce_writes && self.format.is_websocket();
         batch.refill(join, done, || self.queue.pop());
@@ -190,7 +190,7 @@ impl Outbox {
         self.gate.wake();
     }
 
-    /// The writer thread's work: everything, blocking.
+    /// The writer thread's work: writes everything, blocking.
     pub(super) fn write_blocking(self: &Arc<Self>) {
         let mut slot = self.socket.lock();
         loop {
@@ -201,7 +201,7 @@ impl Outbox {
             done.dispose();
             match pumped {
                 Pumped::Idle => {}
-                // Handed over, it is nobody else's meanwhile.
+                // The socket stays handed over, so no other thread writes meanwhile.
                 Pumped::More => {
                     slot = self.socket.lock();
                     continue;
@@ -215,7 +215,7 @@ impl Outbox {
                 self.note_unblocked();
                 return;
             }
-            // What was pulled is in the queue by now: a pusher's (1) and (2).
+            // Pulled messages are in the queue by now. As a pusher, this thread has done (1); this is its (2).
             fence(Ordering::SeqCst);
             match self.socket.try_lock() {
                 Some(again) => slot = again,
@@ -236,11 +236,11 @@ impl Outbox {
         Ok(sent)
     }
 
-    /// The flusher's work in place of a writer thread: what the socket takes now. `None` once there is nothing to do,
-    /// otherwise whether the socket has taken something.
+    /// The flusher's work in place of a writer thread: writes what the socket takes now. Returns `None` once there is
+    /// nothing to do, otherwise whether the socket has taken data.
     pub(super) fn write_unblocked(self: &Arc<Self>) -> Option<bool> {
         let (has_taken, mut done) = (Cell::new(false), Done::default());
-        // Another thread briefly holds the socket.
+        // Another thread holds the socket for a moment.
         let Some(mut slot) = self.socket.try_lock() else { return Some(false) };
         let send = |transport: &Transport, buffers: &[io::IoSlice<'_>]| {
             let taken = transport.try_send_all(buffers)?;
@@ -262,7 +262,7 @@ impl Outbox {
         None
     }
 
-    /// Calls for a writer thread again, while the flusher writes in its place.
+    /// Tries again to start a writer thread, while the flusher writes in its place. Returns whether there is one now.
     pub(super) fn has_got_writer(self: &Arc<Self>) -> bool {
         self.writer.call(self)
     }

@@ -5,16 +5,16 @@ use crate::sync::OnceLock;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::channel::{Receiver, Sender, bounded, unbounded};
 
-/// Slots that are allocated at once. A longer queue gets its memory in blocks, as messages come.
+/// The longest queue whose slots are allocated at once. A longer queue allocates blocks as messages come.
 const MOST_SLOTS: usize = 1024;
 
-/// Both ends of the channel: every thread may push, and whoever owns the socket (or evicts) pops.
+/// Both ends of the channel. Any thread may push. The socket's holder pops, and so does a sender that evicts.
 #[derive(Debug)]
 struct Channel {
     sender: Sender<Encoded>,
     receiver: Receiver<Encoded>,
-    /// Messages that pushes have reserved and that are not popped yet, if the channel itself is unbounded. Relaxed: a
-    /// count; the channel orders the messages themselves.
+    /// Only for an unbounded channel: the number of messages that pushes have reserved and that are not popped yet.
+    /// Relaxed, because it is only a count; the channel orders the messages themselves.
     reserved: Option<AtomicUsize>,
 }
 
@@ -44,15 +44,15 @@ impl Channel {
     }
 }
 
-/// The messages that wait for one socket.
+/// The messages waiting for one socket.
 ///
-/// The channel is made at the first push: a client whose socket always takes what it gets never needs one.
+/// The first push creates the channel. A client whose socket always takes its messages at once never needs one.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Queue {
-    /// Bytes that pushes have reserved and that are not popped yet. Never 0 while a message is queued, because a push
-    /// reserves before it sends and a frame is never empty. Relaxed: a count; the channel orders the messages
-    /// themselves.
+    /// The number of bytes that pushes have reserved and that are not popped yet. Never 0 while a message is queued,
+    /// because a push reserves before it sends and a frame is never empty. Relaxed, because it is only a count; the
+    /// channel orders the messages themselves.
     bytes: AtomicUsize,
     channel: OnceLock<Box<Channel>>,
 }
@@ -72,21 +72,21 @@ impl Queue {
         self.channel.get().map_or(0, |c| c.receiver.len())
     }
 
-    /// Whether nothing waits. A push that has returned on this thread, or that a fence orders before this call, is
-    /// always seen; one that is under way may be missed, and its own thread will look after it.
+    /// Whether nothing is queued. Every push that has returned on this thread, or that a fence orders before this call,
+    /// is seen. A concurrent push may be missed; its own thread then flushes.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        // The count is on the cache line that a sender reads anyway; the channel's ends are not.
+        // A sender reads the cache line of this count anyway, but not those of the channel's ends.
         self.bytes() == 0 || self.channel.get().is_none_or(|c| c.receiver.is_empty())
     }
 
-    /// Queues the frame unless that would exceed `max_messages` or, with something queued already, `max_bytes`.
+    /// Queues the frame unless that would exceed `max_messages` or, if something is queued already, `max_bytes`.
     pub(super) fn try_push(&self, frame: &Encoded, max_messages: usize, max_bytes: usize) -> bool {
         let fits = |bytes: usize| {
             let sum = bytes.saturating_add(frame.held());
             (bytes == 0 || sum <= max_bytes).then_some(sum)
         };
-        // Reserved only when it fits, so that a push that fails never makes another fail.
+        // Bytes are reserved only if they fit, so a failing push never makes another push fail.
         if self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
             return false;
         }

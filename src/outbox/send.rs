@@ -158,7 +158,7 @@ impl Outbox {
         if self.try_push(frame) {
             return true;
         }
-        // Whoever holds the socket empties the queue and wakes the gate, or finds the socket blocked and wakes it.
+        // The socket's holder wakes the gate when it has emptied the queue or finds the socket blocked.
         let look = || {
             let is_queued = self.is_open() && self.try_push(frame);
             (is_queued || !self.is_open() || is_blocked()).then_some(is_queued)

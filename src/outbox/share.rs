@@ -1,16 +1,16 @@
 //! Sharing one fan-out between the thread that sends, its *owner*, and the hub's [helper threads](super::helpers).
 //!
-//! The owner decides everything: it alone pushes, so the order of each client's messages and what is dropped do not
-//! depend on helpers. Helpers only flush outboxes that the owner has pushed to. The owner works through the list from
-//! the front and writes straight into the sockets. From the back, it pushes a few chunks ahead and offers them to the
-//! helpers that have come. A helper that has not been scheduled yet costs the owner the chunks that it was offered
-//! first; the owner flushes them at the end.
+//! The owner decides everything. It alone pushes, so helpers affect neither the order of a client's messages nor what
+//! is dropped. Helpers only flush outboxes that the owner has pushed to. The owner works through the list from the
+//! front and writes straight into the sockets. From the back, it pushes a few chunks ahead and offers them to the
+//! helpers that have come. If a helper is not scheduled in time, the owner flushes the chunks that it offered that
+//! helper, at the end.
 //!
 //! # When the owner returns
 //!
-//! Every outbox has been flushed, or a helper is just now writing to its socket. A helper that has taken a chunk may be
-//! descheduled before it flushes it, so the owner flushes once more what helpers have taken and not finished. Flushing
-//! twice is harmless, because a flush looks at the queue.
+//! When the owner returns, each outbox has been flushed, or a helper is writing to its socket. A helper may be
+//! descheduled between taking a chunk and flushing it. So the owner also flushes the chunks that helpers have taken but
+//! not finished. Flushing twice is harmless, because a flush looks at the queue.
 
 use std::fmt;
 use std::ops::Range;
@@ -20,15 +20,15 @@ use super::Outbox;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::thread;
 
-/// Outboxes that a thread takes at a time. Enough that outboxes do not travel between the cores' caches singly, and few
-/// enough that no thread waits long for the last chunk.
+/// The number of outboxes that a thread takes at a time. Large enough that outboxes do not move between the cores'
+/// caches one by one, small enough that no thread waits long for the last chunk.
 pub(super) const CHUNK: usize = if cfg!(wshub_loom) { 1 } else { 32 };
-/// Outboxes that the owner writes to between two looks at the helpers.
+/// The number of outboxes that the owner writes to between two looks at the helpers.
 const STEP: usize = if cfg!(wshub_loom) { 1 } else { 16 };
-/// Chunks that the owner offers ahead for each helper.
+/// The number of chunks that the owner offers in advance to each helper.
 const AHEAD: usize = 2;
-/// How often a helper that has nothing to do looks again before it leaves: some tens of microseconds, in which the
-/// owner offers the next chunk.
+/// How often an idle helper looks again before it leaves. That takes some tens of microseconds, within which the owner
+/// normally offers the next chunk.
 const LOOKS: usize = if cfg!(wshub_loom) { 0 } else { 200 };
 
 /// Outboxes in a fixed order.
@@ -61,17 +61,18 @@ pub(crate) enum How {
 #[derive(Debug)]
 pub(crate) struct Job {
     list: Box<dyn List>,
-    /// Outboxes from here to the end are offered. Only the owner lowers it. Release, after its pushes, and Acquire
-    /// where a thread takes a chunk: the flush of an outbox sees what was pushed.
+    /// Outboxes from this index to the end are offered. Only the owner lowers it. The owner stores it with Release
+    /// after its pushes, and a thread that takes a chunk loads it with Acquire, so its flush sees the pushes.
     offered: AtomicUsize,
-    /// Outboxes from here to the end are taken. Relaxed: each step down belongs to the thread that makes it, and
+    /// Outboxes from this index to the end are taken. Relaxed: each decrement gives its thread a chunk of its own, and
     /// `offered` orders everything else.
     taken: AtomicUsize,
-    /// Outboxes that are flushed. Release and Acquire: the owner leaves out only what a flush has returned from.
+    /// The number of flushed outboxes. Release and Acquire: the owner skips an outbox only after its flush has
+    /// returned.
     flushed: AtomicUsize,
-    /// Helpers that are at work here. Relaxed: it only tells the owner how much to offer.
+    /// The number of helpers at work on this job. Relaxed, because it only tells the owner how much to offer.
     present: AtomicUsize,
-    /// The owner offers no more. Relaxed: only helpers that have found nothing to do look at it.
+    /// The owner offers no more. Relaxed: only helpers that found nothing to do read it.
     is_over: AtomicBool,
 }
 
@@ -88,28 +89,28 @@ impl Job {
         }
     }
 
-    /// The owner's part. `give` is called once for each outbox of the list, in ranges.
-    pub(crate) fn run(&self, expected: usize, mut give: impl FnMut(Range<usize>, How)) {
-        // Also when `give` panics: what has been pushed is flushed.
+    /// The owner's part. `deliver` is called once for each outbox of the list, in ranges.
+    pub(crate) fn run(&self, expected: usize, mut deliver: impl FnMut(Range<usize>, How)) {
+        // Also flushes what has been pushed if `deliver` panics.
         let _finish = Finish(self);
         let (mut front, mut back) = (0, self.list.len());
-        // Before the helpers are here, a chunk waits for each.
+        // Before the helpers arrive, one chunk is offered to each.
         let mut ahead = expected;
         while front < back {
             while front < back && self.taken.load(Ordering::Relaxed) - back < ahead * CHUNK {
                 let from = back.saturating_sub(CHUNK).max(front);
-                give(from..back, How::Later);
+                deliver(from..back, How::Later);
                 back = from;
                 self.offered.store(back, Ordering::Release);
             }
             let to = (front + STEP).min(back);
-            give(front..to, How::Now);
+            deliver(front..to, How::Now);
             front = to;
             ahead = AHEAD * self.present.load(Ordering::Relaxed);
         }
     }
 
-    /// A helper's part: flushes what is offered until the owner has finished.
+    /// A helper's part: flushes offered chunks until the owner has finished.
     pub(crate) fn help(&self) {
         self.present.fetch_add(1, Ordering::Relaxed);
         let mut looks = 0;
@@ -142,7 +143,7 @@ impl Job {
         self.flushed.fetch_add(count, Ordering::Release);
     }
 
-    /// Flushes what helpers have left.
+    /// Flushes what helpers have not taken or not finished.
     fn finish(&self) {
         while let Some(range) = self.take() {
             self.flush(range);
@@ -150,7 +151,7 @@ impl Job {
         self.is_over.store(true, Ordering::Relaxed);
         let offered = self.offered.load(Ordering::Relaxed);
         let len = self.list.len();
-        // The chunks that were taken last come first: they are the ones that helpers still have, as a rule.
+        // The chunks taken last come first, because helpers usually still have those.
         for from in (offered..len).step_by(CHUNK) {
             if self.flushed.load(Ordering::Acquire) == len - offered {
                 return;
@@ -175,7 +176,7 @@ pub(crate) fn prefetch_queues<'a>(outboxes: impl Iterator<Item = &'a Arc<Outbox>
 }
 
 impl Outbox {
-    /// Flushes if something waits. Spares the lock of an outbox that another thread has flushed.
+    /// Flushes if something is queued. Avoids the lock of an outbox that another thread has already flushed.
     pub(super) fn flush_if_needed(self: &Arc<Self>) {
         // A dead outbox must be flushed, too, for its messages to be dropped.
         if !self.queue.is_empty() || self.urgent.load(Ordering::SeqCst) || self.wants_pull() {

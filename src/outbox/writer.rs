@@ -12,7 +12,8 @@ const IDLE_TIME: Duration = Duration::from_secs(3);
 /// The pause between two attempts to start the thread.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Started when the socket pushes back, or with the connection (`eager_writers`, and then it stays).
+/// The writer thread of one outbox. It starts when the socket pushes back. With `eager_writers` it starts with the
+/// connection and stays.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
     state: Leaf<State>,
@@ -21,11 +22,11 @@ pub(super) struct Writer {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The socket has been handed over and the thread has not looked yet.
+    /// The socket has been handed over, and the thread has not started on it yet.
     work: bool,
     stop: bool,
     thread: Option<JoinHandle<()>>,
-    /// When the thread could not be started.
+    /// When the last attempt to start the thread failed.
     refused: Option<Instant>,
 }
 
@@ -56,7 +57,7 @@ impl Writer {
             state.thread.take()
         };
         if let Some(thread) = thread {
-            // The thread runs no user code; a panic in it would be a bug here, and joining must still not spread it.
+            // The thread runs no user code. A panic in it would be a bug in this crate, and joining must not spread it.
             let _ = thread.join();
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::listener::{Arrival, Listener};
-use super::{Shared, workers::Workers};
+use super::{Running, workers::Workers};
 use crate::guard;
 use crate::http::overloaded;
 use crate::transport::{Transport, is_timeout};
@@ -19,7 +19,7 @@ const LINGERING: (usize, Duration) = (64, Duration::from_secs(1));
 
 /// Accepts on one listener until the server stops.
 pub(super) struct Acceptor<'a> {
-    shared: &'a Arc<Shared>,
+    shared: &'a Arc<Running>,
     listener: &'a Listener,
     pause: Duration,
     /// A spare descriptor. It is closed when descriptors run out, to accept one connection and refuse it.
@@ -29,7 +29,7 @@ pub(super) struct Acceptor<'a> {
 }
 
 impl<'a> Acceptor<'a> {
-    pub(super) fn new(shared: &'a Arc<Shared>, listener: &'a Listener) -> Self {
+    pub(super) fn new(shared: &'a Arc<Running>, listener: &'a Listener) -> Self {
         Self { shared, listener, pause: PAUSES.0, spare: spare(), refused: VecDeque::new(), workers: Workers::new() }
     }
 

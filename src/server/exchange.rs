@@ -1,9 +1,9 @@
-//! The first request of a connection: read it, within its limits, and give it to its route.
+//! The first request of a connection: read it, within its limits, and pass it to its route.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::Shared;
+use super::Running;
 use super::incoming::{Broken, Clock, Incoming};
 use super::listener::Arrival;
 use super::proxy_protocol::Source;
@@ -23,7 +23,7 @@ static FAILURES: LogLimit = LogLimit::new();
 ///
 /// Not inlined, and the caller runs the client, so that the stack of the handshake is free by then.
 #[inline(never)]
-pub(super) fn serve(shared: &Arc<Shared>, arrival: Arrival, slot: Slot) -> Option<Upgraded> {
+pub(super) fn serve(shared: &Arc<Running>, arrival: Arrival, slot: Slot) -> Option<Upgraded> {
     let mut slot = slot;
     record!(Debug, "wshub::server", "{} accepted", Peer(arrival.peer));
     match read_head(shared, &arrival, &mut slot) {
@@ -37,7 +37,7 @@ pub(super) fn serve(shared: &Arc<Shared>, arrival: Arrival, slot: Slot) -> Optio
 
 /// Reads the head, sets the client's address, and returns what arrived behind it. Errors carry the address for the log.
 fn read_head(
-    shared: &Shared,
+    shared: &Running,
     arrival: &Arrival,
     slot: &mut Slot,
 ) -> Result<(RequestHead, Vec<u8>), (Option<SocketAddr>, Broken)> {
@@ -61,7 +61,7 @@ fn read_head(
 }
 
 /// Counts the handshake for this client's address.
-fn assign(shared: &Shared, slot: &mut Slot, client: Option<SocketAddr>) -> Result<(), (Option<SocketAddr>, Broken)> {
+fn assign(shared: &Running, slot: &mut Slot, client: Option<SocketAddr>) -> Result<(), (Option<SocketAddr>, Broken)> {
     if slot.assign(client, shared.max_handshakes_per_address) {
         return Ok(());
     }
@@ -72,7 +72,7 @@ fn assign(shared: &Shared, slot: &mut Slot, client: Option<SocketAddr>) -> Resul
 /// Answers a request that is incomplete or malformed.
 #[cold]
 #[inline(never)]
-fn give_up(shared: &Shared, transport: &Transport, peer: Option<SocketAddr>, broken: Broken) {
+fn give_up(shared: &Running, transport: &Transport, peer: Option<SocketAddr>, broken: Broken) {
     let peer = Peer(peer);
     let (reason, answer) = match broken {
         Broken::Gone => return record!(Debug, "wshub::server", "{peer} disconnected before sending a request"),
@@ -91,7 +91,7 @@ fn give_up(shared: &Shared, transport: &Transport, peer: Option<SocketAddr>, bro
     }
 }
 
-fn respond(shared: &Shared, transport: Transport, head: RequestHead, rest: Vec<u8>) -> Option<Upgraded> {
+fn respond(shared: &Running, transport: Transport, head: RequestHead, rest: Vec<u8>) -> Option<Upgraded> {
     let mut head = head;
     let (route, parameters) = shared.routes.find(head.path()).unzip();
     head.set_path_params(parameters.unwrap_or_default());
@@ -103,13 +103,13 @@ fn respond(shared: &Shared, transport: Transport, head: RequestHead, rest: Vec<u
 }
 
 /// The request line, if the log level needs it.
-fn told(head: &RequestHead) -> String {
+fn describe(head: &RequestHead) -> String {
     if log::max_level() >= log::Level::Debug { format!("{head:?}") } else { String::new() }
 }
 
 #[inline(never)]
-fn answer(shared: &Shared, transport: &Transport, route: Option<&Route>, head: RequestHead, rest: Vec<u8>) {
-    let (is_head, what, peer) = (head.method() == "HEAD", told(&head), Peer(head.remote_addr()));
+fn answer(shared: &Running, transport: &Transport, route: Option<&Route>, head: RequestHead, rest: Vec<u8>) {
+    let (is_head, what, peer) = (head.method() == "HEAD", describe(&head), Peer(head.remote_addr()));
     let response = match route {
         Some(route) => plain(shared, transport, route, head, rest),
         None => Response::text(404, "not found\n"),
@@ -126,7 +126,7 @@ fn upgrade(route: &ClientRoute, transport: Transport, head: RequestHead, rest: &
     conn::upgrade(hub, transport, opening).ok()
 }
 
-fn plain(shared: &Shared, transport: &Transport, route: &Route, head: RequestHead, rest: Vec<u8>) -> Response {
+fn plain(shared: &Running, transport: &Transport, route: &Route, head: RequestHead, rest: Vec<u8>) -> Response {
     let handler = match route {
         Route::Health(hub) => return probe(hub, hub.alive(), &head),
         Route::Ready(hub) => return probe(hub, hub.ready(), &head),

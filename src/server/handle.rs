@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::Shared;
+use super::Running;
 use super::accept::Acceptor;
 use super::endpoint::EndpointInfo;
 use super::listener::Listener;
@@ -23,7 +23,7 @@ use crate::lock::Leaf;
 /// [`stop_on_drop`](ServerHandle::stop_on_drop).
 #[derive(Debug)]
 pub struct ServerHandle {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<Running>,
     pub(super) addrs: Vec<SocketAddr>,
     pub(super) endpoints: Vec<EndpointInfo>,
     pub(super) listeners: Vec<Arc<Listener>>,

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::Shared;
+use super::Running;
 use super::proxy_protocol::{self, Header, Source};
 use crate::config::deadline_after;
 use crate::guard::record;
@@ -60,7 +60,7 @@ impl Broken {
 /// A connection whose request is being read.
 #[derive(Debug)]
 pub(super) struct Incoming<'a> {
-    pub(super) shared: &'a Shared,
+    pub(super) shared: &'a Running,
     pub(super) transport: &'a Transport,
     /// The peer's address, for the log.
     pub(super) peer: Option<SocketAddr>,

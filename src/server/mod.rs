@@ -70,7 +70,7 @@ pub struct Server {
     routes: Routes,
     endpoints: Vec<EndpointInfo>,
     /// The endpoints, set when the server is spawned, for handlers that list them.
-    told: Arc<OnceLock<Vec<EndpointInfo>>>,
+    endpoint_list: Arc<OnceLock<Vec<EndpointInfo>>>,
     handshake_timeout: Duration,
     max_handshakes: usize,
     max_handshakes_per_address: usize,
@@ -109,7 +109,7 @@ impl Server {
             listeners: vec![listener.into()],
             routes: Routes::default(),
             endpoints: Vec::new(),
-            told: Arc::default(),
+            endpoint_list: Arc::default(),
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 1024,
             max_handshakes_per_address: 512,
@@ -294,7 +294,7 @@ impl Server {
         let addrs = self.listeners.iter().filter_map(Listener::local_addr).collect();
         let hubs = self.routes.hubs();
         let metrics = self.metrics.or_else(|| hubs.iter().find_map(Hub::metrics));
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(Running {
             hubs,
             routes: self.routes,
             handshake_timeout: self.handshake_timeout,
@@ -313,7 +313,7 @@ impl Server {
         });
         let listeners: Vec<Arc<Listener>> = self.listeners.into_iter().map(Arc::new).collect();
         let endpoints = self.endpoints;
-        let _ = self.told.set(endpoints.clone());
+        let _ = self.endpoint_list.set(endpoints.clone());
         let handle = ServerHandle { shared, addrs, endpoints, listeners, acceptors: Leaf::default() };
         match handle.start() {
             Ok(()) => Ok(handle),
@@ -362,13 +362,13 @@ impl Server {
 
     /// Every endpoint of the server, once it is spawned.
     pub(crate) fn told_endpoints(&self) -> Arc<OnceLock<Vec<EndpointInfo>>> {
-        Arc::clone(&self.told)
+        Arc::clone(&self.endpoint_list)
     }
 }
 
 /// State shared by the accept threads and the connection threads.
 #[derive(Debug)]
-struct Shared {
+struct Running {
     routes: Routes,
     hubs: Vec<Hub>,
     handshake_timeout: Duration,
@@ -390,7 +390,7 @@ struct Shared {
     changed: Condition,
 }
 
-impl Shared {
+impl Running {
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }

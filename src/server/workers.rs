@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::listener::Arrival;
-use super::{Shared, exchange, slots::Slot};
+use super::{Running, exchange, slots::Slot};
 use crate::conn;
 use crate::guard;
 use crate::headroom;
@@ -29,21 +29,21 @@ struct Job {
 /// The threads of one listener. They end with it.
 pub(super) struct Workers {
     /// Without a buffer: what is given has a thread that waits for it.
-    give: Sender<Job>,
-    take: Receiver<Job>,
+    sender: Sender<Job>,
+    receiver: Receiver<Job>,
 }
 
 impl Workers {
     pub(super) fn new() -> Self {
-        let (give, take) = bounded(0);
-        Self { give, take }
+        let (sender, receiver) = bounded(0);
+        Self { sender, receiver }
     }
 
     /// Gives the connection to a thread that waits, or to a new one. Gives it back if there is none, or no memory for
     /// the thread that it needs as a client.
     pub(super) fn serve(
         &self,
-        shared: &Arc<Shared>,
+        shared: &Arc<Running>,
         arrival: Arrival,
         handshake: Slot,
     ) -> Result<(), (Transport, io::Error)> {
@@ -51,15 +51,15 @@ impl Workers {
         if let Err(error) = headroom::check(shared.stack) {
             return Err((job.arrival.transport, error));
         }
-        match self.give.try_send(job) {
+        match self.sender.try_send(job) {
             Ok(()) => Ok(()),
             Err(nobody) => self.start(shared, nobody.into_inner()),
         }
     }
 
-    fn start(&self, shared: &Arc<Shared>, job: Job) -> Result<(), (Transport, io::Error)> {
-        let (give, first) = bounded(1);
-        let (next, context, place) = (self.take.clone(), Arc::clone(shared), shared.workers.take(0));
+    fn start(&self, shared: &Arc<Running>, job: Job) -> Result<(), (Transport, io::Error)> {
+        let (first_sender, first) = bounded(1);
+        let (next, context, place) = (self.receiver.clone(), Arc::clone(shared), shared.workers.take(0));
         let thread = move || {
             let mut job = first.recv().ok();
             while let Some(taken) = job {
@@ -71,7 +71,7 @@ impl Workers {
         match headroom::spawn("wshub-handshake", shared.stack, thread) {
             Ok(()) => {
                 // The thread waits for exactly this.
-                let _ = give.send(job);
+                let _ = first_sender.send(job);
                 Ok(())
             }
             Err(error) => Err((job.arrival.transport, error)),
@@ -79,7 +79,7 @@ impl Workers {
     }
 }
 
-fn work(shared: &Arc<Shared>, job: Job) {
+fn work(shared: &Arc<Running>, job: Job) {
     let Some(upgraded) = exchange::serve(shared, job.arrival, job.handshake) else { return };
     if let Err(error) = conn::start(upgraded, shared.stack, job.connection) {
         shared.cannot_serve(&format!("no thread for a connection: {error}"));

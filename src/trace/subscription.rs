@@ -21,7 +21,7 @@ pub(super) struct Subscriber {
 
 impl Subscriber {
     /// Delivers a trace, or counts it as lost. Returns false if the subscription is gone.
-    pub(super) fn give(&self, trace: &Arc<Trace>) -> bool {
+    pub(super) fn deliver(&self, trace: &Arc<Trace>) -> bool {
         match self.sender.try_send(Arc::clone(trace)) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {

@@ -20,9 +20,9 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Records how messages are handled: a cheap handle, shared by cloning. See the [module](super).
 #[derive(Clone)]
-pub struct Tracer(Arc<Shared>);
+pub struct Tracer(Arc<TracerState>);
 
-struct Shared {
+struct TracerState {
     capacity: usize,
     sampler: Sampler,
     /// A leaf lock: only pointers are moved under it.
@@ -41,7 +41,7 @@ impl Tracer {
     /// only. A trace takes about 1 KiB, at most about 30 KiB.
     pub fn new(capacity: usize) -> Self {
         let sampler = Sampler::new(Sampling::default());
-        Self(Arc::new(Shared { capacity, sampler, kept: Leaf::default() }))
+        Self(Arc::new(TracerState { capacity, sampler, kept: Leaf::default() }))
     }
 
     /// Sets which messages are recorded. Default: all.
@@ -119,7 +119,7 @@ impl Tracer {
     fn keep(&self, trace: Trace) {
         let trace = Arc::new(trace);
         let mut kept = self.0.kept.lock();
-        kept.subscribers.retain(|subscriber| subscriber.give(&trace));
+        kept.subscribers.retain(|subscriber| subscriber.deliver(&trace));
         let oldest = if kept.traces.len() >= self.0.capacity { kept.traces.pop_front() } else { None };
         if self.0.capacity > 0 {
             kept.traces.push_back(trace);
@@ -164,7 +164,7 @@ mod tests {
         tracer.begin(ClientId::random(), || endpoint, MessageKind::Text, 1).expect("all are recorded")
     }
 
-    fn told(tracer: &Tracer) -> Vec<(String, Vec<String>)> {
+    fn recorded(tracer: &Tracer) -> Vec<(String, Vec<String>)> {
         let names = |trace: &Trace| trace.spans.iter().map(|span| span.name.to_string()).collect();
         tracer.recent(10).iter().map(|trace| (trace.endpoint.clone(), names(trace))).collect()
     }
@@ -183,7 +183,7 @@ mod tests {
         drop(outer);
         drop(span("of nobody"));
         let outer = ("/outer".into(), vec!["before".into(), "after".into()]);
-        assert_eq!(told(&tracer), [outer, ("/inner".into(), vec!["inner".into()])]);
+        assert_eq!(recorded(&tracer), [outer, ("/inner".into(), vec!["inner".into()])]);
     }
 
     #[test]

@@ -37,7 +37,8 @@ local offset = redis.call('HINCRBY', KEYS[2], 'offset', 1) \
 redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[2], string.format('%.0f', offset) .. '-0', 'e', ARGV[7]) \
 redis.call('PEXPIRE', KEYS[1], ARGV[3]) \
 redis.call('PEXPIRE', KEYS[2], ARGV[4]) \
-redis.call('PUBLISH', ARGV[5], epoch .. ' ' .. string.format('%.0f', offset) .. ' ' .. #ARGV[6] .. ' ' .. ARGV[6] .. ARGV[7]) \
+local head = epoch .. ' ' .. string.format('%.0f', offset) .. ' ' .. #ARGV[6] .. ' ' \
+redis.call('PUBLISH', ARGV[5], head .. ARGV[6] .. ARGV[7]) \
 return {epoch, offset}";
 
 /// Keys: stream, hash. Arguments: first id to read, epoch to use if there is none, linger in ms.

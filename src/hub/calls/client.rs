@@ -19,13 +19,13 @@ impl Client {
     /// timeout, or the end of the connection. The hub needs a format for calls: see
     /// [`HubBuilder::call_format`](crate::HubBuilder::call_format).
     ///
-    /// The message goes out once, by the drop policy. After a timeout it is not known whether the client has done what
-    /// it was asked to; an answer that comes later is counted and ignored.
+    /// The message is sent once, and the drop policy applies. After a timeout it is unknown whether the client has
+    /// acted on the call. A later answer is counted and ignored.
     ///
     /// # Errors
     ///
-    /// See [`CallError`]. On the connection's own thread, which is that of its handlers, it is
-    /// [`CallError::OwnThread`] at once, because that thread would wait for an answer that only it can read.
+    /// See [`CallError`]. On the connection's own thread, where its handlers run, the call fails at once with
+    /// [`CallError::OwnThread`], because only that thread can read the answer.
     pub fn call(&self, method: &str, payload: impl Into<Message>, timeout: Duration) -> Result<Message, CallError> {
         if self.calls().is_own_thread() {
             return Err(CallError::OwnThread);
@@ -42,17 +42,17 @@ impl Client {
                 self.hub().count(|m| m.increment_call_timeouts());
                 Err(CallError::Timeout)
             }
-            // The answer is on its way between two threads.
+            // Another thread has taken the waiter and is about to send the answer.
             Err(_) => receiver.recv().unwrap_or(Err(CallError::Closed)),
         }
     }
 
-    /// Asks the client; the closure gets the answer. Does not block. For the connection's own handlers, and for those
-    /// who need not wait.
+    /// Asks the client and passes the answer to the closure. Does not block, so the connection's own handlers may use
+    /// it.
     ///
-    /// The closure runs exactly once, on the connection's thread: when the answer has come, when `timeout` is over, or
-    /// when the connection has ended. If the call cannot be made, it runs at once, on the calling thread. A panic in it
-    /// closes the connection with 1011.
+    /// The closure runs exactly once, on the connection's thread: when the answer arrives, when `timeout` has passed,
+    /// or when the connection has ended. If the call cannot be made, the closure runs at once, on the calling thread. A
+    /// panic in it closes the connection with 1011.
     pub fn call_then(
         &self,
         method: &str,
@@ -63,15 +63,15 @@ impl Client {
         let waiter = Waiter::OwnThread(Box::new(then), deadline_after(timeout));
         match self.ask(method, &payload.into(), waiter) {
             Err((error, waiter)) => self.finish(waiter, Err(error)),
-            // Its thread is perhaps blocked in a read, for longer than until the deadline: the pong wakes it.
+            // The connection's thread may be blocked in a read that lasts longer than the deadline. The pong wakes it.
             Ok(_) if !self.calls().is_own_thread() => self.outbox().iter().for_each(Outbox::ping),
             Ok(_) => {}
         }
     }
 
-    /// Gives the call of this id its answer: for handlers of protocols with their own
-    /// [`CallFormat`](crate::calls::CallFormat). Call it on the connection's thread. False if no such call waits,
-    /// because it has been answered, has timed out or was never made; that is counted.
+    /// Delivers the answer to the call with this id, for protocols with their own
+    /// [`CallFormat`](crate::calls::CallFormat). Call it on the connection's thread. Returns false, and counts a late
+    /// reply, if no such call is waiting: it was answered, has timed out or was never made.
     pub fn answer_call(&self, id: u64, result: Result<Message, CallRefusal>) -> bool {
         let Some(waiter) = self.calls().take(id) else {
             self.hub().count(|m| m.increment_late_replies());
@@ -81,12 +81,12 @@ impl Client {
         true
     }
 
-    /// Calls to this client that wait for an answer; at most 64.
+    /// The number of calls to this client that wait for an answer; at most 64.
     pub fn pending_calls(&self) -> usize {
         self.calls().len()
     }
 
-    /// Sends a call whose result goes to the waiter; its id.
+    /// Sends a call whose result goes to the waiter. Returns the call's id.
     pub(super) fn ask(&self, method: &str, payload: &Message, waiter: Waiter) -> Result<u64, (CallError, Waiter)> {
         let Some(format) = self.hub().call_format().filter(|_| !self.is_event_stream()) else {
             return Err((CallError::Unsupported, waiter));
@@ -103,16 +103,16 @@ impl Client {
         };
         match sent {
             Ok(()) => {
-                // The message must leave now: this thread waits for its answer and so would not end its own cork.
+                // Flushes now, because this thread may wait for the answer and so would not end its own cork.
                 self.outbox().iter().for_each(Outbox::flush);
                 Ok(id)
             }
-            // Without the waiter, the connection has ended in the meantime and has reported that.
+            // If the waiter is gone, the connection has ended in the meantime and has given it its result.
             Err(error) => self.calls().take(id).map_or(Ok(id), |waiter| Err((error, waiter))),
         }
     }
 
-    /// Gives a waiter its result.
+    /// Passes the result to a waiter.
     pub(super) fn finish(&self, waiter: Waiter, result: CallResult) {
         match waiter {
             Waiter::Anywhere(done) => done(result),
@@ -124,7 +124,7 @@ impl Client {
         }
     }
 
-    /// On the connection's thread: runs the closures of calls whose time is up, and says when the next one's is.
+    /// Runs the closures of calls that have timed out and returns the next deadline. Called on the connection's thread.
     pub(crate) fn finish_due_calls(&self) -> Option<Instant> {
         let (due, next) = self.calls().due(Instant::now());
         for waiter in due {
@@ -134,19 +134,20 @@ impl Client {
         next
     }
 
-    /// On the connection's thread, at its end: nothing is answered any more.
+    /// Ends all calls at the end of the connection. Called on the connection's thread.
     pub(in crate::hub) fn end_calls(&self) {
         for waiter in self.calls().end() {
             self.finish(waiter, Err(CallError::Closed));
         }
     }
 
-    /// Gives up a call: its waiter gets no result.
+    /// Gives up a call. Its waiter gets no result.
     pub(super) fn give_up(&self, id: u64) {
         dispose(self.calls().take(id));
     }
 
-    /// Gives up the calls from other nodes whose time is over: their callers know. Has the keeper look again in time.
+    /// Gives up calls from other nodes that have timed out, which their callers detect themselves. Schedules the
+    /// keeper's next check.
     #[cfg(feature = "cluster")]
     pub(super) fn give_up_elsewhere(&self, is_keeper: bool) {
         let (due, next) = self.calls().due_elsewhere(Instant::now(), is_keeper);

@@ -7,9 +7,9 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CallError {
-    /// No answer came in time. Whether the client has done what it was asked to is not known.
+    /// No answer came in time. It is unknown whether the client has acted on the call.
     Timeout,
-    /// The connection has ended, or is closing.
+    /// The connection is closing or has ended.
     Closed,
     /// The client answered with an error.
     Refused {
@@ -18,9 +18,9 @@ pub enum CallError {
         /// The text, for people.
         message: String,
     },
-    /// 64 calls to this client wait for an answer already, or its queue is full.
+    /// 64 calls to this client are already waiting for an answer, or its queue is full.
     TooMany,
-    /// The calling thread is the one that would have to read the answer: that of the connection itself. Use
+    /// The calling thread is the connection's own, which would have to read the answer. Use
     /// [`Client::call_then`](crate::Client::call_then).
     OwnThread,
     /// The hub has no [`CallFormat`](crate::calls::CallFormat), the client reads an event stream, or the format cannot
@@ -49,7 +49,7 @@ impl From<CallRefusal> for CallError {
     }
 }
 
-/// The error with which one side answers a call of the other.
+/// The error with which either side answers a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallRefusal {
     code: String,
@@ -57,7 +57,7 @@ pub struct CallRefusal {
 }
 
 impl CallRefusal {
-    /// A refusal with a code for programs and a text for people.
+    /// Creates a refusal with a code for programs and a text for people.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into() }
     }

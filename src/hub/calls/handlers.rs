@@ -11,19 +11,20 @@ use crate::message::Message;
 
 type Handler = Box<dyn Fn(&Client, &Message) -> Result<Message, CallRefusal> + Send + Sync>;
 
-/// Handlers of clients' calls by method, and the way back for the answers to the hub's own calls, in the format of
-/// [`JsonCalls`](crate::calls::JsonCalls).
+/// Handlers of clients' calls, by method. Also passes clients' answers to the hub's own calls on. Both use the format
+/// of [`JsonCalls`](crate::calls::JsonCalls).
 #[derive(Default)]
 pub struct CallHandlers(HashMap<String, Handler>);
 
 impl CallHandlers {
-    /// No handler: each call of a client is refused with `unknown_method`.
+    /// Creates a set without handlers. Calls of unknown methods are refused with `unknown_method`.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets the handler of a method, replacing the one before. It gets the call's data and runs on the connection's
-    /// thread. What it returns is sent to the client, as a reply or as a refusal; neither closes the connection.
+    /// Sets the handler of a method and replaces an earlier one. The handler gets the call's data and runs on the
+    /// connection's thread. Its result is sent to the client, as a reply or as a refusal; neither closes the
+    /// connection.
     pub fn insert(
         &mut self,
         method: impl Into<String>,
@@ -32,8 +33,8 @@ impl CallHandlers {
         self.0.insert(method.into(), Box::new(handler));
     }
 
-    /// Handles a message if it is a call, or the answer to a call; `None` for all others. A reply that is `Ok` but no
-    /// JSON is sent as an error with the code `internal`.
+    /// Handles a message that is a call or the answer to a call. Returns `None` for any other message. If a handler's
+    /// reply is not JSON, the client gets an error with the code `internal`.
     ///
     /// # Errors
     ///

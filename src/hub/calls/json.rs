@@ -6,10 +6,10 @@ use serde_json::value::RawValue;
 use super::error::CallRefusal;
 use crate::message::Message;
 
-/// The wire format of calls to clients. Answers come back as messages: the handler that reads them calls
+/// The wire format of calls to clients. Answers arrive as messages; the handler that reads them calls
 /// [`Client::answer_call`](crate::Client::answer_call).
 pub trait CallFormat: Send + Sync + 'static {
-    /// The message that asks the client; `None` if the format cannot carry the payload. Runs on the caller's thread.
+    /// Encodes a call. Returns `None` if the format cannot carry the payload. Runs on the caller's thread.
     fn encode(&self, id: u64, method: &str, payload: &Message) -> Option<Message>;
 }
 
@@ -21,12 +21,12 @@ pub trait CallFormat: Send + Sync + 'static {
 /// | `{"type":"reply","id":1,"data":…}` | its answer |
 /// | `{"type":"error","id":1,"data":{"code":"…","message":"…"}}` | its refusal |
 ///
-/// The id is the caller's: this side counts, a client may choose any number or string of at most 128 bytes. Payloads
-/// are JSON; a binary message, or text that is no JSON, cannot be carried.
+/// The caller chooses the id. This side counts up; a client may use any number or string of at most 128 bytes. Payloads
+/// are JSON. A binary message, or text that is not JSON, cannot be carried.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct JsonCalls;
 
-/// The longest id of a client's call, in bytes of JSON.
+/// Maximum length of the id of a client's call, in bytes of JSON.
 const MAX_ID: usize = 128;
 
 impl CallFormat for JsonCalls {
@@ -42,7 +42,7 @@ fn json_text(payload: &Message) -> Option<&str> {
     serde_json::from_str::<&RawValue>(text).ok().map(RawValue::get)
 }
 
-/// A message that has to do with calls.
+/// A message that belongs to a call.
 #[derive(Debug)]
 pub(super) enum Frame<'m> {
     /// A client calls.
@@ -71,7 +71,7 @@ struct Refusal {
 }
 
 impl<'m> Frame<'m> {
-    /// `None` for messages that are no calls and no answers.
+    /// Returns `None` if the message is neither a call nor an answer.
     pub(super) fn parse(message: &'m Message) -> Option<Self> {
         let raw: Raw<'m> = serde_json::from_str(message.as_text()?).ok()?;
         let id = raw.id.filter(|id| id.get().len() <= MAX_ID && is_scalar(id.get()))?;
@@ -94,7 +94,7 @@ fn is_scalar(json: &str) -> bool {
     json.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit())
 }
 
-/// What a client that has called is sent.
+/// Encodes the answer to a client's call.
 pub(super) fn answer(id: &RawValue, result: &Result<Message, CallRefusal>) -> Message {
     let id = id.get();
     let unusable = CallRefusal::new("internal", "the answer is not JSON");

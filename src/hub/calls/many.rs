@@ -15,21 +15,21 @@ use crate::hub::{Client, Hub, Target};
 use crate::message::Message;
 
 impl Hub {
-    /// Asks every client of the target, and yields each one's answer as it comes, until all have answered or `timeout`
-    /// is over; then a [`CallError::Timeout`] for each client that has not. Asking does not block, iterating does.
-    /// Dropping the iterator gives up the answers that are missing.
+    /// Asks every client of the target and yields each answer as it arrives. When `timeout` has passed, yields a
+    /// [`CallError::Timeout`] for each client that has not answered. Asking does not block; iterating does. Dropping
+    /// the iterator gives up the missing answers.
     ///
-    /// In a cluster the other nodes ask their clients too. With
-    /// [`Cluster::presence`](crate::cluster::Cluster::presence) it is over when all nodes have said whom they have
-    /// asked and all of those have answered; without, when `timeout` is, unless the one client of the target has
-    /// answered. What the bus loses is a timeout; nothing is asked twice. Clients that nobody is known to have asked,
-    /// because the bus lost that, are not among the answers; but the target [`ClientId`] always has one, unless all
-    /// nodes have said that they do not know it.
+    /// In a cluster, the other nodes ask their clients, too. With
+    /// [`Cluster::presence`](crate::cluster::Cluster::presence), the iterator ends when every node has reported whom it
+    /// asked and all of these have answered. Without presence, it ends when `timeout` has passed, or earlier if the
+    /// target is one client and it has answered. If the bus loses a message, the result is a timeout; no client is
+    /// asked twice. If the bus loses a node's report, that node's clients are missing from the answers. A target that
+    /// is a single [`ClientId`] always has an answer, unless all nodes have reported that they do not know it.
     ///
     /// Only text crosses nodes.
     ///
-    /// With [`Target::one_of`] one member of a room is asked, each in its turn: a work queue. Members of this node come
-    /// first; if it has none, one of a node that has some.
+    /// With [`Target::one_of`], one member of the room is asked, in turn: a work queue. The member is one of this node;
+    /// if this node has none, one of another node.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -69,14 +69,14 @@ impl Hub {
     }
 }
 
-/// The answers to a [`Hub::call`], in the order in which they come.
+/// The answers to a [`Hub::call`], in the order of their arrival.
 #[must_use = "dropping it gives up the answers"]
 pub struct Answers {
     hub: Hub,
     receiver: Receiver<CallEvent>,
-    /// Clients of this node whose answer is missing, and the ids of their calls.
+    /// Clients of this node that have not answered, with the ids of their calls.
     asked: HashMap<ClientId, (Client, u64)>,
-    /// Clients that could not be asked, or did not answer in time.
+    /// Results of clients that could not be asked or did not answer in time.
     ready: VecDeque<Answer>,
     deadline: Instant,
     others: Others,
@@ -100,10 +100,10 @@ impl Answers {
         }
     }
 
-    /// What a piece of news yields.
+    /// Processes an event. Returns the answer that it yields, if any.
     fn hear(&mut self, news: CallEvent) -> Option<Answer> {
         match news {
-            // Each client has one answer: one that was given up is not told twice.
+            // Each client has one answer. If its call was given up, a later answer is ignored.
             CallEvent::Here(id, result) => self.asked.remove(&id).map(|_| (id, result)),
             #[cfg(feature = "cluster")]
             CallEvent::Elsewhere(news) => self.others.hear(&self.hub, news),
@@ -114,7 +114,7 @@ impl Answers {
         self.asked.is_empty() && self.others.are_over()
     }
 
-    /// Gives up what is missing: a timeout for each.
+    /// Gives up the missing answers: each becomes a timeout.
     fn give_up(&mut self) {
         for (id, (client, call)) in self.asked.drain() {
             client.give_up(call);

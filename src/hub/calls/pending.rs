@@ -13,7 +13,7 @@ use crate::hub::Client;
 use crate::lock::Leaf;
 use crate::message::Message;
 
-/// Calls to one client that may wait for an answer.
+/// Maximum number of calls to one client that wait for an answer.
 pub(super) const MAX_PENDING: usize = 64;
 
 pub(super) type CallResult = Result<Message, CallError>;
@@ -21,29 +21,28 @@ pub(super) type CallResult = Result<Message, CallError>;
 /// A client and its answer.
 pub(super) type Answer = (ClientId, CallResult);
 
-/// What gets a result on the connection's thread.
+/// A closure that gets the result on the connection's thread.
 type Then = Box<dyn FnOnce(&Client, CallResult) + Send>;
 
-/// Gets the result of a call, once.
+/// The receiver of a call's result. It gets the result once.
 pub(super) enum Waiter {
-    /// Code of this crate, which may run on any thread: it hands the result on to a caller that knows when to give up.
+    /// Code of this crate, which may run on any thread. It passes the result to a caller that has its own timeout.
     Anywhere(Box<dyn FnOnce(CallResult) + Send>),
-    /// The same for a caller on another node. It is given up at that time.
+    /// The same for a caller on another node. The call is given up at this time.
     #[cfg(feature = "cluster")]
     Elsewhere(Box<dyn FnOnce(CallResult) + Send>, Instant),
-    /// The application's closure, on the connection's thread, and until when it waits.
+    /// The application's closure, which runs on the connection's thread, and its deadline.
     OwnThread(Then, Instant),
 }
 
-/// See the module.
+/// The calls to one client.
 pub(in crate::hub) struct Calls {
     /// A leaf lock. Waiters are run and dropped without it.
     state: Leaf<State>,
-    /// A waiter with a deadline has been put in and not been seen to be gone. Set under the lock. Relaxed: the
-    /// connection's thread, which reads it without the lock, looks again before each read, and a ping wakes it after
-    /// another thread has set it.
+    /// A waiter with a deadline may be present. Set under the lock. Relaxed: the connection's thread reads it without
+    /// the lock, but looks again before each read of the socket, and a ping wakes it after another thread has set this.
     has_deadline: AtomicBool,
-    /// The connection's thread, once it has started.
+    /// The id of the connection's thread, once it has started.
     thread: OnceLock<ThreadId>,
 }
 
@@ -51,10 +50,10 @@ pub(in crate::hub) struct Calls {
 struct State {
     last: u64,
     waiting: BTreeMap<u64, Waiter>,
-    /// When the keeper looks for calls from elsewhere to give up; `None` if it does not.
+    /// When the keeper next checks for timed-out calls from other nodes; `None` if it has no such job.
     #[cfg(feature = "cluster")]
     keeper_at: Option<Instant>,
-    /// The connection has ended: nothing is asked any more.
+    /// The connection has ended. No more calls are accepted.
     is_over: bool,
 }
 
@@ -65,7 +64,7 @@ impl Default for Calls {
 }
 
 impl Calls {
-    /// The calling thread is the connection's.
+    /// Records that the calling thread is the connection's.
     pub(in crate::hub) fn set_own_thread(&self) {
         // Set once, at the connection's start.
         let _ = self.thread.set(thread::current().id());
@@ -93,19 +92,19 @@ impl Calls {
         Ok(id)
     }
 
-    /// Takes the waiter of a call out; `None` if it has its result already.
+    /// Takes out the waiter of a call. `None` if it already has its result.
     pub(super) fn take(&self, id: u64) -> Option<Waiter> {
         self.state.lock().waiting.remove(&id)
     }
 
-    /// The connection has ended: takes all waiters out.
+    /// Takes out all waiters at the end of the connection.
     pub(super) fn end(&self) -> Vec<Waiter> {
         let mut state = self.state.lock();
         state.is_over = true;
         std::mem::take(&mut state.waiting).into_values().collect()
     }
 
-    /// Takes out the waiters of the connection's thread whose time is up, and says when the next one's is.
+    /// Takes out the connection's own waiters that have timed out. Returns them and the next deadline.
     pub(super) fn due(&self, now: Instant) -> (Vec<Waiter>, Option<Instant>) {
         if !self.has_deadline.load(Ordering::Relaxed) {
             return (Vec::new(), None);
@@ -120,8 +119,8 @@ impl Calls {
         (due, next)
     }
 
-    /// Takes out the waiters of other nodes whose time is up, and says when the keeper is to look again, unless it
-    /// already does. `is_keeper`: the caller is what was to look.
+    /// Takes out waiters of other nodes that have timed out. Returns them and the time at which the keeper must check
+    /// again, unless it already has such a job. `is_keeper` means that the caller is that job.
     #[cfg(feature = "cluster")]
     pub(super) fn due_elsewhere(&self, now: Instant, is_keeper: bool) -> (Vec<Waiter>, Option<Instant>) {
         let mut state = self.state.lock();

@@ -1,4 +1,4 @@
-//! Calls across nodes: asking on behalf of another one, and hearing what others have been answered.
+//! Calls across nodes: calls on behalf of another node, and answers that other nodes report.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -39,13 +39,13 @@ pub(super) struct Others(Option<Remote>);
 #[derive(Debug)]
 struct Remote {
     number: u64,
-    /// Nodes that have not said whom they have asked; `None` if it is not known which nodes there are.
+    /// Nodes that have not reported whom they asked. `None` if the nodes are not known.
     silent: Option<HashSet<String>>,
-    /// Clients of theirs whose answer is missing.
+    /// Clients of other nodes that have not answered.
     asked: HashSet<ClientId>,
-    /// Those that were answered before their node said that it asks them.
+    /// Clients whose answer arrived before their node's report.
     early: HashSet<ClientId>,
-    /// The only client that is meant.
+    /// The client, if the target is a single one.
     only: Option<ClientId>,
 }
 
@@ -65,7 +65,7 @@ impl Others {
         }
         let one_of = target.one_of_room().map(str::to_owned);
         let to = if one_of.is_some() { Vec::new() } else { hub.remote_recipients(target) };
-        // Asked elsewhere, unless it is one of this node's.
+        // The client is asked on other nodes unless it is connected here.
         let only = target.only_client().filter(|id| !to.is_empty() && !target.except.contains(id));
         let Some(data) = payload.as_text() else { return only.map(|id| (id, Err(CallError::Unsupported))) };
         let nodes = hub.other_nodes(one_of.as_deref());
@@ -93,7 +93,7 @@ impl Others {
         only.map(|id| (id, Err(CallError::TooMany)))
     }
 
-    /// What a piece of news yields.
+    /// Processes an event. Returns the answer that it yields, if any.
     pub(super) fn hear(&mut self, hub: &Hub, news: News) -> Option<Answer> {
         let remote = self.0.as_mut()?;
         match news {
@@ -124,7 +124,7 @@ impl Others {
     /// Gives up what is missing. Returns the clients without an answer.
     pub(super) fn give_up(&mut self, hub: &Hub) -> HashSet<ClientId> {
         let Some(mut remote) = self.end(hub) else { return HashSet::new() };
-        // Some node may know the client, and have asked it: only what it said is lost.
+        // A silent node may have asked the client; only its report is lost.
         let is_unheard = remote.silent.as_ref().is_none_or(|silent| !silent.is_empty());
         remote.asked.extend(remote.only.filter(|_| is_unheard));
         remote.asked

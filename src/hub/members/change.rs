@@ -1,4 +1,4 @@
-//! What programs see of members.
+//! Members and their changes, as programs see them.
 
 use std::error::Error;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// The longest metadata of one connection, in bytes of JSON.
+/// Maximum length of one connection's metadata, in bytes of JSON.
 pub(in crate::hub) const MAX_METADATA: usize = 1024;
 
 /// A member of a room: a user with any number of connections, on any node, or a connection without a user.
@@ -17,8 +17,8 @@ pub struct Member {
     /// The user id; the client id of a connection that has no user.
     #[serde(serialize_with = "name")]
     pub id: Arc<str>,
-    /// JSON text: what a connection of the member has set last; `None` if none has set any. If several nodes have some,
-    /// all nodes choose the same.
+    /// JSON text that a connection of the member has set last; `None` if none has set any. If connections on several
+    /// nodes have metadata, all nodes choose the same.
     #[serde(serialize_with = "raw", skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Arc<str>>,
 }
@@ -33,16 +33,16 @@ fn raw<S: Serializer>(metadata: &Option<Arc<str>>, to: S) -> Result<S::Ok, S::Er
     serde_json::from_str::<&RawValue>(json).map_err(serde::ser::Error::custom)?.serialize(to)
 }
 
-/// What has happened to a member of a room.
+/// A change of a room's members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemberChange {
-    /// Its first connection has come.
+    /// The member's first connection has joined.
     Joined(Member),
-    /// Its metadata is another.
+    /// The member's metadata has changed.
     Updated(Member),
-    /// Its last connection has gone, and the room's
-    /// [`member_linger`](crate::history::RoomOptions::member_linger) is over.
+    /// The member's last connection has left, and the room's
+    /// [`member_linger`](crate::history::RoomOptions::member_linger) has passed.
     Left(Member),
 }
 
@@ -55,13 +55,13 @@ impl MemberChange {
     }
 }
 
-/// Why metadata of a member is not taken.
+/// Why metadata of a member is not accepted.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum MemberError {
-    /// It cannot be written as JSON.
+    /// The value cannot be serialised as JSON.
     Json(serde_json::Error),
-    /// So many bytes of JSON; 1024 are allowed.
+    /// The JSON has this many bytes; 1024 are allowed.
     TooLarge(usize),
 }
 
@@ -76,7 +76,7 @@ impl fmt::Display for MemberError {
 
 impl Error for MemberError {}
 
-/// A value as metadata.
+/// Serialises a value as metadata.
 pub(in crate::hub) fn metadata(value: &impl Serialize) -> Result<Arc<str>, MemberError> {
     let json = serde_json::to_string(value).map_err(MemberError::Json)?;
     if json.len() > MAX_METADATA { Err(MemberError::TooLarge(json.len())) } else { Ok(json.into()) }

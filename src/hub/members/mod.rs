@@ -6,10 +6,10 @@
 //! other nodes ── changes, lists, digests ── Table ── flush ──▶ hook, clients
 //! ```
 //!
-//! Each node owns the members that are connected to it, and tells the others of their changes. With its heartbeats goes
-//! a version and a hash for each room: a node that finds another hash asks for the list. So whatever the bus loses,
-//! all nodes agree again after the next heartbeat. One thread, the keeper's, tells other nodes of members: so what they
-//! hear is in order.
+//! Each node owns the members that are connected to it and reports their changes to the other nodes. Its heartbeats
+//! carry a version and a hash for each room. A node that has a different hash asks for the list. So all nodes agree
+//! again after the next heartbeat, whatever the bus has lost. Only the keeper's thread sends these reports, so other
+//! nodes get them in order.
 
 mod change;
 #[cfg(feature = "cluster")]
@@ -33,7 +33,7 @@ pub(super) use table::Json;
 #[cfg(feature = "cluster")]
 pub(super) use table::{List, Told};
 
-use super::client::State;
+use super::client::ClientState;
 use super::keeper::Job;
 use super::{Client, Hub, Target};
 use crate::lock::Leaf;
@@ -44,8 +44,8 @@ use table::Table;
 /// The time between two flushes of one room.
 const BATCH: Duration = Duration::from_millis(50);
 
-/// The members of all rooms whose options ask for them. A leaf lock, taken under a room's and a client's: so members
-/// change together with the room's roster.
+/// The members of all rooms with [`RoomOptions::members`](crate::RoomOptions::members). A leaf lock that is taken under
+/// a room's and a client's lock, so members change together with the room's roster.
 #[derive(Debug, Default)]
 pub(super) struct Members(Leaf<Tables>);
 
@@ -57,7 +57,7 @@ struct Tables {
 
 type AnnounceFn = dyn Fn(&str, &[MemberChange]) -> Option<Message> + Send + Sync;
 
-/// How a protocol tells clients of changes.
+/// The function with which a protocol announces changes to clients.
 #[derive(Default)]
 pub(super) struct Announce(pub(super) Option<Box<AnnounceFn>>);
 
@@ -68,12 +68,12 @@ impl fmt::Debug for Announce {
 }
 
 impl Client {
-    /// Sets what others see of this connection in rooms with members: JSON of at most 1 KiB, in place of what was set
-    /// before. Members of its rooms are told of the change.
+    /// Sets the metadata that others see of this connection in rooms with members: JSON of at most 1 KiB. Replaces
+    /// earlier metadata and announces the change in the client's rooms.
     ///
     /// # Errors
     ///
-    /// It cannot be written as JSON, or is longer.
+    /// The value cannot be serialised, or its JSON is too long.
     pub fn set_member(&self, value: &impl Serialize) -> Result<(), MemberError> {
         let json = metadata(value)?;
         let rooms: Vec<Arc<str>> = {
@@ -94,9 +94,9 @@ impl Client {
         Ok(())
     }
 
-    /// Sets what others see of this connection in one room with members, in place of
-    /// [`set_member`](Client::set_member), until it leaves the room. Called before the join, it takes effect with the
-    /// join; if there will be no join, call [`clear_member_in`](Client::clear_member_in).
+    /// Sets the metadata that others see of this connection in one room with members. It overrides
+    /// [`set_member`](Client::set_member) until the client leaves the room. Before a join, it takes effect with the
+    /// join. If the join does not follow, call [`clear_member_in`](Client::clear_member_in).
     ///
     /// # Errors
     ///
@@ -115,8 +115,8 @@ impl Client {
         Ok(())
     }
 
-    /// Undoes [`set_member_in`](Client::set_member_in) for a room that the client has not joined. Does nothing while it
-    /// is in the room.
+    /// Undoes [`set_member_in`](Client::set_member_in) for a room that the client has not joined. Does nothing while
+    /// the client is in the room.
     pub fn clear_member_in(&self, room: &str) {
         let mut own = self.state().write();
         if !own.rooms.contains(room) {
@@ -126,31 +126,30 @@ impl Client {
 }
 
 impl Hub {
-    /// Who is in a room, over all nodes of the cluster as far as they have told, by id. Empty for rooms without
+    /// The members of a room on all nodes, as far as they have reported, ordered by id. Empty for rooms without
     /// [`RoomOptions::members`](crate::history::RoomOptions::members).
     ///
-    /// It agrees with the changes: what [`on_member_change`](crate::HubBuilder::on_member_change) was told adds up to
-    /// this, once it has been told everything. Members of other nodes need
-    /// [`Cluster::presence`](crate::cluster::Cluster::presence).
+    /// The changes passed to [`on_member_change`](crate::HubBuilder::on_member_change) add up to this list, once all
+    /// have been reported. Members of other nodes need [`Cluster::presence`](crate::cluster::Cluster::presence).
     #[doc(alias("presence", "who is online"))]
     pub fn members(&self, room: &str) -> Vec<Member> {
         self.inner().members.0.lock().rooms.get(room).map_or_else(Vec::new, Table::list)
     }
 
-    /// Whether members of rooms of this name are tracked by connection: see
+    /// Whether members of rooms with this name are tracked by connection; see
     /// [`RoomOptions::with_connections`](crate::history::RoomOptions::with_connections).
     pub fn tracks_connections(&self, room: &str) -> bool {
         self.inner().patterns.find(room).is_some_and(|options| options.by_connection)
     }
 
-    /// The number of members of each room that has some.
+    /// The number of members of each room that has members.
     pub(crate) fn member_counts(&self) -> HashMap<Arc<str>, usize> {
         let members = self.inner().members.0.lock();
         let counts = members.rooms.iter().map(|(room, table)| (Arc::clone(room), table.count()));
         counts.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// What a member is known by.
+    /// The key of a member: its user id or client id.
     fn member_key(&self, client: &Client, room: &str, user: Option<&Arc<str>>) -> Arc<str> {
         user.filter(|_| !self.tracks_connections(room)).map_or_else(|| client.id().to_string().into(), Arc::clone)
     }
@@ -163,7 +162,7 @@ impl Hub {
         self.inner().patterns.find(room).map_or(Duration::ZERO, |options| options.member_linger)
     }
 
-    /// Under the room's and the client's lock: the client has joined.
+    /// Records that the client has joined. Called under the room's and the client's lock.
     pub(super) fn member_joined(&self, client: &Client, room: &Arc<str>, user: Option<&Arc<str>>, json: Option<&Json>) {
         if self.has_members(room) {
             let mut members = self.inner().members.0.lock();
@@ -172,7 +171,7 @@ impl Hub {
         }
     }
 
-    /// Under the room's and the client's lock: the client has left.
+    /// Records that the client has left. Called under the room's and the client's lock.
     pub(super) fn member_left(&self, client: &Client, room: &Arc<str>, user: Option<&Arc<str>>) {
         if !self.has_members(room) {
             return;
@@ -209,7 +208,7 @@ impl Hub {
             let Some(table) = rooms.get_mut(room) else { return };
             let now = Instant::now();
             if let Some(at) = table.flushed.map(|last| last + BATCH).filter(|at| *at > now) {
-                // A member has lingered for long enough, too soon after the last flush. A watched table has a job then.
+                // A member's linger has ended too soon after the last flush. A watched table already has a job.
                 let is_watched = std::mem::replace(&mut table.is_watched, true);
                 drop(members);
                 if !is_watched {
@@ -237,7 +236,7 @@ impl Hub {
         let announce =
             announce.and_then(|announce| self.guarded(None, "a message of members", || announce(room, &changes)));
         if let Some(message) = announce.flatten() {
-            // Not recorded in the room's history: who comes later gets the list, and positions are of publications.
+            // Not recorded in the room's history: later members get the list, and only publications have positions.
             let target = Target::room(&**room);
             self.deliver_now(&target, &self.resolve(&target), &message);
         }
@@ -246,8 +245,8 @@ impl Hub {
         }
     }
 
-    /// Under the client's lock: it had the user `old` before.
-    pub(super) fn member_renamed(&self, client: &Client, own: &State, old: Option<&Arc<str>>) {
+    /// Records that the client's user has changed from `old`. Called under the client's lock.
+    pub(super) fn member_renamed(&self, client: &Client, own: &ClientState, old: Option<&Arc<str>>) {
         let now = Instant::now();
         let mut members = self.inner().members.0.lock();
         for room in own.rooms.iter().filter(|room| !self.tracks_connections(room)) {

@@ -10,12 +10,12 @@ use crate::hub::Hub;
 use crate::hub::control::{Control, Entry};
 use crate::hub::keeper::Job;
 
-/// The versions of what other nodes are told. They rise over all rooms, and from one run of a node to the next, because
-/// they follow the system's clock: a room that begins anew is not taken for what is known of it.
+/// The source of versions in reports to other nodes. Versions follow the system's clock, so they rise across all rooms
+/// and from one run of a node to the next. A room that is created anew is therefore not mistaken for its predecessor.
 #[derive(Debug, Default)]
 pub(super) struct Telling {
     version: u64,
-    /// The keeper is about to tell the digests.
+    /// The keeper has a job to publish the digests.
     is_digest_due: bool,
 }
 
@@ -28,7 +28,7 @@ impl Telling {
 }
 
 impl Hub {
-    /// What other nodes are to be told of one room.
+    /// The reports about one room for other nodes.
     pub(super) fn member_controls(&self, room: &Arc<str>, table: &mut Table, telling: &mut Telling) -> Vec<Control> {
         let untold = table.take_untold();
         let is_list_wanted = table.take_list_wanted();
@@ -65,25 +65,24 @@ impl Hub {
         controls.iter().for_each(|control| _ = self.publish_control(control));
     }
 
-    /// Whether members are told to other nodes, and heard of them. Without presence nobody would say that a node has
-    /// gone.
+    /// Whether nodes exchange members. Without presence, no node would learn that another one is gone.
     fn shares_members(&self) -> bool {
         self.inner().node.link.as_ref().is_some_and(crate::cluster::Link::has_presence)
     }
 
-    /// After a heartbeat: sees that the rooms' digests follow.
+    /// Schedules the rooms' digests. Called after a heartbeat.
     pub(in crate::hub) fn digests_due(&self) {
         if !self.inner().patterns.has_members() {
             return;
         }
-        // One job at a time: a hook that blocks the keeper does not pile them up.
+        // One job at a time, so that jobs do not pile up while a hook blocks the keeper.
         let is_due = std::mem::replace(&mut self.inner().members.0.lock().telling.is_digest_due, true);
         if !is_due {
             self.keeper().schedule(Instant::now(), Job::Digests);
         }
     }
 
-    /// On the keeper's thread: the version and the hash of every room with members here.
+    /// Publishes the version and hash of every room with members here. Runs on the keeper's thread.
     pub(in crate::hub) fn publish_digests(&self) {
         let mut controls = Vec::new();
         let mut digests = BTreeMap::new();
@@ -92,7 +91,7 @@ impl Hub {
             let Tables { rooms, telling } = &mut *members;
             telling.is_digest_due = false;
             for (room, table) in rooms.iter_mut() {
-                // What is not told yet is told first, or the others would ask for it.
+                // Pending changes go first; otherwise the others would ask for the list.
                 controls.extend(self.member_controls(room, table, telling));
                 digests.extend(table.digest().map(|digest| (room.to_string(), digest)));
             }
@@ -137,7 +136,8 @@ impl Hub {
         });
     }
 
-    /// The digests of a node's rooms whose names stand between two names; those that are missing have no members there.
+    /// Processes the digests of a node's rooms whose names lie between two names. Rooms without a digest have no
+    /// members there.
     pub(in crate::hub) fn hear_digests(
         &self,
         node: &str,
@@ -161,7 +161,7 @@ impl Hub {
         }
     }
 
-    /// Another node wants the list of one room.
+    /// Notes that another node has asked for the list of one room.
     pub(in crate::hub) fn want_list(&self, room: &str) {
         self.hear_members(room, |table| {
             table.want_list();
@@ -169,7 +169,7 @@ impl Hub {
         });
     }
 
-    /// Another node has left, or is silent.
+    /// Removes the members of a node that has left or is silent.
     pub(in crate::hub) fn forget_members_of(&self, node: &str) {
         let rooms: Vec<Arc<str>> = {
             let mut members = self.inner().members.0.lock();
@@ -184,7 +184,7 @@ impl Hub {
         rooms.iter().for_each(|room| self.watch_members(room));
     }
 
-    /// Changes the table of a room of this name, if rooms of this name have members here.
+    /// Changes the table of this room, if rooms of this name track members.
     fn hear_members(&self, room: &str, change: impl FnOnce(&mut Table) -> bool) -> bool {
         if !self.has_members(room) || !self.shares_members() {
             return false;
@@ -203,7 +203,7 @@ impl Hub {
     }
 }
 
-/// Divides members into parts of about `limit` bytes; at least one, perhaps empty.
+/// Divides members into parts of about `limit` bytes. Returns at least one part, which may be empty.
 fn parts<T>(
     members: Vec<(Arc<str>, T)>,
     limit: usize,

@@ -35,7 +35,8 @@ fn document() -> Response {
     let page = PAGE.replace("{nonce}", &nonce).replace("{style}", STYLE).replace("{script}", &SCRIPTS.concat());
     let policy = format!(
         "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data:; connect-src 'self'; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
+         trusted-types 'none'"
     );
     guarded(Response::html(page)).header("Content-Security-Policy", policy)
 }

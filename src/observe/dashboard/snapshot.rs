@@ -101,6 +101,8 @@ impl Snapshot {
         let load = hub.load();
         let stats = sources.stats();
         let sample = Sample::of(clients.len(), stats.as_ref());
+        let traces = tracer.iter().flat_map(|tracer| tracer.recent(MAX_TRACES));
+        let traces: Vec<_> = traces.map(|trace| json!(*trace)).collect();
         let common = json!({
             "at": sample.0,
             "sample": sample,
@@ -123,7 +125,7 @@ impl Snapshot {
                 "evictions": stats.as_ref().map(|stats| stats.history_evictions),
             },
             "slow": slow(&clients),
-            "traces": tracer.iter().flat_map(|tracer| tracer.recent(MAX_TRACES)).map(|trace| json!(*trace)).collect::<Vec<_>>(),
+            "traces": traces,
         });
         (Self { common, clients, rooms }, sample)
     }

@@ -27,7 +27,12 @@ fn text(replies: &[Reply]) -> String {
 
 #[test]
 fn a_frame_holds_several_objects() {
-    let frame = "{\"id\":1,\"connect\":{\"token\":\"t\",\"data\":{\"a\":[1, 2]}}}\n{\"id\":2,\"subscribe\":{\"channel\":\"c\"}}\n\n{}";
+    let frame = concat!(
+        r#"{"id":1,"connect":{"token":"t","data":{"a":[1, 2]}}}"#,
+        "\n",
+        r#"{"id":2,"subscribe":{"channel":"c"}}"#,
+        "\n\n{}"
+    );
     let commands = decode(frame).expect("valid");
     assert_eq!(commands.len(), 3);
     let connect = commands[0].connect.as_ref().expect("connect");
@@ -38,7 +43,10 @@ fn a_frame_holds_several_objects() {
 
 #[test]
 fn unknown_fields_are_ignored_and_null_is_absent() {
-    let frame = r#"{"id":1,"new":{"x":[]},"subscribe":{"channel":"c","token":null,"offset":null,"tf":{"op":"eq"},"data":null}}"#;
+    let frame = concat!(
+        r#"{"id":1,"new":{"x":[]},"subscribe":"#,
+        r#"{"channel":"c","token":null,"offset":null,"tf":{"op":"eq"},"data":null}}"#,
+    );
     let subscribe = decode(frame).expect("valid").remove(0).subscribe.expect("subscribe");
     assert_eq!((subscribe.channel.as_str(), subscribe.token.as_str(), subscribe.offset), ("c", "", 0));
     assert_eq!(&subscribe.data[..], b"null", "a payload of null is one");
@@ -215,7 +223,8 @@ proptest! {
     #[test]
     fn any_payload_is_one_line_of_json(data: Vec<u8>, tags in btree_map(any::<String>(), any::<String>(), 0..2)) {
         let publication = Publication { data: data.into(), tags, ..Publication::default() };
-        let frame = text(&[Reply { push: Some(Push { publication: Some(publication), ..Push::default() }), ..Reply::default() }]);
+        let push = Push { publication: Some(publication), ..Push::default() };
+        let frame = text(&[Reply { push: Some(push), ..Reply::default() }]);
         prop_assert!(!frame.contains('\n'));
         prop_assert!(serde_json::from_str::<BTreeMap<String, serde_json::Value>>(&frame).is_ok());
     }

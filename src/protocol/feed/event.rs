@@ -17,7 +17,9 @@ const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 /// use wshub::protocol::feed::FeedEvent;
 /// let event = FeedEvent::new("price", serde_json::json!({"cents": 120}));
 ///
-/// assert!(event.message()?.as_text().unwrap().starts_with(r#"{"type":"price","payload":{"cents":120},"timestamp":""#));
+/// let message = event.message()?;
+/// let start = r#"{"type":"price","payload":{"cents":120},"timestamp":""#;
+/// assert!(message.as_text().unwrap().starts_with(start));
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -102,13 +102,13 @@ impl FeedBuilder {
         self.put_on(builder).0
     }
 
-    fn put_on(mut self, mut builder: HubBuilder) -> (HubBuilder, Arc<Shared>) {
+    fn put_on(mut self, mut builder: HubBuilder) -> (HubBuilder, Arc<FeedState>) {
         let history = self.history.take();
         let is_remembering = history.is_some();
         if let Some(options) = history {
             builder = builder.rooms(ROOM, options).on_upgrade(|_| Ok(Admission::anonymous().room(ROOM)));
         }
-        let shared = Arc::new(Shared { registry: Registry::default(), callbacks: self, is_remembering });
+        let shared = Arc::new(FeedState { registry: Registry::default(), callbacks: self, is_remembering });
         let [connect, disconnect, stop] = std::array::from_fn(|_| Arc::clone(&shared));
         let builder = builder
             .extension(Arc::clone(&shared))
@@ -140,11 +140,11 @@ impl fmt::Debug for FeedBuilder {
 #[derive(Clone)]
 pub struct Feed {
     hub: Hub,
-    shared: Arc<Shared>,
+    shared: Arc<FeedState>,
 }
 
 /// State that the handles and the hub's hooks share. It holds no reference to the hub, because the hub's hooks hold it.
-struct Shared {
+struct FeedState {
     registry: Registry,
     callbacks: FeedBuilder,
     /// All clients are in [`ROOM`], which has a history.
@@ -243,7 +243,7 @@ impl fmt::Debug for Feed {
     }
 }
 
-impl Shared {
+impl FeedState {
     fn connected(&self, subscriber: &dyn Subscriber) {
         if let Some(callback) = &self.callbacks.on_connect {
             callback(subscriber);

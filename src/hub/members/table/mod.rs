@@ -1,5 +1,5 @@
-//! The members of one room: those connected here, those that other nodes have told of, and what was told of both. A
-//! plain data structure.
+//! The members of one room: those connected here, those that other nodes have reported, and what has been announced of
+//! both. A plain data structure.
 
 #[cfg(feature = "cluster")]
 mod nodes;
@@ -24,18 +24,18 @@ pub(in crate::hub) type Json = Arc<str>;
 /// What one node reports of a member: its metadata, or that it has left.
 pub(in crate::hub) type Told = Option<Option<Json>>;
 
-/// See the module.
+/// The calls to one client.
 #[derive(Debug, Default)]
 pub(in crate::hub) struct Table {
     here: BTreeMap<Arc<str>, Here>,
-    /// What hooks and clients were told. Differs from the current members only in the keys of `dirty`.
+    /// The members last reported to hooks and clients. They differ from the current ones only in the keys of `dirty`.
     told: BTreeMap<Arc<str>, Option<Json>>,
-    /// In the order of their changes.
+    /// The keys of changed members, in the order of their changes.
     dirty: Vec<Arc<str>>,
     nodes: Nodes,
-    /// Whether the keeper has a job for this room.
+    /// The keeper has a job for this room.
     pub(in crate::hub) is_watched: bool,
-    /// When the keeper next removes a member that has lingered for long enough.
+    /// When the next member's linger ends.
     wake: Option<Instant>,
     /// When changes were last reported.
     pub(in crate::hub) flushed: Option<Instant>,
@@ -46,7 +46,7 @@ pub(in crate::hub) struct Table {
 struct Here {
     /// The connections with their metadata, the latest change last.
     connections: Vec<(ClientId, Option<Json>)>,
-    /// The metadata that remain while no connection is left, and until when.
+    /// After the last connection: the metadata, and when the linger ends.
     lingers: Option<(Option<Json>, Instant)>,
 }
 
@@ -58,7 +58,7 @@ impl Here {
 }
 
 impl Table {
-    /// A connection of the member has come.
+    /// Adds a connection of the member.
     pub(in crate::hub) fn join(&mut self, key: &Arc<str>, client: ClientId, metadata: Option<Json>) {
         let here = self.here.entry(Arc::clone(key)).or_default();
         here.connections.push((client, metadata));
@@ -81,7 +81,7 @@ impl Table {
         self.changed_here(key);
     }
 
-    /// A connection of the member has other metadata.
+    /// Changes the metadata of a connection of the member.
     pub(in crate::hub) fn update(&mut self, key: &Arc<str>, client: ClientId, metadata: Option<Json>) {
         let Some(here) = self.here.get_mut(key) else { return };
         here.connections.retain(|(id, _)| *id != client);
@@ -89,7 +89,7 @@ impl Table {
         self.changed_here(key);
     }
 
-    /// Ends members that have lingered for long enough, and says when the next one has.
+    /// Removes members whose linger has ended. Returns when the next one ends.
     pub(in crate::hub) fn expire(&mut self, now: Instant) -> Option<Instant> {
         let is_over = |here: &Here| here.lingers.as_ref().is_some_and(|(_, until)| *until <= now);
         let over: Vec<Arc<str>> =
@@ -101,7 +101,7 @@ impl Table {
         self.here.values().filter_map(|here| here.lingers.as_ref()).map(|(_, until)| *until).min()
     }
 
-    /// Ends members that have lingered for long enough, and says when to do so again unless that is known.
+    /// Removes members whose linger has ended. Returns when to do so again, unless a job for that time exists.
     pub(in crate::hub) fn next_wake(&mut self, now: Instant) -> Option<Instant> {
         self.wake = self.wake.filter(|wake| *wake > now);
         let next = self.expire(now)?;
@@ -121,17 +121,17 @@ impl Table {
         self.dirty.push(Arc::clone(key));
     }
 
-    /// Whether changes wait to be told, to anybody.
+    /// Whether there are unreported changes.
     pub(in crate::hub) fn has_news(&self) -> bool {
         !self.dirty.is_empty() || self.nodes.wait_for_news()
     }
 
-    /// Nothing is left that would have to be remembered.
+    /// Whether the table holds nothing that must be kept.
     pub(in crate::hub) fn is_over(&self) -> bool {
         self.here.is_empty() && self.nodes.have_no_members() && self.told.is_empty() && !self.has_news()
     }
 
-    /// The member as it is, over all nodes. Of several nodes' metadata one is chosen, the same on all nodes.
+    /// The member's current metadata, over all nodes. If several nodes have metadata, every node chooses the same.
     fn is(&self, key: &str) -> Told {
         let here = self.here.get(key).map(Here::metadata);
         here.into_iter().chain(self.nodes.metadata_of(key)).max()
@@ -149,7 +149,7 @@ impl Table {
         keys.into_iter().map(member).collect()
     }
 
-    /// The changes since they were last taken, one a member at most, in their order.
+    /// Takes the changes since the last call, in order, at most one for each member.
     pub(in crate::hub) fn take_changes(&mut self) -> Vec<MemberChange> {
         let mut changes = Vec::new();
         for key in std::mem::take(&mut self.dirty) {

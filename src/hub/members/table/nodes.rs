@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use super::{Here, Json, Table, Told};
 
-/// Members of a node, each with what is said of it.
+/// Members of a node, each with its report.
 type Listed<T> = Vec<(Arc<str>, T)>;
 
-/// Members that are kept of one other node in one room.
+/// Maximum number of members kept of one other node in one room.
 const MAX_REMOTE: usize = 65_536;
-/// Between two requests for the same list.
+/// The pause between two requests for the same list.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// See the module.
+/// The calls to one client.
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
     others: BTreeMap<String, Remote>,
@@ -90,7 +90,7 @@ impl Table {
         std::mem::take(&mut self.nodes.is_list_wanted)
     }
 
-    /// The members here that have changed since other nodes were told; none if none has.
+    /// Takes the changes here that other nodes do not know yet.
     pub(in crate::hub) fn take_untold(&mut self) -> Listed<Told> {
         let untold = std::mem::take(&mut self.nodes.untold);
         let told = |key: Arc<str>| {
@@ -100,29 +100,30 @@ impl Table {
         untold.into_iter().map(told).collect()
     }
 
-    /// Sets the version of what other nodes are told next. Returns the one before; 0: what they are told is all.
+    /// Sets the version of the next report to other nodes. Returns the previous one; 0 means that the next report is
+    /// complete.
     pub(in crate::hub) fn tell(&mut self, version: u64) -> u64 {
         std::mem::replace(&mut self.nodes.version, version)
     }
 
-    /// The version that other nodes were told last; 0 for none.
+    /// The version last reported to other nodes; 0 = none.
     pub(in crate::hub) fn version(&self) -> u64 {
         self.nodes.version
     }
 
-    /// All members here, for another node that has asked.
+    /// All members here, for a node that has asked for the list.
     pub(in crate::hub) fn here(&self) -> Listed<Option<Json>> {
         self.here.iter().map(|(key, here)| (Arc::clone(key), here.metadata())).collect()
     }
 
-    /// The version and the hash of the members here; `None` without any. Call it when everything has been told.
+    /// The version and hash of the members here; `None` if there are none. Call it when all changes have been reported.
     pub(in crate::hub) fn digest(&self) -> Option<(u64, u64)> {
         let members = self.here.iter().map(|(key, here)| (&**key, here.metadata()));
         (!self.here.is_empty()).then(|| (self.nodes.version, hash(members)))
     }
 
-    /// Changes of another node, from the version `since` to `version`. False if some before them have not come: the
-    /// list is needed.
+    /// Applies another node's changes, from the version `since` to `version`. Returns false if earlier changes are
+    /// missing; then the list is needed.
     pub(in crate::hub) fn hear_changes(
         &mut self,
         node: &str,
@@ -135,7 +136,7 @@ impl Table {
             return true;
         }
         if since == 0 {
-            // The node begins, or this room begins anew there: nothing of what was known is left.
+            // The node has started, or has created this room anew: earlier members are gone.
             self.dirty.extend(std::mem::take(&mut remote.members).into_keys());
         } else if since != remote.version {
             return false;
@@ -155,12 +156,12 @@ impl Table {
         true
     }
 
-    /// A list of another node, or a part of one: it counts when all parts have come.
+    /// Adds another node's list, or a part of one, which takes effect when all parts have arrived.
     pub(in crate::hub) fn hear_list(&mut self, node: &str, list: List) {
         let List { version, index, of, members } = list;
         let remote = self.nodes.others.entry(node.to_owned()).or_default();
         if version < remote.version {
-            // Overtaken by changes.
+            // Later changes have overtaken this list.
             return;
         }
         let new = || Partial { version, of, arrived: BTreeSet::new(), members: BTreeMap::new() };
@@ -185,7 +186,7 @@ impl Table {
         self.dirty.extend(changed);
     }
 
-    /// What another node says of its members in this room; `None`: it has none. Whether its list is to be asked for.
+    /// Compares another node's digest of this room; `None` = no members. Returns whether to ask for its list.
     pub(in crate::hub) fn hear_digest(&mut self, node: &str, digest: Option<(u64, u64)>, now: Instant) -> bool {
         let Some((version, wanted)) = digest else {
             self.forget_node(node);
@@ -196,7 +197,7 @@ impl Table {
             hash(remote.members.iter().map(|(key, metadata)| (&**key, metadata.clone()))) == wanted
         };
         if !same {
-            // A lower version is that of a successor with a clock that is behind: its list counts.
+            // A lower version belongs to a restarted node whose clock is behind. Its list is accepted.
             remote.version = remote.version.min(version);
             remote.asked = Some(now);
         }
@@ -213,14 +214,14 @@ impl Table {
         is_time
     }
 
-    /// Another node has left or is silent: its members go with it.
+    /// Removes the members of a node that has left or is silent.
     pub(in crate::hub) fn forget_node(&mut self, node: &str) {
         if let Some(remote) = self.nodes.others.remove(node) {
             self.dirty.extend(remote.members.into_keys());
         }
     }
 
-    /// Whether anything is known of a node, perhaps that all of its members have left.
+    /// Whether anything is known of a node, even if it is only that all of its members have left.
     pub(in crate::hub) fn knows(&self, node: &str) -> bool {
         self.nodes.others.contains_key(node)
     }
