@@ -15,7 +15,7 @@ use crate::guard::dispose;
 use crate::history::{FrameKind, Publication, WhenBehind};
 use crate::lock::assert_no_lock_held;
 use crate::message::{Compressed, Encoded};
-use crate::outbox::{How, Outbox, Sent, flush_all, is_corked, prefetch_queues};
+use crate::outbox::{How, Outbox, Placed, Sent, flush_all, is_corked, prefetch_queues};
 
 /// Members whose queues are fetched from memory together.
 const PREFETCHED: usize = 16;
@@ -27,8 +27,9 @@ pub(super) struct FanOut {
     pub(super) refused: usize,
     /// Drops by the drop policy, and clients to close.
     dropped: Vec<(Member, Encoded, Sent)>,
-    /// Members that just fell behind. They are flushed even if this thread is corked.
-    behind: Vec<Arc<Outbox>>,
+    /// Members that are flushed first, even if this thread is corked: they just fell behind, or another thread relies on
+    /// the flush.
+    urgent: Vec<Arc<Outbox>>,
     members: Option<Snapshot>,
     /// When the keeper must send the state's changes.
     pub(super) tick: Option<Instant>,
@@ -51,6 +52,8 @@ struct Batch<'a> {
     /// For each kind, a frame for each publication, or `None` if nothing is sent.
     frames: Vec<Vec<Option<Encoded>>>,
     is_excepting: bool,
+    /// The flush comes right after the push.
+    is_flushed: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -58,7 +61,19 @@ impl<'a> Batch<'a> {
         let of_kind = |kind| publications.iter().map(|publication| publication.frame(kind, compressed)).collect();
         let frames = kinds.iter().map(|kind| of_kind(*kind)).collect();
         let is_excepting = publications.iter().any(Publication::excepts_anybody);
-        Self { stream, publications, kinds, frames, is_excepting }
+        Self { stream, publications, kinds, frames, is_excepting, is_flushed: !is_corked() }
+    }
+
+    /// Makes the frame the next one of a client for which nothing waits.
+    fn push_next(&self, outbox: &Arc<Outbox>, frame: &Encoded, done: &mut FanOut) -> bool {
+        if !self.is_flushed {
+            return false;
+        }
+        let placed = outbox.push_next(frame);
+        if matches!(placed, Placed::Awaited | Placed::Crowded) {
+            done.urgent.push(Arc::clone(outbox));
+        }
+        matches!(placed, Placed::Yes | Placed::Awaited)
     }
 
     fn frames_of(&self, member: &Member) -> &[Option<Encoded>] {
@@ -113,12 +128,16 @@ impl Room {
                 done.refused += 1;
                 continue;
             };
+            if !must_wait && batch.push_next(outbox, frame, done) {
+                done.queued += 1;
+                continue;
+            }
             match policy {
                 WhenBehind::CatchUp if must_wait || !outbox.push_if_fits(frame) => {
                     let ticket = memory.behind(batch.stream).add(outbox);
                     let reader = Reader::new(ticket, self, batch.stream, client, publication.offset() - 1);
                     outbox.fall_behind(Box::new(reader), false);
-                    done.behind.push(Arc::clone(outbox));
+                    done.urgent.push(Arc::clone(outbox));
                     done.queued += 1;
                     return;
                 }
@@ -156,9 +175,9 @@ impl Hub {
 
     /// Flushes the pushed messages and handles drops, without a lock. Returns the number of dropped messages.
     pub(super) fn finish_fan_out(&self, done: FanOut) -> usize {
-        let FanOut { dropped, behind, members, fallen, .. } = done;
+        let FanOut { dropped, urgent, members, fallen, .. } = done;
         assert_no_lock_held();
-        behind.iter().for_each(Outbox::flush);
+        urgent.iter().for_each(Outbox::flush);
         self.flush_pushed(members);
         let mut count = 0;
         for (Member { outbox, client }, frame, sent) in dropped {

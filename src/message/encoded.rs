@@ -202,6 +202,12 @@ impl Encoded {
         }
     }
 
+    /// The number of queues and batches that hold it, and of callers.
+    #[cfg(test)]
+    pub(crate) fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     /// The message, which shares the bytes of this form.
     pub(crate) fn message(&self) -> Message {
         match &self.0.source {

@@ -41,7 +41,7 @@ impl Chunk {
 
     fn release(self, done: &mut Done) {
         if let Self::Message(frame) = self {
-            done.0.extend(frame.release());
+            done.add(frame);
         }
     }
 }
@@ -52,6 +52,12 @@ impl Chunk {
 pub(super) struct Done(Vec<Message>);
 
 impl Done {
+    /// Adds a written frame.
+    #[inline]
+    pub(super) fn add(&mut self, frame: Encoded) {
+        self.0.extend(frame.release());
+    }
+
     /// Drops the messages. Call it while no lock is held.
     #[inline]
     pub(super) fn dispose(self) {
@@ -130,6 +136,11 @@ impl Batch {
     pub(super) fn push_close(&mut self, bytes: Vec<u8>) {
         self.closes = true;
         self.push_last(bytes);
+    }
+
+    /// Adds a message at the end.
+    pub(super) fn push_message(&mut self, frame: Encoded) {
+        self.push(Chunk::Message(frame));
     }
 
     /// Adds a frame at the end.
@@ -216,7 +227,7 @@ impl Batch {
             1 => texts.drain(..).for_each(|text| self.push(Chunk::Message(text))),
             _ => {
                 self.push(Chunk::Bytes(ws::encode_joined_text(texts.iter().map(Encoded::payload))));
-                texts.drain(..).for_each(|text| done.0.extend(text.release()));
+                texts.drain(..).for_each(|text| done.add(text));
             }
         }
     }

@@ -135,9 +135,9 @@ impl Outbox {
         self.queue.len() >= BATCH_MESSAGES || self.queue.bytes() >= BATCH_BYTES
     }
 
-    /// Whether anything is queued.
+    /// Whether a message waits. True also while another thread's push is under way.
     pub(crate) fn is_waiting(&self) -> bool {
-        !self.queue.is_empty()
+        self.queue.bytes() != 0
     }
 
     /// Queues one frame if it fits. Does no I/O, so it may be called under a lock. The caller must flush.

@@ -11,6 +11,10 @@
 //! seconds after its last work. If no thread can be started, the process-wide [`flusher`] writes instead, without
 //! blocking, until a thread can be started.
 //!
+//! Some sends push first and flush later: those to a room with a history, which push under the room's lock, and those
+//! whose flushes are shared. Their frame waits in the [slot](slot::Slot) in front of the queue if nothing else waits,
+//! so that the flush costs no more than a direct send. Whoever locks the mutex next writes it first.
+//!
 //! # Full, but not slow
 //!
 //! The drop policy is for slow peers. But a queue can also be full because the thread that holds the socket is not
@@ -44,6 +48,7 @@ mod pump;
 mod queue;
 mod send;
 mod share;
+mod slot;
 mod writer;
 
 use std::io;
@@ -59,7 +64,7 @@ pub(crate) use group::Group;
 pub(crate) use held::Held;
 #[cfg(not(wshub_loom))]
 pub(crate) use helpers::Helpers;
-pub(crate) use send::{GaveUp, Sent, flush_all, is_corked};
+pub(crate) use send::{GaveUp, Placed, Sent, flush_all, is_corked};
 #[cfg(wshub_loom)]
 pub(crate) use share::Job;
 pub(crate) use share::{How, List, prefetch_queues};
@@ -76,6 +81,7 @@ use catch_up::Sources;
 use controls::Controls;
 use gate::Gate;
 use queue::Queue;
+use slot::{Backlog, Slot};
 use writer::Writer;
 
 /// The phases of an outbox. A phase only moves forward.
@@ -111,15 +117,6 @@ pub(crate) enum WriteFailure {
 /// The start of the clock for `unblocked`.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Frames taken from the queue but not yet written, because the socket pushed back. Guarded by the socket's mutex.
-#[derive(Debug)]
-struct Backlog {
-    batch: Batch,
-    /// Only the writer thread may write, or the flusher in its place. Before `open`, only the connection's own thread
-    /// may write, because it finishes the handshake.
-    handed_over: bool,
-}
-
 /// See the module's documentation. The fields that a send to a healthy client reads come first, on one cache line.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -139,7 +136,7 @@ pub(crate) struct Outbox {
     transport: Transport,
     queue: Queue,
     /// The right to write to the socket.
-    socket: Leaf<Option<Box<Backlog>>, { rank::SOCKET }>,
+    socket: Leaf<Slot, { rank::SOCKET }>,
 
     settings: Arc<Group>,
     /// The socket took nothing at the last attempt, or is not open yet. The holder of `socket` writes it before it
@@ -170,7 +167,11 @@ struct Dropped {
 }
 
 #[cfg(all(target_pointer_width = "64", not(wshub_loom)))]
-const _: () = assert!(std::mem::offset_of!(Outbox, settings) <= 64, "what a send reads fits on one cache line");
+const _: () = {
+    let socket = std::mem::offset_of!(Outbox, socket);
+    // Behind the mutex' byte comes the slot's discriminant.
+    assert!(socket + align_of::<Slot>() < 64, "what a send reads fits on one cache line");
+};
 
 impl Outbox {
     /// Creates an outbox that holds everything back until [`open`](Self::open). `first` is written before all messages.
@@ -186,7 +187,7 @@ impl Outbox {
             corked_by: AtomicU32::new(0),
             transport,
             queue: Queue::new(),
-            socket: Leaf::new(Some(Box::new(Backlog { batch, handed_over: true }))),
+            socket: Leaf::new(Slot::Backlog(Box::new(Backlog { batch, handed_over: true }))),
             settings,
             is_blocked: AtomicBool::new(true),
             drops: AtomicU32::new(0),
@@ -206,7 +207,7 @@ impl Outbox {
     /// starts.
     pub(crate) fn answer(&self) {
         let mut done = Done::default();
-        if let Some(backlog) = self.socket.lock().as_mut() {
+        if let Some(backlog) = self.socket.lock().backlog() {
             // `open` writes what is left, and finds the socket's error.
             let _ = backlog.batch.write(&mut done, |buffers| self.transport.try_send_all(buffers));
         }
@@ -217,7 +218,7 @@ impl Outbox {
     pub(crate) fn open(self: &Arc<Self>) {
         // This fails only if the socket is dead already.
         let _ = self.transport.set_write_timeout(self.settings.write_timeout.min(pump::WAKE));
-        if let Some(backlog) = self.socket.lock().as_mut() {
+        if let Some(backlog) = self.socket.lock().backlog() {
             backlog.handed_over = false;
             self.is_blocked.store(false, Ordering::SeqCst);
         }
@@ -305,10 +306,10 @@ impl Outbox {
             guard::dispose(frame);
         }
         // A holder in the middle of a write drops its batch itself when it sees the phase.
-        let backlog = self.socket.try_lock().and_then(|mut slot| slot.take());
-        if let Some(backlog) = backlog {
+        let slot = self.socket.try_lock().map(|mut slot| std::mem::take(&mut *slot));
+        if let Some(slot) = slot {
             let mut done = Done::default();
-            backlog.batch.abandon(&mut done);
+            self.batch_of(slot).abandon(&mut done);
             done.dispose();
         }
     }
@@ -342,11 +343,11 @@ impl Outbox {
     /// Whether everything accepted so far has reached the socket.
     pub(crate) fn is_idle(self: &Arc<Self>) -> bool {
         let is_idle =
-            self.queue.is_empty() && !self.is_behind() && self.socket.try_lock().is_some_and(|slot| slot.is_none());
+            self.queue.is_empty() && !self.is_behind() && self.socket.try_lock().is_some_and(|slot| slot.is_free());
         // The check briefly makes this thread a holder, so a concurrent sender may have left its message to this
         // thread.
         fence(Ordering::SeqCst);
-        if self.has_work() || self.wants_pull() {
+        if !is_idle || self.has_work() || self.wants_pull() {
             self.flush();
         }
         is_idle
@@ -439,7 +440,7 @@ impl Outbox {
             return;
         }
         // No thread is available. Senders keep writing what the socket takes, at the latest with the next ping.
-        if let Some(backlog) = self.socket.lock().as_mut() {
+        if let Some(backlog) = self.socket.lock().backlog() {
             backlog.handed_over = false;
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::batch::{Batch, Done, Progress};
 use super::catch_up::MAX_PULLS;
-use super::{Backlog, Outbox, WriteFailure, phase};
+use super::{Outbox, Slot, WriteFailure, phase};
 use crate::config::deadline_after;
 use crate::message::Encoded;
 use crate::sync::atomic::{Ordering, fence};
@@ -41,11 +41,18 @@ impl Outbox {
                 return self.discard();
             }
             let Some(mut slot) = self.socket.try_lock() else { return };
-            if slot.as_ref().is_some_and(|b| b.handed_over) {
+            if slot.is_handed_over() {
                 return;
             }
             let mut done = Done::default();
-            let pumped = self.pump(&mut slot, &mut done, Transport::try_send_all, Transport::try_finish);
+            let pumped = match self.take_lone(&mut slot) {
+                Some(frame) => {
+                    let pumped = self.send_one(&mut slot, &frame);
+                    done.add(frame);
+                    pumped
+                }
+                None => self.pump(&mut slot, &mut done, Transport::try_send_all, Transport::try_finish),
+            };
             drop(slot);
             done.dispose();
             // (5) of the module's argument; (6) is the look at the work.
@@ -66,41 +73,75 @@ impl Outbox {
     #[inline]
     pub(super) fn write_through(self: &Arc<Self>, frame: &Encoded) -> bool {
         let Some(mut slot) = self.socket.try_lock() else { return false };
-        // While this thread holds the mutex, its earlier messages are in the queue, in the backlog or in the socket.
-        let is_free = slot.is_none()
-            && self.queue.is_empty()
-            && !self.urgent.load(Ordering::Relaxed)
-            && self.phase.load(Ordering::Relaxed) == phase::OPEN;
-        if !is_free {
+        if !slot.is_free() || !self.is_plain() {
             return false;
         }
-        let result = self.transport.try_send(frame.wire());
-        if result.as_ref().is_ok_and(|n| *n == frame.len()) {
-            drop(slot);
-            self.reset_drops();
-            // (5) and (6) of the module's argument.
-            fence(Ordering::SeqCst);
-            if self.has_work() || self.wants_pull() {
-                self.flush();
+        let pumped = self.send_one(&mut slot, frame);
+        drop(slot);
+        match pumped {
+            Pumped::Blocked | Pumped::More => self.call_writer(),
+            Pumped::Failed(why) => self.fail(why),
+            Pumped::Idle => {
+                self.reset_drops();
+                // (5) and (6) of the module's argument.
+                fence(Ordering::SeqCst);
+                if self.has_work() || self.wants_pull() {
+                    self.flush();
+                }
             }
-            return true;
         }
-        let written = match result {
+        true
+    }
+
+    /// Whether a frame may be written next without another look. The caller holds the socket's mutex, so this thread's
+    /// earlier messages are in the queue, in the slot or in the socket.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.queue.is_empty()
+            && !self.urgent.load(Ordering::Relaxed)
+            && self.phase.load(Ordering::Relaxed) == phase::OPEN
+    }
+
+    /// Writes one frame that goes next. The caller holds the socket's mutex, and nothing waits before the frame.
+    #[inline]
+    fn send_one(&self, slot: &mut Slot, frame: &Encoded) -> Pumped {
+        let written = match self.transport.try_send(frame.wire()) {
+            Ok(n) if n == frame.len() => return Pumped::Idle,
             Ok(n) => n,
             Err(e) if is_timeout(&e) => 0,
-            Err(e) => {
-                drop(slot);
-                self.fail(WriteFailure::Error(e.kind()));
-                return true;
-            }
+            Err(e) => return Pumped::Failed(WriteFailure::Error(e.kind())),
         };
         let mut batch = Batch::default();
         batch.push_partial(frame, written);
         self.note_taken(true);
-        *slot = Some(Box::new(Backlog { batch, handed_over: true }));
-        drop(slot);
-        self.call_writer();
-        true
+        slot.hand_over(batch);
+        Pumped::Blocked
+    }
+
+    /// Takes the frame that goes next if nothing else is to be written. The caller holds the socket's mutex.
+    fn take_lone(&self, slot: &mut Slot) -> Option<Encoded> {
+        let is_lone = matches!(slot, Slot::Next(_)) && self.is_plain();
+        match is_lone.then(|| std::mem::take(slot)) {
+            Some(Slot::Next(frame)) => {
+                self.queue.release(&frame);
+                Some(frame)
+            }
+            _ => None,
+        }
+    }
+
+    /// The frames of a slot.
+    pub(super) fn batch_of(&self, slot: Slot) -> Batch {
+        match slot {
+            Slot::Backlog(backlog) => backlog.batch,
+            Slot::Free => Batch::scratch(),
+            Slot::Next(frame) => {
+                self.queue.release(&frame);
+                let mut batch = Batch::scratch();
+                batch.push_message(frame);
+                batch
+            }
+        }
     }
 
     /// Notes whether the socket is blocked. Threads that wait for room in the queue depend on it.
@@ -116,12 +157,12 @@ impl Outbox {
     /// the socket's mutex.
     fn pump(
         &self,
-        slot: &mut Option<Box<Backlog>>,
+        slot: &mut Slot,
         done: &mut Done,
         send: impl Fn(&Transport, &[io::IoSlice<'_>]) -> io::Result<usize>,
         finish: impl Fn(&Transport) -> io::Result<()>,
     ) -> Pumped {
-        let mut batch = slot.take().map_or_else(Batch::scratch, |backlog| backlog.batch);
+        let mut batch = self.batch_of(std::mem::take(slot));
         for _ in 0..MAX_BATCHES {
             if self.phase.load(Ordering::SeqCst) >= phase::CLOSE_SENT {
                 batch.abandon(done);
@@ -140,7 +181,7 @@ impl Outbox {
             match written {
                 Ok(Progress::Blocked) => {
                     self.note_taken(true);
-                    *slot = Some(Box::new(Backlog { batch, handed_over: true }));
+                    slot.hand_over(batch);
                     return Pumped::Blocked;
                 }
                 // An event stream ends with its connection: the peer sends no closing answer.
@@ -148,7 +189,7 @@ impl Outbox {
                     if self.format.is_event_stream()
                         && finish(&self.transport).is_err_and(|error| is_timeout(&error)) =>
                 {
-                    *slot = Some(Box::new(Backlog { batch, handed_over: true }));
+                    slot.hand_over(batch);
                     return Pumped::Blocked;
                 }
                 Ok(Progress::Closed) => self.close_sent(),
@@ -165,7 +206,7 @@ impl Outbox {
                 }
             }
         }
-        *slot = Some(Box::new(Backlog { batch, handed_over: true }));
+        slot.hand_over(batch);
         Pumped::More
     }
 

@@ -50,9 +50,9 @@ impl Channel {
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Queue {
-    /// The number of bytes that pushes have reserved and that are not popped yet. Never 0 while a message is queued,
-    /// because a push reserves before it sends and a frame is never empty. Relaxed, because it is only a count; the
-    /// channel orders the messages themselves.
+    /// The number of bytes that pushes have reserved and that are not popped yet, and of the frame in front of the queue.
+    /// Never 0 while a message is queued, because a push reserves before it sends and a frame is never empty. Relaxed,
+    /// because it is only a count; the channel orders the messages themselves.
     bytes: AtomicUsize,
     channel: OnceLock<Box<Channel>>,
 }
@@ -98,8 +98,24 @@ impl Queue {
         sent
     }
 
+    /// Counts a frame that waits in front of the queue as if it were in the queue.
+    #[inline]
+    pub(super) fn reserve(&self, frame: &Encoded) {
+        self.bytes.fetch_add(frame.held(), Ordering::Relaxed);
+    }
+
+    /// The counterpart of [`reserve`](Self::reserve).
+    #[inline]
+    pub(super) fn release(&self, frame: &Encoded) {
+        self.bytes.fetch_sub(frame.held(), Ordering::Relaxed);
+    }
+
     /// Takes the oldest message.
     pub(super) fn pop(&self) -> Option<Encoded> {
+        // As in `is_empty`: the channel's ends are not touched for nothing.
+        if self.bytes() == 0 {
+            return None;
+        }
         let frame = self.channel.get()?.pop()?;
         self.bytes.fetch_sub(frame.held(), Ordering::Relaxed);
         Some(frame)

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Outbox, cork, mark};
+use super::{Outbox, Slot, cork, mark};
 use crate::config::DropPolicy;
 use crate::message::Encoded;
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{Ordering, fence};
 use crate::ws::close_code;
 
 /// Maximum time that a send waits for the socket's holder before the drop policy applies.
@@ -32,6 +32,19 @@ pub(crate) enum Sent {
 pub(crate) enum GaveUp {
     Timeout,
     Closed,
+}
+
+/// The result of [`Outbox::push_next`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placed {
+    /// The frame goes next. A flush follows.
+    Yes,
+    /// As `Yes`, but another thread relies on that flush, so it should come soon.
+    Awaited,
+    /// Something else waits, or another thread holds the socket: push to the queue.
+    No,
+    /// As `No`, but another thread may rely on this thread's flush, so it should come soon.
+    Crowded,
 }
 
 /// Who flushes after a push.
@@ -77,7 +90,36 @@ impl Outbox {
     /// As [`send`](Self::send), but only queues the frame. The caller must [`flush`](Self::flush), unless the result is
     /// [`Sent::Closed`].
     pub(crate) fn send_later(self: &Arc<Self>, frame: &Encoded) -> Sent {
-        if self.is_accepting() { self.enqueue(frame, Flush::Later) } else { Sent::Closed }
+        if !self.is_accepting() {
+            return Sent::Closed;
+        }
+        match self.push_next(frame) {
+            Placed::Yes => {}
+            Placed::Awaited => self.flush(),
+            Placed::No => return self.enqueue(frame, Flush::Later),
+            Placed::Crowded => return self.enqueue(frame, Flush::Now),
+        }
+        Sent::Queued
+    }
+
+    /// Makes the frame the next one of a client for which nothing waits. A flush then writes it as a direct send would,
+    /// and touches no queue. No I/O, so it may be called under a lock. The caller must [`flush`](Self::flush) before it
+    /// runs any code of the application: not in a cork.
+    ///
+    /// For the module's argument this thread is a holder, whose look for work (6) is the flush. If that look finds
+    /// something at once, the answer says so.
+    pub(crate) fn push_next(&self, frame: &Encoded) -> Placed {
+        let Some(mut slot) = self.socket.try_lock() else { return Placed::No };
+        if !slot.is_free() || !self.is_plain() {
+            return Placed::Crowded;
+        }
+        self.queue.reserve(frame);
+        *slot = Slot::Next(frame.clone());
+        drop(slot);
+        self.reset_drops();
+        // (5) of the module's argument.
+        fence(Ordering::SeqCst);
+        if self.has_work() { Placed::Awaited } else { Placed::Yes }
     }
 
     /// Queues one frame and applies the drop policy, without I/O, closes or corks. So it may be called under a lock.
@@ -174,13 +216,25 @@ impl Outbox {
                 // The caller may hold a lock, so the evicted messages are not dropped here.
                 return if evicted.is_empty() { Sent::Closed } else { Sent::Evicted(evicted) };
             }
-            evicted.extend(self.queue.pop());
+            evicted.extend(self.queue.pop().or_else(|| self.take_next()));
         }
         if evicted.is_empty() {
             self.reset_drops();
             return Sent::Queued;
         }
         Sent::Evicted(evicted)
+    }
+
+    /// Takes back the frame that waits in front of the queue. The flush that follows an eviction is the look for work
+    /// (6) of the module's argument.
+    fn take_next(&self) -> Option<Encoded> {
+        let mut slot = self.socket.try_lock()?;
+        if !matches!(*slot, Slot::Next(_)) {
+            return None;
+        }
+        let Slot::Next(frame) = std::mem::take(&mut *slot) else { return None };
+        self.queue.release(&frame);
+        Some(frame)
     }
 
     #[inline]
@@ -250,6 +304,80 @@ mod tests {
             outbox.kill();
             assert!(matches!(outbox.push(&frame("d")), Sent::Closed));
         }
+    }
+
+    #[test]
+    fn a_frame_that_goes_next_waits_for_the_flush_and_keeps_its_place() {
+        let (outbox, far) = outbox(DropPolicy::DropNewest);
+        let one = frame("a");
+        assert_eq!(outbox.push_next(&one), Placed::Yes);
+        assert_eq!(outbox.push_next(&frame("b")), Placed::Crowded, "one at a time");
+        assert!(outbox.is_waiting() && !outbox.is_crowded());
+        assert_eq!((outbox.depth(), received(&far)), ((0, one.held()), Vec::new()), "it is counted and not written");
+        assert!(matches!(outbox.send(&frame("b")), Sent::Queued));
+        assert_eq!(received(&far), b"\x81\x01a\x81\x01b");
+        assert_eq!(outbox.push_next(&one), Placed::Yes);
+        assert!(!outbox.is_idle(), "a frame waits");
+        assert_eq!(
+            received(&far),
+            b"\x81\x01a",
+            "a look at the socket flushes, since its thread may have found it held"
+        );
+        assert_eq!(outbox.push_next(&one), Placed::Yes);
+        outbox.flush_if_needed();
+        assert_eq!((outbox.depth(), received(&far)), ((0, 0), b"\x81\x01a".to_vec()));
+        assert!(matches!(outbox.push(&one), Sent::Queued));
+        assert_eq!(outbox.push_next(&frame("b")), Placed::Crowded, "the queue comes first");
+        outbox.ping();
+        assert_eq!(received(&far), b"\x89\x00\x81\x01a");
+        assert_eq!(outbox.push_next(&one), Placed::Yes);
+        outbox.begin_close(None);
+        assert_eq!(received(&far), b"\x81\x01a\x88\x00");
+        assert_eq!(outbox.push_next(&one), Placed::Crowded, "it is closed");
+    }
+
+    #[test]
+    fn a_frame_that_goes_next_meets_a_full_socket() {
+        let (outbox, mut far) = outbox(DropPolicy::DropNewest);
+        let large = Encoded::new(&Message::binary(vec![7; 1 << 20]), WireFormat::WebSocket, Compressed::default());
+        let large = large.expect("carries all");
+        assert_eq!(outbox.push_next(&large), Placed::Yes);
+        outbox.flush();
+        assert_ne!(outbox.push_next(&frame("b")), Placed::Yes, "half a frame comes first");
+        assert!(matches!(outbox.send(&frame("b")), Sent::Queued));
+        far.set_nonblocking(false).expect("a socket");
+        let mut bytes = vec![0; large.len() + 3];
+        far.read_exact(&mut bytes).expect("all of it");
+        assert!(bytes.starts_with(large.wire()) && bytes.ends_with(b"\x81\x01b"));
+        outbox.kill();
+        outbox.stop_writer();
+    }
+
+    #[test]
+    fn a_frame_that_goes_next_ends_with_its_outbox() {
+        let one = frame("a");
+        for end in [Outbox::end, Outbox::kill] {
+            let (outbox, far) = outbox(DropPolicy::DropNewest);
+            assert_eq!(outbox.push_next(&one), Placed::Yes);
+            assert_eq!(one.holders(), 2);
+            end(&outbox);
+            outbox.flush();
+            assert_eq!((one.holders(), outbox.depth().1), (1, 0), "it is let go");
+            assert_eq!(received(&far), b"");
+        }
+    }
+
+    #[test]
+    fn a_frame_that_goes_next_is_the_oldest_to_drop() {
+        let (near, _far) = UnixStream::pair().expect("a pair");
+        let one = frame("a");
+        let config = Config::default().queue_bytes(one.held()).drop_policy(DropPolicy::DropOldest);
+        let outbox = Outbox::new(Transport::from(near), Arc::new(config.into()), WireFormat::WebSocket, Vec::new());
+        outbox.open();
+        assert_eq!(outbox.push_next(&one), Placed::Yes);
+        let Sent::Evicted(old) = outbox.push(&frame("b")) else { panic!("there is no room for two") };
+        assert_eq!(old.iter().map(Encoded::message).collect::<Vec<_>>(), [Message::text("a")]);
+        assert_eq!(outbox.depth(), (1, one.held()));
     }
 
     /// Fills the queue of an outbox whose socket this thread holds, as if it had been descheduled, and returns the

@@ -19,10 +19,10 @@ use loom::thread;
 use crate::config::{Config, DropPolicy};
 use crate::lock;
 use crate::message::{Encoded, WireFormat};
-use crate::outbox::{GaveUp, Held, How, Job, Outbox, Sent};
+use crate::outbox::{GaveUp, Held, How, Job, Outbox, Placed, Sent};
 use crate::transport::Transport;
 use crate::ws::{CLOSE, PING, PONG};
-use Act::{Close, Flush, IsIdle, Kill, Ping, Pong, Push, Send, SendWaiting};
+use Act::{Close, Flush, IsIdle, Kill, Next, Ping, Pong, Push, Send, SendWaiting};
 
 /// What a thread does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,8 @@ enum Act {
     Send,
     /// As under a cork, or under a room's lock: only into the queue.
     Push,
+    /// As a publication's fan-out: in front of the queue if nothing waits. A `Flush` follows.
+    Next,
     Flush,
     SendWaiting,
     Ping,
@@ -126,6 +128,20 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("break-waiting", queue(1, DropPolicy::DropNewest, broken(3, of(&[&[Push, SendWaiting], &[Send]])))),
     ("break-blocked", broken(3, room(1, &[&[Send], &[Send]]))),
     ("break-closing", broken(3, of(&[&[Send, Close], &[Send]]))),
+    ("next", of(&[&[Next, Flush], &[Send]])),
+    ("next-twice", of(&[&[Next, Next, Flush], &[Send]])),
+    ("next-then-send", of(&[&[Next, Flush, Send], &[Ping]])),
+    ("next-before-send", of(&[&[Next, Send], &[Send]])),
+    ("next-both", of(&[&[Next, Flush], &[Next, Flush]])),
+    ("next-drain-looks", of(&[&[Next, Flush], &[IsIdle]])),
+    ("next-blocked", room(1, &[&[Next, Flush], &[Send]])),
+    ("next-blocked-both", room(2, &[&[Next, Flush], &[Next, Flush]])),
+    ("next-closing", of(&[&[Next, Close], &[IsIdle]])),
+    ("next-closed-by-another", of(&[&[Next, Flush], &[Send, Close]])),
+    ("next-behind-the-queue", of(&[&[Push, Next, Flush], &[Send]])),
+    ("next-after-a-close", of(&[&[Close, Next, Flush], &[Send]])),
+    ("next-kill", of(&[&[Next, Flush], &[Kill]])),
+    ("next-break", broken(1, of(&[&[Next, Flush], &[Send]]))),
     ("writer-goes", Scenario { is_writer_short: true, ..room(1, &[&[Send, Send]]) }),
     ("writer-goes-two", Scenario { is_writer_short: true, ..room(2, &[&[Send], &[Send]]) }),
 ];
@@ -136,6 +152,7 @@ pub(crate) fn all() -> Vec<(&'static str, Box<dyn Fn()>)> {
     for (name, scenario) in SCENARIOS {
         all.push((name, Box::new(move || explore(scenario.preemptions, || scenario.run()))));
     }
+    all.push(("relied-on", Box::new(|| explore(3, relied_on))));
     all.push(("burst", Box::new(|| explore(3, || burst(&[2])))));
     all.push(("shared", Box::new(|| explore(3, || shared(2, 1)))));
     all.push(("shared-three", Box::new(|| explore(2, || shared(3, 1)))));
@@ -219,6 +236,7 @@ impl Scenario {
             match act {
                 Send => told.note(frame.number(), outbox.send(&frame)),
                 Push => told.note(frame.number(), outbox.push(&frame)),
+                Next => told.note(frame.number(), push_next(outbox, &frame).0),
                 SendWaiting => told.note(
                     frame.number(),
                     match outbox.send_waiting(&frame, far) {
@@ -299,6 +317,38 @@ impl Told {
             Sent::Closed => self.refusals.push(Refusal::Closed),
         }
     }
+}
+
+/// As a publication's fan-out does, with the flushes that others rely on.
+fn push_next(outbox: &Arc<Outbox>, frame: &Encoded) -> (Sent, Placed) {
+    let placed = outbox.push_next(frame);
+    let sent = match placed {
+        Placed::Yes | Placed::Awaited => Sent::Queued,
+        Placed::No | Placed::Crowded => outbox.push(frame),
+    };
+    if matches!(placed, Placed::Awaited | Placed::Crowded) {
+        outbox.flush();
+    }
+    (sent, placed)
+}
+
+/// A publication that waits for its flush, and a sender that has found its socket held. What is sent does not wait for
+/// that flush.
+fn relied_on() {
+    let outbox = of(&[]).outbox();
+    let sender = {
+        let outbox = Arc::clone(&outbox);
+        thread::spawn(move || assert!(matches!(outbox.send(&frame(1, 0)), Sent::Queued)))
+    };
+    let (sent, placed) = push_next(&outbox, &frame(0, 0));
+    assert!(matches!(sent, Sent::Queued));
+    sender.join().expect("no panic");
+    if placed != Placed::No {
+        assert_eq!(outbox.depth().0, 0, "a message waits for a flush that may come much later: {placed:?}");
+    }
+    outbox.flush();
+    assert_eq!(whole_frames(&outbox.transport().wait_written(4), false).len(), 2);
+    outbox.stop_writer();
 }
 
 /// The numbers of the frames on the wire; the last may be half if the connection was cut.
