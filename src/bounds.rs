@@ -1,4 +1,4 @@
-//! Bounds of settings: every number and duration has a least and a most, and the error names setting, value and bounds.
+//! Bounds of settings. Every number and duration has a minimum and a maximum; the error names setting, value and bounds.
 
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
@@ -6,22 +6,22 @@ use std::time::Duration;
 
 use crate::error::ConfigError;
 
-/// The longest duration but "for ever", which is [`Duration::MAX`]: adding it to a clock does not overflow.
+/// The longest duration besides "for ever", which is [`Duration::MAX`]. Adding it to a clock does not overflow.
 pub(crate) const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
-/// The shortest duration of a timeout or a period: shorter ones would keep a processor busy.
+/// The shortest timeout or period. Shorter ones would keep a processor busy.
 pub(crate) const MILLISECOND: Duration = Duration::from_millis(1);
-/// The most bytes of anything that is kept in memory.
+/// Maximum size of anything that is kept in memory, in bytes.
 pub(crate) const GIB: usize = 1 << 30;
-/// The most of anything that is counted: more than a machine can hold.
+/// Maximum of every count: more than a machine can hold.
 pub(crate) const COUNT: usize = 1 << 30;
-/// The most bytes that all connections or rooms may keep together: 1 TiB, or 1 GiB where addresses have 32 bits.
+/// Maximum size of what all connections or rooms hold together: 1 TiB, or 1 GiB on 32-bit systems.
 pub(crate) const ALL_MEMORY: usize = GIB << (if usize::BITS > 32 { 10 } else { 0 });
-/// The most events a second.
+/// Maximum number of events a second.
 pub(crate) const PER_SECOND: u32 = 1_000_000;
 
 /// A value that has bounds.
 pub(crate) trait Bounded: Debug + Copy + PartialOrd + Default {
-    /// Stands for "no end", whatever the upper bound is.
+    /// The value that means "no end". It is allowed whatever the upper bound is.
     const FOR_EVER: Option<Self>;
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn check<T: Bounded>(setting: &'static str, value: T, bounds: RangeIn
     Err(ConfigError::out_of_bounds(setting, value, format!("must be {}", text(&bounds))))
 }
 
-/// The same for a setting where 0 has a meaning of its own.
+/// As [`check`], for a setting in which 0 has a meaning of its own.
 pub(crate) fn check_or_zero<T: Bounded>(
     setting: &'static str,
     value: T,
@@ -57,12 +57,27 @@ pub(crate) fn check_or_zero<T: Bounded>(
     Err(ConfigError::out_of_bounds(setting, value, format!("must be 0 or {}", text(&bounds))))
 }
 
-fn text<T: Bounded>(bounds: &RangeInclusive<T>) -> String {
-    let most = bounds.end();
-    match T::FOR_EVER {
-        Some(_) => format!("{:?} to {most:?}, or Duration::MAX for no end", bounds.start()),
-        None => format!("{:?} to {most:?}", bounds.start()),
+/// Refuses a duration outside of its bounds. It must not be for ever.
+pub(crate) fn check_finite(
+    setting: &'static str,
+    value: Duration,
+    bounds: &RangeInclusive<Duration>,
+) -> Result<(), ConfigError> {
+    if bounds.contains(&value) {
+        return Ok(());
     }
+    Err(ConfigError::out_of_bounds(setting, value, format!("must be {}", range(bounds))))
+}
+
+fn text<T: Bounded>(bounds: &RangeInclusive<T>) -> String {
+    let end = if T::FOR_EVER.is_some() { ", or Duration::MAX for no end" } else { "" };
+    range(bounds) + end
+}
+
+/// Both bounds as text. A year is shown in days.
+fn range<T: Debug>(bounds: &RangeInclusive<T>) -> String {
+    let year = format!("{YEAR:?}");
+    format!("{:?} to {:?}", bounds.start(), bounds.end()).replace(&year, "366 days")
 }
 
 #[cfg(test)]
@@ -76,7 +91,7 @@ mod tests {
         assert_eq!(error.to_string(), "queue_messages 0 must be 1 to 64");
         assert_eq!((error.field(), error.value(), error.bound()), ("queue_messages", "0", "must be 1 to 64"));
         let error = check_or_zero("heartbeat", Duration::from_nanos(1), MILLISECOND..=YEAR).unwrap_err();
-        let bound = "heartbeat 1ns must be 0 or 1ms to 31622400s, or Duration::MAX for no end";
+        let bound = "heartbeat 1ns must be 0 or 1ms to 366 days, or Duration::MAX for no end";
         assert_eq!(error.to_string(), bound);
     }
 

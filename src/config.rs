@@ -429,9 +429,9 @@ impl Limits {
             ("max_rooms_per_client", self.max_rooms_per_client),
             ("max_clients_per_room", self.max_clients_per_room),
         ];
-        counts.into_iter().try_for_each(|(limit, value)| check_or_zero(limit, value, 1..=COUNT))?;
-        check_or_zero("max_message_rate", self.max_message_rate, 1..=PER_SECOND)?;
-        check_or_zero("history_bytes", self.history_bytes, 1..=ALL_MEMORY)
+        counts.into_iter().try_for_each(|(limit, value)| check(limit, value, 0..=COUNT))?;
+        check("max_message_rate", self.max_message_rate, 0..=PER_SECOND)?;
+        check("history_bytes", self.history_bytes, 0..=ALL_MEMORY)
     }
 }
 

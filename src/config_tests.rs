@@ -95,7 +95,7 @@ fn every_limit_has_an_upper_bound() {
             assert_eq!(set(Limits::default(), value).validate(), Ok(()), "{name} {value}");
         }
         let error = set(Limits::default(), most + 1).validate().unwrap_err();
-        assert_eq!(error.to_string(), format!("{name} {} must be 0 or 1 to {most}", most + 1));
+        assert_eq!(error.to_string(), format!("{name} {} must be 0 to {most}", most + 1));
     }
     assert_eq!(Limits::default().validate(), Ok(()));
 }

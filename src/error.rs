@@ -33,12 +33,10 @@ impl ConfigError {
         Self { field, value: String::new(), bound: Cow::Owned(reason) }
     }
 
-    /// Creates an error for a value outside of its bounds.
-    pub(crate) fn out_of_bounds(
-        field: &'static str,
-        value: impl fmt::Debug,
-        bound: impl Into<Cow<'static, str>>,
-    ) -> Self {
+    /// Creates an error for a value outside of its bounds, for a protocol's own settings: see
+    /// [`HubBuilder::invalid`](crate::HubBuilder::invalid). The text is "FIELD VALUE BOUND", as in `messages 0 must be
+    /// 1 to 100`.
+    pub fn out_of_bounds(field: &'static str, value: impl fmt::Debug, bound: impl Into<Cow<'static, str>>) -> Self {
         Self { field, value: format!("{value:?}"), bound: bound.into() }
     }
 

@@ -88,7 +88,7 @@
 //!
 //! | target | error | warn | info | debug |
 //! | --- | --- | --- | --- | --- |
-//! | `wshub::server` | a plain HTTP handler panicked | accept failed, no thread, too many handshakes | bad requests | accepted peers, answered HTTP requests |
+//! | `wshub::server` | a plain HTTP handler panicked | accept failed, no thread, too many handshakes | bad requests, the drain after a signal | accepted peers, answered HTTP requests |
 //! | `wshub::upgrade` | | | refused upgrades | a peer is assigned its id |
 //! | `wshub::conn` | a bug in this crate | slow consumers closed | | connects, closes, ends with their cause, handler errors, exceeded rates |
 //! | `wshub::middleware` | a handler panicked (`Recovery`) | | | every message, without its content (`Logging`) |

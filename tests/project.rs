@@ -13,7 +13,7 @@ const LAYERS: &str = "sync atomic random lock headroom levels log_limit guard cl
 /// Uses the crate as programs do: what the root of the crate offers, and nothing else.
 const CLIENT: &str = "protocol";
 /// Tools that know nothing of the hub, for every module.
-const TOOLS: [&str; 5] = ["atomic", "guard", "levels", "lock", "random"];
+const TOOLS: [&str; 6] = ["atomic", "bounds", "guard", "levels", "lock", "random"];
 /// Modules that are public by their own names.
 const PUBLIC: [&str; 11] =
     ["middleware", "router", "trace", "cluster", "metrics", "server", "history", "limit", "calls", "members", "rooms"];

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::adapter::Adapter;
 use super::envelope::EnvelopeError;
-use crate::bounds::{GIB, MILLISECOND, YEAR, check};
+use crate::bounds::{GIB, MILLISECOND, YEAR, check, check_finite};
 use crate::error::ConfigError;
 use crate::random;
 
@@ -130,25 +130,17 @@ impl Cluster {
         check("queue_messages", self.queue_messages, 1..=1 << 24)?;
         check("queue_bytes", self.queue_bytes, 1..=GIB)?;
         check("max_envelope", self.max_envelope, MIN_ENVELOPE..=GIB)?;
-        within("max_age", self.max_age, MILLISECOND)?;
-        within("presence", self.presence.unwrap_or(MIN_PRESENCE), MIN_PRESENCE)?;
+        check_finite("max_age", self.max_age, &(MILLISECOND..=YEAR))?;
+        check_finite("presence", self.presence.unwrap_or(MIN_PRESENCE), &(MIN_PRESENCE..=YEAR))?;
         let (first, longest) = self.backoff;
-        within("backoff", first, MILLISECOND)?;
-        within("backoff", longest, MILLISECOND)?;
+        check_finite("backoff", first, &(MILLISECOND..=YEAR))?;
+        check_finite("backoff", longest, &(MILLISECOND..=YEAR))?;
         if first > longest {
             let bound = format!("must not exceed the longest wait {longest:?}");
             return Err(ConfigError::out_of_bounds("backoff", first, bound));
         }
         Ok(())
     }
-}
-
-/// Refuses a duration outside of its bounds. None of these may be for ever.
-fn within(setting: &'static str, value: Duration, least: Duration) -> Result<(), ConfigError> {
-    if (least..=YEAR).contains(&value) {
-        return Ok(());
-    }
-    Err(ConfigError::out_of_bounds(setting, value, format!("must be {least:?} to {YEAR:?}")))
 }
 
 impl fmt::Debug for Cluster {

@@ -61,6 +61,8 @@ pub struct HubBuilder {
     pub(super) call_format: FormatOfCalls,
     pub(super) announce_members: Announce,
     pub(super) node: NodeSettings,
+    /// The first error that a protocol has found in its own settings.
+    fault: Option<ConfigError>,
 }
 
 /// Defines a setter for each hook, with the function that combines two hooks of its kind.
@@ -266,13 +268,23 @@ impl HubBuilder {
         on_shutdown(&Hub), observe::one;
     }
 
+    /// Makes [`build`](HubBuilder::build) fail with this error, for protocols that find an invalid setting of their own
+    /// when they are installed. The first error counts.
+    pub fn invalid(mut self, error: ConfigError) -> Self {
+        self.fault.get_or_insert(error);
+        self
+    }
+
     /// Builds the hub, which runs at once. In a cluster, two threads connect it to the bus; the bus need not be
     /// reachable yet.
     ///
     /// # Errors
     ///
     /// A [`ConfigError`] names the invalid setting, or `cluster` or `history_store` if its threads cannot be started.
-    pub fn build(self) -> Result<Hub, ConfigError> {
+    pub fn build(mut self) -> Result<Hub, ConfigError> {
+        if let Some(fault) = self.fault.take() {
+            return Err(fault);
+        }
         self.config.validate()?;
         self.limits.validate()?;
         if let Some(fault) = self.origins.fault() {

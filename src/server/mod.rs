@@ -35,7 +35,7 @@ pub use listener::Listener;
 pub use load::ServerLoad;
 pub use routes::Request;
 
-use crate::bounds::{GIB, MILLISECOND, YEAR, check};
+use crate::bounds::{COUNT, GIB, MILLISECOND, YEAR, check};
 use crate::config::{MAX_STACK, MIN_STACK};
 use crate::error::ConfigError;
 use crate::guard::record_limited;
@@ -62,7 +62,8 @@ use slots::Slots;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Every client has one thread. A few others do handshakes and answer plain HTTP, which closes its connection.
+/// Each client has a thread. A few further threads do handshakes and answer plain HTTP; an answer closes its
+/// connection.
 #[derive(Debug)]
 #[must_use = "a server does nothing until it is run or spawned"]
 pub struct Server {
@@ -85,7 +86,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server that listens on a TCP address. Port 0 takes a free port.
+    /// Creates a server that listens on a TCP address. Port 0 takes a free port.
     ///
     /// # Errors
     ///
@@ -94,7 +95,7 @@ impl Server {
         Ok(Self::on(Listener::tcp(addr)?))
     }
 
-    /// A server that listens on a Unix socket; see [`Listener::unix`].
+    /// Creates a server that listens on a Unix socket; see [`Listener::unix`].
     ///
     /// # Errors
     ///
@@ -103,7 +104,7 @@ impl Server {
         Ok(Self::on(Listener::unix(path)?))
     }
 
-    /// A server that listens on this listener.
+    /// Creates a server that listens on this listener.
     pub fn on(listener: impl Into<Listener>) -> Self {
         Self {
             listeners: vec![listener.into()],
@@ -133,8 +134,8 @@ impl Server {
     ///
     /// A path is compared byte for byte, before decoding. A segment `{name}` matches any segment that is not empty, and
     /// a final `*` matches the rest of the path: `/rooms/{room}`, `/files/*`.
-    /// [`RequestHead::path_param`](crate::RequestHead::path_param) gives the values. Plain paths take precedence, then
-    /// the more specific pattern, segment by segment. The path `*` matches every path that has no other route.
+    /// [`RequestHead::path_param`](crate::RequestHead::path_param) returns the values. Plain paths take precedence,
+    /// then the more specific pattern, segment by segment. The path `*` matches every path that has no other route.
     pub fn websocket(self, path: &str, hub: &Hub) -> Self {
         self.mount(Endpoint::new(path, hub))
     }
@@ -160,7 +161,7 @@ impl Server {
         self
     }
 
-    /// The endpoints that have been mounted so far, in that order.
+    /// The endpoints mounted so far, in order.
     pub fn endpoints(&self) -> &[EndpointInfo] {
         &self.endpoints
     }
@@ -182,29 +183,29 @@ impl Server {
         self.handle("*", handler)
     }
 
-    /// How long a request's head may take to arrive; default 10 s, at least 1 ms. After that the answer is 408.
+    /// Sets how long a request's head may take to arrive. Default: 10 s; at least 1 ms. After that, the answer is 408.
     ///
-    /// A body may pause for as long. As a whole it may take six times as long, plus one second per KiB received, so
-    /// that slow lines are served and a dripping peer is not. The server gives up on an answer when the client has read
-    /// nothing of it for 10 s.
+    /// A body may pause for the same time. In all, it may take six times as long, plus one second per KiB received. So
+    /// slow lines are served, but a peer that sends in drips is not. The server gives up on an answer if the client has
+    /// read none of it for 10 s.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
         self
     }
 
-    /// Maximum number of connections that are not upgraded yet, or exchange plain HTTP, at the same time; default 1024.
-    /// Further ones are refused with 503. 0 = unlimited.
+    /// Sets the maximum number of connections that are in their handshake or exchange plain HTTP. Default: 1024; 0 =
+    /// unlimited. Further ones are refused with 503.
     pub fn max_handshakes(mut self, count: usize) -> Self {
         self.max_handshakes = count;
         self
     }
 
-    /// Maximum number of such connections from one address; default 512. Further ones are refused with 503.
-    /// 0 = unlimited.
+    /// Sets the maximum number of such connections from one address. Default: 512; 0 = unlimited. Further ones are
+    /// refused with 503.
     ///
     /// An IPv6 network of 64 bits counts as one address. Connections of [trusted proxies](Server::trusted_proxies), and
-    /// those that begin with the [PROXY protocol](Listener::proxy_protocol), count for the clients that are named;
-    /// connections over Unix sockets do not count.
+    /// those that begin with the [PROXY protocol](Listener::proxy_protocol), count for the client address that the
+    /// proxy reports. Connections over Unix sockets do not count.
     pub fn max_handshakes_per_address(mut self, count: usize) -> Self {
         self.max_handshakes_per_address = count;
         self
@@ -230,8 +231,8 @@ impl Server {
         self
     }
 
-    /// The header in which trusted proxies report the client's address; default
-    /// [`XForwardedFor`](ForwardedHeader::XForwardedFor). Only this one is read, because a client may send the other
+    /// Sets the header in which trusted proxies report the client's address. Default:
+    /// [`XForwardedFor`](ForwardedHeader::XForwardedFor). Only this header is read, because a client may send the other
     /// one.
     #[doc(alias("proxy", "X-Forwarded-For"))]
     pub fn forwarded_header(mut self, header: ForwardedHeader) -> Self {
@@ -239,24 +240,24 @@ impl Server {
         self
     }
 
-    /// Largest body of a plain HTTP request in bytes; default 512 KiB. A larger one is refused with 413.
+    /// Sets the maximum body of a plain HTTP request, in bytes. Default: 512 KiB. A larger one is refused with 413.
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.max_body = bytes;
         self
     }
 
     /// Sets the metrics for errors that occur before a request reaches a hub: `upgrade_failed` for requests that are
-    /// malformed or do not come in time, `connection_limit` for connections that find no place, thread or descriptor,
-    /// `panic` for handlers of plain HTTP.
+    /// malformed or too slow, `connection_limit` for connections without a place, thread or descriptor, `panic` for
+    /// handlers of plain HTTP.
     ///
-    /// Default: those of the first mounted hub that has any, so that metrics given to a hub count these errors, too.
+    /// Default: the metrics of the first mounted hub that has any, so metrics given to a hub also count these errors.
     pub fn metrics(mut self, metrics: Arc<dyn Metrics>) -> Self {
         self.metrics = Some(metrics);
         self
     }
 
-    /// Stack of connection threads in bytes; default 512 KiB. They run handlers and hooks. Only pages in use occupy
-    /// memory.
+    /// Sets the stack size of connection threads, in bytes. Default: 512 KiB. They run handlers and hooks. Only used
+    /// pages occupy memory.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack = bytes;
         self
@@ -267,7 +268,7 @@ impl Server {
         self.listeners.iter().find_map(Listener::local_addr)
     }
 
-    /// A handle that reports the number of connections, in the handshake and in total.
+    /// Returns a handle that reports the number of connections, in the handshake and in total.
     pub fn load(&self) -> ServerLoad {
         self.load.clone()
     }
@@ -287,8 +288,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a setting that cannot work, with a [`ConfigError`] that names it, its value and its bounds;
-    /// or an accept thread that cannot be started.
+    /// `InvalidInput` for an invalid setting, with a [`ConfigError`] that names the setting, its value and its bounds.
+    /// Otherwise, the error of an accept thread that could not be started.
     pub fn spawn(self) -> io::Result<ServerHandle> {
         self.validate()?;
         let addrs = self.listeners.iter().filter_map(Listener::local_addr).collect();
@@ -338,6 +339,8 @@ impl Server {
 
     fn check_settings(&self) -> Result<(), ConfigError> {
         check("handshake_timeout", self.handshake_timeout, MILLISECOND..=YEAR)?;
+        check("max_handshakes", self.max_handshakes, 0..=COUNT)?;
+        check("max_handshakes_per_address", self.max_handshakes_per_address, 0..=COUNT)?;
         check("max_body", self.max_body, 0..=GIB)?;
         check("stack_size", self.stack, MIN_STACK..=MAX_STACK)?;
         check("grace", self.grace, Duration::ZERO..=YEAR)
@@ -353,14 +356,14 @@ impl Server {
 /// For pages of the crate itself.
 #[cfg(feature = "dashboard")]
 impl Server {
-    /// An event stream that is not listed among the endpoints.
+    /// Mounts an event stream that is not listed among the endpoints.
     pub(crate) fn unlisted_event_stream(self, path: &str, hub: &Hub) -> Self {
         let (hub, format) = (hub.clone(), WireFormat::EventStream);
         let route = ClientRoute { hub, format, checks: Vec::new(), admit: None };
         self.route(path, Route::Clients(route))
     }
 
-    /// Every endpoint of the server, once it is spawned.
+    /// All endpoints of the server, once it is spawned.
     pub(crate) fn told_endpoints(&self) -> Arc<OnceLock<Vec<EndpointInfo>>> {
         Arc::clone(&self.endpoint_list)
     }
@@ -380,7 +383,7 @@ struct Running {
     metrics: Option<Arc<dyn Metrics>>,
     handshakes: Slots,
     threads: Slots,
-    /// Threads of handshakes, those that wait for the next one included.
+    /// Handshake threads, including those that wait for the next connection.
     workers: Slots,
     /// Set once. SeqCst: it is rarely written, and an acceptor that wakes up must see it.
     stopping: AtomicBool,
@@ -395,7 +398,7 @@ impl Running {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Counts and logs a connection that the process has no room for.
+    /// Counts and logs a connection that cannot be served.
     fn cannot_serve(&self, why: &str) {
         self.count_error(ErrorType::ConnectionLimit);
         record_limited!(Warn, "wshub::server", "{why}");
@@ -407,7 +410,7 @@ impl Running {
         }
     }
 
-    /// Sleeps; returns early when the server begins to stop.
+    /// Sleeps. Returns early when the server begins to stop.
     fn sleep(&self, duration: Duration) {
         let mut stopped = self.stopped.lock();
         if !self.is_stopping() {

@@ -1,4 +1,4 @@
-//! Serving until the program is told to end; then draining and shutting down.
+//! Serves until the program must end, then drains and shuts down.
 
 use std::io;
 use std::thread;
@@ -18,15 +18,15 @@ use crate::hub::Hub;
 const SHUTDOWN_SHARE: Duration = Duration::from_secs(5);
 
 impl Server {
-    /// How long [`run_until`](Server::run_until) and [`run_until_signal`](Server::run_until_signal) may take to end,
-    /// from the moment they are told to; default 25 s, because Kubernetes kills after 30 s. Docker kills after 10 s:
-    /// set less there, or its `--stop-timeout`.
+    /// Sets how long [`run_until`](Server::run_until) and [`run_until_signal`](Server::run_until_signal) may take to
+    /// end after the signal. Default: 25 s, because Kubernetes kills after 30 s. Docker kills after 10 s: set less
+    /// there, or raise its `--stop-timeout`.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// Serves until SIGTERM or SIGINT (Ctrl-C) comes, then drains every mounted hub and shuts down, within
+    /// Serves until SIGTERM or SIGINT (Ctrl-C), then drains every mounted hub and shuts down, within
     /// [`grace`](Server::grace). A drain begins with [`Config::lame_duck`](crate::Config#structfield.lame_duck), 10 s
     /// by default, also if nobody is connected; a second signal shuts down at once. Blocks.
     ///
@@ -41,6 +41,7 @@ impl Server {
         let (grace, signals_handle) = (self.grace, signals.handle());
         let handle = self.spawn()?;
         signals.forever().next();
+        record!(Info, "wshub::server", "draining for at most {grace:?}; another signal shuts down at once");
         thread::scope(|scope| {
             let impatient = || {
                 if signals.forever().next().is_some() {
@@ -56,7 +57,7 @@ impl Server {
     }
 
     /// Serves until `stop` returns, then drains every mounted hub and shuts down, within [`grace`](Server::grace).
-    /// `stop` runs on the calling thread: it waits for whatever tells the program to end. Blocks.
+    /// `stop` runs on the calling thread and waits for the program's own signal to end. Blocks.
     ///
     /// # Errors
     ///

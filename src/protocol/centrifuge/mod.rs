@@ -48,7 +48,7 @@ pub use tokens::{ConnectionToken, SubscriptionToken, TokenError};
 
 use dispatch::Dispatch;
 use session::{Phase, Session};
-use settings::{CENTURY, Callbacks, Settings, Shared};
+use settings::{Callbacks, Settings, Shared};
 use timers::Timers;
 
 /// The WebSocket subprotocol of the protobuf encoding. Clients without a subprotocol use JSON.
@@ -145,24 +145,25 @@ impl Centrifuge {
         self
     }
 
-    /// Sets how often clients are pinged, in whole seconds, 1 s to a day. Default: 25 s. An SDK that receives nothing
-    /// for 10 s longer reconnects.
+    /// Sets how often clients are pinged, 1 s to a day, rounded down to whole seconds. Default: 25 s. An SDK that
+    /// receives nothing for 10 s longer reconnects.
     pub fn ping_interval(mut self, interval: Duration) -> Self {
-        self.settings.ping = Duration::from_secs(interval.as_secs().clamp(1, 24 * 3600));
+        self.settings.ping = interval;
         self
     }
 
-    /// How long the answer to a ping may take; default 8 s, [`Duration::MAX`] = for ever. Then the client is closed
-    /// with 3012, unless it has acknowledged output meanwhile that had filled its socket: the ping waits behind that.
+    /// Sets how long the answer to a ping may take. Default: 8 s; 1 ms to 366 days, or [`Duration::MAX`] = for ever.
+    /// After that, the client is closed with 3012, unless it has acknowledged output in the meantime that had filled
+    /// its socket, because the ping waits behind that output.
     pub fn pong_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.pong_timeout = timeout.min(CENTURY);
+        self.settings.pong_timeout = timeout;
         self
     }
 
     /// Sets how long a client may take to send its connect command before it is closed with 3502. Default: 10 s;
-    /// [`Duration::MAX`] = for ever.
+    /// 1 ms to 366 days, or [`Duration::MAX`] = for ever.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.connect_timeout = timeout.min(CENTURY);
+        self.settings.connect_timeout = timeout;
         self
     }
 
@@ -179,7 +180,7 @@ impl Centrifuge {
         self
     }
 
-    /// Sets the maximum number of publications in one answer to a history command. Default: 1000.
+    /// Sets the maximum number of publications in one answer to a history command. Default: 1000; at least 1.
     pub fn max_history(mut self, count: usize) -> Self {
         self.settings.max_history = count;
         self
@@ -198,8 +199,13 @@ impl Centrifuge {
     }
 
     /// Installs the protocol on a builder, with the subprotocol `centrifuge-protobuf`. Hooks on the builder also run;
-    /// those that were set earlier run before the protocol's.
-    pub fn install(self, builder: HubBuilder) -> HubBuilder {
+    /// those that were set earlier run before the protocol's. An invalid setting makes
+    /// [`build`](HubBuilder::build) fail.
+    pub fn install(mut self, builder: HubBuilder) -> HubBuilder {
+        if let Err(error) = self.settings.validate() {
+            return builder.invalid(error);
+        }
+        self.settings.simplify();
         let timers = Timers::new(self.settings.clone());
         let shared = Arc::new(Shared { callbacks: self.callbacks, settings: self.settings });
         let own = Arc::new(Installed { shared, timers });

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::error::{CommandError, Refusal};
 use super::tokens::{ConnectionToken, SubscriptionToken, TokenError};
-use crate::{Client, Message};
+use crate::bounds::{COUNT, MILLISECOND, YEAR, check, check_finite};
+use crate::{Client, ConfigError, Message};
 
 /// Which clients may do something in a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,8 +168,27 @@ pub(super) struct Settings {
     pub(super) max_history: usize,
 }
 
-/// The longest time that is added to the clock, which cannot hold one of `Duration::MAX`: as good as none.
-pub(super) const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+impl Settings {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        check_finite("ping_interval", self.ping, &(Duration::from_secs(1)..=DAY))?;
+        check("pong_timeout", self.pong_timeout, MILLISECOND..=YEAR)?;
+        check("connect_timeout", self.connect_timeout, MILLISECOND..=YEAR)?;
+        check("expiry_grace", self.expiry_grace, Duration::ZERO..=YEAR)?;
+        check("max_subscriptions", self.max_subscriptions, 0..=COUNT)?;
+        check("max_history", self.max_history, 1..=COUNT)
+    }
+
+    /// Rounds pings to the whole seconds of the protocol, and bounds what is added to the clock.
+    pub(super) fn simplify(&mut self) {
+        self.ping = Duration::from_secs(self.ping.as_secs());
+        self.pong_timeout = self.pong_timeout.min(CENTURY);
+        self.connect_timeout = self.connect_timeout.min(CENTURY);
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// The longest time that is added to the clock. It stands for `Duration::MAX`, which a clock cannot hold.
+const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
 impl Default for Settings {
     fn default() -> Self {
@@ -180,5 +200,32 @@ impl Default for Settings {
             max_subscriptions: 512,
             max_history: 1000,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Centrifuge;
+    use super::*;
+    use crate::Hub;
+
+    #[test]
+    fn an_invalid_setting_fails_the_build_and_is_named() {
+        const NANO: Duration = Duration::from_nanos(1);
+        let cases = [
+            (Centrifuge::new().ping_interval(NANO), "ping_interval 1ns must be 1s to 86400s"),
+            (Centrifuge::new().ping_interval(Duration::MAX), "ping_interval 18446744073709551615.999999999s must be"),
+            (Centrifuge::new().pong_timeout(NANO), "pong_timeout 1ns must be 1ms to 366 days, or Duration::MAX"),
+            (Centrifuge::new().connect_timeout(NANO), "connect_timeout 1ns must be 1ms to 366 days"),
+            (Centrifuge::new().expiry_grace(YEAR + NANO), "expiry_grace 31622400.000000001s must be 0ns to 366 days"),
+            (Centrifuge::new().max_subscriptions(COUNT + 1), "max_subscriptions 1073741825 must be 0 to 1073741824"),
+            (Centrifuge::new().max_history(0), "max_history 0 must be 1 to 1073741824"),
+        ];
+        for (protocol, expected) in cases {
+            let error = protocol.install(Hub::builder()).build().unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+        let bounds = Centrifuge::new().ping_interval(DAY).pong_timeout(Duration::MAX).connect_timeout(MILLISECOND);
+        assert!(bounds.install(Hub::builder()).build().is_ok());
     }
 }

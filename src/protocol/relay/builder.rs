@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::RelayMessage;
 use super::types::{Authenticate, Conn, DevicePolicy, Inner, Relay, RelayBuilder};
+use crate::bounds::{MILLISECOND, PER_SECOND, YEAR, check, check_finite};
 use crate::calls::{CallHandlers, CallRefusal};
 use crate::guard::record_limited;
 use crate::{ConfigError, HandlerResult, Hub, HubBuilder};
@@ -49,7 +50,7 @@ impl RelayBuilder {
     }
 
     /// Handles at most `max` messages of each connection in each window. Further ones are dropped and answered with an
-    /// `error` that carries `retryAfterMs`. Default: no limit.
+    /// `error` that carries `retryAfterMs`. Default: no limit. `max` is at least 1, the window 1 ms to 366 days.
     pub fn rate_limit(mut self, max: u32, window: Duration) -> Self {
         self.rate = Some((max, window));
         self
@@ -112,8 +113,10 @@ impl RelayBuilder {
 
     /// Installs the relay on a hub; it uses the hooks `on_upgrade`, `on_message`, `after_connect`, `before_disconnect`,
     /// `after_disconnect`, `on_user_online` and `on_user_offline`. Hooks that are already set run before the relay's;
-    /// hooks set later run after them. [`Relay::of`] returns the handle.
+    /// hooks set later run after them. [`Relay::of`] returns the handle. An invalid setting makes
+    /// [`build`](HubBuilder::build) fail.
     pub fn install(self, builder: HubBuilder) -> HubBuilder {
+        let builder = self.checked(builder);
         Arc::new(Inner::new(self)).put_on(builder)
     }
 
@@ -123,9 +126,21 @@ impl RelayBuilder {
     ///
     /// Same as [`HubBuilder::build`].
     pub fn build(self) -> Result<Relay, ConfigError> {
+        let builder = self.checked(Hub::builder());
         let inner = Arc::new(Inner::new(self));
-        let hub = inner.put_on(Hub::builder()).build()?;
+        let hub = inner.put_on(builder).build()?;
         Ok(Relay::new(inner, hub))
+    }
+
+    /// Reports an invalid setting to the hub's builder.
+    fn checked(&self, builder: HubBuilder) -> HubBuilder {
+        let Some((max, window)) = self.rate else { return builder };
+        let checked = check("rate_limit", max, 1..=PER_SECOND)
+            .and_then(|()| check_finite("rate_limit", window, &(MILLISECOND..=YEAR)));
+        match checked {
+            Ok(()) => builder,
+            Err(error) => builder.invalid(error),
+        }
     }
 }
 
@@ -137,5 +152,21 @@ fn log_failure(error: &LoadError) {
 impl fmt::Debug for RelayBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RelayBuilder").field("policy", &self.policy).field("rate", &self.rate).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rejection;
+
+    #[test]
+    fn an_invalid_rate_limit_fails_the_build_and_is_named() {
+        let relay = |max, window| Relay::builder(|_| Err(Rejection::forbidden())).rate_limit(max, window);
+        let error = relay(0, Duration::from_secs(1)).install(Hub::builder()).build().unwrap_err();
+        assert_eq!(error.to_string(), "rate_limit 0 must be 1 to 1000000");
+        let error = relay(1, Duration::ZERO).build().map(drop).unwrap_err();
+        assert_eq!(error.to_string(), "rate_limit 0ns must be 1ms to 366 days");
+        assert!(relay(1, Duration::from_secs(1)).build().is_ok());
     }
 }
