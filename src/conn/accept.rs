@@ -1,4 +1,4 @@
-//! For programs with a listener of their own: hand over a socket on which a request has been read.
+//! Connections of a program's own listener, handed over after their request head has been read.
 
 use std::fmt;
 use std::io;
@@ -11,14 +11,14 @@ use crate::hub::{Admission, Client, Hub};
 use crate::message::WireFormat;
 use crate::transport::Transport;
 
-/// Why a connection did not become a client. The peer has got its HTTP answer, if one was possible.
+/// Why a connection did not become a client. The peer has received an HTTP answer, if one was possible.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AcceptError {
     /// The upgrade was refused with this HTTP status. The answer to a browser's preflight request for an event stream
-    /// counts as one, with 204.
+    /// counts as a refusal with 204.
     Refused(u16),
-    /// The connection's thread could not be started; the peer has got a 503.
+    /// The connection's thread could not be started. The peer has received a 503.
     Thread(io::Error),
 }
 
@@ -40,7 +40,7 @@ impl std::error::Error for AcceptError {
     }
 }
 
-/// A connection about to be upgraded: made by [`Hub::accept`], run by [`serve`](PendingConnection::serve) or
+/// A connection about to be upgraded. [`Hub::accept`] creates it; run it with [`serve`](PendingConnection::serve) or
 /// [`detach`](PendingConnection::detach).
 #[derive(Debug)]
 #[must_use = "the connection is closed unless it is served or detached"]
@@ -56,9 +56,9 @@ pub struct PendingConnection {
 
 impl Hub {
     /// Takes over a connection of the program's own listener, on which the head of an upgrade request has been read.
-    /// `early` is what was read behind the head, normally nothing: it counts as the first WebSocket bytes.
+    /// `early` holds the bytes read after the head, normally none. They count as the first WebSocket bytes.
     ///
-    /// The stream is set to blocking mode, and its timeouts by the hub.
+    /// The hub sets the stream to blocking mode and sets its timeouts.
     pub fn accept(&self, stream: impl Into<Transport>, head: RequestHead, early: &[u8]) -> PendingConnection {
         let transport = stream.into();
         PendingConnection {
@@ -81,22 +81,21 @@ impl PendingConnection {
         self
     }
 
-    /// Sets the client's address: what `accept` of the listener gave, or what a trusted proxy says. Without it the
-    /// system is asked, which has forgotten the address of a peer that is gone already: then
-    /// [`Client::remote_addr`] is `None`.
+    /// Sets the client's address, from the listener's `accept` or from a trusted proxy. Default: the socket's peer
+    /// address, which the system no longer knows once the peer is gone; then [`Client::remote_addr`] is `None`.
     pub fn remote_addr(mut self, addr: SocketAddr) -> Self {
         self.remote = Some(addr);
         self
     }
 
-    /// Admits the client like this, for programs that have found out already who it is; the `on_upgrade` hook is not
-    /// asked. Everything else is checked as always.
+    /// Sets the admission, for programs that have already identified the client. The `on_upgrade` hook is not called.
+    /// All other checks apply.
     pub fn admission(mut self, admission: Admission) -> Self {
         self.admission = Some(admission);
         self
     }
 
-    /// Upgrades and runs the connection on the calling thread; returns when it has ended.
+    /// Upgrades and runs the connection on the calling thread. Returns when the connection has ended.
     ///
     /// # Errors
     ///
@@ -108,7 +107,8 @@ impl PendingConnection {
     }
 
     /// Upgrades on the calling thread and runs the connection on a thread of its own, with the stack size of
-    /// [`Config::reader_stack`](crate::Config::reader_stack). Gives the client, which may be sent to at once.
+    /// [`Config::reader_stack`](crate::Config::reader_stack). Returns the client, to which the program may send at
+    /// once.
     ///
     /// # Errors
     ///
@@ -117,7 +117,8 @@ impl PendingConnection {
         let (early, upgraded) = self.upgrade()?;
         let client = upgraded.client.clone();
         let stack = client.hub().config().reader_stack;
-        // The announcements stay here until the thread exists: if it cannot, the client has never been connected.
+        // The announcements stay on this thread until the new thread exists. If it cannot be started, the client has
+        // never been connected.
         let (sender, receiver) = crossbeam_channel::bounded::<Upgraded>(1);
         let thread = move || {
             if let Ok(upgraded) = receiver.recv() {

@@ -1,4 +1,4 @@
-//! The reading side of an event stream: nothing is expected but the end.
+//! The reading side of an event stream. The only thing that it expects is the end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use crate::outbox::Outbox;
 use crate::transport::is_timeout;
 use crate::ws::Violation;
 
-/// Bytes that a peer may send behind its request before it counts as broken.
+/// Maximum number of bytes that a peer may send after its request.
 const TOLERATED: usize = 64 * 1024;
 
-/// Waits for the peer to go, and keeps the stream alive by a comment each heartbeat.
+/// Waits for the peer to leave, and sends a comment as a heartbeat.
 pub(super) fn watch(client: &Client, outbox: &Arc<Outbox>) -> End {
     let (pause, pong_timeout) = (client.hub().config().heartbeat, client.hub().config().pong_timeout);
     // A stream has no pongs. Acknowledged heartbeats show that the peer is alive.
@@ -37,7 +37,7 @@ pub(super) fn watch(client: &Client, outbox: &Arc<Outbox>) -> End {
             return End::ReadError(error.kind());
         }
         match outbox.transport().read(&mut [0; 256]) {
-            // Another thread sends the heartbeats. The failure of one has cut the connection.
+            // Another thread sends the heartbeats. A failed heartbeat has cut the connection.
             Ok(0) if outbox.failure().is_some() => return End::PingFailed,
             Ok(0) => return End::Eof,
             Ok(n) => unasked += n,

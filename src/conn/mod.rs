@@ -1,4 +1,4 @@
-//! One connection's life, on one thread from the answer to the upgrade to the end.
+//! One connection's life, from the answer to the upgrade to the end, on one thread.
 //!
 //! | state | entered by | reads | writes | left by |
 //! | --- | --- | --- | --- | --- |
@@ -51,9 +51,9 @@ const THREAD_NAME: &str = "wshub-conn";
 /// Why a connection ended.
 #[derive(Debug)]
 enum End {
-    /// The peer's close frame has come.
+    /// The peer's close frame has arrived.
     PeerClosed(CloseFrame),
-    /// The peer is gone without one.
+    /// The peer has left without a close frame.
     Eof,
     Violation(Violation),
     ReadError(io::ErrorKind),
@@ -61,28 +61,30 @@ enum End {
     Silent,
     /// The ping to a silent peer could not be sent.
     PingFailed,
-    /// We have begun to close and the peer has not answered in time.
+    /// This side began to close, and the peer has not answered in time.
     CloseTimeout,
-    /// A bug of ours, caught so that it ends only this connection.
+    /// A bug in this crate, caught so that it ends only this connection.
     Internal,
 }
 
-/// Runs an upgraded connection on the calling thread until it has ended. `early` is what was read behind the request.
+/// Runs an upgraded connection on the calling thread until it has ended. `early` holds the bytes read after the
+/// request.
 pub(crate) fn run(upgraded: Upgraded, early: &[u8]) {
     let mut connection = Connection::begin(upgraded);
-    // Whatever goes wrong in here, dropping the connection ends it.
+    // Whatever fails here, dropping the connection ends it.
     connection.end = guard::catch(|| connection.live(early)).unwrap_or(End::Internal);
 }
 
-/// Sends the answer to the upgrade, and runs the connection on a thread of its own. Drops `kept` at its end.
+/// Sends the answer to the upgrade and runs the connection on a thread of its own. Drops `kept` at the connection's
+/// end.
 ///
-/// So the connection's thread has no handshake behind it: it keeps no stack that only that has used. And it has sent
-/// nothing: Linux gives each thread that sends on TCP 32 KiB for what it sends, until the thread ends. The answer to
-/// the upgrade and [pings] are sent by threads that serve many connections.
+/// The connection's thread does no handshake, so no stack pages that only a handshake needs stay resident. It also
+/// sends nothing by itself: Linux keeps a 32 KiB buffer for each thread that sends on TCP, until the thread ends.
+/// Threads that serve many connections send the answer to the upgrade and the [pings].
 ///
 /// # Errors
 ///
-/// The thread could not be started. The client has never been connected then; the peer has got a 503.
+/// The thread could not be started. The client has then never been connected, and the peer has received a 503.
 pub(crate) fn start(upgraded: Upgraded, stack: usize, kept: impl Send + 'static) -> io::Result<()> {
     let (sender, receiver) = crossbeam_channel::bounded::<Upgraded>(1);
     let thread = move || {
@@ -111,9 +113,9 @@ fn withdraw(upgraded: Upgraded) {
     outbox.transport().answer(&overloaded().encode(false).bytes, || true);
 }
 
-/// A connection that is being run. Dropping it takes every step of its end, each caught: the close handshake,
-/// `unregister`, the outbox, the writer thread, the last hooks, the socket. So a panic in one step, of the
-/// application's code or of ours, leaves nothing behind.
+/// A running connection. Dropping it takes every step of its end: the close handshake, `unregister`, the outbox, the
+/// writer thread, the last hooks, the socket. Panics are caught in each step, so a panic of the application or of this
+/// crate leaves nothing behind.
 struct Connection {
     client: Client,
     outbox: Arc<Outbox>,
@@ -160,7 +162,7 @@ impl Connection {
             // TLS has sent an alert, which must arrive: RFC 8446 §6.2.
             End::ReadError(io::ErrorKind::InvalidData) => true,
             End::Eof => {
-                // Answers a `close_notify` (RFC 8446 §6.1). The peer has ended already, so there is nothing to wait
+                // Answers a `close_notify` (RFC 8446 §6.1). The peer has already ended, so there is nothing to wait
                 // for.
                 let _ = self.outbox.transport().try_finish();
                 false
@@ -190,7 +192,7 @@ impl Drop for Connection {
         outbox.stop_writer();
         hub.retire(client, outbox.lost());
         if let Some(time) = linger {
-            // The time counts from here, however long the hooks took.
+            // The time counts from here, so slow hooks do not shorten it.
             hub.begin_linger(client.id(), outbox);
             outbox.transport().linger(time, || true);
         }

@@ -1,7 +1,7 @@
 //! One thread per process that sends pings. It runs only while there are any.
 //!
-//! A connection's thread could send its own, but Linux gives each thread that sends on TCP 32 KiB for what it sends,
-//! until the thread ends: more than all else that an idle connection costs beside its stacks.
+//! A connection's thread could send its own pings. But Linux keeps a 32 KiB buffer for each thread that sends on TCP,
+//! until the thread ends. That is more than an idle connection costs otherwise, apart from its stack.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::headroom;
 use crate::lock::{Condition, Leaf};
 use crate::outbox::Outbox;
 
-/// How long the thread waits for more before it ends.
+/// How long the thread waits for further pings before it ends.
 const LINGER: Duration = Duration::from_millis(100);
 const STACK: usize = 256 * 1024;
 
@@ -19,7 +19,7 @@ static PINGS: Pings = Pings { due: Leaf::new(Due { outboxes: Vec::new(), is_runn
 
 struct Pings {
     due: Leaf<Due>,
-    /// Something has been added.
+    /// Signals that an outbox was added.
     more: Condition,
 }
 
@@ -28,13 +28,13 @@ struct Due {
     is_running: bool,
 }
 
-/// Sends a ping, soon and on another thread; on this one if there is no other. Never blocks.
+/// Sends a ping soon, on the ping thread, or on this one if that cannot be started. Never blocks.
 pub(super) fn send(outbox: &Arc<Outbox>) {
     PINGS.add(outbox);
 }
 
 impl Pings {
-    /// Never fails: if the thread cannot be started, this one sends what is due.
+    /// Queues a ping and starts the thread if necessary. If the thread cannot be started, sends all due pings here.
     fn add(&'static self, outbox: &Arc<Outbox>) {
         let is_running = {
             let mut due = self.due.lock();
@@ -44,7 +44,7 @@ impl Pings {
         if is_running {
             self.more.notify_one();
         } else if headroom::spawn("wshub-pings", STACK, || self.run()).is_err() {
-            // Other threads may have added theirs meanwhile.
+            // Other threads may have added outboxes in the meantime.
             ping(self.end());
         }
     }
@@ -55,7 +55,7 @@ impl Pings {
         }
     }
 
-    /// What is due; `None` once nothing has been for a while, and the thread must end.
+    /// Waits for due pings and takes them. `None` if there were none for [`LINGER`]; the thread must then end.
     fn wait(&self) -> Option<Vec<Arc<Outbox>>> {
         let mut due = self.due.lock();
         let deadline = Instant::now() + LINGER;
@@ -68,7 +68,7 @@ impl Pings {
         Some(std::mem::take(&mut due.outboxes))
     }
 
-    /// What is due, now that there is no thread.
+    /// Takes the due pings and records that no thread is running.
     fn end(&self) -> Vec<Arc<Outbox>> {
         let mut due = self.due.lock();
         due.is_running = false;
@@ -76,10 +76,10 @@ impl Pings {
     }
 }
 
-/// Does not block: a full socket gets its ping from its writer thread.
+/// Sends pings. Does not block: the writer thread sends the ping to a full socket.
 fn ping(outboxes: Vec<Arc<Outbox>>) {
     for outbox in outboxes {
-        // A panic would be a bug of ours. It costs one ping.
+        // A panic would be a bug in this crate. It costs one ping.
         guard::catch(|| outbox.ping());
     }
 }

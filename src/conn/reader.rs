@@ -17,20 +17,20 @@ use crate::trace;
 use crate::transport::{is_gone, is_timeout};
 use crate::ws::{Decoder, Event};
 
-/// Bytes of one read on the stack. Few, because each page of the stack that has been in use stays resident.
+/// Size of a read on the stack, in bytes. Small, because each used page of the stack stays resident.
 const CHUNK: usize = 256;
-/// Consecutive reads of less than a chunk after which the larger buffer is freed. Until then, messages that arrive
-/// together are read together.
+/// The number of consecutive reads smaller than a chunk after which the larger buffer is freed. Until then, messages
+/// that arrive together are read together.
 const PATIENCE: u32 = 64;
 
 /// What the socket's read timeout means at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waiting {
-    /// The time until a ping is sent.
+    /// Nothing is awaited; a timeout sends a ping.
     Quiet,
-    /// A ping has been sent; the rest of `pong_timeout` runs.
+    /// A ping has been sent; the rest of `pong_timeout` is running.
     ForPong,
-    /// We have begun to close; the peer has until this moment.
+    /// This side has begun to close; the peer must answer by this time.
     ForClose(Instant),
 }
 
@@ -42,16 +42,17 @@ pub(super) struct Reader<'a> {
     decoder: Decoder,
     bucket: Option<TokenBucket>,
     waiting: Waiting,
-    /// Since when an unfinished frame has made no progress.
+    /// When the unfinished frame last made progress.
     stuck_since: Option<Instant>,
     /// [`Outbox::acknowledged`] when the last ping was sent.
     acknowledged: u32,
-    /// A call waits on this thread: until when the next read may last, and until when it could without the call.
+    /// Set while calls wait on this thread: the deadline of the next read, and its deadline without the calls.
     call: Option<(Instant, Option<Instant>)>,
 }
 
 impl<'a> Reader<'a> {
-    /// In a box, and not inlined: of a stack, whole pages stay resident, and without the reader one page less is used.
+    /// Boxed and not inlined. Used pages of a stack stay resident, and without the reader the stack needs one page
+    /// less.
     #[inline(never)]
     pub(super) fn new(client: &'a Client, outbox: &'a Arc<Outbox>) -> Box<Self> {
         let decoder = Decoder::new(client.hub().config().max_message_size, outbox.format().is_deflate());
@@ -69,7 +70,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Reads until the connection ends; `early` is what has been read already.
+    /// Reads until the connection ends. `early` holds bytes that were already read.
     pub(super) fn run(&mut self, early: &[u8]) -> End {
         let started = self.apply_timeout().and_then(|()| self.take(&mut early.to_vec()));
         match started.and_then(|()| self.read_all()) {
@@ -84,11 +85,11 @@ impl<'a> Reader<'a> {
         self.waiting == Waiting::ForPong
     }
 
-    /// Reads into this thread's stack and decodes there. So a waiting connection has no buffer.
+    /// Reads onto this thread's stack and decodes there, so a waiting connection has no buffer.
     fn read_all(&mut self) -> Result<Infallible, End> {
         let mut chunk = [0; CHUNK];
         let most = self.client.hub().config().read_buffer;
-        // Exists from a read that fills the chunk until nothing has come for a while or only little at a time.
+        // Allocated when a read fills the chunk. Freed after a timeout or after many small reads.
         let mut large = Vec::new();
         let mut small_reads = 0_u32;
         loop {
@@ -117,13 +118,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Handles every event that is whole. Several messages of one read are handled as one burst, so that each recipient
-    /// is written to once, or after a millisecond; a message that comes alone takes the direct way.
+    /// Handles every complete event. Several messages of one read form a burst: each recipient is written to once at
+    /// its end, or after a millisecond. A message that arrives alone is sent directly.
     fn take(&mut self, mut input: &mut [u8]) -> Result<(), End> {
         let mut burst: Option<Burst> = None;
         let mut held: Option<Message> = None;
         loop {
-            // One event ahead, to know whether a message comes alone. Messages before a violation are still handled.
+            // Decodes one event ahead to know whether a message arrived alone. Messages before a violation are still
+            // handled.
             let event = self.decoder.next(&mut input);
             if let Ok(Some(Event::Message(kind, payload))) = event {
                 if let Some(message) = held.replace(Message::received(kind, payload)) {
@@ -145,7 +147,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Handles the outcome of a read. Returns how many bytes have come, 0 after a timeout.
+    /// Handles the result of a read. Returns the number of bytes, 0 after a timeout.
     fn note_read(&mut self, read: io::Result<usize>) -> Result<usize, End> {
         match read {
             Ok(0) => Err(End::Eof),
@@ -162,8 +164,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A frame that arrives in drips does not keep a connection alive: it must end, or 16 KiB more of it must come,
-    /// within the pong timeout. The clock is only looked at while a frame is unfinished.
+    /// Ends a connection whose frame arrives in drips. Within the pong timeout, the frame must end or 16 KiB more of it
+    /// must arrive. Reads the clock only while a frame is unfinished.
     fn watch_progress(&mut self, before: u64) -> Result<(), End> {
         if self.decoder.progress() != before || !self.decoder.is_mid_message() {
             self.stuck_since = None;
@@ -178,8 +180,8 @@ impl<'a> Reader<'a> {
         if now.saturating_duration_since(since) > limit { Err(End::Silent) } else { Ok(()) }
     }
 
-    /// Once this side has begun to close, the peer has the close timeout to answer. Covers closes that were begun on
-    /// this thread, by handlers; the hub's close watch covers the others.
+    /// Limits a close that began on this thread, in a handler, to the close timeout. The hub's close watch covers other
+    /// closes.
     fn watch_own_close(&mut self) -> Result<(), End> {
         if self.outbox.is_open() {
             return Ok(());
@@ -191,13 +193,13 @@ impl<'a> Reader<'a> {
         self.apply_timeout()
     }
 
-    /// Runs what is due of the calls that wait on this thread, and has the next read end when the next one is.
+    /// Runs due calls of this thread and makes the next read end at the next deadline.
     fn watch_calls(&mut self) -> Result<(), End> {
         let Some(due) = self.client.finish_due_calls() else {
             return if self.call.take().is_some() { self.apply_timeout() } else { Ok(()) };
         };
         let now = Instant::now();
-        // The keep-alive's own time goes on while reads end early for calls, and starts anew when something comes.
+        // The keep-alive's time continues while reads end early for calls. It restarts when data arrives.
         let until = match self.call {
             Some((_, until)) => until,
             None => self.timeout().map(deadline_after),
@@ -208,7 +210,7 @@ impl<'a> Reader<'a> {
         self.outbox.transport().set_read_timeout(Some(left)).map_err(|e| read_error(&e))
     }
 
-    /// The read timeout begins anew, for the keep-alive too if calls make reads shorter.
+    /// Restarts the read timeout, and the keep-alive's time if calls shorten reads.
     fn restart_keep_alive(&mut self) {
         if let Some((due, _)) = self.call {
             self.call = Some((due, self.timeout().map(deadline_after)));
@@ -217,7 +219,7 @@ impl<'a> Reader<'a> {
 
     fn timed_out(&mut self) -> Result<(), End> {
         if self.call.is_some_and(|(_, until)| until.is_none_or(|until| Instant::now() < until)) {
-            // Only a call's time is up.
+            // Only a call has timed out.
             return Ok(());
         }
         let result = self.keep_alive();
@@ -225,11 +227,11 @@ impl<'a> Reader<'a> {
         result
     }
 
-    /// The keep-alive's time is up.
+    /// Acts when the keep-alive's time has passed.
     fn keep_alive(&mut self) -> Result<(), End> {
         match self.waiting {
             Waiting::Quiet => self.ping(),
-            // The ping waits behind output that the peer keeps acknowledging: the peer is alive and is pinged again.
+            // The ping waits behind output that the peer keeps acknowledging. So the peer is alive and is pinged again.
             Waiting::ForPong if self.outbox.acknowledged() != self.acknowledged => self.ping(),
             Waiting::ForPong => Err(End::Silent),
             Waiting::ForClose(_) => Err(End::CloseTimeout),
@@ -263,9 +265,9 @@ impl<'a> Reader<'a> {
         self.outbox.transport().set_read_timeout(timeout).map_err(|e| read_error(&e))
     }
 
-    /// One message through the rate limit, the hooks and the handlers.
+    /// Passes one message through the rate limit, the hooks and the handlers.
     fn handle(&mut self, message: &Message) {
-        // After a close has begun, what still comes is discarded (RFC 6455 §1.4).
+        // After a close has begun, further messages are discarded (RFC 6455 §1.4).
         if !self.outbox.is_open() {
             return;
         }
@@ -298,14 +300,14 @@ impl<'a> Reader<'a> {
         match verdict.unwrap_or_else(|| Err("before_message panicked".into())) {
             Ok(new) => {
                 self.conclude(&new, self.call_handlers(&new));
-                // Its payload may be the application's memory.
+                // The payload may be the application's memory.
                 guard::dispose(new);
             }
             Err(error) => self.conclude(message, self.counted(Err(HandlerError::new(error)))),
         }
     }
 
-    /// What follows from a message's result.
+    /// Reports and acts on a message's result.
     fn conclude(&self, message: &Message, result: Result<(), HandlerError>) {
         let hub = self.client.hub();
         if let Some(hook) = &hub.hooks().after_message {
@@ -327,7 +329,7 @@ impl<'a> Reader<'a> {
         result
     }
 
-    /// The client's own handler, then the hub's; an error of the first keeps the second from running.
+    /// Calls the client's own handler, then the hub's unless the first returned an error.
     fn call_handlers(&self, message: &Message) -> Result<(), HandlerError> {
         let hub = self.client.hub();
         let of = |result: Option<HandlerResult>| {
@@ -335,7 +337,7 @@ impl<'a> Reader<'a> {
         };
         if let Some(own) = self.client.callback(|c| &c.on_message) {
             let result = hub.guarded(Some(self.client), "the client's on_message", || own(self.client, message));
-            // It may have been replaced meanwhile.
+            // The handler may have been replaced in the meantime, so this may be its last handle.
             guard::dispose(own);
             self.counted(of(result))?;
         }
@@ -359,7 +361,7 @@ impl<'a> Reader<'a> {
 
 pub(super) fn read_error(error: &io::Error) -> End {
     match error.kind() {
-        // A reset is a departure, as an end is.
+        // A reset counts as a departure, like an end of stream.
         kind if is_gone(kind) => End::Eof,
         // `ETIMEDOUT`: the peer acknowledges nothing.
         io::ErrorKind::TimedOut => End::Silent,

@@ -26,7 +26,7 @@ static REFUSALS: LogLimit = LogLimit::new();
 pub(crate) struct Opening<'a> {
     pub(crate) head: RequestHead,
     pub(crate) format: WireFormat,
-    /// Bytes followed the head.
+    /// Whether bytes followed the head.
     pub(crate) is_early: bool,
     /// The endpoint's own checks, which run before the hub's.
     pub(crate) checks: &'a [Check],
@@ -46,7 +46,7 @@ pub(crate) struct Upgraded {
 }
 
 impl Upgraded {
-    /// Hands the registration over: from here on, the caller ends the connection.
+    /// Takes the parts out. From then on, the caller must end the connection.
     pub(crate) fn into_parts(mut self) -> (Client, Arc<Outbox>, Announcements) {
         let announcements = self.announcements.take().unwrap_or_default();
         (self.client.clone(), Arc::clone(&self.outbox), announcements)
@@ -70,14 +70,14 @@ struct Refusal {
 impl Refusal {
     fn new(status: u16, reason: &str, error: ErrorType) -> Self {
         let response = Response::text(status, format!("{reason}\n"));
-        // A client that is refused for now gets a time to return, which differs between clients.
+        // A temporarily refused client gets a time to return, which differs between clients.
         let is_for_now = matches!(status, 429 | 503);
         let response = if is_for_now { response.header("Retry-After", retry_after()) } else { response };
         Self { response, error }
     }
 
-    /// The hub drains or is stopped. An event stream ends at once instead: after any status but 200 a browser would
-    /// never reconnect.
+    /// Refuses because the hub drains or is stopped. An event stream is accepted and ends at once instead, because a
+    /// browser never reconnects after a status other than 200.
     fn not_admitting(format: WireFormat) -> Self {
         if format.is_websocket() {
             return Self::new(503, "not accepting connections", ErrorType::ConnectionRejectedDraining);
@@ -94,11 +94,11 @@ fn retry_after() -> String {
     return_time().as_secs().to_string()
 }
 
-/// Checks the request, asks the application, takes the limits into account and registers the client. The head has the
-/// peer's address. A refusal has been answered when this returns; its HTTP status is the error.
+/// Checks the request, asks the application, applies the limits and registers the client. The head must contain the
+/// peer's address. When this returns a refusal, the peer has been answered; the error is the HTTP status.
 pub(crate) fn upgrade(hub: &Hub, transport: Transport, mut opening: Opening<'_>) -> Result<Upgraded, u16> {
     let mut cors = Cors::default();
-    // A page of another origin may read refusals of a stream, too: so the policy is asked first.
+    // The policy is asked first, because an allowed page of another origin may also read refusals of a stream.
     let verdict = opening.wants_cors().then(|| is_allowed(hub, &opening.head));
     if verdict == Some(true) {
         cors = Cors::allowed(&opening.head, hub.origins());
@@ -113,13 +113,13 @@ pub(crate) fn upgrade(hub: &Hub, transport: Transport, mut opening: Opening<'_>)
 }
 
 impl Opening<'_> {
-    /// A page asks for an event stream.
+    /// Whether a page requests an event stream.
     fn wants_cors(&self) -> bool {
         self.format.is_event_stream() && self.head.header("origin").is_some()
     }
 }
 
-/// Asks the origin policy. The application's code may be behind it; a panic there refuses.
+/// Asks the origin policy, which may run the application's code. A panic there refuses.
 fn is_allowed(hub: &Hub, head: &RequestHead) -> bool {
     hub.guarded(None, "the origin policy", || hub.origins().allows(head)) == Some(true)
 }
@@ -134,8 +134,8 @@ fn answer_preflight(head: &RequestHead, transport: &Transport, cors: &Cors) -> u
     response.status
 }
 
-/// Not inlined, as the other steps: a step's stack frame is gone before the next one begins, so that a connection's
-/// resident stack is that of the deepest step and not the sum.
+/// Not inlined, like the other steps: a step's stack frame is gone before the next step begins. So a connection's
+/// resident stack is that of the deepest step, not the sum.
 #[inline(never)]
 fn decide(hub: &Hub, opening: &mut Opening<'_>, verdict: Option<bool>) -> Result<Admission, Refusal> {
     let Opening { head, format, is_early, checks, admit, admission } = opening;
@@ -201,7 +201,7 @@ fn ask_to_admit(hub: &Hub, head: &RequestHead, admit: Option<&Admit>) -> Result<
     decided(hub.guarded(None, "on_upgrade", || hook(head)))
 }
 
-/// The application's verdict; `None` if its code has panicked.
+/// Converts the application's verdict; `None` means that its code panicked.
 fn decided<T>(verdict: Option<Result<T, Rejection>>) -> Result<T, Refusal> {
     match verdict {
         Some(verdict) => verdict.map_err(|rejection| Refusal {
@@ -281,7 +281,7 @@ fn refusal_of(refused: &Refused, format: WireFormat) -> Refusal {
     }
 }
 
-/// Answers, counts and logs a refusal; gives its status.
+/// Answers, counts and logs a refusal. Returns its status.
 #[cold]
 #[inline(never)]
 fn refuse(hub: &Hub, head: &RequestHead, transport: &Transport, refusal: &Refusal, cors: &Cors) -> u16 {
@@ -309,13 +309,13 @@ impl fmt::Display for OriginAndHost<'_> {
         if *error != ErrorType::OriginRejected {
             return Ok(());
         }
-        // A head holds at most 8 KiB: these are long enough to be recognised.
+        // A head may hold 8 KiB; 100 characters suffice to recognise the value.
         let shown = |name| head.header(name).unwrap_or_default().chars().take(100).collect::<String>();
         write!(f, ", origin {:?}, host {:?}", shown("origin"), shown("host"))
     }
 }
 
-/// The refusal as the application wants it to look.
+/// The refusal's response, as rewritten by `map_refusal`.
 fn rewritten(hub: &Hub, head: &RequestHead, refusal: &Refusal) -> Response {
     if refusal.response.status() < 300 {
         return refusal.response.clone();
@@ -328,7 +328,7 @@ fn rewritten(hub: &Hub, head: &RequestHead, refusal: &Refusal) -> Response {
     mapped.filter(|response| response.status() >= 300).unwrap_or_else(|| refusal.response.clone())
 }
 
-/// The hook's choice if the client offers it, else the first of `Config::subprotocols` that it offers.
+/// Returns the hook's choice if the client offers it, otherwise the first of `Config::subprotocols` that it offers.
 fn choose_subprotocol(hub: &Hub, head: &RequestHead, chosen: Option<String>) -> Option<String> {
     let is_offered = |name: &str| head.tokens("sec-websocket-protocol").any(|offered| offered == name);
     chosen

@@ -22,7 +22,7 @@ pub(crate) fn encode(publish: &Publish) -> Bytes {
     bytes.put_u8(if publish.message.is_text() { TEXT } else { BINARY });
     bytes.put_u16(count);
     publish.except.iter().take(count.into()).for_each(|id| bytes.put_u128(id.as_uuid().as_u128()));
-    // An attachment of 4 GiB is impossible: it counts against the history's bytes.
+    // An attachment counts against the history's bytes, so 4 GiB are impossible.
     bytes.put_u32(attachment.map_or(0, |a| u32::try_from(a.len()).unwrap_or_default()));
     bytes.extend_from_slice(attachment.map_or(&[][..], |a| a));
     bytes.extend_from_slice(payload);

@@ -12,7 +12,7 @@ use crate::lock::{Condition, Leaf};
 
 /// How often a follower checks whether to end.
 const TICK: Duration = Duration::from_millis(100);
-/// How many appends a follower may be behind; it misses earlier ones and reports this.
+/// How many appends a follower may be behind. Beyond that it misses some and reports an error.
 const BACKLOG: usize = 10_000;
 
 /// Histories in the memory of this process, shared by the hubs that have clones of one store.

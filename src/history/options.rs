@@ -98,7 +98,7 @@ impl RoomOptions {
     }
 
     /// Adds tracking of members by connection: each connection is a member of its own, known by its client id, also if
-    /// several are of one user. Default: the connections of one user are one member.
+    /// several belong to one user. Default: the connections of one user are one member.
     pub fn with_connections(mut self) -> Self {
         (self.members, self.by_connection) = (true, true);
         self

@@ -109,14 +109,13 @@ pub trait Format: Sealed + Send + Sync + 'static {
     /// The name of the format: formats with the same name make the same messages.
     fn name(&self) -> &'static str;
 
-    /// Encodes a publication of the history, a value of the state, or its removal. `None`: the client is not told.
+    /// Encodes a publication of the history, a value of the state, or its removal. `None`: nothing is sent.
     fn message(&self, publication: &Publication) -> Option<Message>;
 
-    /// Encodes a gap. `None`: the client is not told.
+    /// Encodes a gap. `None`: nothing is sent.
     fn gap(&self, gap: &Gap) -> Option<Message>;
 
-    /// Encodes the position after which a client begins to read, if the server makes it join. `None`: the client is not
-    /// told.
+    /// Encodes the position after which a client begins to read, if the server makes it join. `None`: nothing is sent.
     fn begin(&self, position: Position) -> Option<Message> {
         let _ = position;
         None
@@ -278,7 +277,7 @@ impl Publication {
         OVERHEAD + self.0.message.len() + key + except + attachment
     }
 
-    /// Counts the publication's bytes there from now on, including future wire forms.
+    /// Counts the publication's bytes in this ledger from now on, including future wire forms.
     pub(crate) fn enter(&self, ledger: &Arc<Ledger>) {
         let mut frames = self.0.frames.lock();
         ledger.add(self.fixed() + frames.bytes);

@@ -10,7 +10,7 @@ use super::page::{Page, Range, Recovery};
 use super::position::{Epoch, Position};
 use super::publication::Publication;
 
-/// The history of a room. Its offsets are contiguous: always the oldest message is dropped.
+/// The history of a room. Its offsets are contiguous, because only the oldest message is ever dropped.
 #[derive(Debug)]
 pub(crate) struct Ring {
     epoch: Epoch,
@@ -34,7 +34,7 @@ pub(crate) struct Recovered {
 }
 
 impl Ring {
-    /// `hub` counts the bytes of all rooms.
+    /// Creates an empty history. `hub` counts the bytes of all rooms.
     pub(crate) fn new(options: &RoomOptions, hub: Arc<Totals>) -> Self {
         Self {
             epoch: Epoch::random(),
@@ -128,7 +128,7 @@ impl Ring {
         self.entries.range(skipped..).map(|(_, publication)| publication)
     }
 
-    /// Where a reader continues that has read up to `since`, or that is new and gets the last `rewind` messages.
+    /// Determines where a reader continues: after `since`, or, if it is new, with the last `rewind` messages.
     pub(crate) fn recover(&self, since: Option<Position>, rewind: usize) -> Recovered {
         let first_held = self.first_held();
         let (recovery, cursor) = match since {
@@ -161,7 +161,7 @@ impl Ring {
 }
 
 impl Drop for Ring {
-    /// The held messages no longer count; wire forms that queues still hold count there.
+    /// The held messages no longer count here. Wire forms that are still queued count in their queues.
     fn drop(&mut self) {
         self.entries.iter().for_each(|(_, publication)| publication.leave());
     }

@@ -125,7 +125,7 @@ impl RoomState {
         }
         let freed = old.filter(|publication| !publication.is_removal()).map_or(0, Publication::held);
         let fits = |freed: usize| (self.ledger.bytes() + held).saturating_sub(freed) <= self.max_bytes;
-        // Removals give way to values: they count only when it matters.
+        // Removals give way to values, so they count only if values alone would fit.
         let removals =
             || self.changes.values().map(|c| &c.publication).filter(|p| p.is_removal()).map(Publication::held);
         if fits(freed) || fits(freed + removals().sum::<usize>()) {
@@ -193,7 +193,7 @@ impl RoomState {
         self.expiries.first().map(|(at, _)| *at)
     }
 
-    /// All values, the longest unchanged first.
+    /// All values, the least recently changed first.
     pub(crate) fn values(&self) -> Vec<Publication> {
         let all = self.changes.values().map(|change| &change.publication);
         all.filter(|publication| !publication.is_removal()).cloned().collect()

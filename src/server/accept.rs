@@ -12,7 +12,7 @@ use crate::guard;
 use crate::http::overloaded;
 use crate::transport::{Transport, is_timeout};
 
-/// First and longest pause after a failure that would repeat at once.
+/// First and longest pause after a failed accept, which would otherwise repeat at once.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// How many refused connections are kept open, and for how long, so that a reset does not destroy the answer.
 const LINGERING: (usize, Duration) = (64, Duration::from_secs(1));
@@ -39,7 +39,7 @@ impl<'a> Acceptor<'a> {
             if self.shared.is_stopping() {
                 return;
             }
-            // A panic, in the program's metrics or by a fault of ours, costs this connection and not the listener.
+            // A panic in the program's metrics, or by a bug in this crate, costs this connection, not the listener.
             guard::catch(|| self.handle(accepted));
         }
     }
@@ -61,7 +61,7 @@ impl<'a> Acceptor<'a> {
         self.let_go();
     }
 
-    /// Gives the connection a thread, or 503.
+    /// Passes the connection to a thread, or answers it with 503.
     fn admit(&mut self, arrival: Arrival) {
         let Some(mut slot) = self.shared.handshakes.take(self.shared.max_handshakes) else {
             self.shared.cannot_serve("too many handshakes at once: max_handshakes");
@@ -127,14 +127,14 @@ impl<'a> Acceptor<'a> {
         }
     }
 
-    /// Pauses, longer each time until an accept succeeds.
+    /// Pauses, for longer each time until an accept succeeds.
     fn rest(&mut self) {
         self.shared.sleep(self.pause);
         self.pause = (self.pause * 2).min(PAUSES.1);
     }
 }
 
-/// A refusal that cannot block: the socket's buffer is empty.
+/// Answers with a refusal. Cannot block, because the socket's buffer is empty.
 fn answer(transport: &Transport) {
     let _ = transport.try_send(&overloaded().encode(false).bytes);
     let _ = transport.try_finish();

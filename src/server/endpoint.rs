@@ -27,12 +27,13 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// A WebSocket endpoint at this path, without a description; see [`Server::websocket`](crate::Server::websocket).
+    /// Creates a WebSocket endpoint at this path, without a description; see
+    /// [`Server::websocket`](crate::Server::websocket).
     pub fn new(path: impl Into<String>, hub: &Hub) -> Self {
         Self::of_kind(EndpointKind::WebSocket, path.into(), hub)
     }
 
-    /// An endpoint for Server-Sent Events; see [`Server::event_stream`](crate::Server::event_stream).
+    /// Creates an endpoint for Server-Sent Events; see [`Server::event_stream`](crate::Server::event_stream).
     pub fn event_stream(path: impl Into<String>, hub: &Hub) -> Self {
         Self::of_kind(EndpointKind::EventStream, path.into(), hub)
     }
@@ -49,7 +50,7 @@ impl Endpoint {
         self
     }
 
-    /// Adds a tag, replacing one of that name.
+    /// Adds a tag and replaces an earlier one of that name.
     pub fn tag(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.info.tags.insert(name.into(), value.into());
         self
@@ -122,11 +123,11 @@ pub enum EndpointKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct EndpointInfo {
-    /// Where it is mounted.
+    /// The path at which it is mounted.
     pub path: String,
-    /// What it is for; may be empty.
+    /// The description; may be empty.
     pub description: String,
-    /// Names and values.
+    /// The tags: names and values.
     pub tags: BTreeMap<String, String>,
     /// The names of the checks before the upgrade and of the middleware around the handler, in the order in which they
     /// were added.

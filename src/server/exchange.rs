@@ -1,4 +1,4 @@
-//! The first request of a connection: read it, within its limits, and pass it to its route.
+//! The first request of a connection: reads it, within its limits, and passes it to its route.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Plain requests for another HTTP server: a hub's server stands in front of it on the same port.
+//! Forwards plain requests to another HTTP server, so that both are reached on one port.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -11,9 +11,9 @@ use crate::guard::record;
 use crate::http::{RequestHead, Response};
 use crate::log_limit::LogLimit;
 
-/// Largest answer that is passed on, in bytes.
+/// Maximum size of a forwarded answer, in bytes.
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
-/// Headers of one connection (RFC 9110 §7.6.1), and what this side writes itself.
+/// Headers that belong to one connection (RFC 9110 §7.6.1), and headers that this side writes itself.
 const OWN: [&str; 9] = [
     "connection",
     "keep-alive",
@@ -28,9 +28,9 @@ const OWN: [&str; 9] = [
 
 static FAILURES: LogLimit = LogLimit::new();
 
-/// Passes plain requests on to another HTTP server, for [`Server::fallback`](crate::Server::fallback): for programs on
-/// a library that keeps its sockets to itself, such as `tiny_http` or `rouille`. The hub's server listens in front,
-/// upgrades what is for the hub, and hands the rest over on a connection of its own.
+/// Forwards plain requests to another HTTP server, for [`Server::fallback`](crate::Server::fallback). It is for
+/// programs on a library that does not hand out its sockets, such as `tiny_http` or `rouille`. The hub's server listens
+/// in front, upgrades requests for the hub, and forwards the rest.
 ///
 /// ```no_run
 /// use wshub::server::Forward;
@@ -66,16 +66,16 @@ trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
 impl Forward {
-    /// To a server on a TCP address, which is resolved once.
+    /// Forwards to a server on a TCP address, which is resolved once.
     ///
     /// # Errors
     ///
-    /// What resolving the address reports.
+    /// The address cannot be resolved.
     pub fn tcp(addr: impl ToSocketAddrs) -> io::Result<Self> {
         Ok(Self::to(Destination::Tcp(addr.to_socket_addrs()?.collect())))
     }
 
-    /// To a server on a Unix socket.
+    /// Forwards to a server on a Unix socket.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         Self::to(Destination::Unix(path.into()))
     }
@@ -84,14 +84,14 @@ impl Forward {
         Self { to, timeout: Duration::from_secs(30) }
     }
 
-    /// How long the other server may send nothing, or take nothing; default 30 s. 0 = for ever.
+    /// Sets how long the other server may make no progress, sending or receiving. Default: 30 s; 0 = for ever.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Passes the request on and waits for the answer. Blocks.
+    /// Forwards the request and waits for the answer. Blocks.
     pub fn answer(&self, request: &Request) -> Response {
         let error = match self.exchange(request) {
             Ok(response) => return response,
@@ -116,7 +116,7 @@ impl Forward {
         let mut stream = self.connect()?;
         stream.write_all(&to_bytes(request))?;
         let mut answer = Vec::new();
-        // It is asked to close. One that does not is known by the answer's length.
+        // The other server is asked to close. If it does not, the answer's length tells where the answer ends.
         let mut chunk = vec![0; 16 * 1024];
         loop {
             let n = stream.read(&mut chunk)?;
@@ -154,7 +154,7 @@ impl Forward {
     }
 }
 
-/// The request as it goes on: framed anew, with the client's address.
+/// The forwarded request: with new framing and the client's address.
 fn to_bytes(request: &Request) -> Vec<u8> {
     let head = request.head();
     let mut bytes = format!("{} {} HTTP/1.1\r\n", head.method(), head.target()).into_bytes();
@@ -178,7 +178,7 @@ fn to_bytes(request: &Request) -> Vec<u8> {
     bytes
 }
 
-/// Whether the header is of this connection, by its name or because `Connection` says so.
+/// Whether the header belongs to this connection, by its name or because `Connection` lists it.
 fn is_own(head: &RequestHead, name: &str) -> bool {
     OWN.iter().any(|own| name.eq_ignore_ascii_case(own)) || head.has_token("connection", name)
 }

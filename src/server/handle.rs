@@ -51,8 +51,8 @@ impl ServerHandle {
         &self.endpoints
     }
 
-    /// A guard that shuts the server down when it is dropped, for at most `timeout`: for tests, and for programs that
-    /// may end by an error.
+    /// Returns a guard that shuts the server down when it is dropped, for at most `timeout`: for tests, and for
+    /// programs that may end with an error.
     pub fn stop_on_drop(self, timeout: Duration) -> StopOnDrop {
         StopOnDrop { handle: self, timeout }
     }
@@ -71,7 +71,7 @@ impl ServerHandle {
     ///
     /// # Errors
     ///
-    /// The number of connections that are left, because user code has not returned.
+    /// A [`DeadlineError`] with the number of connections that are left, because user code has not returned.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), DeadlineError> {
         let deadline = deadline_after(timeout);
         self.stop_accepting();
@@ -82,7 +82,7 @@ impl ServerHandle {
         }
         let deadline = deadline.max(Instant::now() + Duration::from_secs(1));
         let remaining = self.shared.threads.wait_none(deadline);
-        // Those that serve a connection count with it; the others have ended with their acceptor.
+        // Workers that serve a connection count with it; the others end with their acceptor.
         self.shared.workers.wait_none(deadline);
         *self.shared.stopped.lock() = true;
         self.shared.changed.notify_all();
@@ -111,7 +111,7 @@ impl ServerHandle {
         self.listeners.iter().for_each(|l| l.wake());
         let acceptors = std::mem::take(&mut *self.acceptors.lock());
         for thread in acceptors {
-            // It can only panic by a bug of this crate; there is nothing to do about it here.
+            // An acceptor panics only by a bug in this crate, and nothing can be done about it here.
             let _ = thread.join();
         }
         self.listeners.iter().for_each(|l| l.remove_file());

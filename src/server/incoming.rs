@@ -13,11 +13,12 @@ use crate::log_limit::LogLimit;
 use crate::metrics::ErrorType;
 use crate::transport::{Peer, Transport, is_timeout};
 
-/// A read wakes up this often to see whether the server stops.
+/// How often a read wakes up to check whether the server stops.
 const SLICE: Duration = Duration::from_millis(250);
 /// How long the end of a failed TLS handshake waits for the peer to close.
 const LINGER: Duration = Duration::from_secs(1);
-/// Bytes of one read. Above what glibc's allocator keeps for each thread, so that it is shared after the handshake.
+/// Size of one read, in bytes. Larger than the blocks that glibc's allocator keeps for each thread, so that the memory
+/// is shared after the handshake.
 const CHUNK: usize = 2048;
 /// A body may take this many timeouts, plus one second per [`BYTES_A_SECOND`] received.
 const PATIENCE: u32 = 6;
@@ -30,7 +31,7 @@ static FAILURES: LogLimit = LogLimit::new();
 pub(super) enum Broken {
     /// The peer has disconnected.
     Gone,
-    /// Not HTTP, so an HTTP answer makes no sense. Holds the reason.
+    /// Not HTTP, so there is no HTTP answer. Holds the reason.
     Nonsense(&'static str),
     /// The answer to send.
     Answer(Response),
@@ -66,7 +67,7 @@ pub(super) struct Incoming<'a> {
     pub(super) peer: Option<SocketAddr>,
 }
 
-/// How bytes are read: through TLS, or in front of it.
+/// How bytes are read: through TLS, or before it.
 type Read = fn(&Transport, &mut [u8]) -> io::Result<usize>;
 
 /// Two deadlines of a read. Both move as bytes of a body arrive.
@@ -81,19 +82,19 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// For a head: it must be complete within `timeout`.
+    /// Creates the deadlines of a head, which must be complete within `timeout`.
     pub(super) fn of_head(timeout: Duration) -> Self {
         let ends = deadline_after(timeout);
         Self { pause: timeout, pause_ends: ends, ends }
     }
 
-    /// For a body: it must make progress.
+    /// Creates the deadlines of a body, which must make progress.
     fn of_body(timeout: Duration) -> Self {
         let ends = deadline_after(timeout.saturating_mul(PATIENCE));
         Self { pause: timeout, pause_ends: deadline_after(timeout), ends }
     }
 
-    /// Bytes of a body have arrived.
+    /// Moves the deadlines, because bytes of a body have arrived.
     fn arrived(&mut self, bytes: usize) {
         self.pause_ends = deadline_after(self.pause);
         self.ends += Duration::from_millis(bytes as u64 * 1000 / BYTES_A_SECOND);
@@ -117,7 +118,7 @@ impl Incoming<'_> {
         }
     }
 
-    /// Reads the head; also returns what arrived behind it.
+    /// Reads the head. Also returns the bytes that arrived after it.
     pub(super) fn head(&self, clock: &Clock) -> Result<(RequestHead, Vec<u8>), Broken> {
         let mut bytes = Vec::with_capacity(CHUNK);
         loop {
@@ -128,8 +129,8 @@ impl Incoming<'_> {
         }
     }
 
-    /// Reads the body, of which `early` has arrived already. What follows would be a second request and is ignored,
-    /// because every answer closes the connection.
+    /// Reads the body, of which `early` has already arrived. Bytes after the body would be a second request and are
+    /// ignored, because every answer closes the connection.
     pub(super) fn body(&self, head: &RequestHead, early: Vec<u8>) -> Result<Vec<u8>, Broken> {
         match head.framing()? {
             Framing::Length(length) => self.body_of_length(head, length, early),
@@ -182,7 +183,7 @@ impl Incoming<'_> {
         }
     }
 
-    /// Appends at least one byte and at most `most`; gives how many.
+    /// Appends at least one byte and at most `most`. Returns how many.
     fn read(&self, bytes: &mut Vec<u8>, most: usize, clock: &Clock, source: Read) -> Result<usize, Broken> {
         let start = bytes.len();
         bytes.resize(start + most, 0);
@@ -240,7 +241,7 @@ mod tests {
         assert_eq!(clock.left(), Duration::ZERO, "a pause that is too long");
         clock.arrived(1);
         assert!(clock.left() > pause / 2);
-        // Drips do not extend the whole by more than they are worth.
+        // Dripping bytes extend the deadline only by the time that they earn.
         let before = clock.ends;
         (0..100).for_each(|_| clock.arrived(1));
         assert!(clock.ends - before <= Duration::from_secs(1));

@@ -15,11 +15,11 @@ use crate::lock::Leaf;
 use crate::transport::Tls;
 use crate::transport::Transport;
 
-/// Connections that the kernel keeps until they are accepted; it may cap this (`net.core.somaxconn`).
+/// Number of connections that the kernel holds until they are accepted; it may cap this (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
 
-/// A listening socket, made by [`tcp`](Listener::tcp) or [`unix`](Listener::unix) or from one of the standard
-/// library's, for instance one inherited from systemd.
+/// A listening socket. [`tcp`](Listener::tcp) and [`unix`](Listener::unix) create one; the standard library's listeners
+/// convert into it, for example one inherited from systemd.
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
@@ -170,14 +170,14 @@ impl Listener {
         self.socket.local_addr().ok()?.as_socket()
     }
 
-    /// How long [`accept`](Self::accept) waits before it gives up with `WouldBlock`; `None` = for ever. Linux does so;
-    /// other systems may wait for ever in any case.
+    /// Sets how long [`accept`](Self::accept) waits before it returns `WouldBlock`; `None` = for ever. Works on Linux;
+    /// other systems may always wait for ever.
     pub(super) fn set_patience(&self, patience: Option<Duration>) {
         // Without it, a refused connection is kept for longer.
         let _ = self.socket.set_read_timeout(patience);
     }
 
-    /// Blocks until a connection comes or [`wake`](Self::wake) is called.
+    /// Blocks until a connection arrives or [`wake`](Self::wake) is called.
     pub(super) fn accept(&self) -> io::Result<Arrival> {
         let (socket, addr) = self.socket.accept()?;
         let transport = if self.is_tcp { Transport::tcp(socket) } else { Transport::unix(socket) };
@@ -186,7 +186,7 @@ impl Listener {
         Ok(Arrival { transport, peer: addr.as_socket(), has_proxy_header: self.has_proxy_header })
     }
 
-    /// As [`accept`](Self::accept), but does not block when nobody is waiting (`WouldBlock`).
+    /// As [`accept`](Self::accept), but returns `WouldBlock` if no connection is waiting.
     pub(super) fn accept_waiting(&self) -> io::Result<Transport> {
         self.socket.set_nonblocking(true)?;
         let accepted = self.socket.accept();
@@ -194,7 +194,7 @@ impl Listener {
         let (socket, _) = accepted?;
         // On some systems an accepted socket inherits the mode.
         socket.set_nonblocking(false)?;
-        // Only to be refused: neither the family's options nor TLS matter.
+        // The connection will be refused, so neither the family's options nor TLS matter.
         Ok(Transport::unix(socket))
     }
 
@@ -210,11 +210,11 @@ impl Listener {
     pub(super) fn wake(&self) {
         let wakes_by_itself = cfg!(any(target_os = "linux", target_os = "android"));
         if wakes_by_itself {
-            // Before listening ends: then a successor may take the path over.
+            // Before listening ends, because a successor may then take over the path.
             self.remove_file();
         }
         let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
-        // Where shutting a listening socket down does not wake its accept, a connection does.
+        // On systems where `shutdown` on a listening socket does not wake `accept`, a connection does.
         if !wakes_by_itself {
             let _ = match (&*self.path.lock(), self.local_addr()) {
                 (Some(path), _) => UnixStream::connect(path).map(drop),
@@ -231,7 +231,7 @@ pub(super) struct Arrival {
     pub(super) transport: Transport,
     /// From `accept`, because the system forgets the address of a peer that is gone. `None` for Unix sockets.
     pub(super) peer: Option<SocketAddr>,
-    /// It begins with a header of the PROXY protocol.
+    /// The connection begins with a header of the PROXY protocol.
     pub(super) has_proxy_header: bool,
 }
 
@@ -242,16 +242,16 @@ impl Drop for Listener {
 }
 
 impl From<TcpListener> for Listener {
-    /// Sets a listener in non-blocking mode blocking.
+    /// Sets the listener to blocking mode.
     fn from(listener: TcpListener) -> Self {
-        // Refused only by a descriptor that is none.
+        // Fails only for an invalid descriptor.
         let _ = listener.set_nonblocking(false);
         Self::new(listener.into(), true)
     }
 }
 
 impl From<UnixListener> for Listener {
-    /// Sets a listener in non-blocking mode blocking. Its socket file stays when the server ends.
+    /// Sets the listener to blocking mode. Its socket file stays when the server ends.
     fn from(listener: UnixListener) -> Self {
         let _ = listener.set_nonblocking(false);
         Self::new(listener.into(), false)

@@ -2,17 +2,17 @@
 
 use std::borrow::Cow;
 
-/// What a route's path matches.
+/// The pattern of a route's path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pattern(Vec<Segment>);
 
-/// One part of a path between slashes. In the order in which they are tried.
+/// One segment of a path, in the order in which kinds are tried.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Segment {
     Literal(String),
     /// `{name}`: one segment that is not empty.
     Parameter(String),
-    /// `*`, at the end: all that follows, perhaps nothing.
+    /// `*` at the end: the rest of the path, which may be empty.
     Rest,
 }
 
@@ -20,7 +20,7 @@ enum Segment {
 pub(super) type Parameters = Vec<(Box<str>, Box<str>)>;
 
 impl Pattern {
-    /// `None` for a plain path. The error says what is wrong.
+    /// Parses a path. Returns `None` for a plain path. The error is the reason.
     pub(super) fn parse(path: &str) -> Result<Option<Self>, &'static str> {
         let segments: Vec<Segment> = path.split('/').skip(1).map(segment).collect::<Result<_, _>>()?;
         if segments.iter().all(|segment| matches!(segment, Segment::Literal(_))) {
@@ -36,7 +36,7 @@ impl Pattern {
         Ok(Some(Self(segments)))
     }
 
-    /// The parameters, if the path matches. They are decoded; one that is not UTF-8 does not match.
+    /// Returns the decoded parameters if the path matches. A parameter that is not UTF-8 does not match.
     pub(super) fn matches(&self, path: &str) -> Option<Parameters> {
         let mut rest = Some(path.strip_prefix('/')?);
         let mut found = Parameters::new();
@@ -60,12 +60,12 @@ impl Pattern {
         rest.is_none().then_some(found)
     }
 
-    /// Whether both match the same paths.
+    /// Whether both patterns match the same paths.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(|(a, b)| a.rank() == b.rank())
     }
 
-    /// Whether this one is tried first: it says more, from the left.
+    /// Whether this pattern is tried before the other: it is more specific, from the left.
     pub(super) fn goes_before(&self, other: &Self) -> bool {
         let ranks = |pattern: &Self| pattern.0.iter().map(|segment| segment.rank().0).collect::<Vec<_>>();
         ranks(self) < ranks(other)
@@ -80,7 +80,7 @@ impl Segment {
         }
     }
 
-    /// What it matches, whatever its name.
+    /// The kind and text by which segments are ordered, without the parameter's name.
     fn rank(&self) -> (u8, &str) {
         match self {
             Self::Literal(text) => (0, text),

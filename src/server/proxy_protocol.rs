@@ -1,5 +1,4 @@
-//! The PROXY protocol, versions 1 and 2: what a proxy says about a connection before the client's own first byte. No
-//! I/O.
+//! The PROXY protocol, versions 1 and 2: the header that a proxy sends before the client's first byte. No I/O.
 //!
 //! The specification is `proxy-protocol.txt` of `HAProxy`, sections 2.1 and 2.2.
 
@@ -7,32 +6,32 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const V1_START: &[u8] = b"PROXY ";
-/// The longest line of version 1, with its CR LF.
+/// Maximum length of a line of version 1, with its CR LF.
 const V1_LONGEST: usize = 107;
-/// Bytes of version 2 before the addresses.
+/// Number of bytes of version 2 before the addresses.
 const V2_FIXED: usize = 16;
-/// Most bytes of addresses and further fields that are read; the further fields are ignored.
+/// Maximum number of bytes of addresses and further fields. The further fields are ignored.
 const V2_LONGEST: usize = 8 * 1024;
 
-/// Whose connection it is.
+/// The origin of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
-    /// The proxy's own, such as a health check, or of nobody that it can name: the peer of the socket.
+    /// The proxy itself, for example a health check, or unknown: the socket's peer.
     Peer,
     Client(SocketAddr),
-    /// The proxy was asked over a Unix socket.
+    /// The client reached the proxy over a Unix socket.
     Unix,
 }
 
-/// What the bytes so far come to.
+/// The result of parsing the bytes so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Header {
-    /// At least so many more bytes belong to the header: no byte of the client's is among them.
+    /// At least this many more bytes belong to the header; none of them is the client's.
     More(usize),
     Whole(Source),
 }
 
-/// Reads the header from its first bytes. The error is a reason for the log.
+/// Parses the header from its first bytes. The error is a reason for the log.
 pub(super) fn parse(bytes: &[u8]) -> Result<Header, &'static str> {
     let is_start_of = |whole: &[u8]| bytes.iter().zip(whole).all(|(a, b)| a == b);
     if is_start_of(V1_START) {

@@ -59,7 +59,7 @@ pub(super) struct ClientRoute {
     pub(super) admit: Option<Admit>,
 }
 
-/// What answers a path.
+/// The handler of a path.
 pub(super) enum Route {
     Clients(ClientRoute),
     Health(Hub),
@@ -82,13 +82,13 @@ impl std::fmt::Debug for Route {
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     exact: Vec<(String, Route)>,
-    /// In the order in which they are tried.
+    /// Patterns, in the order in which they are tried.
     patterns: Vec<(Pattern, Route)>,
     fallback: Option<Route>,
 }
 
 impl Routes {
-    /// Adds a route; the path `*` is the fallback. The error is the reason why the path is refused.
+    /// Adds a route. The path `*` is the fallback. The error says why the path is refused.
     pub(super) fn add(&mut self, path: &str, route: Route) -> Result<(), &'static str> {
         const TAKEN: &str = "route already registered";
         if path == "*" {
@@ -112,7 +112,7 @@ impl Routes {
         Ok(())
     }
 
-    /// What answers a path, and the path's parameters.
+    /// Finds the route of a path, and the path's parameters.
     pub(super) fn find(&self, path: &str) -> Option<(&Route, Parameters)> {
         if let Some(route) = self.find_exact(path) {
             return Some((route, Parameters::new()));
@@ -121,7 +121,7 @@ impl Routes {
         matching.or_else(|| self.fallback.as_ref().map(|route| (route, Parameters::new())))
     }
 
-    /// Every hub, each once.
+    /// All hubs, each once.
     pub(super) fn hubs(&self) -> Vec<Hub> {
         let mut hubs: Vec<Hub> = Vec::new();
         let exact = self.exact.iter().map(|(_, route)| route);

@@ -9,23 +9,23 @@ use crate::config::reached;
 use crate::lock::{Condition, Leaf};
 use crate::transport::canonical_ip;
 
-/// How many places are taken, and waiting for that to become none.
+/// Counts taken places. Threads can wait until none is taken.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Slots(Arc<(Leaf<Taken>, Condition)>);
 
-/// Guarded by a leaf lock.
+/// The counts, guarded by a leaf lock.
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    /// Of each network that has any.
+    /// The number of places of each network that has any.
     of_network: HashMap<IpAddr, usize>,
 }
 
-/// A taken place, given back when dropped.
+/// A taken place. Dropping it frees the place.
 #[derive(Debug)]
 pub(super) struct Slot {
     slots: Slots,
-    /// On whose account it is.
+    /// The network for which the place counts.
     network: Option<IpAddr>,
 }
 
@@ -40,12 +40,12 @@ impl Slots {
         Some(Slot { slots: self.clone(), network: None })
     }
 
-    /// How many places are taken.
+    /// The number of taken places.
     pub(super) fn taken(&self) -> usize {
         self.0.0.lock().all
     }
 
-    /// Waits until no place is taken; how many are at the deadline.
+    /// Waits until no place is taken. Returns the number of taken places at the deadline.
     pub(super) fn wait_none(&self, deadline: Instant) -> usize {
         let (taken, changed) = &*self.0;
         let mut taken = taken.lock();
@@ -55,15 +55,15 @@ impl Slots {
 }
 
 impl Slot {
-    /// Puts the place on the account of this address instead of the one before. False if `limit` others are on it
-    /// already; 0 = no limit. Unix sockets (`None`) have no account.
+    /// Makes the place count for this address instead of the earlier one. Returns false if `limit` others already count
+    /// for it; 0 = no limit. Unix sockets (`None`) do not count.
     pub(super) fn assign(&mut self, addr: Option<SocketAddr>, limit: usize) -> bool {
         let mut taken = self.slots.0.0.lock();
         taken.give_back(self.network.take());
         let Some(network) = addr.map(network_of) else { return true };
         let count = taken.of_network.entry(network).or_default();
         let is_free = !reached(limit, *count);
-        // Over the limit it is counted, too, until it has been answered and dropped.
+        // A place over the limit also counts, until its connection has been answered and dropped.
         *count += 1;
         self.network = Some(network);
         is_free
@@ -94,7 +94,7 @@ impl Drop for Slot {
     }
 }
 
-/// An IPv4 address, or the /64 of an IPv6 address: the holder of one of its addresses holds them all.
+/// An IPv4 address, or the /64 network of an IPv6 address, because its holder controls all of its addresses.
 fn network_of(addr: SocketAddr) -> IpAddr {
     match canonical_ip(addr) {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),

@@ -1,5 +1,5 @@
-//! Threads that do handshakes, one at a time each, and answer plain HTTP. What becomes a client gets a thread of its
-//! own.
+//! Threads that do handshakes, one at a time each, and answer plain HTTP. A connection that becomes a client gets a
+//! thread of its own.
 
 use std::io;
 use std::sync::Arc;
@@ -26,9 +26,9 @@ struct Job {
     connection: Slot,
 }
 
-/// The threads of one listener. They end with it.
+/// The handshake threads of one listener. They end with it.
 pub(super) struct Workers {
-    /// Without a buffer: what is given has a thread that waits for it.
+    /// Without a buffer, so a job is sent only if a thread waits for it.
     sender: Sender<Job>,
     receiver: Receiver<Job>,
 }
@@ -39,8 +39,8 @@ impl Workers {
         Self { sender, receiver }
     }
 
-    /// Gives the connection to a thread that waits, or to a new one. Gives it back if there is none, or no memory for
-    /// the thread that it needs as a client.
+    /// Passes the connection to a waiting thread, or to a new one. Returns it if no thread can be started, or if memory
+    /// for its later thread as a client is short.
     pub(super) fn serve(
         &self,
         shared: &Arc<Running>,
