@@ -8,6 +8,7 @@
 use std::any::Any;
 use std::fmt;
 use std::mem;
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::lock::assert_no_lock_held;
@@ -91,6 +92,45 @@ pub(crate) fn dispose<T>(value: T) {
     }
 }
 
+/// A value of the application whose drop catches panics, as [`dispose`] does. For values that are dropped as parts of
+/// others: if two destructors panicked in the drop of one collection, the process would abort.
+#[derive(Debug, Clone)]
+pub(crate) struct Guarded<T>(
+    /// `None` only within `drop`.
+    Option<T>,
+);
+
+impl<T> Guarded<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+
+    pub(crate) fn into_inner(mut self) -> T {
+        self.0.take().expect("only `drop` takes it before")
+    }
+}
+
+impl<T> Deref for Guarded<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("only `drop` takes it")
+    }
+}
+
+impl<T> Drop for Guarded<T> {
+    fn drop(&mut self) {
+        let Some(value) = self.0.take() else { return };
+        // Unlike `dispose`, this allows a lock to be held: often others have handles to the value, and nothing of it is
+        // dropped here. Whoever drops the last handle holds no lock.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(move || drop(value))) {
+            discard(payload);
+            report_destructor();
+        }
+    }
+}
+
 #[cold]
 fn report_destructor() {
     record_limited!(Error, "wshub::hub", "a destructor of the application panicked");
@@ -132,6 +172,15 @@ mod tests {
         assert_eq!(catch_text(|| -> u8 { panic!("on purpose") }), Err("on purpose".into()));
         assert_eq!(catch_text(|| -> u8 { panic!("on {}", "purpose") }), Err("on purpose".into()));
         assert_eq!(catch_text(|| -> u8 { panic_any(1_u8) }), Err(String::new()));
+    }
+
+    #[test]
+    fn a_collection_of_destructors_that_panic_is_dropped_whole() {
+        static DROPPED: AtomicUsize = AtomicUsize::new(0);
+        let values: Vec<_> = (0..3).map(|_| Guarded::new(Chain(&DROPPED))).collect();
+        drop(values);
+        assert_eq!(DROPPED.load(Ordering::Relaxed), 3);
+        assert_eq!((*Guarded::new(7), Guarded::new(7).into_inner()), (7, 7));
     }
 
     #[test]

@@ -205,6 +205,8 @@ mod client_id;
 // Limits on log records that peers can cause.
 mod log_limit;
 // Catching panics in the application's code; log records.
+mod disposal;
+
 mod guard;
 // Atomics, threads and channels; loom's versions when the model checker tests the outbox.
 mod sync;

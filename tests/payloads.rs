@@ -5,8 +5,11 @@
 
 mod common;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +17,7 @@ use common::bus::{Mood, Wire, connected};
 use common::{PATIENCE, TestServer, WsClient, eventually};
 use flate2::{Decompress, FlushDecompress};
 use wshub::cluster::Cluster;
-use wshub::{Client, Config, DropPolicy, Hub, Message, Target};
+use wshub::{Client, Config, DropPolicy, Hub, Message, RoomOptions, Target};
 
 const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
 
@@ -193,4 +196,121 @@ fn the_publisher_survives_destructors_that_send_and_panic() {
     wire.publishing(Mood::Works);
     eventually("every payload is dropped", || ran.load(Ordering::Relaxed) == 40);
     hub.shutdown(PATIENCE).unwrap();
+}
+
+/// A message that compresses to half its size.
+fn long_message(number: usize, on_drop: impl Fn() + Send + 'static) -> Message {
+    let noise = (0..24_000_u64).map(|n| (n + number as u64 * 24_000).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60);
+    let bytes = noise.map(|digit| b'a' + u8::try_from(digit).unwrap()).collect();
+    Message::binary(Bytes::from_owner(Owned { bytes, on_drop }))
+}
+
+/// Sends so many messages to a client that reads late, so that its writer thread writes most of them and drops their
+/// payloads; then reads all of them.
+fn written_by_the_writer(many: usize, on_drop: impl Fn() + Clone + Send + Sync + 'static) {
+    let config = config().queue_messages(many).queue_bytes(64 << 20).send_buffer(4096).write_timeout(PATIENCE);
+    let server = TestServer::new(Hub::builder().config(config));
+    let (mut socket, client) = connect(&server);
+    for n in 0..many {
+        client.send(long_message(n, on_drop.clone())).unwrap();
+    }
+    assert!(client.queue_depth().messages > many / 4, "the peer is not slow: {:?}", client.queue_depth());
+    (0..many).for_each(|_| assert_eq!(socket.frame().first, 0xc2));
+}
+
+/// Whether this is a thread of the crate other than the one of the connection.
+fn is_background() -> bool {
+    thread::current().name().is_some_and(|name| name.starts_with("wshub") && name != "wshub-conn")
+}
+
+#[test]
+fn destructors_that_need_more_stack_than_a_writer_thread_has() {
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let count = dropped.clone();
+    written_by_the_writer(600, move || {
+        // Writer threads have 64 KiB.
+        std::hint::black_box([1_u8; 200 * 1024]);
+        count.fetch_add(usize::from(is_background()), Ordering::Relaxed);
+    });
+    eventually("some are dropped in the background", || dropped.load(Ordering::Relaxed) > 0);
+}
+
+#[test]
+fn a_destructor_that_waits_stops_no_writer_thread() {
+    let (open, gate) = mpsc::channel::<()>();
+    let gate = Arc::new(std::sync::Mutex::new(gate));
+    written_by_the_writer(600, move || {
+        if is_background() {
+            // Returns when the test is over.
+            let _ = gate.lock().unwrap().recv();
+        }
+    });
+    drop(open);
+}
+
+#[test]
+fn payloads_of_a_history_whose_destructors_panic_together() {
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let hub = Hub::builder().rooms("h", RoomOptions::history()).rooms("s", RoomOptions::state()).build().unwrap();
+    let publish = || {
+        for n in 0..5 {
+            let message = || {
+                let count = dropped.clone();
+                message(n, move || {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    panic!("on purpose");
+                })
+            };
+            hub.publish("h", message());
+            hub.set("s", &n.to_string(), message()).unwrap();
+        }
+    };
+    publish();
+    hub.clear_history("h").unwrap();
+    assert_eq!(dropped.load(Ordering::Relaxed), 5);
+    publish();
+    drop(hub);
+    eventually("every payload is dropped", || dropped.load(Ordering::Relaxed) == 20);
+}
+
+/// Says farewell to all clients when its thread ends: under a cork, and directly.
+struct Farewell(Hub);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let cork = self.0.cork();
+        (0..3).for_each(|_| _ = self.0.send(Target::all(), "bye").unwrap());
+        drop(cork);
+        self.0.send(Target::all(), "bye").unwrap();
+    }
+}
+
+thread_local! {
+    static FAREWELL: RefCell<Option<Farewell>> = const { RefCell::new(None) };
+}
+
+#[test]
+fn a_thread_local_value_that_sends_when_its_thread_ends() {
+    // Thread-local values are dropped in the order of their first use, or in the reverse order.
+    for is_first in [false, true] {
+        let server = TestServer::new(Hub::builder());
+        let mut socket = WsClient::connect(server.addr, "/ws", "");
+        let hub = server.hub.clone();
+        let send = |hub: &Hub| {
+            let _cork = hub.cork();
+            (0..2).for_each(|_| _ = hub.send(Target::all(), "hello").unwrap());
+        };
+        let thread = thread::spawn(move || {
+            if is_first {
+                send(&hub);
+            }
+            FAREWELL.with(|farewell| *farewell.borrow_mut() = Some(Farewell(hub.clone())));
+            if !is_first {
+                send(&hub);
+            }
+        });
+        thread.join().unwrap();
+        let expected = ["hello", "hello", "bye", "bye", "bye", "bye"];
+        expected.iter().for_each(|text| assert_eq!(socket.text(), *text));
+    }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::disposal;
 use crate::guard;
 use crate::headroom;
 use crate::lock::{Condition, Leaf};
@@ -50,6 +51,7 @@ impl Pings {
     }
 
     fn run(&self) {
+        disposal::keep_off_this_thread();
         while let Some(outboxes) = self.wait() {
             ping(outboxes);
         }

@@ -9,6 +9,7 @@ use super::gap::Gap;
 use super::ledger::Ledger;
 use super::position::{Epoch, Position};
 use crate::client_id::ClientId;
+use crate::guard::Guarded;
 use crate::lock::Leaf;
 use crate::message::{Compressed, Encoded, Message, WireFormat};
 
@@ -81,9 +82,9 @@ struct Inner {
     position: Position,
     subject: Subject,
     time: SystemTime,
-    message: Message,
+    message: Guarded<Message>,
     except: Box<[ClientId]>,
-    attachment: Option<Attachment>,
+    attachment: Guarded<Option<Attachment>>,
     /// Encoding runs under this lock, so that each form is made once; it is pure code of this crate.
     frames: Leaf<Frames>,
 }
@@ -181,9 +182,9 @@ impl Publication {
             position,
             subject,
             time: SystemTime::now(),
-            message: publish.message,
+            message: Guarded::new(publish.message),
             except: publish.except.into(),
-            attachment: publish.attachment,
+            attachment: Guarded::new(publish.attachment),
             frames: Leaf::default(),
         }))
     }

@@ -136,6 +136,7 @@ pub struct Hub(Arc<Inner>);
 /// | `hub/lifecycle.rs` `live` | the number of live connections |
 /// | `headroom.rs` `TURN` | the right to create a thread for a connection |
 /// | `conn/pings.rs` `due` | pings that another thread sends |
+/// | `disposal.rs` `queue` | payloads that another thread drops |
 /// | `hub/close_watch.rs` `state` | the watched closes |
 /// | `hub/keeper.rs` `agenda` | scheduled work for rooms with a history or state |
 /// | `hub/calls`, `hub/members`, `hub/sharing.rs`, `hub/deadlines.rs` | calls that wait for an answer, members, shared histories, connections with a deadline |

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Message;
+use crate::guard::Guarded;
 use crate::http;
 use crate::ws::{self, MessageKind};
 
@@ -98,9 +99,9 @@ const OVERHEAD: usize = size_of::<Wire>() + 6 * size_of::<usize>();
 enum Source {
     /// In the wire form, after a header of this length, so that nothing is stored twice.
     Payload(MessageKind, usize),
-    Message(Message),
+    Message(Guarded<Message>),
     /// An event in a chunk: the message, and where in the chunk the event stands.
-    Event(Message, Range<usize>),
+    Event(Guarded<Message>, Range<usize>),
 }
 
 impl Encoded {
@@ -122,7 +123,11 @@ impl Encoded {
             return None;
         }
         let frame = ws::encode_compressed(message.kind, &message.payload, compressed.level, window.bits())?;
-        Some(Self(Arc::new(Wire { place: None, bytes: Bytes::from(frame), source: Source::Message(message.clone()) })))
+        Some(Self(Arc::new(Wire {
+            place: None,
+            bytes: Bytes::from(frame),
+            source: Source::Message(Guarded::new(message.clone())),
+        })))
     }
 
     fn frame(message: &Message) -> Self {
@@ -137,7 +142,7 @@ impl Encoded {
         Some(Self(Arc::new(Wire {
             place: None,
             bytes: Bytes::from(chunk),
-            source: Source::Event(message.clone(), event),
+            source: Source::Event(Guarded::new(message.clone()), event),
         })))
     }
 
@@ -198,7 +203,7 @@ impl Encoded {
     pub(crate) fn release(self) -> Option<Message> {
         match Arc::into_inner(self.0)?.source {
             Source::Payload(..) => None,
-            Source::Message(message) | Source::Event(message, _) => Some(message),
+            Source::Message(message) | Source::Event(message, _) => Some(message.into_inner()),
         }
     }
 
@@ -212,7 +217,7 @@ impl Encoded {
     pub(crate) fn message(&self) -> Message {
         match &self.0.source {
             Source::Payload(kind, header) => Message::new(*kind, self.0.bytes.slice(*header..)),
-            Source::Message(message) | Source::Event(message, _) => message.clone(),
+            Source::Message(message) | Source::Event(message, _) => Message::clone(message),
         }
     }
 }

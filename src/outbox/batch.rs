@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
-use crate::guard;
+use crate::disposal;
 use crate::message::{Encoded, Message};
 use crate::ws;
 
@@ -61,7 +61,7 @@ impl Done {
     /// Drops the messages. Call it while no lock is held.
     #[inline]
     pub(super) fn dispose(self) {
-        self.0.into_iter().for_each(guard::dispose);
+        disposal::dispose_all(self.0);
     }
 }
 
@@ -101,13 +101,14 @@ impl Batch {
 
     /// Returns an empty batch, with the allocation of an earlier one if there is one.
     pub(super) fn scratch() -> Self {
-        SCRATCH.take()
+        SCRATCH.try_with(Cell::take).unwrap_or_default()
     }
 
     /// Keeps the allocation of an empty batch for the thread's next flush.
     pub(super) fn into_scratch(self) {
         debug_assert!(self.is_empty(), "only an empty batch may be used again");
-        SCRATCH.set(self);
+        // At the end of a thread there is nothing to keep it in: a destructor of a thread-local value may send.
+        let _ = SCRATCH.try_with(|scratch| scratch.set(self));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -195,11 +196,11 @@ impl Batch {
     /// Writes many small frames in one system call. Copying them together costs less than the kernel's walk over a
     /// vector.
     fn write_joined(&self, send: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
-        let mut joined = JOINED.take();
+        let mut joined = JOINED.try_with(Cell::take).unwrap_or_default();
         joined.clear();
         self.chunks.iter().for_each(|chunk| joined.extend_from_slice(chunk.bytes()));
         let result = send(&[IoSlice::new(&joined[self.offset..])]);
-        JOINED.set(joined);
+        let _ = JOINED.try_with(|buffer| buffer.set(joined));
         result
     }
 

@@ -22,7 +22,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Outbox, mark, phase};
-use crate::guard;
+use crate::disposal;
 use crate::lock::Leaf;
 use crate::message::Encoded;
 use crate::sync::atomic::Ordering;
@@ -167,12 +167,12 @@ impl Outbox {
             fits
         });
         // A source that is done is dropped here, without a lock.
-        drop(self.put_back(source, pulled));
+        disposal::dispose_all(Vec::from_iter(self.put_back(source, pulled)));
         true
     }
 
     /// Drops all sources when the connection ends, because sources keep rooms in memory.
     pub(super) fn forget_sources(&self) {
-        guard::dispose(self.with_sources(std::mem::take));
+        disposal::dispose_all(self.with_sources(std::mem::take));
     }
 }

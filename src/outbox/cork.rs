@@ -54,7 +54,8 @@ pub struct Cork {
 impl Cork {
     pub(crate) fn new() -> Self {
         if depth_of(EXPLICIT) == 0 {
-            TOUCHED.with(|t| t.borrow_mut().number = next_number());
+            // Fails at the end of the thread, where nothing is held back.
+            let _ = TOUCHED.try_with(|t| t.borrow_mut().number = next_number());
         }
         DEPTH.with(|depth| depth.set(depth.get() + EXPLICIT));
         Self { this_thread: PhantomData }
@@ -67,7 +68,7 @@ impl Drop for Cork {
         if depth_of(EXPLICIT) > 0 {
             return;
         }
-        let mut list = TOUCHED.with(|t| std::mem::take(&mut t.borrow_mut().list));
+        let Ok(mut list) = TOUCHED.try_with(|t| std::mem::take(&mut t.borrow_mut().list)) else { return };
         list.iter().for_each(|outbox| outbox.unmark_corked());
         if is_active() {
             // Inside a burst, the burst flushes the cork's messages.
@@ -76,7 +77,7 @@ impl Drop for Cork {
             flush_list(&mut list);
         }
         list.shrink_to(KEPT);
-        TOUCHED.with(|t| t.borrow_mut().list = list);
+        let _ = TOUCHED.try_with(|t| t.borrow_mut().list = list);
     }
 }
 
@@ -99,7 +100,7 @@ impl Burst {
     pub(crate) fn next(&mut self) {
         if self.messages == BURST_MESSAGES {
             self.messages = 0;
-            HELD.with(|held| held.flush());
+            flush_held();
         }
         self.messages += 1;
     }
@@ -109,7 +110,7 @@ impl Drop for Burst {
     fn drop(&mut self) {
         DEPTH.with(|depth| depth.set(depth.get() - BURST));
         if depth_of(BURST) == 0 {
-            HELD.with(|held| held.flush());
+            flush_held();
         }
     }
 }
@@ -126,17 +127,27 @@ pub(super) fn is_active() -> bool {
     DEPTH.with(Cell::get) > 0
 }
 
-/// Lists `outbox`, to whose queue this thread has pushed, for a later flush.
+/// Lists `outbox`, to whose queue this thread has pushed, for a later flush. At the end of a thread, when a destructor of
+/// a thread-local value sends, there may be no list any more: the flush happens at once then.
 pub(super) fn touch(outbox: &Arc<Outbox>) {
-    if depth_of(EXPLICIT) == 0 {
-        return HELD.with(|held| hold_back(held, outbox));
+    let listed = if depth_of(EXPLICIT) == 0 {
+        HELD.try_with(|held| hold_back(held, outbox))
+    } else {
+        TOUCHED.try_with(|t| {
+            let mut t = t.borrow_mut();
+            if outbox.mark_corked(t.number) {
+                t.list.push(Arc::clone(outbox));
+            }
+        })
+    };
+    if listed.is_err() {
+        outbox.flush();
     }
-    TOUCHED.with(|t| {
-        let mut t = t.borrow_mut();
-        if outbox.mark_corked(t.number) {
-            t.list.push(Arc::clone(outbox));
-        }
-    });
+}
+
+/// Flushes what this thread's burst holds back.
+fn flush_held() {
+    let _ = HELD.try_with(|held| held.flush());
 }
 
 fn hold_back(held: &Arc<Held>, outbox: &Arc<Outbox>) {

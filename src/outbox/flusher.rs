@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::held::{HELD_AT_MOST, Held, Look};
 use super::{Outbox, WriteFailure};
+use crate::disposal;
+use crate::guard;
 use crate::lock::{Condition, Leaf};
 
 /// The number of looks that find nothing before the thread sleeps. Until then, bursts need not wake it.
@@ -88,12 +90,14 @@ impl Flusher {
     }
 
     fn run(&self) {
+        disposal::keep_off_this_thread();
         let mut idle_looks = 0;
         let mut state = self.state.lock();
         loop {
             let (mut held, mut orphans) = (std::mem::take(&mut state.held), std::mem::take(&mut state.orphans));
             drop(state);
-            let next = look(&mut held, &mut orphans);
+            // A panic would be a bug of ours. It must not end the thread, for which others would wait in vain.
+            let next = guard::catch(|| look(&mut held, &mut orphans)).unwrap_or_else(|| Instant::now() + HELD_AT_MOST);
             state = self.state.lock();
             state.held.append(&mut held);
             state.orphans.append(&mut orphans);

@@ -8,6 +8,12 @@
 //! fences are sequentially consistent. If (2) comes before (5), the push (1) is visible to the flush (6), by the
 //! argument of the parent module. If (5) comes first, (3) loads the new number, which is not the mark: the client is
 //! listed again.
+//!
+//! # What the flusher may get wrong
+//!
+//! Whether the owner is busy pushing is a guess from the number of its pushes. An owner that is descheduled looks like
+//! one that waits in application code, and is flushed a little early; one that begins to wait right after many pushes
+//! is flushed a millisecond late. No guess delays a message for more than [`HELD_WHILE_BUSY`] and a look.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32 as Counter;
@@ -30,6 +36,10 @@ const HELD_WHILE_BUSY: Duration = Duration::from_millis(5);
 
 /// The number of entries for which the list keeps its allocation between bursts.
 const KEPT: usize = 1024;
+
+/// Maximum number of entries. Bursts of several threads to the same clients list them again and again, because each
+/// mark replaces the other's; a longer list is flushed by its owner.
+const MOST: usize = if cfg!(test) { 2000 } else { 64 * 1024 };
 
 /// The source of list numbers. A client's mark is the number of the list that has it. Relaxed, because the numbers in
 /// use at one time only need to differ.
@@ -102,7 +112,13 @@ impl Held {
             list.since = Some(Instant::now());
             list.pushes_seen = self.pushes.load(Ordering::Relaxed);
         }
-        !std::mem::replace(&mut list.is_watched, true)
+        let is_full = list.outboxes.len() >= MOST;
+        let is_new = !std::mem::replace(&mut list.is_watched, true);
+        drop(list);
+        if is_full {
+            self.flush();
+        }
+        is_new
     }
 
     /// Notes that the flusher cannot watch this list.
@@ -209,6 +225,17 @@ mod tests {
         held.flush_if_due(Instant::now() + milliseconds(1));
         assert_eq!(outbox.depth().0, 0);
         assert_eq!(held.flush_if_due(Instant::now()), Look::Empty);
+    }
+
+    #[test]
+    fn bursts_that_list_the_same_client_in_turn_keep_short_lists() {
+        let (held, (outbox, _far)) = ([Held::default(), Held::default()], outbox());
+        for _ in 0..2 * MOST {
+            held.iter().for_each(|held| push(held, &outbox, 1));
+            assert!(held.iter().all(|held| held.list.lock().outboxes.len() < MOST));
+        }
+        held.iter().for_each(Held::flush);
+        assert_eq!(outbox.depth().0, 0);
     }
 
     #[test]

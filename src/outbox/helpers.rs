@@ -5,12 +5,13 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::idle_cores::idle_cores;
 use super::share::{How, Job, List};
+use crate::disposal;
 use crate::guard;
 use crate::lock::{Condition, Leaf};
 
@@ -46,10 +47,11 @@ struct State {
     refused: Option<Instant>,
 }
 
-/// A job that needs helpers.
+/// A job that needs helpers. Weak, because helpers may come late: a job that is over keeps no clients, and so no
+/// sockets.
 #[derive(Debug)]
 struct Call {
-    job: Arc<Job>,
+    job: Weak<Job>,
     wanted: usize,
 }
 
@@ -108,7 +110,7 @@ impl Helpers {
             if called == 0 {
                 return None;
             }
-            state.calls.push_back(Call { job: Arc::clone(&job), wanted: called });
+            state.calls.push_back(Call { job: Arc::downgrade(&job), wanted: called });
             called
         };
         (0..called).for_each(|_| self.crew.called.notify_one());
@@ -117,13 +119,13 @@ impl Helpers {
 
     /// Ends the threads and waits for them.
     pub(crate) fn stop(&self) {
-        let (threads, calls) = {
+        let threads = {
             let mut state = self.crew.state.lock();
             state.is_over = true;
-            (std::mem::take(&mut state.threads), std::mem::take(&mut state.calls))
+            state.calls.clear();
+            std::mem::take(&mut state.threads)
         };
         self.crew.called.notify_all();
-        guard::dispose(calls);
         for thread in threads {
             // A helper may drop the last handle of the hub, along with a job's list. It cannot join itself.
             if thread.thread().id() != thread::current().id() {
@@ -156,6 +158,7 @@ impl Crew {
     }
 
     fn run(&self) {
+        disposal::keep_off_this_thread();
         while let Some(job) = self.next() {
             // A panic here would be a bug in this crate. It must not end the thread.
             let _ = guard::catch(|| job.help());
@@ -171,15 +174,93 @@ impl Crew {
             if state.is_over {
                 return None;
             }
-            if let Some(call) = state.calls.front_mut() {
+            while let Some(call) = state.calls.front_mut() {
                 call.wanted -= 1;
-                let job = Arc::clone(&call.job);
-                let spent = if call.wanted == 0 { state.calls.pop_front() } else { None };
-                drop(state);
-                drop(spent);
-                return Some(job);
+                let (job, is_spent) = (call.job.upgrade(), call.wanted == 0);
+                if is_spent {
+                    state.calls.pop_front();
+                }
+                // `None` if the job is over.
+                if job.is_some() {
+                    return job;
+                }
             }
             self.called.wait(&mut state);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::message::WireFormat;
+    use crate::outbox::Outbox;
+    use crate::transport::Transport;
+    use std::os::unix::net::UnixStream;
+
+    /// Outboxes at which helpers wait for the gate to open.
+    #[derive(Debug)]
+    struct Gated {
+        outboxes: Vec<Arc<Outbox>>,
+        gate: Arc<std::sync::Mutex<()>>,
+        /// Helpers that have come.
+        came: std::sync::mpsc::Sender<()>,
+    }
+
+    impl List for Gated {
+        fn len(&self) -> usize {
+            self.outboxes.len()
+        }
+
+        fn outbox(&self, at: usize) -> &Arc<Outbox> {
+            if thread::current().name() == Some("wshub-fanout") {
+                let _ = self.came.send(());
+                drop(self.gate.lock());
+            }
+            &self.outboxes[at]
+        }
+    }
+
+    fn outboxes() -> Vec<Arc<Outbox>> {
+        let outbox = || {
+            let (near, _far) = UnixStream::pair().expect("a pair");
+            let group = Arc::new(Config::default().into());
+            Outbox::new(Transport::from(near), group, WireFormat::WebSocket, Vec::new())
+        };
+        (0..WORTH).map(|_| outbox()).collect()
+    }
+
+    #[test]
+    fn a_job_that_is_over_keeps_no_client_while_the_helpers_are_busy_elsewhere() {
+        let helpers = Helpers::new(1);
+        let gate = Arc::new(std::sync::Mutex::new(()));
+        let (came, first_came) = std::sync::mpsc::channel();
+        let share = |outboxes: &[Arc<Outbox>], came: std::sync::mpsc::Sender<()>, wait: &dyn Fn()| {
+            let list = Gated { outboxes: outboxes.to_vec(), gate: Arc::clone(&gate), came };
+            helpers.share(
+                WORTH,
+                || Box::new(list),
+                |_, how| {
+                    if how == How::Now {
+                        wait()
+                    }
+                },
+            );
+        };
+        let closed = gate.lock().expect("no panic");
+        let waited = std::cell::Cell::new(false);
+        share(&outboxes(), came, &|| {
+            if !waited.replace(true) {
+                first_came.recv_timeout(Duration::from_secs(60)).expect("a helper comes");
+            }
+        });
+        // The only helper waits at the gate of that job.
+        let second = outboxes();
+        share(&second, std::sync::mpsc::channel().0, &|| ());
+        assert_eq!(helpers.crew.state.lock().calls.len(), 1, "the helper has been called");
+        assert!(second.iter().all(|outbox| Arc::strong_count(outbox) == 1), "nobody keeps its clients");
+        drop(closed);
+        helpers.stop();
     }
 }

@@ -70,7 +70,7 @@ pub(crate) use share::Job;
 pub(crate) use share::{How, List, prefetch_queues};
 
 use crate::atomic::AtomicU64;
-use crate::guard;
+use crate::disposal;
 use crate::lock::{Leaf, rank};
 use crate::message::{Encoded, WireFormat};
 use crate::sync::OnceLock;
@@ -303,7 +303,7 @@ impl Outbox {
     pub(super) fn discard(&self) {
         fence(Ordering::SeqCst);
         while let Some(frame) = self.queue.pop() {
-            guard::dispose(frame);
+            disposal::dispose_all(vec![frame]);
         }
         // A holder in the middle of a write drops its batch itself when it sees the phase.
         let slot = self.socket.try_lock().map(|mut slot| std::mem::take(&mut *slot));

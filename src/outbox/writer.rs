@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Outbox;
+use crate::disposal;
 use crate::lock::{Condition, Leaf};
 use crate::sync::thread::{self, JoinHandle};
 
@@ -82,6 +83,7 @@ impl Writer {
     }
 
     fn run(&self, outbox: &Arc<Outbox>) {
+        disposal::keep_off_this_thread();
         let idle_time = (!outbox.settings.eager_writers).then_some(IDLE_TIME);
         while self.wait(idle_time) {
             outbox.write_blocking();

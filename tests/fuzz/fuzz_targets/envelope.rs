@@ -97,6 +97,7 @@ fn message(fields: &Fields<'_>) {
         Recipient::All => true,
         Recipient::Room(name) => !name.is_empty() && name.len() <= MAX_ROOM_NAME,
         Recipient::User(name) | Recipient::Client(name) => !name.is_empty(),
+        other => panic!("{other:?} is not checked"),
     };
     let made = Envelope::message(fields.node, &to, except.clone(), &message);
     assert_eq!(made.is_some(), can_be_named);

@@ -14,7 +14,7 @@ mod world;
 #[path = "../../../src/outbox/mod.rs"]
 mod outbox;
 
-pub(crate) use world::{atomic, config, guard, http, message, transport, ws};
+pub(crate) use world::{atomic, config, disposal, guard, http, message, transport, ws};
 
 use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe, catch_unwind};

@@ -244,8 +244,16 @@ pub(crate) mod transport {
 
 /// Values of the application have no destructors here.
 pub(crate) mod guard {
-    pub(crate) fn dispose<T>(value: T) {
-        drop(value);
+    pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Option<T> {
+        Some(code())
+    }
+}
+
+pub(crate) mod disposal {
+    pub(crate) fn keep_off_this_thread() {}
+
+    pub(crate) fn dispose_all<T>(values: Vec<T>) {
+        drop(values);
     }
 }
 
