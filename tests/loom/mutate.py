@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Breaks the outbox in one place after the other and says whether the model notices.
 
-usage: tests/loom/mutate.py [NAME ...]     (default: every mutation)
+usage: tests/loom/mutate.py [NAME[:SCENARIO] ...]     (default: every mutation, all scenarios)
 
 Works on a copy; needs about a minute for each.
 """
@@ -81,7 +81,7 @@ def mutate(folder, name):
         source.write(joined)
 
 
-def run(name):
+def run(name, scenario):
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(os.path.join(ROOT, "src"), os.path.join(folder, "src"))
         model = os.path.join(folder, "tests", "loom")
@@ -94,15 +94,25 @@ def run(name):
             return "does not compile"
         binary = os.path.join(target, "release", "wshub-loom")
         try:
-            result = subprocess.run([binary], check=False, capture_output=True, text=True, timeout=300)
-        except subprocess.TimeoutExpired:
-            return "found: it hangs"
+            result = subprocess.run([binary, scenario], check=False, capture_output=True, text=True, timeout=900)
+        except subprocess.TimeoutExpired as over:
+            return f"found, or the machine is busy: {first_failure((over.stdout or b'').decode())} does not end"
         if result.returncode == 0:
             return "NOT FOUND"
-        # A scenario that fails prints why between its name and the word; one that ends the process prints no more.
-        started = [found.group() for line in result.stdout.splitlines() if (found := re.match("[a-z-]+(?=: )", line))]
-        return f"found by {started[-1] if started else 'the first'}, status {result.returncode}"
+        return f"found by {first_failure(result.stdout)}, status {result.returncode}"
+
+
+def first_failure(output):
+    """The first scenario that failed, or the last one that began. A scenario that fails prints why between its name and the word; one that ends the process prints no more."""
+    started = "the first"
+    for line in output.splitlines():
+        if found := re.match("[a-z-]+(?=: )", line):
+            started = found.group()
+        if "FAILED in" in line:
+            break
+    return started
 
 
 for mutation in sys.argv[1:] or MUTATIONS:
-    print(f"{mutation}: {run(mutation)}", flush=True)
+    name, _, scenario = mutation.partition(":")
+    print(f"{mutation}: {run(name, scenario)}", flush=True)

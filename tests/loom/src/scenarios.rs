@@ -100,6 +100,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("blocked-more", room(2, &[&[Send, Send], &[Send]])),
     ("ping", of(&[&[Send, Send], &[Ping]])),
     ("ping-alone", of(&[&[Ping], &[Ping, Send]])),
+    ("ping-first", of(&[&[Ping, Send], &[IsIdle]])),
     ("ping-blocked", room(1, &[&[Send], &[Ping]])),
     ("pong-blocked", room(3, &[&[Send, Send], &[Pong]])),
     ("drain-looks", of(&[&[Send, Send], &[IsIdle]])),
@@ -153,6 +154,7 @@ pub(crate) fn all() -> Vec<(&'static str, Box<dyn Fn()>)> {
         all.push((name, Box::new(move || explore(scenario.preemptions, || scenario.run()))));
     }
     all.push(("relied-on", Box::new(|| explore(3, relied_on))));
+    all.push(("held-back", Box::new(|| explore(2, held_back))));
     all.push(("burst", Box::new(|| explore(3, || burst(&[2])))));
     all.push(("shared", Box::new(|| explore(3, || shared(2, 1)))));
     all.push(("shared-three", Box::new(|| explore(2, || shared(3, 1)))));
@@ -189,6 +191,12 @@ fn frame(thread: usize, place: usize) -> Encoded {
 
 impl Scenario {
     fn outbox(&self) -> Arc<Outbox> {
+        let outbox = self.unopened();
+        outbox.open();
+        outbox
+    }
+
+    fn unopened(&self) -> Arc<Outbox> {
         let config = Config {
             queue_messages: self.queue,
             queue_bytes: 1000,
@@ -199,9 +207,7 @@ impl Scenario {
             write_timeout: Duration::from_secs(1),
         };
         let transport = Transport::new(self.room, self.breaks_after);
-        let outbox = Outbox::new(transport, Arc::new(config.into()), WireFormat::WebSocket, Vec::new());
-        outbox.open();
-        outbox
+        Outbox::new(transport, Arc::new(config.into()), WireFormat::WebSocket, Vec::new())
     }
 
     fn run(&'static self) {
@@ -302,6 +308,10 @@ impl Scenario {
         let close = numbers.iter().position(|n| *n == CLOSE);
         assert!(close.is_none_or(|at| at == numbers.len() - 1), "after the close frame: {numbers:?}");
         assert!(numbers.iter().filter(|n| **n == PONG).count() <= 1);
+        // While no other thread sends, a control frame goes before what its thread sends after it.
+        if let [[Ping, Send], [IsIdle]] = self.threads {
+            assert_eq!(numbers.first(), Some(&PING), "the ping waits: {numbers:?}");
+        }
     }
 }
 
@@ -364,6 +374,22 @@ fn whole_frames(wire: &[u8], is_cut: bool) -> Vec<u8> {
         }
     });
     whole.flatten().collect()
+}
+
+/// Until the handshake is answered, threads may send, and nothing is written.
+fn held_back() {
+    let outbox = of(&[]).unopened();
+    let sender = {
+        let outbox = Arc::clone(&outbox);
+        thread::spawn(move || assert!(matches!(outbox.send(&frame(1, 0)), Sent::Queued)))
+    };
+    outbox.ping();
+    sender.join().expect("no panic");
+    assert!(outbox.transport().wait_written(0).is_empty(), "written before the answer to the handshake");
+    outbox.open();
+    let wire = outbox.transport().wait_written(4);
+    assert_eq!(whole_frames(&wire, false), [PING, frame(1, 0).number()]);
+    outbox.stop_writer();
 }
 
 /// A burst: its owner pushes so many messages and lists the client, while the flusher looks from outside. At the end
