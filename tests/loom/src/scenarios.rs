@@ -100,7 +100,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("blocked-more", room(2, &[&[Send, Send], &[Send]])),
     ("ping", of(&[&[Send, Send], &[Ping]])),
     ("ping-alone", of(&[&[Ping], &[Ping, Send]])),
-    ("ping-first", of(&[&[Ping, Send], &[IsIdle]])),
+    ("ping-first", Scenario { preemptions: 4, ..of(&[&[Ping, Send], &[IsIdle]]) }),
     ("ping-blocked", room(1, &[&[Send], &[Ping]])),
     ("pong-blocked", room(3, &[&[Send, Send], &[Pong]])),
     ("drain-looks", of(&[&[Send, Send], &[IsIdle]])),
