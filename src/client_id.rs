@@ -1,4 +1,4 @@
-//! The name of a connection.
+//! The id of a connection.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::random;
 
-/// The unique id of a connection: a random UUID (version 4), made by the server.
+/// The unique id of a connection: a random UUID (version 4), created by the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ClientId(Uuid);

@@ -1,9 +1,9 @@
 //! Calls of code that is not the crate's own: handlers, hooks, metrics, loggers, destructors of the application's
 //! values.
 //!
-//! A panic in such code must neither end a thread of the crate nor keep the rest of its work from being done, so each
-//! call goes through a function of this file. None is made while a lock of the crate is held, because the code may call
-//! the hub; debug builds check it.
+//! A panic in such code must neither end a thread of the crate nor prevent the rest of its work, so each call goes
+//! through a function of this file. No such call is made while a lock of the crate is held, because the code may call
+//! the hub. Debug builds check this.
 
 use std::any::Any;
 use std::fmt;
@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::lock::assert_no_lock_held;
 
 /// A panic's payload is a value of the application: its destructor may panic as well, with another payload. After this
-/// many the last one is leaked.
+/// many, the last one is leaked.
 const MAX_PAYLOADS: usize = 4;
 
 /// Writes a log record, `record!(Debug, "wshub::conn", "{id} connected")`. The arguments are evaluated and the logger
@@ -59,7 +59,7 @@ pub(crate) fn write_record(
     catch(|| log::logger().log(&record.args(message).build()));
 }
 
-/// Runs `code`; `None` if it panicked.
+/// Runs `code`. Returns `None` if it panicked.
 #[inline]
 pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Option<T> {
     assert_no_lock_held();
@@ -72,7 +72,7 @@ pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Option<T> {
     }
 }
 
-/// Runs `code`; if it panicked, the error is the text of the panic, empty if that was no text.
+/// Runs `code`. If it panicked, the error is the panic's text, or empty if the payload was not a text.
 #[inline]
 pub(crate) fn catch_text<T>(code: impl FnOnce() -> T) -> Result<T, String> {
     assert_no_lock_held();
@@ -153,7 +153,7 @@ mod tests {
     use std::panic::panic_any;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// Panics when it is dropped, with another one as the payload: for ever.
+    /// Panics when it is dropped, with another one as the payload, without end.
     struct Chain<'a>(&'a AtomicUsize);
 
     impl Drop for Chain<'_> {

@@ -1,4 +1,4 @@
-//! Guides: how the parts are meant to be used together. There is no code here.
+//! Guides: how to use the parts together. This module contains no code.
 
 #[doc = include_str!("guide/rooms.md")]
 pub mod rooms {}
@@ -38,8 +38,8 @@ pub mod proxies {}
 ///
 /// # Plots
 ///
-/// The table by number of clients, drawn: the cost of a delivery, for this crate and for the floor, and the memory of a
-/// connection, of this process and of the kernel.
+/// The figures by number of clients: the cost of a delivery for this crate and for the floor, and the memory of a
+/// connection in this process and in the kernel.
 ///
 #[doc = include_str!("guide/scale-cpu.svg")]
 ///
@@ -92,7 +92,7 @@ pub mod from_go {
     }
 }
 
-/// The README's code compiles too.
+/// Compiles the README's code.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 pub mod readme {}

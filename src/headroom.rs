@@ -1,9 +1,9 @@
-//! Threads of connections, and the address space that must be left beside their stacks.
+//! Starts threads of connections, and keeps address space free besides their stacks.
 //!
-//! A failed allocation ends a Rust program, so a process that is about to run out of memory must refuse connections
-//! while there is still some for those that it has. A thread that cannot be created is refused anyway; without this
-//! check the last thread could take the last page. Matters under `RLIMIT_AS` and on 32-bit processors. A control
-//! group's limit does not show here: there [`Limits::max_connections`](crate::Limits::max_connections) is the guard.
+//! A failed allocation ends a Rust program. So a process that is about to run out of memory must refuse connections
+//! while enough is left for the existing ones. A thread that cannot be created is refused anyway, but without this
+//! check the last thread could take the last page. This matters under `RLIMIT_AS` and on 32-bit processors. It does not
+//! see a control group's limit; there [`Limits::max_connections`](crate::Limits::max_connections) is the guard.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,17 +13,19 @@ use memmap2::MmapMut;
 
 use crate::lock::Leaf;
 
-/// What is left after a connection's thread has been created, in bytes: enough for refusals, and for the program.
+/// Free address space that must remain after a connection's thread has been created, in bytes: enough for refusals, and
+/// for the program.
 const RESERVE: usize = 1024 * 1024;
-/// What is left besides for each thread that runs: connections take heap after they have begun, for rooms and messages.
+/// Free address space that must remain for each running thread, in bytes, because connections later need heap for rooms
+/// and messages.
 const RESERVE_EACH: usize = 64 * 1024;
 
-/// One thread is created at a time: otherwise two checks could count the same memory.
+/// One thread is created at a time. Otherwise two checks could count the same memory.
 static TURN: Leaf<()> = Leaf::new(());
-/// Threads that run. Relaxed: a count that nothing else depends on.
+/// The number of running threads. Relaxed: a count that nothing else depends on.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
-/// A thread that is counted.
+/// Counts a thread until it is dropped.
 struct Counted;
 
 impl Counted {
@@ -53,8 +55,8 @@ pub(crate) fn spawn(name: &str, stack: usize, code: impl FnOnce() + Send + 'stat
     builder.spawn(counted_code).map(drop)
 }
 
-/// Fails unless a stack of this size and the reserve can be mapped. Maps them, touches none and unmaps them: two system
-/// calls, no memory.
+/// Fails unless a stack of this size and the reserve can be mapped. Maps both and unmaps them without touching them,
+/// which costs two system calls and no memory.
 pub(crate) fn check(stack: usize) -> io::Result<()> {
     let each = RUNNING.load(Ordering::Relaxed).saturating_mul(RESERVE_EACH);
     MmapMut::map_anon(stack.saturating_add(RESERVE).saturating_add(each)).map(drop)

@@ -32,7 +32,7 @@ impl<K, L> Default for Levels<K, L> {
 }
 
 impl<K: Ord, L: Copy + Eq> Levels<K, L> {
-    /// The key's level has changed; `before` is what it was. True if the caller now has the key's ticket.
+    /// Records that the key's level has changed from `before`. Returns true if the caller now has the key's ticket.
     #[must_use = "the hooks of this key wait for the ticket's holder"]
     pub(crate) fn changed(&mut self, key: K, before: Option<L>) -> bool {
         let mut has_ticket = false;
@@ -43,8 +43,9 @@ impl<K: Ord, L: Copy + Eq> Levels<K, L> {
         has_ticket
     }
 
-    /// For the ticket's holder: what to tell next, which then counts as told. `None` if the key was told what `is`: the
-    /// ticket is given back. Another present level is told as absent first.
+    /// Called by the ticket's holder. Returns the next change to report, which then counts as reported. Returns `None`
+    /// if the last report equals `is`; the ticket is then released. A change between two present levels is reported as
+    /// absent first.
     pub(crate) fn next<Q: Ord + ?Sized>(&mut self, key: &Q, is: Option<L>) -> Option<Edge>
     where
         K: Borrow<Q>,
@@ -58,7 +59,8 @@ impl<K: Ord, L: Copy + Eq> Levels<K, L> {
         Some(if told.is_some() { Edge::Up } else { Edge::Down })
     }
 
-    /// For the ticket's holder: gives the ticket back if the key was told what `is`; false if there is more to tell.
+    /// Called by the ticket's holder. Releases the ticket if the last report equals `is`. Returns false if there is
+    /// more to report.
     pub(crate) fn give_back<Q: Ord + ?Sized>(&mut self, key: &Q, is: Option<L>) -> bool
     where
         K: Borrow<Q>,

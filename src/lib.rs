@@ -1,5 +1,7 @@
 //! A WebSocket hub for programs without an async runtime: rooms, users, backpressure and graceful drain on std threads.
 //!
+//! This is a complete server:
+//!
 //! ```no_run
 //! use wshub::{Admission, Hub, Limits, Rejection, Server, Target};
 //!
@@ -27,6 +29,9 @@
 //! answers plain HTTP beside the WebSocket endpoints, and gives each connection a thread. A program with its own
 //! listener passes its sockets to [`Hub::accept`].
 //!
+//! Handlers and hooks are plain closures. They run on the thread of the client that causes them, and may block. A send
+//! never blocks on a slow peer. All limits are off until you set [`Limits`].
+//!
 //! # Which guide for which question
 //!
 //! | question | guide |
@@ -37,14 +42,15 @@
 //! | How do probes, rolling restarts, draining and shutdown work? | [lifecycle] |
 //! | Who is in a room? How does the server call a client and get a reply? | [members and calls](guide::presence_and_calls) |
 //! | How do several processes share rooms and users? | [cluster](guide::cluster) |
-//! | How do the official Centrifuge SDKs connect? | centrifuge (feature `centrifuge`) |
+//! | How do Centrifuge client SDKs connect? | centrifuge (feature `centrifuge`) |
 //! | Does compression pay? | [compression] |
 //! | Which metrics, traces and logs are there? | [observability] |
 //! | What does the dashboard show? | dashboard (feature `dashboard`) |
-//! | How many threads and how much memory does the hub use inside a program? | [embedding] |
+//! | How many threads and how much memory does it need in my program? | [embedding] |
 //! | What does a message cost, and how far does one process scale? | [performance] |
-//! | How are nginx, HAProxy, Caddy and the hub configured to work together? | [proxies] |
-//! | Which attacks does the crate handle, and which are left to the application? | [security] |
+//! | How does it run on a device with little memory? | [gateways] |
+//! | How do I configure nginx, HAProxy or Caddy in front of it? | [proxies] |
+//! | Which attacks does it handle, and which must the application handle? | [security] |
 //!
 //! [rooms]: guide::rooms
 //! [backpressure]: guide::backpressure
@@ -52,19 +58,20 @@
 //! [compression]: guide::compression
 //! [observability]: guide::observability
 //! [embedding]: guide::embedding
+//! [gateways]: guide::gateways
 //! [performance]: guide::performance
 //! [proxies]: guide::proxies
 //! [security]: guide::security
 //!
 //! [`middleware`] composes message handlers, a [`router`] dispatches messages to them, and [`protocol`] has complete
 //! wire protocols. The examples are complete servers: `chat`, `auth`, `gateway`, `events`, `feed`, `binary_rooms`,
-//! `relay`, `cluster`, `echo`, `broadcast`. The first line of each is the command that runs it.
+//! `relay`, `centrifuge`, `cluster`, `echo`, `broadcast`. The first line of each is the command that runs it.
 //!
 //! # Features
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
-//! | `centrifuge` | on | `protocol::centrifuge`: compatible with the official Centrifuge SDKs, and an HTTP API |
+//! | `centrifuge` | on | `protocol::centrifuge`: compatible with Centrifuge client SDKs, and an HTTP API |
 //! | `cluster` | on | [`cluster`]: several hubs that act as one; members, calls, commands and histories across nodes |
 //! | `dashboard` | on | `Server::dashboard`: a page for operators with live figures, traces and actions |
 //! | `deflate` | on | permessage-deflate: compressed messages, see the guide to [compression](guide::compression) |
@@ -128,8 +135,10 @@
 //!                       publishes them as envelopes, one delivers what other nodes publish
 //! ```
 //!
-//! These are also the source's modules, in the order in which they are best read. `config`, `error`, `metrics`,
-//! `trace`, `client_id` and `log_limit` are used throughout.
+//! These are also the source's modules, in the best order for reading. `config`, `error`, `metrics`, `trace`,
+//! `client_id` and `log_limit` are used throughout. `history` has the plain data structures of rooms that remember, and
+//! `observe` has scrapes and the dashboard. `Hub` and `Client` have their methods in several files of `hub`; the top of
+//! `hub/mod.rs` lists them.
 //!
 //! # Invariants
 //!
@@ -156,7 +165,7 @@ compile_error!("wshub needs a Unix system: it writes to blocking sockets without
 
 pub mod guide;
 
-// In the order of a byte's path.
+// The modules in the order of a byte's path.
 
 // Accepting, the first request, routes.
 pub mod server;
@@ -212,7 +221,7 @@ mod guard;
 mod sync;
 // Locks and their order.
 mod lock;
-// The state last reported to hooks, compared with the current state.
+// Reporting states to hooks: the last reported state is compared with the current one.
 mod levels;
 // The address space that must stay free for a connection to be accepted.
 mod headroom;

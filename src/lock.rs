@@ -1,8 +1,9 @@
-//! Every lock of the crate has a rank. A thread takes locks in rising rank only; debug builds check each acquisition,
-//! and release builds pay nothing.
+//! Ranked locks. A thread takes locks only in rising rank. Debug builds check each acquisition; release builds pay
+//! nothing.
 //!
-//! User code, drops of user values, log calls and metrics run without any of these locks; debug builds check that in
-//! [`assert_no_lock_held`]. I/O runs under four kinds of lock only, each of which is the right to it: see [`rank`].
+//! User code, drops of user values, log calls and metrics run without any of these locks; debug builds check this in
+//! [`assert_no_lock_held`]. I/O runs only under four kinds of lock, each of which is the right to that I/O; see
+//! [`rank`].
 //!
 //! The table of all locks is in `hub/mod.rs`.
 
@@ -22,15 +23,15 @@ pub(crate) mod rank {
     pub(crate) const ROOM: u8 = 4;
     pub(crate) const CLIENT: u8 = 5;
     pub(crate) const USERS: u8 = 6;
-    /// A bus adapter's connection: held over I/O on it, by the cluster's threads alone.
+    /// A bus adapter's connection. Held during I/O on it; only the cluster's threads take it.
     pub(crate) const BUS: u8 = 18;
-    /// What a TLS connection has received: held over reads of its socket, by the connection's thread alone.
+    /// A TLS connection's received data. Held during reads of its socket; only the connection's thread takes it.
     pub(crate) const INBOUND: u8 = 19;
-    /// The right to write to one client's socket: held over that.
+    /// The right to write to one client's socket. Held during writes.
     pub(crate) const SOCKET: u8 = 20;
-    /// A TLS connection's state, under `INBOUND` or `SOCKET`: held over writes to its socket that do not block.
+    /// A TLS connection's state, taken under `INBOUND` or `SOCKET`. Held during non-blocking writes to its socket.
     pub(crate) const SOCKET_STATE: u8 = 21;
-    /// Nothing is taken under a leaf.
+    /// A leaf: no lock is taken under it.
     pub(crate) const LEAF: u8 = 31;
 }
 
@@ -48,7 +49,7 @@ impl<const RANK: u8, T> Ranked<RANK, T> {
         Guard { inner: self.0.read(), held }
     }
 
-    /// Without locking: nobody else has it.
+    /// Returns the value without locking, because `self` is not shared.
     pub(crate) fn get_mut(&mut self) -> &mut T {
         self.0.get_mut()
     }
@@ -59,7 +60,7 @@ impl<const RANK: u8, T> Ranked<RANK, T> {
     }
 }
 
-/// A mutex with a rank: a leaf unless it names another.
+/// A mutex with a rank; by default a leaf.
 #[derive(Default)]
 pub(crate) struct Leaf<T, const RANK: u8 = { rank::LEAF }>(Mutex<T>);
 
@@ -85,7 +86,7 @@ impl<T, const RANK: u8> Leaf<T, RANK> {
     }
 }
 
-/// Without the value: printing takes no lock.
+/// Does not show the value, so printing takes no lock.
 impl<T, const RANK: u8> fmt::Debug for Leaf<T, RANK> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Leaf")
@@ -106,13 +107,13 @@ impl Condition {
         self.0.wait(&mut guard.inner);
     }
 
-    /// Whether the deadline has come.
+    /// Waits. Returns true if the deadline has passed.
     pub(crate) fn wait_until<T>(&self, guard: &mut LeafGuard<'_, T>, deadline: Instant) -> bool {
         guard.held.assert_alone();
         self.0.wait_until(&mut guard.inner, deadline).timed_out()
     }
 
-    /// Whether the time is over.
+    /// Waits. Returns true if the time has passed.
     pub(crate) fn wait_for<T>(&self, guard: &mut LeafGuard<'_, T>, time: Duration) -> bool {
         guard.held.assert_alone();
         self.0.wait_for(&mut guard.inner, time).timed_out()
@@ -127,7 +128,7 @@ impl Condition {
     }
 }
 
-/// A held lock. Fields drop in order: the lock is free before its rank is.
+/// A held lock. Fields drop in order, so the lock is released before its rank.
 #[derive(Debug)]
 pub(crate) struct Guard<G> {
     inner: G,
@@ -171,7 +172,7 @@ mod held {
             Self(bit)
         }
 
-        /// Panics when this thread holds another lock.
+        /// Panics if this thread holds another lock.
         pub(super) fn assert_alone(&self) {
             let others = RANKS.get() & !self.0;
             assert!(others == 0, "a thread waits while holding locks of ranks {others:#b}");

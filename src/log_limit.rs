@@ -1,4 +1,4 @@
-//! Log records that a peer can trigger are limited, so that nobody fills a disk from outside.
+//! Limits log records that a peer can trigger, so that no peer can fill the disk.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ impl LogLimit {
         Self { most, length, window: Leaf::new(Window { started: None, used: 0, suppressed: 0 }) }
     }
 
-    /// `None`: keep silent. `Some(n)`: write the record; `n` were suppressed since the last.
+    /// Returns `None` to suppress the record, or `Some(n)` to write it; `n` records were suppressed since the last one.
     pub(crate) fn pass(&self) -> Option<u64> {
         self.pass_at(Instant::now())
     }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 ///
 /// # Panics
 ///
-/// Where the system has no random numbers. None that this crate supports lacks them once it has booted.
+/// If the system has no random numbers. Every supported system has them once it has booted.
 pub(crate) fn uuid() -> Uuid {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system has random numbers");

@@ -34,7 +34,7 @@ use crate::trace;
 type Handler = Box<dyn Fn(&Client, &Message) -> HandlerResult + Send + Sync>;
 type Extractor = Box<dyn for<'m> Fn(&'m Message) -> Option<Cow<'m, str>> + Send + Sync>;
 
-/// Gives each message to the handler of its event.
+/// Passes each message to the handler of its event.
 ///
 /// An extractor determines a message's event, so any format works.
 #[must_use = "a router does nothing until messages are given to it"]
@@ -129,7 +129,7 @@ impl Router {
         builder.call_format(JsonCalls).on_message(self.into_handler())
     }
 
-    /// Gives one message to its handler, on the calling thread. A handler for an event name that calls use (`call`,
+    /// Passes one message to its handler, on the calling thread. A handler for an event name that calls use (`call`,
     /// `reply`, `error`) takes precedence over calls.
     ///
     /// # Errors

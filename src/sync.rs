@@ -1,4 +1,4 @@
-//! Atomics, threads and channels under one name. `tests/loom` compiles the outbox against those of a model checker
+//! Atomics, threads and channels under one name. `tests/loom` compiles the outbox with a model checker's versions
 //! instead.
 
 pub(crate) use std::sync::{OnceLock, atomic};

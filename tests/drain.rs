@@ -10,9 +10,9 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{BINARY, KEY, Link, PATIENCE, TestServer, WsClient, accept, deep_queue, eventually, get, stall};
+use common::{BINARY, Link, PATIENCE, TestServer, WsClient, accept, deep_queue, eventually, get, stall};
 use wshub::{
-    Config, Hub, Message, RequestHead, Target,
+    Config, Hub, Message, Target,
     health::HubState,
     metrics::{DebugMetrics, ErrorType},
 };
@@ -170,16 +170,6 @@ fn a_drain_without_a_deadline() {
 
 #[test]
 fn a_connection_is_either_refused_or_waited_for() {
-    let head = || {
-        let headers = [
-            ("Host", "x"),
-            ("Upgrade", "websocket"),
-            ("Connection", "Upgrade"),
-            ("Sec-WebSocket-Key", KEY),
-            ("Sec-WebSocket-Version", "13"),
-        ];
-        RequestHead::from_parts("GET", "/ws", headers).unwrap()
-    };
     for round in 0..2000 {
         let hub = Hub::builder().config(patient()).build().unwrap();
         let start = Barrier::new(2);
@@ -188,7 +178,7 @@ fn a_connection_is_either_refused_or_waited_for() {
                 let (ours, theirs) = UnixStream::pair().unwrap();
                 // The peer is gone at once: the connection ends by itself, soon.
                 drop(theirs);
-                let accept = hub.accept(ours, head(), &[]);
+                let accept = hub.accept(ours, common::upgrade_head("/ws"), &[]);
                 start.wait();
                 let _ = accept.serve();
             });

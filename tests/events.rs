@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::net::SocketAddr;
 use std::thread;
 use std::time::SystemTime;
 
@@ -368,25 +369,28 @@ fn a_thousand_joins_and_back() {
     assert_eq!((client.room_count(), server.hub.rooms().len()), (0, 0));
 }
 
+/// Runs `what` for two greeted clients, each on a thread.
+fn two_at_once<T: Send + 'static>(addr: SocketAddr, what: fn(WsClient) -> T) -> Vec<T> {
+    let racer = move || {
+        let mut socket = WsClient::connect(addr, "/ws", "");
+        next(&mut socket);
+        what(socket)
+    };
+    let racers = [thread::spawn(racer), thread::spawn(racer)];
+    racers.into_iter().map(|racer| racer.join().unwrap()).collect()
+}
+
 #[test]
 fn two_clients_race_for_the_same_rooms() {
     let server = serve(app(), Hub::builder());
-    let addr = server.addr;
-    let racers: Vec<_> = (0..2)
-        .map(|_| {
-            thread::spawn(move || {
-                let mut socket = WsClient::connect(addr, "/ws", "");
-                next(&mut socket);
-                for _ in 0..300 {
-                    assert_eq!(ask(&mut socket, r#"{"type":"subscribe","room":"r"}"#).0, "subscribed");
-                    assert_eq!(ask(&mut socket, r#"{"type":"unsubscribe","room":"r"}"#).0, "unsubscribed");
-                }
-                assert_eq!(ask(&mut socket, r#"{"type":"subscribe","room":"r"}"#).0, "subscribed");
-                socket
-            })
-        })
-        .collect();
-    let mut sockets: Vec<_> = racers.into_iter().map(|racer| racer.join().unwrap()).collect();
+    let mut sockets = two_at_once(server.addr, |mut socket| {
+        for _ in 0..300 {
+            assert_eq!(ask(&mut socket, r#"{"type":"subscribe","room":"r"}"#).0, "subscribed");
+            assert_eq!(ask(&mut socket, r#"{"type":"unsubscribe","room":"r"}"#).0, "unsubscribed");
+        }
+        assert_eq!(ask(&mut socket, r#"{"type":"subscribe","room":"r"}"#).0, "subscribed");
+        socket
+    });
     assert_eq!(server.hub.room_size("r"), 2);
     sockets[0].send_text(r#"{"type":"publish","room":"r","data":[1]}"#);
     for socket in &mut sockets {
@@ -397,17 +401,9 @@ fn two_clients_race_for_the_same_rooms() {
 #[test]
 fn two_clients_race_to_be_the_only_ann() {
     let server = serve(app(), Hub::builder().limits(Limits::default().max_connections_per_user(1)));
-    let addr = server.addr;
-    let racers: Vec<_> = (0..2)
-        .map(|_| {
-            thread::spawn(move || {
-                let mut socket = WsClient::connect(addr, "/ws", "");
-                next(&mut socket);
-                (ask(&mut socket, r#"{"type":"authenticate","token":"user:ann"}"#).0, socket)
-            })
-        })
-        .collect();
-    let results: Vec<_> = racers.into_iter().map(|racer| racer.join().unwrap()).collect();
+    let results = two_at_once(server.addr, |mut socket| {
+        (ask(&mut socket, r#"{"type":"authenticate","token":"user:ann"}"#).0, socket)
+    });
     let mut answers: Vec<_> = results.iter().map(|(answer, _)| answer.as_str()).collect();
     answers.sort_unstable();
     assert_eq!(answers, ["authenticated", "error"]);

@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use common::limits::{self, Lowered, ask, descriptors, unconnected};
-use common::{CLOSE, KEY, PATIENCE, TestServer, WsClient, crate_threads, deep_queue, errors, eventually, stall};
+use common::{CLOSE, PATIENCE, TestServer, WsClient, crate_threads, deep_queue, errors, eventually, stall};
 use rlimit::Resource;
 use socket2::Socket;
 use wshub::{
-    Config, Hub, RequestHead,
+    Config, Hub,
     metrics::{DebugMetrics, ErrorType},
     server::AcceptError,
 };
@@ -210,15 +210,8 @@ fn a_detached_connection_without_a_thread_was_never_connected() {
     let config = Config::default().reader_stack(ABSURD);
     let builder = Hub::builder().config(config).metrics(metrics.clone());
     let hub = builder.on_upgrade(|_| Ok(wshub::Admission::user("ann").room("x"))).build().unwrap();
-    let headers = [
-        ("Host", "x"),
-        ("Upgrade", "websocket"),
-        ("Connection", "Upgrade"),
-        ("Sec-WebSocket-Key", KEY),
-        ("Sec-WebSocket-Version", "13"),
-    ];
     let (ours, mut theirs) = UnixStream::pair().unwrap();
-    let head = RequestHead::from_parts("GET", "/", headers).unwrap();
+    let head = common::upgrade_head("/");
     assert!(matches!(hub.accept(ours, head, &[]).detach(), Err(AcceptError::Thread(_))));
     assert_eq!((hub.client_count(), hub.user_count(), hub.room_names().len()), (0, 0, 0));
     theirs.set_read_timeout(Some(PATIENCE)).unwrap();

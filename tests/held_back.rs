@@ -15,7 +15,7 @@ use common::bus::{Mood, Wire, node};
 use common::stream::SseClient;
 use common::{Link, PATIENCE, TEXT, TestServer, WsClient, accept, client_frame, eventually};
 use wshub::{
-    Admission, Client, Config, Hub, HubBuilder, Message, Target,
+    Admission, Client, Config, Delivery, Hub, HubBuilder, Message, Target,
     cluster::{Cluster, Envelope},
     metrics::Metrics,
 };
@@ -274,6 +274,11 @@ fn full_and_healthy(hub: &Hub) -> ((WsClient, Client), (WsClient, Client)) {
     (slow, accept(hub, Link::Unix, "/"))
 }
 
+fn news_from_a_thread(hub: &Hub) -> thread::JoinHandle<Delivery> {
+    let hub = hub.clone();
+    thread::spawn(move || hub.send(Target::all(), "news").unwrap())
+}
+
 fn small_queues() -> Config {
     Config::default().queue_messages(4).write_timeout(3 * PATIENCE)
 }
@@ -287,10 +292,7 @@ fn a_drop_hook_holds_back_nobody_behind_the_slow_client() {
     });
     let hub = builder.build().unwrap();
     let (_slow, (mut healthy, _)) = full_and_healthy(&hub);
-    let sender = {
-        let hub = hub.clone();
-        thread::spawn(move || hub.send(Target::all(), "news").unwrap())
-    };
+    let sender = news_from_a_thread(&hub);
     assert_eq!(healthy.text(), "news");
     heard.add();
     let delivery = sender.join().unwrap();
@@ -315,10 +317,7 @@ fn metrics_of_drops_hold_back_nobody() {
     let metrics = Arc::new(SlowMetrics(heard.clone(), AtomicUsize::new(0)));
     let hub = Hub::builder().config(small_queues()).metrics(metrics.clone()).build().unwrap();
     let (_slow, (mut healthy, _)) = full_and_healthy(&hub);
-    let sender = {
-        let hub = hub.clone();
-        thread::spawn(move || hub.send(Target::all(), "news").unwrap())
-    };
+    let sender = news_from_a_thread(&hub);
     assert_eq!(healthy.text(), "news");
     heard.add();
     sender.join().unwrap();

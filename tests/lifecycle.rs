@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{BINARY, CLOSE, KEY, Log, PATIENCE, TestServer, WsClient, deep_queue, eventually, exchange, get, stall};
+use common::{BINARY, CLOSE, Log, PATIENCE, TestServer, WsClient, deep_queue, eventually, exchange, get, stall};
 use serde_json::Value;
-use wshub::{Config, Hub, RequestHead, Target, health::HubState};
+use wshub::{Config, Hub, Target, health::HubState};
 
 /// So short that shutdowns must force what does not end by itself.
 const SHORT: Duration = Duration::from_millis(200);
@@ -210,14 +210,7 @@ fn join_waits_for_the_shutdown() {
 
 #[test]
 fn no_shutdown_misses_the_end_of_a_close() {
-    let headers = [
-        ("Host", "x"),
-        ("Upgrade", "websocket"),
-        ("Connection", "Upgrade"),
-        ("Sec-WebSocket-Key", KEY),
-        ("Sec-WebSocket-Version", "13"),
-    ];
-    let head = RequestHead::from_parts("GET", "/ws", headers).unwrap();
+    let head = common::upgrade_head("/ws");
     for _ in 0..500 {
         let hub = Hub::builder().config(slow_to_close()).build().unwrap();
         let (ours, mut theirs) = UnixStream::pair().unwrap();

@@ -10,8 +10,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use common::stream::SseClient;
-use common::{KEY, PATIENCE, TestServer, WsClient, crate_threads, deep_queue, eventually, get, stall};
-use wshub::{Config, Hub, RequestHead, dashboard::Dashboard, server::Listener};
+use common::{PATIENCE, TestServer, WsClient, crate_threads, deep_queue, eventually, get, stall};
+use wshub::{Config, Hub, dashboard::Dashboard, server::Listener};
 
 fn has(name: &str) -> bool {
     crate_threads().iter().any(|n| n == name)
@@ -81,14 +81,7 @@ fn a_watched_server() {
 
 /// A hub without a server, which is dropped and never shut down.
 fn a_hub_of_its_own() {
-    let headers = [
-        ("Host", "x"),
-        ("Upgrade", "websocket"),
-        ("Connection", "Upgrade"),
-        ("Sec-WebSocket-Key", KEY),
-        ("Sec-WebSocket-Version", "13"),
-    ];
-    let head = RequestHead::from_parts("GET", "/", headers).unwrap();
+    let head = common::upgrade_head("/");
     let hub = Hub::new();
     let peers: Vec<_> = (0..3)
         .map(|_| {

@@ -1,14 +1,14 @@
 //! The chunked transfer coding (RFC 9112 §7.1): bodies of requests are decoded, event streams are encoded. No I/O.
 
-/// Longest line of a chunk's size with its extensions, in bytes.
+/// Maximum length of the line with a chunk's size and extensions, in bytes.
 const MAX_SIZE_LINE: usize = 256;
-/// Longest trailer section, in bytes.
+/// Maximum size of the trailer section, in bytes.
 const MAX_TRAILER: usize = 4096;
 
-/// The last chunk, without trailers: what ends a body.
+/// The last chunk, without trailers. It ends a body.
 pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// One chunk. `data` must not be empty: an empty chunk is the last one.
+/// Encodes one chunk. `data` must not be empty, because an empty chunk ends the body.
 pub(crate) fn encode_chunk(data: &[u8]) -> Vec<u8> {
     debug_assert!(!data.is_empty(), "an empty chunk ends the body");
     let size = format!("{:X}\r\n", data.len());
@@ -40,8 +40,8 @@ enum Expecting {
 
 /// Decodes a chunked body as it arrives.
 ///
-/// It is strict, so that every reader of the same bytes finds the same end: lines end with CR LF, sizes are hexadecimal
-/// digits alone. Extensions and trailers are read and discarded.
+/// It is strict, so that every reader of the same bytes finds the same end: lines end with CR LF, and sizes consist of
+/// hexadecimal digits only. Extensions and trailers are discarded.
 #[derive(Debug)]
 pub(crate) struct ChunkedDecoder {
     expecting: Expecting,
@@ -54,7 +54,7 @@ pub(crate) struct ChunkedDecoder {
 }
 
 impl ChunkedDecoder {
-    /// A decoder that takes bodies of at most `max_body` bytes.
+    /// Creates a decoder for bodies of at most `max_body` bytes.
     pub(crate) fn new(max_body: usize) -> Self {
         Self { expecting: Expecting::Size, line: Vec::new(), trailer: 0, max_body, body: Vec::new() }
     }
@@ -76,12 +76,12 @@ impl ChunkedDecoder {
         Ok(self.expecting == Expecting::Nothing)
     }
 
-    /// The body, once [`push`](Self::push) has said that it is whole.
+    /// Returns the body, once [`push`](Self::push) has returned true.
     pub(crate) fn into_body(self) -> Vec<u8> {
         self.body
     }
 
-    /// Takes bytes up to the end of the line; gives the rest.
+    /// Takes bytes up to the end of the line. Returns the rest.
     fn push_line<'a>(&mut self, input: &'a [u8]) -> Result<&'a [u8], ChunkError> {
         let end = input.iter().position(|b| *b == b'\n').map_or(input.len(), |at| at + 1);
         let (part, rest) = input.split_at(end);
@@ -117,14 +117,14 @@ impl ChunkedDecoder {
     }
 }
 
-/// The line without its CR LF.
+/// Returns the line without its CR LF.
 fn text_of(line: &[u8]) -> Result<&[u8], ChunkError> {
     let text = line.strip_suffix(b"\r\n").ok_or(ChunkError::Malformed("bare LF in a chunked body"))?;
     let is_plain = !text.iter().any(|b| matches!(b, b'\r' | 0));
     is_plain.then_some(text).ok_or(ChunkError::Malformed("bare CR or NUL in a chunked body"))
 }
 
-/// The size at the front of the line; a semicolon begins extensions, before which some senders put spaces.
+/// Parses the size at the start of the line. A semicolon begins extensions; some senders put spaces before it.
 fn size_of(line: &[u8]) -> Result<usize, ChunkError> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
     let rest = line[digits..].trim_ascii_start();
@@ -133,7 +133,7 @@ fn size_of(line: &[u8]) -> Result<usize, ChunkError> {
         return Err(ChunkError::Malformed("invalid chunk size"));
     }
     let number = std::str::from_utf8(&line[..digits]).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
-    // More than 64 bits, or than this machine can address, is over any limit.
+    // A size above 64 bits, or above what this machine can address, exceeds every limit.
     number.and_then(|size| usize::try_from(size).ok()).ok_or(ChunkError::TooLarge)
 }
 

@@ -12,7 +12,7 @@ const MAX_AGE: &str = "600";
 pub(crate) struct Cors(Vec<(&'static str, String)>);
 
 impl Cors {
-    /// For a request that the policy allows. Without an `Origin` there is no page, and no header.
+    /// The headers for a request that the policy allows. None without an `Origin`, because then there is no page.
     pub(crate) fn allowed(head: &RequestHead, policy: &OriginPolicy) -> Self {
         let Some(origin) = head.header("origin") else { return Self::default() };
         let mut headers = vec![("Access-Control-Allow-Origin", origin.to_owned()), ("Vary", "Origin".to_owned())];
@@ -26,20 +26,20 @@ impl Cors {
         &self.0
     }
 
-    /// Adds them to a response.
+    /// Adds the headers to a response.
     pub(crate) fn apply(&self, response: Response) -> Response {
         self.0.iter().fold(response, |response, (name, value)| response.header(*name, value.as_str()))
     }
 }
 
-/// Whether a browser asks, before the request itself, whether it may be sent.
+/// Whether this is a preflight request, by which a browser asks whether it may send the actual request.
 pub(crate) fn is_preflight(head: &RequestHead) -> bool {
     head.method() == "OPTIONS"
         && head.header("origin").is_some()
         && head.header("access-control-request-method").is_some()
 }
 
-/// The answer to a preflight request of an allowed origin: `GET`, with the headers that the page asks for.
+/// The answer to a preflight request of an allowed origin. Allows `GET` with the requested headers.
 pub(crate) fn preflight(head: &RequestHead, cors: &Cors) -> Response {
     let wanted: Vec<&str> = head.tokens("access-control-request-headers").filter(|name| is_token(name)).collect();
     let mut response = cors.apply(Response::new(204)).header("Access-Control-Allow-Methods", "GET");

@@ -9,18 +9,18 @@ use super::chunked::encode_chunk;
 use super::head::RequestHead;
 use super::response::push_date;
 
-/// What an event has besides its data. Each is one line.
+/// The fields of an event besides its data. Each is one line.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct EventFields {
     pub(crate) name: Option<String>,
     pub(crate) id: Option<String>,
     pub(crate) retry: Option<Duration>,
-    /// Only these fields, no data: a browser notes the id and dispatches no event.
+    /// The event has these fields and no data. A browser stores the id and dispatches no event.
     pub(crate) is_bare: bool,
 }
 
-/// The id of the last event that the client has: its header `Last-Event-ID`, else its query parameter `lastEventId`, by
-/// which a page can go on where another connection has ended.
+/// The id of the last event that the client has received: the header `Last-Event-ID`, or else the query parameter
+/// `lastEventId`, with which a page continues where another connection ended.
 pub(crate) fn last_event_id(head: &RequestHead) -> Option<Cow<'_, str>> {
     let id = head.header("last-event-id").map(Cow::Borrowed).filter(|id| !id.is_empty());
     id.or_else(|| head.query_param("lastEventId").filter(|id| !id.is_empty()).map(Cow::Owned))
@@ -28,10 +28,10 @@ pub(crate) fn last_event_id(head: &RequestHead) -> Option<Cow<'_, str>> {
 
 /// The response that opens a stream. `cors` are header lines for pages of other origins.
 ///
-/// HTTP/1.1 clients get chunks, so that each event reaches a client that reads in blocks, and the end is seen to be
-/// one. For HTTP/1.0 the stream ends with the connection.
+/// HTTP/1.1 clients get chunks, so that each event reaches a client that reads in blocks, and the end is
+/// distinguishable from a cut. For HTTP/1.0 the stream ends with the connection.
 pub(crate) fn event_stream_head(is_chunked: bool, cors: &[(&str, String)], now: SystemTime) -> Vec<u8> {
-    // `no-transform`: a proxy that compresses holds events back.
+    // `no-transform`, because a proxy that compresses would hold events back.
     let mut head = String::from(
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache, no-transform\r\n\
          X-Accel-Buffering: no\r\n",
@@ -46,7 +46,7 @@ pub(crate) fn event_stream_head(is_chunked: bool, cors: &[(&str, String)], now: 
     head.into_bytes()
 }
 
-/// One event as one chunk, and where the event stands in it.
+/// Encodes one event as one chunk. Also returns the event's range within the chunk.
 pub(crate) fn encode_event_chunk(text: &str, fields: Option<&EventFields>) -> (Vec<u8>, std::ops::Range<usize>) {
     let event = encode_event(text, fields);
     let chunk = encode_chunk(&event);
@@ -54,7 +54,7 @@ pub(crate) fn encode_event_chunk(text: &str, fields: Option<&EventFields>) -> (V
     (chunk, end - event.len()..end)
 }
 
-/// One event. Each line of the text becomes a `data` line; CR LF, CR and LF all end a line, and arrive as LF.
+/// Encodes one event. Each line of the text becomes a `data` line. CR LF, CR and LF all end a line and arrive as LF.
 fn encode_event(text: &str, fields: Option<&EventFields>) -> Vec<u8> {
     let mut event = Vec::with_capacity(text.len() + 32);
     if let Some(fields) = fields {
@@ -70,7 +70,7 @@ fn encode_event(text: &str, fields: Option<&EventFields>) -> Vec<u8> {
     event
 }
 
-/// A comment, which clients ignore. Line ends in it become spaces.
+/// Encodes a comment, which clients ignore. Line ends become spaces.
 pub(crate) fn encode_comment(text: &str) -> Vec<u8> {
     let text = text.replace(['\r', '\n'], " ");
     if text.is_empty() { b":\n\n".to_vec() } else { format!(": {text}\n\n").into_bytes() }
@@ -81,7 +81,7 @@ fn push_field(event: &mut Vec<u8>, name: &str, value: Option<&str>) {
     [name, ": ", value, "\n"].iter().for_each(|part| event.extend_from_slice(part.as_bytes()));
 }
 
-/// At least one line, the last without an end.
+/// Splits a text into lines; at least one.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {

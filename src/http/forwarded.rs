@@ -1,10 +1,10 @@
-//! Whose request it is, when proxies stand between: `X-Forwarded-For`, and `Forwarded` of RFC 7239. No I/O.
+//! The client's address behind proxies: `X-Forwarded-For`, and `Forwarded` of RFC 7239. No I/O.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::RequestHead;
 
-/// The header in which a program's proxies say whose request they pass on.
+/// The header in which a program's proxies report the client's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum ForwardedHeader {
@@ -27,13 +27,13 @@ pub(crate) struct TrustedProxies {
 /// Addresses with a common prefix.
 #[derive(Debug, Clone, Copy)]
 struct Network {
-    /// As IPv6; IPv4 addresses are mapped.
+    /// The address as IPv6; IPv4 addresses are mapped.
     address: u128,
     mask: u128,
 }
 
 impl TrustedProxies {
-    /// Adds one: an address, a prefix such as `10.0.0.0/8`, or `unix`. False if it is none of these.
+    /// Adds an address, a prefix such as `10.0.0.0/8`, or `unix`. Returns false if the text is none of these.
     pub(crate) fn add(&mut self, text: &str) -> bool {
         if text == "unix" {
             self.unix = true;
@@ -101,7 +101,7 @@ fn as_bits(ip: IpAddr) -> u128 {
     }
 }
 
-/// All hops that the header names, over all of its lines, the last proxy's last. `None` is a hop that is no address.
+/// All hops in the header's lines, in order; the last proxy's comes last. `None` is a hop that is not an address.
 fn hops(head: &RequestHead, header: ForwardedHeader) -> Vec<Option<SocketAddr>> {
     let name = match header {
         ForwardedHeader::XForwardedFor => "x-forwarded-for",
@@ -117,7 +117,7 @@ fn hops(head: &RequestHead, header: ForwardedHeader) -> Vec<Option<SocketAddr>> 
         .collect()
 }
 
-/// An address, with a port or without: `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]`, `[::1]:5`.
+/// Parses an address with or without a port: `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]`, `[::1]:5`.
 fn node(text: &str) -> Option<SocketAddr> {
     let text = text.trim_matches([' ', '\t']);
     if let Ok(addr) = text.parse() {
@@ -131,8 +131,8 @@ fn node(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, 0))
 }
 
-/// The `for` of each element of a line of `Forwarded`. A line that breaks the grammar is one hop that is no address:
-/// where its elements end is anybody's guess.
+/// The `for` of each element in a line of `Forwarded`. A line that violates the grammar counts as one hop without an
+/// address, because the ends of its elements are unknown.
 fn elements(line: &str) -> Vec<Option<SocketAddr>> {
     let mut rest = line;
     let mut hops = Vec::new();
@@ -146,7 +146,7 @@ fn elements(line: &str) -> Vec<Option<SocketAddr>> {
     }
 }
 
-/// The first element, and the rest after its comma. `None` if it breaks the grammar.
+/// Parses the first element. Also returns the rest after its comma. `None` if the element violates the grammar.
 #[allow(clippy::type_complexity, reason = "the pair is taken apart at once")]
 fn element(text: &str) -> Option<(Option<SocketAddr>, Option<&str>)> {
     let mut rest = text.trim_start_matches([' ', '\t']);
@@ -168,7 +168,7 @@ fn element(text: &str) -> Option<(Option<SocketAddr>, Option<&str>)> {
     }
 }
 
-/// A token or a quoted string, and the rest after it.
+/// Parses a token or a quoted string. Also returns the rest after it.
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([',', ';', ' ', '\t', '"']).unwrap_or(text.len());

@@ -1,4 +1,4 @@
-//! The request line and headers, parsed by httparse and held to stricter rules where requests could be smuggled.
+//! The request line and headers, parsed by httparse, with stricter rules against request smuggling.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,9 +7,9 @@ use std::ops::Range;
 
 use super::fields::is_host;
 
-/// Largest request head in bytes; a larger one is refused with 431.
+/// Maximum size of a request head, in bytes. A larger one is refused with 431.
 pub const MAX_HEAD: usize = 8 * 1024;
-/// Most headers of a request; more are refused with 431.
+/// Maximum number of headers in a request. More are refused with 431.
 pub const MAX_HEADERS: usize = 64;
 
 /// Headers that may appear once. With duplicates two parsers could see two different requests, because one reads the
@@ -41,7 +41,7 @@ const SINGULAR: [&str; 20] = [
 /// changes the meaning of the request.
 const TEXTUAL: usize = 7;
 
-/// Why a request head is refused, and the HTTP status that says so.
+/// Why a request head is refused, and the HTTP status of the refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadError {
     status: u16,
@@ -76,7 +76,7 @@ impl fmt::Display for HeadError {
 
 impl std::error::Error for HeadError {}
 
-/// A place in the head's bytes. The head is at most 8 KiB, so 16 bits are enough.
+/// A range of the head's bytes. The head has at most 8 KiB, so 16 bits are enough.
 #[derive(Debug, Clone, Copy)]
 struct Span(u16, u16);
 
@@ -95,7 +95,7 @@ impl Span {
 
 /// The head of an HTTP request: method, target and headers.
 ///
-/// A client keeps the head of its upgrade request for as long as it lives; it is stored as it came, in one piece.
+/// A client keeps the head of its upgrade request for its lifetime. The head is stored as received, in one allocation.
 #[derive(Clone)]
 pub struct RequestHead {
     bytes: Box<[u8]>,
@@ -103,38 +103,39 @@ pub struct RequestHead {
     target: Span,
     headers: Box<[(Span, Span)]>,
     is_http11: bool,
-    /// Not part of the head: who sent it.
+    /// The sender's address, which is not part of the head.
     remote: Option<SocketAddr>,
-    /// Nor this: what the route's parameters matched. Boxed, because a client keeps it and most have none.
+    /// The route's parameters, which are not part of the head. Boxed, because a client keeps them and most clients have
+    /// none.
     #[allow(clippy::box_collection, reason = "one word where there is none")]
     path_params: Option<Box<PathParams>>,
 }
 
-/// Names and values.
+/// The names and values of a route's parameters.
 type PathParams = Vec<(Box<str>, Box<str>)>;
 
 impl RequestHead {
-    /// Parses the head at the front of `bytes`. Gives the head and its length in bytes, or `None` when more bytes are
-    /// needed. For programs that read requests themselves; the [`Server`](crate::Server) does it for you.
+    /// Parses the head at the start of `bytes`. Returns the head and its length in bytes, or `None` if more bytes are
+    /// needed. It is for programs that read requests themselves; a [`Server`](crate::Server) does so by itself.
     ///
     /// # Errors
     ///
-    /// 431 when the head is over [`MAX_HEAD`] bytes or [`MAX_HEADERS`] headers. 400 when it is malformed or could be
-    /// read in two ways:
+    /// 431 if the head has more than [`MAX_HEAD`] bytes or [`MAX_HEADERS`] headers. 400 if it is malformed or
+    /// ambiguous:
     ///
     /// - a line end other than CR LF, a NUL byte, a folded header;
-    /// - a second header of a kind that stands once, such as `Host`, `Authorization`, `Origin`, `Content-Length` or
+    /// - a duplicate of a header that may appear once, such as `Host`, `Authorization`, `Origin`, `Content-Length` or
     ///   `Sec-WebSocket-Key`;
     /// - a `Host`, `Upgrade`, `Content-Length`, `Transfer-Encoding`, `Authorization`, `Sec-WebSocket-Key` or
     ///   `Sec-WebSocket-Version` that is not UTF-8;
-    /// - a `Content-Length` that is no number, or beside a `Transfer-Encoding`, or the latter in HTTP/1.0
-    ///   (RFC 9112 §6.1);
-    /// - a `Host` that is missing in HTTP/1.1, or is no host with an optional port (RFC 9112 §3.2);
+    /// - a `Content-Length` that is not a number or comes with a `Transfer-Encoding`, or the latter in HTTP/1.0 (RFC
+    ///   9112 §6.1);
+    /// - a `Host` that is missing in HTTP/1.1 or is not a host with an optional port (RFC 9112 §3.2);
     /// - an absolute target for another host.
     pub fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, HeadError> {
         let window = &bytes[..bytes.len().min(MAX_HEAD)];
         check_line_ends(window)?;
-        // On the heap: 2 KiB of stack would stay resident for as long as the connection lives.
+        // On the heap, because 2 KiB of stack would stay resident for the connection's lifetime.
         let mut headers = vec![httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut headers);
         let length = match request.parse(window) {
@@ -162,12 +163,12 @@ impl RequestHead {
         Ok(Some((head, length)))
     }
 
-    /// A head made from parts, for programs whose requests were parsed by another library.
+    /// Creates a head from parts, for programs whose requests were parsed by another library.
     ///
     /// # Errors
     ///
-    /// As [`parse`](Self::parse): the parts are held to the same rules. 400 also for a part that would be read as
-    /// something else, such as a method with a space or a name with a line end in it.
+    /// As [`parse`](Self::parse), because the same rules apply to the parts. Also 400 for a part that would be parsed
+    /// as something else, such as a method with a space or a name with a line end.
     pub fn from_parts<'a>(
         method: &str,
         target: &str,
@@ -211,7 +212,7 @@ impl RequestHead {
         self.origin_form().split('?').next().unwrap_or_default()
     }
 
-    /// What a parameter of the route's path has matched, decoded: `room` of `/rooms/{room}`, or `*` of `/files/*`. See
+    /// The decoded value of a parameter in the route's path: `room` of `/rooms/{room}`, or `*` of `/files/*`. See
     /// [`Server::websocket`](crate::Server::websocket).
     pub fn path_param(&self, name: &str) -> Option<&str> {
         self.path_params.iter().flat_map(|all| all.iter()).find(|(key, _)| **key == *name).map(|(_, value)| &**value)
@@ -226,7 +227,7 @@ impl RequestHead {
         self.origin_form().split_once('?').map(|(_, query)| query)
     }
 
-    /// The query's parameters in their order, with `%` and `+` decoded. A pair that is not UTF-8 is left out.
+    /// The query's parameters in order, with `%` and `+` decoded. Pairs that are not UTF-8 are left out.
     pub fn query_params(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
         let pairs = self.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         pairs.filter_map(|pair| {
@@ -235,18 +236,19 @@ impl RequestHead {
         })
     }
 
-    /// The first query parameter of that name, with `%` and `+` decoded; `None` also when it is not UTF-8.
+    /// The first query parameter of that name, with `%` and `+` decoded. `None` if it is missing or not UTF-8.
     pub fn query_param(&self, name: &str) -> Option<String> {
         self.query_params().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     }
 
-    /// The first cookie of that name, as it was sent (RFC 6265 §5.4); all `Cookie` lines are considered.
+    /// The first cookie of that name, as sent, in all `Cookie` lines (RFC 6265 §5.4).
     pub fn cookie(&self, name: &str) -> Option<&str> {
         let pairs = self.headers("cookie").flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));
         pairs.map(|(key, value)| (key.trim(), value.trim())).find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
-    /// The token of `Authorization: Bearer TOKEN` (RFC 6750 §2.1); `None` when there is none, or another scheme.
+    /// The token of `Authorization: Bearer TOKEN` (RFC 6750 §2.1). `None` if the header is missing or has another
+    /// scheme.
     ///
     /// Compare secrets in constant time, for example with the crate `subtle`.
     pub fn bearer(&self) -> Option<&str> {
@@ -255,31 +257,31 @@ impl RequestHead {
         (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
     }
 
-    /// The first header of that name, in any case; `None` also when its value is not UTF-8.
+    /// The first header of that name, in any case. `None` if it is missing or its value is not UTF-8.
     ///
-    /// A header may stand on several lines. What a proxy adds, such as `X-Forwarded-For`, is on the last one; the first
-    /// may be the peer's own: use [`headers`](Self::headers) there.
+    /// A header may have several lines. A proxy adds its line, such as `X-Forwarded-For`, at the end, and the first
+    /// line may be the peer's own. For such headers use [`headers`](Self::headers).
     pub fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self.header_lines().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
         std::str::from_utf8(value).ok()
     }
 
-    /// The values of all headers of that name, in any case, in the order in which they came. Values that are not UTF-8
-    /// are left out; [`header_lines`](Self::header_lines) has them.
+    /// The values of all headers of that name, in any case, in order. Values that are not UTF-8 are left out;
+    /// [`header_lines`](Self::header_lines) includes them.
     pub fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
         let matching = self.header_lines().filter(move |(key, _)| key.eq_ignore_ascii_case(name));
         matching.filter_map(|(_, value)| std::str::from_utf8(value).ok())
     }
 
-    /// All headers in the order in which they came: names as they were sent, values as bytes.
+    /// All headers in order: names as sent, values as bytes.
     pub fn header_lines(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.headers.iter().map(|(name, value)| (self.text(*name), &self.bytes[value.range()]))
     }
 
-    /// The address of whoever sent the request: the peer of the connection, or the client that trusted proxies name
-    /// (see [`Server::trusted_proxies`](crate::Server::trusted_proxies)), with port 0 where they tell none.
+    /// The sender's address: the connection's peer, or the client reported by trusted proxies (see
+    /// [`Server::trusted_proxies`](crate::Server::trusted_proxies)), with port 0 if they report none.
     ///
-    /// `None` for Unix sockets, and for a head that has reached neither a server nor a hub yet.
+    /// `None` for Unix sockets, and before the head has reached a server or hub.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.remote
     }
@@ -288,12 +290,12 @@ impl RequestHead {
         self.remote = remote;
     }
 
-    /// HTTP/1.1 rather than HTTP/1.0.
+    /// Whether the request uses HTTP/1.1, not HTTP/1.0.
     pub fn is_http11(&self) -> bool {
         self.is_http11
     }
 
-    /// Whether a comma-separated header holds the token, in any case.
+    /// Whether a comma-separated header contains the token, in any case.
     pub(crate) fn has_token(&self, name: &str, token: &str) -> bool {
         self.tokens(name).any(|t| t.eq_ignore_ascii_case(token))
     }
@@ -303,7 +305,7 @@ impl RequestHead {
         self.headers(name).flat_map(|v| v.split(',')).map(str::trim).filter(|t| !t.is_empty())
     }
 
-    /// How the body is framed. Never an error for a head that has been parsed.
+    /// How the body is framed. Never an error for a parsed head.
     pub(crate) fn framing(&self) -> Result<Framing, HeadError> {
         let coding = self.header("transfer-encoding");
         let Some(text) = self.header("content-length") else {
@@ -322,7 +324,7 @@ impl RequestHead {
         length.map(Framing::Length).ok_or(HeadError::bad("invalid Content-Length"))
     }
 
-    /// Whether the sender of the body waits to be told to go on (RFC 9110 §10.1.1).
+    /// Whether the sender waits for `100 Continue` before it sends the body (RFC 9110 §10.1.1).
     pub(crate) fn expects_continue(&self) -> bool {
         self.is_http11 && self.has_token("expect", "100-continue")
     }
@@ -355,7 +357,8 @@ impl RequestHead {
             if authority.is_empty() {
                 return Err(HeadError::bad("absolute target without a host"));
             }
-            // RFC 9112 §3.2.2 demands that the absolute form is understood; one that contradicts Host is a trick.
+            // RFC 9112 §3.2.2 requires support of the absolute form. One that contradicts `Host` is refused as an
+            // attack.
             let agrees = host.is_some_and(|h| h.eq_ignore_ascii_case(authority));
             return if agrees { Ok(()) } else { Err(HeadError::bad("target and Host disagree")) };
         }
@@ -383,15 +386,15 @@ impl RequestHead {
 /// How a request's body is framed (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// So many bytes; 0 without a body.
+    /// This many bytes; 0 without a body.
     Length(u64),
     /// By the chunked transfer coding.
     Chunked,
-    /// By a transfer coding that is not understood here.
+    /// By an unsupported transfer coding.
     Unknown,
 }
 
-/// A name or value of a query: `+` is a space, `%` begins an encoded byte (WHATWG URL,
+/// Decodes a name or value of a query: `+` is a space, `%` begins an encoded byte (WHATWG URL,
 /// `application/x-www-form-urlencoded`).
 fn form_decoded(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains('+') {
@@ -403,14 +406,14 @@ fn form_decoded(text: &str) -> Option<Cow<'_, str>> {
 }
 
 impl fmt::Debug for RequestHead {
-    /// Method and path: queries and headers hold tokens and cookies, and this ends up in logs; so what a terminal or a
-    /// reader would be misled by is escaped.
+    /// Shows only method and path, because logs contain this, and queries and headers contain tokens and cookies.
+    /// Characters that could mislead a terminal or reader are escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RequestHead({} {})", self.method(), self.path().escape_debug())
     }
 }
 
-/// Authority and rest of an absolute target.
+/// Splits an absolute target into authority and rest.
 fn split_absolute(target: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = target.split_once("://")?;
     if !["http", "https", "ws", "wss"].iter().any(|s| scheme.eq_ignore_ascii_case(s)) {
@@ -419,9 +422,9 @@ fn split_absolute(target: &str) -> Option<(&str, &str)> {
     Some(rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len())))
 }
 
-/// Bare CR, bare LF and NUL are refused in the head; what follows the head is not looked at.
+/// Refuses bare CR, bare LF and NUL in the head. Bytes after the head are not checked.
 fn check_line_ends(bytes: &[u8]) -> Result<(), HeadError> {
-    // Empty lines before the request line are skipped (RFC 9112 §2.2); they are not the end of the head.
+    // Empty lines before the request line are skipped (RFC 9112 §2.2). They do not end the head.
     let start = bytes.chunks_exact(2).take_while(|pair| pair == b"\r\n").count() * 2;
     let end = bytes[start..].windows(4).position(|w| w == b"\r\n\r\n").map_or(bytes.len(), |at| start + at + 4);
     let mut previous = 0;

@@ -1,5 +1,5 @@
-//! HTTP/1.1 as far as a WebSocket server needs it: request heads, bodies, responses, event streams, origins, addresses
-//! that proxies tell. No I/O.
+//! The parts of HTTP/1.1 that a WebSocket server needs: request heads, bodies, responses, event streams, origins, and
+//! client addresses behind proxies. No I/O.
 
 mod chunked;
 mod cors;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::RequestHead;
 use super::fields::is_host;
 
-/// Decides by a request's `Origin` header. Browsers always send one; other clients need not, and requests without one
-/// are allowed by all policies but [`custom`](OriginPolicy::custom).
+/// Decides by a request's `Origin` header. Browsers always send one; other clients need not. All policies except
+/// [`custom`](OriginPolicy::custom) allow requests without one.
 ///
-/// Event streams can be read by pages of allowed origins. With their visitor's cookies (`withCredentials`) only by
-/// those that [`allow`](OriginPolicy::allow) names or [`custom`](OriginPolicy::custom) lets in, not by everyone's under
+/// Pages of allowed origins can read event streams. With their visitor's cookies (`withCredentials`), only pages that
+/// [`allow`](OriginPolicy::allow) lists or [`custom`](OriginPolicy::custom) admits can, not every page under
 /// [`allow_all`](OriginPolicy::allow_all).
 #[derive(Clone, Default)]
 pub struct OriginPolicy(Rule);
@@ -20,23 +20,23 @@ enum Rule {
     #[default]
     SameOrigin,
     List(Arc<[String]>),
-    /// A list with an invalid entry; holds the reason. Building a hub with it fails.
+    /// A list with an invalid entry, and the reason. Building a hub with it fails.
     Invalid(Arc<str>),
     Any,
     Custom(Arc<dyn Fn(&RequestHead) -> bool + Send + Sync>),
 }
 
 impl OriginPolicy {
-    /// The origin's host and port must be those of the `Host` header. The default.
+    /// Allows origins whose host and port equal those of the `Host` header. The default.
     pub fn same_origin() -> Self {
         Self(Rule::SameOrigin)
     }
 
-    /// The origin must be one of these, such as `https://example.org`: scheme, host, and the port unless it is the
-    /// scheme's own. Case, a trailing slash and a default port (`:443` with `https`) make no difference. `null` stands
-    /// for pages without an origin, such as files.
+    /// Allows these origins, such as `https://example.org`: scheme, host, and the port unless it is the scheme's
+    /// default. Case, a trailing slash and a default port (`:443` with `https`) make no difference. `null` stands for
+    /// pages without an origin, such as files.
     ///
-    /// What can never match, such as a host without a scheme, a path or a `*`, makes
+    /// An entry that can never match, such as a host without a scheme, a path or a `*`, makes
     /// [`HubBuilder::build`](crate::HubBuilder::build) fail with an error that names it. For wildcards use
     /// [`custom`](OriginPolicy::custom).
     pub fn allow<S: Into<String>>(origins: impl IntoIterator<Item = S>) -> Self {
@@ -50,14 +50,14 @@ impl OriginPolicy {
         }
     }
 
-    /// Every page of the web may connect with its visitor's cookies. Only for public data or other authentication.
+    /// Allows every page of the web to connect with its visitor's cookies. Use it only for public data, or with another
+    /// kind of authentication.
     pub fn allow_all() -> Self {
         Self(Rule::Any)
     }
 
-    /// `decide` says whether the request may be upgraded; it is asked for requests without an origin too. Called on
-    /// the connection's thread; a panic refuses. A page that it lets in may read event streams with its visitor's
-    /// cookies.
+    /// Allows requests for which `decide` returns true. It is also called for requests without an origin, on the
+    /// connection's thread. A panic refuses. An allowed page may read event streams with its visitor's cookies.
     pub fn custom(decide: impl Fn(&RequestHead) -> bool + Send + Sync + 'static) -> Self {
         Self(Rule::Custom(Arc::new(decide)))
     }
@@ -80,7 +80,7 @@ impl OriginPolicy {
         if let Rule::Custom(decide) = &self.0 {
             return decide(head);
         }
-        // Compares bytes: an origin that is not UTF-8 must not count as missing.
+        // Compares bytes, because an origin that is not UTF-8 must not count as missing.
         let Some((_, origin)) = head.header_lines().find(|(name, _)| name.eq_ignore_ascii_case("origin")) else {
             return true;
         };
@@ -106,7 +106,8 @@ impl fmt::Debug for OriginPolicy {
     }
 }
 
-/// An origin as it is compared: scheme and host in lower case, no default port (RFC 6454 §4); `None` if it is none.
+/// Normalises an origin for comparison: scheme and host in lower case, no default port (RFC 6454 §4). `None` if the
+/// text is not an origin.
 fn normalised(origin: &str) -> Option<String> {
     if origin == "null" {
         return Some(origin.to_owned());
@@ -114,7 +115,7 @@ fn normalised(origin: &str) -> Option<String> {
     let (scheme, rest) = origin.split_once("://")?;
     let scheme = scheme.to_ascii_lowercase();
     let authority = rest.strip_suffix('/').unwrap_or(rest).to_ascii_lowercase();
-    // Schemes of apps and extensions have origins too; their hosts are as they like.
+    // Apps and extensions have schemes and origins, too. Their hosts may have any form.
     let is_web = matches!(scheme.as_str(), "http" | "https");
     let is_scheme = scheme.starts_with(|c: char| c.is_ascii_lowercase())
         && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
@@ -143,11 +144,11 @@ fn is_same_origin(origin: &str, host: &str) -> bool {
     let Some(default_port) = default_port(&scheme.to_ascii_lowercase()) else { return false };
     let (name, port) = split_port(authority);
     let (host_name, host_port) = split_port(host);
-    // `Host` leaves out the default port of a scheme that the request itself does not tell.
+    // `Host` omits the default port of a scheme that the request does not name.
     name.eq_ignore_ascii_case(host_name) && port.unwrap_or(default_port) == host_port.unwrap_or(default_port)
 }
 
-/// Host and port; an IPv6 address keeps its brackets.
+/// Splits host and port. An IPv6 address keeps its brackets.
 fn split_port(authority: &str) -> (&str, Option<&str>) {
     match authority.rsplit_once(':') {
         Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => (name, Some(port)),

@@ -1,4 +1,4 @@
-//! Plain HTTP answers. Each one closes its connection.
+//! Plain HTTP responses. Each one closes its connection.
 
 use std::time::SystemTime;
 
@@ -8,16 +8,15 @@ use super::fields::{is_name, is_value};
 use crate::guard::record;
 use crate::log_limit::LogLimit;
 
-/// An answer over plain HTTP: status, headers, body.
+/// A plain HTTP response: status, headers, body.
 ///
-/// Three headers belong to the server, because they frame the answer: `Content-Length`, `Connection` and
-/// `Transfer-Encoding`. It writes them itself, and ignores those that are set here, with one exception: an answer to
-/// `HEAD` without a body keeps its `Content-Length`, the length of what `GET` would get. `Date` is added unless it is
-/// set.
+/// The server itself writes the three headers that frame a response: `Content-Length`, `Connection` and
+/// `Transfer-Encoding`. It ignores values that are set here, with one exception: a response to `HEAD` without a body
+/// keeps its `Content-Length`, which is the length of the response to `GET`. `Date` is added unless it is set.
 ///
-/// An answer is checked before it leaves. Its status must be 200 to 599, each header's name a token (RFC 9110 §5.1),
-/// each value free of line ends and other control characters. An answer that breaks these rules is replaced by a plain
-/// 500, and the log says why. Answers with status 204, 205 or 304 are sent without a body.
+/// A response is checked before it is sent. The status must be 200 to 599, each header name a token (RFC 9110 §5.1),
+/// and each value free of line ends and other control characters. A response that violates these rules is replaced by a
+/// plain 500, and the log gives the reason. Responses with status 204, 205 or 304 are sent without a body.
 #[derive(Debug, Clone)]
 pub struct Response {
     status: u16,
@@ -28,7 +27,7 @@ pub struct Response {
 /// A response as it goes over the wire.
 #[derive(Debug)]
 pub(crate) struct WireResponse {
-    /// What the client sees: 500 if the response was not fit to be sent.
+    /// The status that the client gets: 500 if the response was invalid.
     pub(crate) status: u16,
     pub(crate) bytes: Vec<u8>,
 }
@@ -36,7 +35,7 @@ pub(crate) struct WireResponse {
 /// Headers that the server writes.
 const FRAMING: [&str; 3] = ["content-length", "connection", "transfer-encoding"];
 
-/// Response headers of which one message has at most one; setting a second one replaces the first.
+/// Response headers that may appear once. Setting a second one replaces the first.
 const SINGULAR: [&str; 17] = [
     "access-control-allow-credentials",
     "access-control-allow-origin",
@@ -60,22 +59,22 @@ const SINGULAR: [&str; 17] = [
 static INVALID: LogLimit = LogLimit::new();
 
 impl Response {
-    /// An answer without a body. `status` is 200 to 599; another one is answered with 500.
+    /// Creates a response without a body. `status` must be 200 to 599; another one is sent as 500.
     pub fn new(status: u16) -> Self {
         Self { status, headers: Vec::new(), body: Vec::new() }
     }
 
-    /// An answer in plain text.
+    /// Creates a plain-text response.
     pub fn text(status: u16, text: impl Into<String>) -> Self {
         Self::new(status).header("Content-Type", "text/plain; charset=utf-8").body(text.into())
     }
 
-    /// A page, status 200.
+    /// Creates a response with an HTML page and status 200.
     pub fn html(page: impl Into<String>) -> Self {
         Self::new(200).header("Content-Type", "text/html; charset=utf-8").body(page.into())
     }
 
-    /// An answer in JSON; status 500 if `value` cannot be serialised.
+    /// Creates a JSON response. Its status is 500 if `value` cannot be serialised.
     pub fn json<T: Serialize + ?Sized>(status: u16, value: &T) -> Self {
         match serde_json::to_vec(value) {
             Ok(json) => Self::new(status).header("Content-Type", "application/json").body(json),
@@ -83,10 +82,10 @@ impl Response {
         }
     }
 
-    /// Adds a header. One that an answer has only once, such as `Content-Type` or `Location`, replaces the one before;
-    /// any other is added beside those of the same name.
+    /// Adds a header. A header that may appear once, such as `Content-Type` or `Location`, replaces an earlier one. Any
+    /// other is added to those of the same name.
     ///
-    /// An invalid name or value is not repaired: the whole answer becomes a 500 (see [`Response`]).
+    /// An invalid name or value is not repaired: the whole response becomes a 500 (see [`Response`]).
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let (name, value) = (name.into(), value.into());
         if SINGULAR.iter().any(|singular| name.eq_ignore_ascii_case(singular)) {
@@ -117,12 +116,12 @@ impl Response {
         &self.body
     }
 
-    /// The first value of a header that has been set, whatever its case.
+    /// The first value of a header that has been set, in any case.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// The response for the wire, or a 500 if it is not fit to be sent. `is_head`: the request's method is `HEAD`.
+    /// Encodes the response, or a 500 if it is invalid. `is_head` means that the request's method is `HEAD`.
     pub(crate) fn encode(&self, is_head: bool) -> WireResponse {
         let fault = match self.check() {
             Ok(()) => return WireResponse { status: self.status, bytes: self.to_bytes(is_head, SystemTime::now()) },
@@ -163,7 +162,7 @@ impl Response {
         if let Some(length) = self.content_length(is_head) {
             push_header(&mut head, "Content-Length", &length.to_string());
         }
-        // RFC 9110 §7.8: who sends Upgrade names it here.
+        // A sender of `Upgrade` must name it here (RFC 9110 §7.8).
         let connection = if self.get("upgrade").is_some() { "Upgrade, close" } else { "close" };
         push_header(&mut head, "Connection", connection);
         head.push_str("\r\n");
@@ -179,7 +178,7 @@ impl Response {
         !matches!(self.status, 204 | 205 | 304)
     }
 
-    /// RFC 9110 §8.6: none with 204; with 304 it would be the length of another answer.
+    /// RFC 9110 §8.6: none with 204; with 304 it would be the length of another response.
     fn content_length(&self, is_head: bool) -> Option<u64> {
         match self.status {
             204 | 304 => None,
@@ -196,7 +195,8 @@ pub(super) fn push_header(head: &mut String, name: &str, value: &str) {
     head.extend([name, ": ", value, "\r\n"]);
 }
 
-/// RFC 9110 §6.6.1: a server without a clock sends none. Devices that have not been told the time yet count from 1970.
+/// Adds `Date`, unless the clock is not set: such devices count from 1970, and a server without a clock sends no date
+/// (RFC 9110 §6.6.1).
 pub(super) fn push_date(head: &mut String, now: SystemTime) {
     if now >= SystemTime::UNIX_EPOCH {
         push_header(head, "Date", &httpdate::fmt_http_date(now));

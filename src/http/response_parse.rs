@@ -1,16 +1,16 @@
-//! Answers of other servers, for those who pass them on. No I/O.
+//! Parses responses of other servers, for forwarding them. No I/O.
 
 use super::chunked::ChunkedDecoder;
 use super::response::Response;
 
-/// Most headers of an answer.
+/// Maximum number of headers in a response.
 const MAX_HEADERS: usize = 128;
-/// Headers of the connection on which the answer came.
+/// Headers that belong to the connection on which the response arrived.
 const HOP_BY_HOP: [&str; 6] = ["connection", "keep-alive", "transfer-encoding", "trailer", "upgrade", "content-length"];
 
 impl Response {
-    /// Reads the final answer in `bytes`; `None` when more must come. `is_end`: nothing more comes. `is_head`: the
-    /// request's method was `HEAD`. The error is a reason for the log.
+    /// Parses the final response in `bytes`. Returns `None` if more bytes are needed. `is_end` means that no more bytes
+    /// follow, `is_head` that the request's method was `HEAD`. The error is a reason for the log.
     pub(crate) fn parse(bytes: &[u8], is_head: bool, is_end: bool) -> Result<Option<Self>, &'static str> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Response::new(&mut headers);
@@ -21,7 +21,7 @@ impl Response {
         };
         let status = parsed.code.unwrap_or_default();
         if (100..200).contains(&status) {
-            // `100 Continue` and its like precede the answer.
+            // `100 Continue` and other 1xx responses precede the final one.
             return if status == 101 {
                 Err("unexpected upgrade")
             } else {
@@ -34,7 +34,7 @@ impl Response {
         let body = if is_head || matches!(status, 204 | 304) {
             Some(Vec::new())
         } else if value("transfer-encoding").is_some() {
-            // Only where it may end: each look at it costs its length.
+            // Decodes only where the body may end, because each attempt costs its whole length.
             if !is_end && !rest.ends_with(b"\r\n\r\n") {
                 return Ok(None);
             }

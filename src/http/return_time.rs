@@ -6,18 +6,18 @@ use super::Response;
 
 use crate::random;
 
-/// Random, 1 to 5 seconds.
+/// A random time of 1 to 5 seconds.
 pub(crate) fn return_time() -> Duration {
     let [a, b, ..] = *random::uuid().as_bytes();
     Duration::from_millis(1000 + u64::from(u16::from_be_bytes([a, b])) % 4001)
 }
 
-/// The answer when the server has no thread or no place for a connection.
+/// The response if the server has no thread or place for a connection.
 pub(crate) fn overloaded() -> Response {
     unavailable("overloaded")
 }
 
-/// A refusal for now, with 503.
+/// A temporary refusal, with 503.
 pub(crate) fn unavailable(reason: &str) -> Response {
     Response::text(503, format!("{reason}\n")).header("Retry-After", return_time().as_secs().to_string())
 }
@@ -27,8 +27,8 @@ pub(crate) fn encode_retry(time: Duration) -> String {
     format!("retry: {}\n", time.as_millis())
 }
 
-/// An event stream that ends at once. `EventSource` reconnects after it, and gives up for good after any status but
-/// 200.
+/// An event stream that ends at once. `EventSource` then reconnects; after any status but 200 it would give up for
+/// good.
 pub(crate) fn come_back_later() -> Response {
     Response::new(200)
         .header("Content-Type", "text/event-stream")

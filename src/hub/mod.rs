@@ -1,6 +1,37 @@
 //! The hub: connections, rooms and users, and sending to them.
 //!
 //! The hub never touches a socket: it hands messages to each client's outbox.
+//!
+//! | methods of `Hub` | file | built on |
+//! | --- | --- | --- |
+//! | settings, the tracer, equality | `mod.rs` | `builder` |
+//! | `client`, `clients`, `users`, `user_clients`, … | `clients` | `users` |
+//! | `join`, `leave`, `rooms`, `room_clients`, … | `rooms` | `room`, `roster`, `names` |
+//! | `send`, `send_timeout`, `close`, `cork` | `send` | `target`, `recipients` |
+//! | `publish`, `history`, `position`, `clear_history` | `publish` | `memory`, `fan_out` |
+//! | `publish_confirmed` | `sharing` | `mirror` |
+//! | `set`, `set_for`, `unset`, `state_of` | `values` | `memory`, `fan_out` |
+//! | `members`, `tracks_connections` | `members` | – |
+//! | `call` | `calls` | – |
+//! | `close_user`, `join_user`, …, `tell_nodes` | `commands` | `control`, `node_messages` |
+//! | `node_id`, `cluster_nodes`, `global_room_size`, … | `cluster` | – |
+//! | `drain`, `shutdown` | `drain` | `drain_clock`, `activity`, `close_watch` |
+//! | `state`, `health`, `is_draining`, … | `lifecycle` | – |
+//! | `load` | `load` | – |
+//! | `extension` | `extensions` | – |
+//!
+//! | methods of `Client` | file |
+//! | --- | --- |
+//! | `id`, `send`, `close`, `set_user`, `join`, `leave`, … | `client` |
+//! | `join_from`, `join_with`, `join_collecting` | `join`, built on `behind` |
+//! | `metadata`, `extension` | `client_values` |
+//! | `on_message`, `on_close`, `on_error` | `callbacks` |
+//! | `call`, `call_then`, `answer_call` | `calls` |
+//! | `set_member`, `set_member_in` | `members` |
+//! | `set_expiry` | `deadlines` |
+//!
+//! `hooks` calls the application's hooks, `chain` combines two hooks of one kind, and `telling` reports states to
+//! hooks. `keeper` runs timed work on one thread: `idle` rooms, `deadlines`, expiring `values`, reports of `members`.
 
 mod activity;
 mod admission;

@@ -51,7 +51,7 @@ impl Window {
     const ALL: [Self; 7] =
         [Self::Bits9, Self::Bits10, Self::Bits11, Self::Bits12, Self::Bits13, Self::Bits14, Self::Bits15];
 
-    /// The nearest that there is.
+    /// Returns the window of this size.
     #[cfg_attr(not(feature = "deflate"), allow(dead_code, reason = "never agreed on then"))]
     pub(crate) fn of_bits(bits: u8) -> Self {
         Self::ALL[usize::from(bits.clamp(9, 15)) - 9]
@@ -133,7 +133,7 @@ impl Encoded {
     fn frame(message: &Message) -> Self {
         let frame = ws::encode_message(message.kind, &message.payload);
         let header = frame.len() - message.payload.len();
-        // What only event streams carry is not worth a copy of the payload.
+        // Fields that only event streams carry do not justify a copy of the payload.
         Self(Arc::new(Wire { place: None, bytes: Bytes::from(frame), source: Source::Payload(message.kind, header) }))
     }
 
@@ -153,7 +153,7 @@ impl Encoded {
         Self(Arc::new(Wire { place: None, bytes, source }))
     }
 
-    /// Names the place that the message has in a room's history. For a form that has just been made.
+    /// Sets the message's place in a room's history. Call it only on a newly created form.
     pub(crate) fn at(mut self, room: &Arc<str>, offset: u64) -> Self {
         if let Some(wire) = Arc::get_mut(&mut self.0) {
             wire.place = Some(Box::new((Arc::clone(room), offset)));
@@ -161,7 +161,7 @@ impl Encoded {
         self
     }
 
-    /// The place that it has in a room's history.
+    /// The message's place in a room's history.
     pub(crate) fn place(&self) -> Option<(&Arc<str>, u64)> {
         self.0.place.as_deref().map(|(room, offset)| (room, *offset))
     }

@@ -22,7 +22,7 @@ use crate::ws::MessageKind;
 pub struct Message {
     kind: MessageKind,
     payload: Bytes,
-    /// A pointer, because few messages have such fields.
+    /// Behind a pointer, because few messages have such fields.
     event: Option<Arc<EventFields>>,
 }
 

@@ -1,7 +1,7 @@
-//! The socket of a connection: one blocking read half, one write half that can do both.
+//! A connection's socket. Reads block; writes may block or not.
 //!
-//! A blocking socket is written to without blocking by `MSG_DONTWAIT`, so that one descriptor serves the reader
-//! thread, every sender and the writer thread. Only the outbox writes after the upgrade; only `conn` reads.
+//! `MSG_DONTWAIT` writes to a blocking socket without blocking, so one descriptor serves the reader thread, every
+//! sender and the writer thread. After the upgrade, only the outbox writes and only `conn` reads.
 
 #[cfg(wshub_internals)]
 mod sink;
@@ -23,8 +23,8 @@ use sink::SocketOrSink;
 #[cfg(feature = "tls")]
 pub use tls::Tls;
 
-/// What the bytes go through: the socket itself. Only benches, compiled with `--cfg wshub_internals`, can put a sink in
-/// its place. A type alias instead of a trait, so that this costs programs nothing.
+/// The socket itself. Only benches, compiled with `--cfg wshub_internals`, can replace it by a sink. A type alias
+/// instead of a trait, so that programs pay nothing for this.
 #[cfg(not(wshub_internals))]
 type SocketOrSink = Socket;
 
@@ -33,9 +33,9 @@ const SEND: i32 = libc::MSG_NOSIGNAL;
 
 /// How long writing an HTTP answer may make no progress.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// Bytes of an answer that the kernel keeps at most, or twice as many.
+/// Size of the kernel's send buffer for an answer, in bytes. The kernel may double it.
 const ANSWER_BUFFER: usize = 128 * 1024;
-/// Bytes of an answer that are handed over to the kernel, or to TLS, at once.
+/// Number of bytes of an answer that are passed to the kernel, or to TLS, at once.
 const ANSWER_STEP: usize = 64 * 1024;
 /// How long the end of an HTTP exchange waits for the peer to close. Peers close when they have read the answer.
 const LINGER_TIME: Duration = Duration::from_secs(5);
@@ -55,7 +55,7 @@ impl fmt::Display for Peer {
     }
 }
 
-/// A connected stream: made from a [`TcpStream`] or a [`UnixStream`].
+/// A connected stream. Converts from a [`TcpStream`] or a [`UnixStream`].
 #[derive(Debug)]
 pub struct Transport {
     socket: SocketOrSink,
@@ -74,17 +74,17 @@ macro_rules! through_tls {
 }
 
 impl From<TcpStream> for Transport {
-    /// Also turns Nagle's algorithm off, because the hub batches by itself, TCP keep-alive on, and sets a stream in
-    /// non-blocking mode blocking.
+    /// Sets the stream to blocking mode, turns Nagle's algorithm off, because the hub batches by itself, and turns TCP
+    /// keep-alive on.
     fn from(stream: TcpStream) -> Self {
-        // Refused only by a descriptor that is none.
+        // Fails only for an invalid descriptor.
         let _ = stream.set_nonblocking(false);
         Self::tcp(stream.into())
     }
 }
 
 impl From<UnixStream> for Transport {
-    /// Sets a stream in non-blocking mode blocking.
+    /// Sets the stream to blocking mode.
     fn from(stream: UnixStream) -> Self {
         let _ = stream.set_nonblocking(false);
         Self::unix(Socket::from(stream))
@@ -93,7 +93,7 @@ impl From<UnixStream> for Transport {
 
 impl Transport {
     pub(crate) fn tcp(socket: Socket) -> Self {
-        // Refused only by a socket that is dead already.
+        // Fails only for a dead socket.
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_keepalive(true);
         Self::unix(socket)
@@ -115,7 +115,7 @@ impl Transport {
     /// The error of rustls for a [`Tls`] that it cannot use.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: &Tls) -> io::Result<Self> {
-        // Bounds the handshake when the peer does not read our part of it.
+        // Bounds the handshake if the peer does not read this side's part.
         self.set_write_timeout(ANSWER_TIME)?;
         self.tls = Some(Box::new(tls::Session::new(tls)?));
         Ok(self)
@@ -132,7 +132,7 @@ impl Transport {
         retry(|| (&self.socket).read(buffer))
     }
 
-    /// As [`read`](Self::read), in front of TLS: what a proxy says before the client's first byte.
+    /// As [`read`](Self::read), but before TLS: for the header that a proxy sends before the client's first byte.
     pub(crate) fn read_before_tls(&self, buffer: &mut [u8]) -> io::Result<usize> {
         retry(|| (&self.socket).read(buffer))
     }
@@ -147,17 +147,17 @@ impl Transport {
         self.socket.set_write_timeout(Some(timeout.max(Duration::from_millis(1))))
     }
 
-    /// How long sent bytes may stay unacknowledged before the connection breaks (RFC 5482); `None` leaves that to the
-    /// system. Only for TCP on Linux: elsewhere it does nothing.
+    /// Sets how long sent bytes may stay unacknowledged before the connection breaks (RFC 5482). `None` = the system's
+    /// default. Works for TCP on Linux; elsewhere it does nothing.
     pub(crate) fn set_user_timeout(&self, timeout: Option<Duration>) {
         #[cfg(target_os = "linux")]
-        // Refused by Unix sockets, whose peers cannot vanish unseen.
+        // Fails for Unix sockets, whose peers cannot vanish unnoticed.
         let _ = self.socket.set_tcp_user_timeout(timeout);
         #[cfg(not(target_os = "linux"))]
         let _ = timeout;
     }
 
-    /// Writes what the socket takes now; `WouldBlock` when that is nothing.
+    /// Writes what the socket takes now. Returns `WouldBlock` if it takes nothing.
     pub(crate) fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
         through_tls!(self.try_send(&[IoSlice::new(bytes)]));
         send_now(&self.socket, bytes)
@@ -172,20 +172,20 @@ impl Transport {
         }
     }
 
-    /// Blocks until the socket takes something; `WouldBlock` when the write timeout passes first.
+    /// Blocks until the socket takes data. Returns `WouldBlock` if the write timeout passes first.
     pub(crate) fn send_all(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
         through_tls!(self.send(buffers));
         send_blocking(&self.socket, buffers)
     }
 
-    /// Writes a whole HTTP answer and closes so that it arrives; see [`linger`](Self::linger). Gives up once the peer
-    /// has taken nothing for [`ANSWER_TIME`].
+    /// Writes a whole HTTP answer and closes in such a way that it arrives; see [`linger`](Self::linger). Gives up if
+    /// the peer takes nothing for [`ANSWER_TIME`].
     #[inline(never)]
     pub(crate) fn answer(&self, mut bytes: &[u8], may_wait: impl Fn() -> bool) {
         let _ = self.set_write_timeout(ANSWER_TIME);
         if bytes.len() > ANSWER_BUFFER {
-            // The kernel wakes a blocked writer only when a third of its buffer is free. With the size that the kernel
-            // chooses, megabytes, a slow reader would seem to have stopped.
+            // The kernel wakes a blocked writer only when a third of its buffer is free. With the kernel's default size
+            // of megabytes, a slow reader would seem to have stopped.
             self.set_send_buffer(ANSWER_BUFFER);
         }
         while !bytes.is_empty() {
@@ -200,21 +200,21 @@ impl Transport {
 
     /// Asks the kernel to keep at most about this many bytes that the peer has not acknowledged.
     pub(crate) fn set_send_buffer(&self, bytes: usize) {
-        // Refused only by a socket that is dead already; too large a value is cut by the system.
+        // Fails only for a dead socket. The system cuts too large a value.
         let _ = self.socket.set_send_buffer_size(bytes);
     }
 
-    /// Asks the kernel to take no more while this many bytes have not been sent yet. Only for TCP on Linux: elsewhere
-    /// it does nothing.
+    /// Asks the kernel to take no more data while this many bytes are unsent. Works for TCP on Linux; elsewhere it does
+    /// nothing.
     pub(crate) fn set_unsent_low_water(&self, bytes: u32) {
         #[cfg(target_os = "linux")]
-        // Refused by Unix sockets.
+        // Fails for Unix sockets.
         let _ = self.socket.set_tcp_notsent_lowat(bytes);
         #[cfg(not(target_os = "linux"))]
         let _ = bytes;
     }
 
-    /// Sends `close_notify` over TLS (RFC 8446 §6.1), then FIN: the peer reads what is under way and then an orderly
+    /// Sends `close_notify` over TLS (RFC 8446 §6.1), then FIN. The peer reads the data in transit and then an orderly
     /// end. Blocks until the socket takes `close_notify`, for at most the write timeout.
     ///
     /// # Errors
@@ -228,7 +228,7 @@ impl Transport {
     ///
     /// # Errors
     ///
-    /// As [`finish`](Self::finish); `WouldBlock` when the socket does not take `close_notify` now.
+    /// As [`finish`](Self::finish); `WouldBlock` if the socket does not take `close_notify` now.
     pub(crate) fn try_finish(&self) -> io::Result<()> {
         self.end_writing(self.send_close_notify(false))
     }
@@ -236,7 +236,7 @@ impl Transport {
     /// Sends FIN, unless `close_notify` still has to go first.
     fn end_writing(&self, said: io::Result<()>) -> io::Result<()> {
         if !said.as_ref().is_err_and(is_timeout) {
-            // Fails only when the socket is not connected any more.
+            // Fails only if the socket is no longer connected.
             let _ = self.socket.shutdown(Shutdown::Write);
         }
         said
@@ -244,18 +244,18 @@ impl Transport {
 
     /// Ends both directions: every blocked read or write on this socket returns.
     pub(crate) fn kill(&self) {
-        // Fails only when the socket is not connected any more: then there is nothing to end.
+        // Fails only if the socket is no longer connected. Then there is nothing to end.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    /// Sends FIN and discards input until the peer closes too, `time` has passed, `may_wait` returns false or 16 MiB
-    /// have come. Closing a socket with unread input would send a reset, which destroys our last bytes on their way
-    /// (RFC 9112 §9.6).
+    /// Sends FIN and discards input until the peer also closes, `time` has passed, `may_wait` returns false or 16 MiB
+    /// have arrived. Closing a socket with unread input would send a reset, which destroys this side's last bytes in
+    /// transit (RFC 9112 §9.6).
     ///
     /// Not inlined: its kilobyte of stack would become resident in every connection.
     #[inline(never)]
     pub(crate) fn linger(&self, time: Duration, may_wait: impl Fn() -> bool) {
-        // Normally sent already; here only if that does not block.
+        // Normally already sent. Sent here only if that does not block.
         let _ = self.send_close_notify(false);
         if self.socket.shutdown(Shutdown::Write).is_err() {
             return;
@@ -296,7 +296,7 @@ fn send_now(socket: &SocketOrSink, bytes: &[u8]) -> io::Result<usize> {
     retry(|| socket.send_with_flags(bytes, SEND | libc::MSG_DONTWAIT))
 }
 
-/// Blocks until the socket takes something.
+/// Blocks until the socket takes data.
 fn send_blocking(socket: &SocketOrSink, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
     retry(|| socket.send_vectored_with_flags(buffers, SEND))
 }

@@ -13,12 +13,12 @@ use socket2::{SockAddr, Socket};
 
 use super::Transport;
 
-/// A socket, or the sink. Its methods are those of the socket that are used.
+/// A socket, or the sink. Has the socket's methods that the crate uses.
 #[derive(Debug)]
 pub(crate) enum SocketOrSink {
     Socket(Socket),
-    /// Bytes that it has taken, modulo 2^32: with more the outbox would grow beyond its cache line. Relaxed: a count,
-    /// which only who may write to the socket changes.
+    /// The number of bytes taken, modulo 2^32; a larger counter would not fit the outbox's cache line. Relaxed: only
+    /// the thread with the right to write changes this count.
     Sink(AtomicU32),
 }
 

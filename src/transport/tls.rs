@@ -6,9 +6,9 @@
 //!
 //! # What a write reports
 //!
-//! A record is encrypted as a whole, but a socket may take a part of it. The rest of the ciphertext is kept here, and
-//! one byte of the plaintext is reported as not written. The writer comes back with that byte, as after any partial
-//! write. Then the kept ciphertext is sent first, and the byte counts as written without being encrypted again.
+//! A record is encrypted as a whole, but a socket may take only a part of it. The rest of the ciphertext is kept here,
+//! and one byte of the plaintext is reported as not written. As after any partial write, the writer calls again with
+//! that byte. Then the kept ciphertext is sent first, and the byte counts as written without being encrypted again.
 
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
@@ -23,9 +23,9 @@ use rustls::{ServerConfig, ServerConnection};
 use super::{SocketOrSink, is_timeout, send_blocking, send_now};
 use crate::lock::{Leaf, rank};
 
-/// Ciphertext of one read.
+/// Size of one read of ciphertext, in bytes.
 const READ: usize = 4 * 1024;
-/// Plaintext that is encrypted before the socket is asked again.
+/// Number of plaintext bytes that are encrypted before the next write to the socket.
 const STEP: usize = 256 * 1024;
 
 /// A server's certificate and key, ready for connections. A cheap handle, shared by cloning.
@@ -50,8 +50,8 @@ impl Tls {
         Self::from_pem(&read(chain.as_ref())?, &read(key.as_ref())?)
     }
 
-    /// Takes another certificate and key for connections that come from now on, in every listener and clone that shares
-    /// this handle. Connections that exist keep theirs. For certificates that are renewed while the server runs.
+    /// Loads another certificate and key for later connections of every listener and clone that shares this handle.
+    /// Existing connections keep theirs. It is for certificates that are renewed while the server runs.
     ///
     /// # Errors
     ///
@@ -68,7 +68,7 @@ impl Tls {
         drop(old);
     }
 
-    /// As [`from_pem_files`](Tls::from_pem_files), from their contents.
+    /// As [`from_pem_files`](Tls::from_pem_files), but from the contents of the files.
     ///
     /// # Errors
     ///
@@ -88,14 +88,14 @@ impl Tls {
         Ok(Arc::new(config))
     }
 
-    /// A configuration of the program's own: client certificates, several names, other ciphers. Its ALPN list should
-    /// hold `http/1.1` and nothing else, or be empty.
+    /// Uses the program's own configuration: client certificates, several names, other ciphers. Its ALPN list should
+    /// contain only `http/1.1`, or be empty.
     pub fn from_config(config: Arc<ServerConfig>) -> Self {
         // A leaf lock: nothing is done under it but cloning and replacing the handle.
         Self(Arc::new(Leaf::new(config)))
     }
 
-    /// What connections that come now get.
+    /// The configuration for new connections.
     fn current(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.0.lock())
     }
@@ -119,25 +119,25 @@ fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Er
 pub(super) struct Session {
     /// Never held during a system call that may block.
     state: Leaf<State, { rank::SOCKET_STATE }>,
-    /// Ciphertext that has come and is not decrypted yet. Used by the connection's reading thread alone.
+    /// Received ciphertext that is not decrypted yet. Only the connection's reading thread uses it.
     inbound: Leaf<Vec<u8>, { rank::INBOUND }>,
 }
 
 struct State {
     tls: ServerConnection,
-    /// Ciphertext that the socket has not taken, from `sent` on. One thread at a time writes.
+    /// Ciphertext that the socket has not taken, starting at `sent`. One thread at a time writes.
     pending: Vec<u8>,
     sent: usize,
-    /// One byte of plaintext is encrypted already but was reported as not written.
+    /// One byte of plaintext is already encrypted but was reported as not written.
     owes: bool,
-    /// A thread has taken `pending` out and sends it, blocking. Nothing else may be sent meanwhile.
+    /// A thread has taken `pending` out and is sending it, blocking. Nothing else may be sent in the meantime.
     is_lent: bool,
 }
 
 impl Session {
     pub(super) fn new(tls: &Tls) -> io::Result<Self> {
         let mut tls = ServerConnection::new(tls.current()).map_err(invalid)?;
-        // `STEP` bounds the ciphertext that waits.
+        // `STEP` bounds the waiting ciphertext.
         tls.set_buffer_limit(None);
         let state = State { tls, pending: Vec::new(), sent: 0, owes: false, is_lent: false };
         Ok(Self { state: Leaf::new(state), inbound: Leaf::default() })
@@ -145,9 +145,9 @@ impl Session {
 
     /// Blocks until plaintext arrives; 0 is the end. The first call performs the handshake.
     ///
-    /// Ciphertext is read into the stack, which the handshake has made resident already, so that a waiting connection
-    /// has no buffer. The socket's read timeout applies to plaintext: a peer that sends its records byte by byte is as
-    /// silent as one that sends nothing, so that every deadline of the callers holds.
+    /// Reads ciphertext onto the stack, which the handshake has already made resident, so a waiting connection has no
+    /// buffer. The socket's read timeout applies to plaintext: a peer that sends its records byte by byte counts as
+    /// silent, so all deadlines of the callers hold.
     pub(super) fn read(&self, socket: &SocketOrSink, buffer: &mut [u8]) -> io::Result<usize> {
         let mut kept = self.inbound.lock();
         let before = std::mem::take(&mut *kept);
@@ -174,7 +174,7 @@ impl Session {
         }
     }
 
-    /// Decrypts `inbound` until there is plaintext; `None` when all of it is used up.
+    /// Decrypts `inbound` until there is plaintext. `None` if all of it is used up.
     fn decrypt(&self, socket: &SocketOrSink, inbound: &mut &[u8], buffer: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
             let mut state = self.state.lock();
@@ -208,7 +208,7 @@ impl Session {
         }
     }
 
-    /// Writes what the socket takes now, of as many buffers as it takes; `WouldBlock` when that is nothing.
+    /// Writes what the socket takes now. Returns `WouldBlock` if it takes nothing.
     pub(super) fn try_send(&self, socket: &SocketOrSink, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut state = self.state.lock();
         let mut written = 0;
@@ -223,7 +223,7 @@ impl Session {
         Ok(written)
     }
 
-    /// Blocks until the socket has taken something; `WouldBlock` when the write timeout passes first.
+    /// Blocks until the socket has taken data. Returns `WouldBlock` if the write timeout passes first.
     pub(super) fn send(&self, socket: &SocketOrSink, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
             match self.try_send(socket, buffers) {
@@ -233,10 +233,11 @@ impl Session {
         }
     }
 
-    /// Blocks until no ciphertext is left; `WouldBlock` when the write timeout passes without progress.
+    /// Blocks until no ciphertext is left. Returns `WouldBlock` if the write timeout passes without progress.
     fn settle(&self, socket: &SocketOrSink) -> io::Result<()> {
         loop {
-            // Taken out, so that the reader can go on while this thread blocks. No other thread writes meanwhile.
+            // Taken out so that the reader can continue while this thread blocks. No other thread writes in the
+            // meantime.
             let (pending, sent) = {
                 let mut state = self.state.lock();
                 match state.collect().and_then(|()| state.flush(socket)) {
@@ -254,7 +255,8 @@ impl Session {
         }
     }
 
-    /// Sends `close_notify`, after which nothing more is encrypted; `WouldBlock` when the socket does not take it now.
+    /// Sends `close_notify`, after which nothing more is encrypted. Returns `WouldBlock` if the socket does not take it
+    /// now.
     pub(super) fn try_finish(&self, socket: &SocketOrSink) -> io::Result<()> {
         let mut state = self.state.lock();
         // rustls sends it only once, and not after a fatal alert.
@@ -273,7 +275,7 @@ impl Session {
 }
 
 impl State {
-    /// Encrypts a chunk and sends what the socket takes. Gives what may be reported as written.
+    /// Encrypts a chunk and sends what the socket takes. Returns the number of bytes to report as written.
     fn push(&mut self, socket: &SocketOrSink, chunk: &[u8]) -> io::Result<usize> {
         self.collect()?;
         self.flush(socket)?;
@@ -290,8 +292,8 @@ impl State {
         }
     }
 
-    /// Sends the records that TLS itself has made, without blocking; `WouldBlock` when the socket is full or another
-    /// thread is sending.
+    /// Sends the records that TLS itself has produced, without blocking. Returns `WouldBlock` if the socket is full or
+    /// another thread is sending.
     fn send_own_records(&mut self, socket: &SocketOrSink) -> io::Result<()> {
         if self.is_lent {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -300,7 +302,7 @@ impl State {
         self.flush(socket)
     }
 
-    /// Takes the records that TLS has made.
+    /// Collects the records that TLS has produced.
     fn collect(&mut self) -> io::Result<()> {
         while self.tls.wants_write() {
             self.tls.write_tls(&mut self.pending)?;

@@ -1,4 +1,4 @@
-//! Bytes from a client to whole messages: framing, masking, fragmentation, sizes, text.
+//! Assembles a client's bytes into messages: framing, masking, fragmentation, sizes, UTF-8.
 
 #![allow(clippy::mut_mut, reason = "what is taken off the front of the input is changed in place: unmasked")]
 
@@ -11,17 +11,17 @@ use super::deflate::Inflater;
 use super::utf8::Utf8Checker;
 use super::{CloseFrame, MessageKind, Violation};
 
-/// Most bytes of a frame's header: two, a length of eight, a mask of four (RFC 6455 §5.2).
+/// Maximum size of a frame's header in bytes: two, a length of eight, a mask of four (RFC 6455 §5.2).
 const MAX_HEADER: usize = 14;
 /// Minimum number of missing payload bytes for a read directly into the message.
 const DIRECT: u64 = 4096;
-/// Bounds of one read directly into the message, in bytes. Between them, a read is as long as what has arrived.
+/// Bounds of one read directly into the message, in bytes. Between them, a read is as long as the data received so far.
 const MIN_STEP: usize = 4096;
 const MAX_STEP: usize = 256 * 1024;
 /// Payload bytes that count as progress of an unfinished frame.
 const PROGRESS: u64 = 16 * 1024;
 
-/// What a peer has sent.
+/// A received message, control frame or close.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     Message(MessageKind, Vec<u8>),
@@ -35,7 +35,7 @@ pub(crate) enum Event {
 struct Partial {
     header: FrameHeader,
     left: u64,
-    /// Offset in the mask of the next payload byte.
+    /// The offset in the mask for the next payload byte.
     mask_at: usize,
     /// Payload of a control frame; data goes to the message under assembly.
     control: Vec<u8>,
@@ -69,7 +69,7 @@ struct Assembly {
 }
 
 impl Assembly {
-    /// Takes what has arrived, unmasked.
+    /// Adds received bytes, which are already unmasked.
     fn push(&mut self, bytes: &[u8], max: usize) -> Result<(), Violation> {
         let from = self.payload.len();
         match &mut self.inflater {
@@ -79,7 +79,7 @@ impl Assembly {
         self.check(from)
     }
 
-    /// The whole message.
+    /// Returns the complete message.
     fn finish(mut self) -> Result<Event, Violation> {
         if let Some(inflater) = &mut self.inflater {
             inflater.finish()?;
@@ -90,7 +90,7 @@ impl Assembly {
         Ok(Event::Message(self.kind, self.payload))
     }
 
-    /// Checks the text that has arrived at `from`.
+    /// Checks the text from `from` on.
     fn check(&mut self, from: usize) -> Result<(), Violation> {
         let is_good = self.kind != MessageKind::Text || self.utf8.push(&self.payload[from..]);
         if is_good { Ok(()) } else { Err(Violation::utf8()) }
@@ -100,13 +100,13 @@ impl Assembly {
 /// The receiving half of a connection. Pass input to [`next`](Self::next) until that returns `None`. While a large
 /// message arrives, read into [`space`](Self::space) instead. Do not use a decoder again after an error.
 ///
-/// A decoder keeps only what is unfinished: the beginning of a header, a control frame, a message.
+/// A decoder stores only unfinished data: the beginning of a header, a control frame, a message.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     max_message: usize,
     /// The client has negotiated permessage-deflate.
     deflate: bool,
-    /// The first bytes of a header that is not whole yet.
+    /// The first bytes of an incomplete header.
     head: [u8; MAX_HEADER],
     head_len: usize,
     frame: Option<Partial>,
@@ -123,7 +123,7 @@ impl Decoder {
         Self { max_message, deflate, head, head_len: 0, frame: None, message: None, filled: None, progress: 0 }
     }
 
-    /// A number that changes whenever the peer makes progress: a frame ends, or 16 KiB more of a frame have come.
+    /// A number that changes whenever the peer makes progress: a frame ends, or 16 KiB more of a frame arrive.
     pub(crate) fn progress(&self) -> u64 {
         self.progress
     }
@@ -133,9 +133,9 @@ impl Decoder {
         self.head_len > 0 || self.frame.is_some() || self.message.is_some()
     }
 
-    /// While a large frame arrives, the end of its message: the next read goes there, so that the payload is not
-    /// copied. Never empty. Its length grows with what has arrived, not with what the header announces. `None` when the
-    /// next read goes into a buffer of the caller, which passes it to [`next`](Self::next).
+    /// While a large frame arrives, returns the free end of its message. Reading there avoids a copy of the payload.
+    /// Never empty. Its length grows with the received data, not with the announced length. `None` if the caller must
+    /// read into its own buffer and pass that to [`next`](Self::next).
     pub(crate) fn space(&mut self) -> Option<&mut [u8]> {
         let frame = self.frame.as_ref().filter(|frame| frame.left >= DIRECT && frame.is_data())?;
         let message = self.message.as_mut().filter(|message| message.inflater.is_none())?;
@@ -146,7 +146,7 @@ impl Decoder {
         Some(&mut message.payload[arrived..])
     }
 
-    /// Takes `n` bytes that were read into [`space`](Self::space). Call it after each use of `space`, also with 0.
+    /// Processes `n` bytes that were read into [`space`](Self::space). Call it after each use of `space`, even with 0.
     pub(crate) fn filled(&mut self, n: usize) -> Result<(), Violation> {
         let (Some(from), Some(frame), Some(message)) = (self.filled.take(), &mut self.frame, &mut self.message) else {
             return Ok(());
@@ -156,7 +156,7 @@ impl Decoder {
         message.check(from)
     }
 
-    /// Takes the next event from the front of `input`; `None` when `input` is used up and more is needed.
+    /// Takes the next event from the start of `input`. `None` if `input` is used up and more is needed.
     pub(crate) fn next(&mut self, input: &mut &mut [u8]) -> Result<Option<Event>, Violation> {
         loop {
             if self.frame.is_none() {
@@ -192,7 +192,7 @@ impl Decoder {
             parse(&self.head[..before + more])?
         };
         let Some((header, len, used)) = parsed else {
-            // Less than a header: keep all of it.
+            // Less than a header: all of it is stored.
             let rest = take(input, input.len());
             if before == 0 {
                 self.head[..rest.len()].copy_from_slice(rest);
@@ -239,13 +239,13 @@ impl Decoder {
         let announced = self.message.as_ref().map_or(0, |m| m.announced);
         let is_compressed = begins_compressed || self.message.as_ref().is_some_and(|m| m.inflater.is_some());
         let max = self.max_message as u64;
-        // Decompression checks the decompressed size. The compressed form may be longer, by a poor compressor.
+        // Decompression checks the decompressed size. A poor compressor may make the compressed form longer than that.
         let limit = if is_compressed { max.saturating_mul(2).saturating_add(1024) } else { max };
         if announced.saturating_add(len) > limit { Err(Violation::too_big()) } else { Ok(()) }
     }
 
-    /// Begins the message of a first data frame, or continues it. Reserves memory for what has arrived, not for what
-    /// the header announces: a small message that is whole gets exactly its size.
+    /// Begins a message with its first data frame, or continues it. Reserves memory for the received data, not for the
+    /// announced length. A small, complete message gets exactly its size.
     fn begin(&mut self, header: &FrameHeader, len: u64, arrived: usize) {
         let kind = match header.opcode {
             OpCode::Data(Data::Text) => MessageKind::Text,
@@ -265,7 +265,7 @@ impl Decoder {
         self.message = Some(Assembly { kind, payload, utf8, inflater, announced: len });
     }
 
-    /// Moves what has arrived of the frame's payload to its place, unmasked and checked.
+    /// Unmasks and checks the received part of the frame's payload and moves it to its place.
     fn take_payload(&mut self, input: &mut &mut [u8]) -> Result<(), Violation> {
         let Some(frame) = self.frame.as_mut() else { return Ok(()) };
         let n = usize::try_from(frame.left).unwrap_or(usize::MAX).min(input.len());
@@ -299,7 +299,7 @@ impl Decoder {
     }
 }
 
-/// Parses a header. Returns it with the length of its payload and its own length; `None` when bytes are missing.
+/// Parses a header. Returns it with its payload's length and its own length, or `None` if bytes are missing.
 fn parse(bytes: &[u8]) -> Result<Option<(FrameHeader, u64, usize)>, Violation> {
     let mut cursor = Cursor::new(bytes);
     let parsed = FrameHeader::parse(&mut cursor).map_err(|_| Violation::protocol("reserved opcode"))?;
@@ -307,14 +307,14 @@ fn parse(bytes: &[u8]) -> Result<Option<(FrameHeader, u64, usize)>, Violation> {
     Ok(parsed.map(|(header, len)| (header, len, used)))
 }
 
-/// Splits `n` bytes off the front.
+/// Splits off the first `n` bytes.
 fn take<'a>(input: &mut &'a mut [u8], n: usize) -> &'a mut [u8] {
     let (first, rest) = std::mem::take(input).split_at_mut(n);
     *input = rest;
     first
 }
 
-/// RFC 6455 §5.3, eight bytes at a time; `at` is where in the mask the first byte stands.
+/// Unmasks (RFC 6455 §5.3), eight bytes at a time. `at` is the offset in the mask for the first byte.
 fn unmask(bytes: &mut [u8], mut mask: [u8; 4], at: usize) {
     mask.rotate_left(at);
     let [a, b, c, d] = mask;

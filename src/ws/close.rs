@@ -31,10 +31,10 @@ pub mod close_code {
     pub const TRY_AGAIN_LATER: u16 = 1013;
 }
 
-/// Longest reason in bytes: a control frame holds 125, two are the code.
+/// Maximum length of a reason, in bytes: a control frame holds 125, two of which are the code.
 pub(crate) const MAX_REASON: usize = 123;
 
-/// A close frame's content; no code when its payload was empty.
+/// A close frame's content. Without a code if the payload was empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CloseFrame {
     pub(crate) code: Option<u16>,

@@ -1,7 +1,7 @@
 //! Compression of messages (RFC 7692 §7.2), without context from one message to the next. No I/O.
 //!
-//! Compressors and decompressors are large (some 40 to 300 KiB) and each is used for a moment. A few are kept for the
-//! next message, whatever the number of connections.
+//! Compressors and decompressors are large (40 to 300 KiB), and each is used only briefly. A few are kept for later
+//! messages, independent of the number of connections.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
@@ -12,9 +12,9 @@ use crate::lock::Leaf;
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 /// An empty stored block that is marked as final, from a byte boundary on.
 const FINAL_BLOCK: [u8; 5] = [1, 0, 0, 0xff, 0xff];
-/// Compressors, and decompressors, that are kept for the next message.
+/// The number of compressors, and of decompressors, kept for later messages.
 const KEPT: usize = 4;
-/// Capacity that is first reserved for decompressed bytes, and the least by which it grows.
+/// The initial capacity for decompressed bytes, and its minimum growth.
 const STEP: usize = 1024;
 
 /// The settings of a compressor.
@@ -28,7 +28,7 @@ struct Kind {
 static COMPRESSORS: Leaf<Vec<(Kind, Compress)>> = Leaf::new(Vec::new());
 static DECOMPRESSORS: Leaf<Vec<Decompress>> = Leaf::new(Vec::new());
 
-/// The compressed payload; `None` if it is not shorter than the plain one.
+/// Compresses a payload. `None` if the result is not shorter.
 pub(crate) fn compress(payload: &[u8], level: u32, window_bits: u8) -> Option<Vec<u8>> {
     let kind = Kind { level, window_bits };
     let mut compressor = take_compressor(kind);
@@ -36,7 +36,7 @@ pub(crate) fn compress(payload: &[u8], level: u32, window_bits: u8) -> Option<Ve
     loop {
         let used = usize::try_from(compressor.total_in()).unwrap_or(usize::MAX);
         compressor.compress_vec(payload.get(used..)?, &mut out, FlushCompress::Sync).ok()?;
-        // Space that is left means that the flush is complete.
+        // Remaining space means that the flush is complete.
         if out.len() < out.capacity() {
             break;
         }
@@ -65,23 +65,23 @@ fn put_compressor(kind: Kind, mut compressor: Compress) {
     compressor.reset();
     let mut kept = COMPRESSORS.lock();
     if kept.len() == KEPT {
-        // The settings in use may have changed: the oldest makes room.
+        // The settings in use may have changed, so the oldest is removed.
         kept.remove(0);
     }
     kept.push((kind, compressor));
 }
 
-/// Decompresses one message, as it comes.
+/// Decompresses one message as it arrives.
 #[derive(Debug)]
 pub(crate) struct Inflater {
     /// `None` only in `drop`.
     inflate: Option<Decompress>,
-    /// Nothing has come yet, or the last byte that came ended a final block.
+    /// No input yet, or the last input byte ended a final block.
     is_between_streams: bool,
 }
 
 impl Inflater {
-    /// An inflater for a compressed message, `None` for a plain one.
+    /// Creates an inflater for a compressed message; `None` for a plain one.
     pub(crate) fn for_message(is_compressed: bool) -> Option<Self> {
         is_compressed.then(Self::new)
     }
@@ -91,12 +91,12 @@ impl Inflater {
         Self { inflate: Some(kept.unwrap_or_else(|| Decompress::new(false))), is_between_streams: true }
     }
 
-    /// Appends what these bytes decompress to. `max` bounds the whole message, in bytes.
+    /// Decompresses these bytes and appends the result. `max` bounds the whole message, in bytes.
     pub(crate) fn push(&mut self, mut input: &[u8], out: &mut Vec<u8>, max: usize) -> Result<(), Violation> {
         let Some(inflate) = &mut self.inflate else { return Ok(()) };
         loop {
             if out.len() == out.capacity() {
-                // One byte more than is allowed shows that there is more.
+                // One byte beyond the limit shows that the message is too large.
                 let most = max.saturating_add(1) - out.len();
                 out.reserve_exact(out.len().max(STEP).min(most));
             }
@@ -126,12 +126,13 @@ impl Inflater {
         }
     }
 
-    /// Checks at the end of the message that it is whole (RFC 7692 §7.2.2). All of its output has been pushed already.
+    /// Checks at the end of the message that it is complete (RFC 7692 §7.2.2). All of its output has already been
+    /// appended.
     ///
-    /// A whole message is empty, ends with a final block, or ends inside the header of an empty stored block, whose
-    /// lengths are [`TAIL`]. In the third case the tail completes that block: it gives no output, and the
-    /// decompressor stands between two blocks, where it takes a final block. A message that is cut elsewhere reads the
-    /// tail as codes, as data, or as lengths that do not fit, and fails one of the two.
+    /// A complete message is empty, ends with a final block, or ends inside the header of an empty stored block, whose
+    /// lengths are [`TAIL`]. In the third case the tail completes that block: it yields no output, and the decompressor
+    /// is then between two blocks, where it accepts a final block. If the message was cut elsewhere, the decompressor
+    /// reads the tail as codes, data or invalid lengths, and one of the two checks fails.
     pub(crate) fn finish(&mut self) -> Result<(), Violation> {
         let is_whole = self.is_between_streams
             || match self.take_silently(&TAIL) {
@@ -143,7 +144,7 @@ impl Inflater {
         if is_whole { Ok(()) } else { Err(Violation::truncated()) }
     }
 
-    /// The decompressor's status after these bytes; `None` if it does not take all of them, or has output for them.
+    /// Feeds bytes and returns the decompressor's status. `None` if it does not take all of them or yields output.
     fn take_silently(&mut self, input: &[u8]) -> Option<Status> {
         let inflate = self.inflate.as_mut()?;
         let (read, written) = (inflate.total_in(), inflate.total_out());

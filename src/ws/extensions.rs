@@ -1,7 +1,7 @@
 //! The offers of `Sec-WebSocket-Extensions` (RFC 6455 §9.1), as far as permessage-deflate needs them (RFC 7692 §7).
 
-/// The parameters agreed on with one client. No context is taken over in either direction, whatever the client offers:
-/// a message is compressed once for all clients, and no connection keeps a window in memory.
+/// The parameters agreed on with one client. No context is taken over in either direction, whatever the client offers.
+/// So a message is compressed once for all clients, and no connection keeps a window in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deflate {
     /// The exponent of the maximum window size that the client asked for; 15 if it did not ask.
@@ -10,7 +10,7 @@ pub(crate) struct Deflate {
 }
 
 impl Deflate {
-    /// The header's value in the answer.
+    /// The header's value in the response.
     pub(crate) fn response(self) -> String {
         let mut text = String::from("permessage-deflate; server_no_context_takeover; client_no_context_takeover");
         if self.is_window_asked {
@@ -20,13 +20,13 @@ impl Deflate {
     }
 }
 
-/// The first offer that can be accepted. `values` are those of all the request's headers of that name.
+/// Accepts the first acceptable offer. `values` are the values of all request headers of that name.
 pub(crate) fn negotiate<'a>(values: impl Iterator<Item = &'a str>) -> Option<Deflate> {
     values.flat_map(|value| split(value, ',')).find_map(accept)
 }
 
-/// An offer with a parameter that is unknown, doubled or malformed is declined (RFC 7692 §7.1), and so is a window of
-/// 256 bytes, which no deflate of the zlib family makes.
+/// Declines an offer with an unknown, duplicate or malformed parameter (RFC 7692 §7.1), and a window of 256 bytes,
+/// which zlib does not support.
 fn accept(offer: &str) -> Option<Deflate> {
     let mut parts = split(offer, ';').map(str::trim);
     if parts.next() != Some("permessage-deflate") {
@@ -53,7 +53,7 @@ fn accept(offer: &str) -> Option<Deflate> {
     Some(agreed)
 }
 
-/// 8 to 15, without leading zeros, perhaps quoted.
+/// Parses 8 to 15, without leading zeros, optionally quoted.
 fn window_bits(value: &str) -> Option<u8> {
     let value = value.trim();
     let value = value.strip_prefix('"').map_or(Some(value), |rest| rest.strip_suffix('"'))?;

@@ -14,12 +14,12 @@ pub(crate) enum Control {
     Close,
 }
 
-/// One unfragmented data frame.
+/// Encodes one unfragmented data frame.
 pub(crate) fn encode_message(kind: MessageKind, payload: &[u8]) -> Vec<u8> {
     encode(opcode(kind), false, payload.len(), |out| out.extend_from_slice(payload))
 }
 
-/// One unfragmented data frame with the payload compressed; `None` if that does not make it shorter.
+/// Encodes one unfragmented data frame with a compressed payload. `None` if compression does not make it shorter.
 pub(crate) fn encode_compressed(kind: MessageKind, payload: &[u8], level: u32, window_bits: u8) -> Option<Vec<u8>> {
     let payload = compress(payload, level, window_bits)?;
     Some(encode(opcode(kind), true, payload.len(), |out| out.extend_from_slice(&payload)))
@@ -32,7 +32,7 @@ fn opcode(kind: MessageKind) -> coding::OpCode {
     })
 }
 
-/// One text frame of several texts, joined by `\n`.
+/// Encodes several texts as one text frame, joined by `\n`.
 pub(crate) fn encode_joined_text<'a>(texts: impl Iterator<Item = &'a [u8]> + Clone) -> Vec<u8> {
     let len = texts.clone().map(|t| t.len() + 1).sum::<usize>().saturating_sub(1);
     encode(opcode(MessageKind::Text), false, len, |out| {
@@ -45,7 +45,7 @@ pub(crate) fn encode_joined_text<'a>(texts: impl Iterator<Item = &'a [u8]> + Clo
     })
 }
 
-/// A control frame; the payload is cut at 125 bytes (RFC 6455 §5.5).
+/// Encodes a control frame. The payload is cut at 125 bytes (RFC 6455 §5.5).
 pub(crate) fn encode_control(control: Control, payload: &[u8]) -> Vec<u8> {
     let opcode = coding::OpCode::Control(match control {
         Control::Ping => coding::Control::Ping,

@@ -1,7 +1,7 @@
 //! The WebSocket protocol without I/O: bytes to frames to messages and back.
 //!
-//! The only module that names a WebSocket crate: frame headers, opcodes and close codes are tungstenite's, the
-//! assembly is ours, because it validates text as it arrives and allocates only for what has arrived.
+//! Only this module uses a WebSocket crate: frame headers, opcodes and close codes are tungstenite's. The assembly is
+//! this crate's own, because it validates text as it arrives and allocates only for received data.
 
 mod assemble;
 mod close;
@@ -27,7 +27,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use sha1::{Digest, Sha1};
 
-/// What a message carries; serialises as `text` or `binary`.
+/// The kind of a message. Serialises as `text` or `binary`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MessageKind {
@@ -52,7 +52,7 @@ pub(crate) fn is_valid_key(key: &str) -> bool {
         && digits.ends_with(['A', 'Q', 'g', 'w'])
 }
 
-/// A peer that broke the protocol: the close code it gets and why.
+/// A peer's violation of the protocol: the close code to send and the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Violation {
     pub(crate) code: u16,

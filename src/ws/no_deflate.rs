@@ -1,4 +1,4 @@
-//! In place of `deflate` where that feature is off: nothing is ever compressed.
+//! Replaces `deflate` if that feature is off: nothing is ever compressed.
 
 use super::Violation;
 
@@ -6,7 +6,7 @@ pub(crate) fn compress(_: &[u8], _: u32, _: u8) -> Option<Vec<u8>> {
     None
 }
 
-/// Never made: compression is never agreed on.
+/// Never created, because compression is never negotiated.
 #[derive(Debug)]
 pub(crate) enum Inflater {}
 

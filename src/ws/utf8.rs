@@ -8,7 +8,7 @@ pub(super) struct Utf8Checker {
 }
 
 impl Utf8Checker {
-    /// False once the text cannot become valid any more.
+    /// Checks the next piece. Returns false once the text can no longer become valid.
     pub(super) fn push(&mut self, mut piece: &[u8]) -> bool {
         while self.tail_len > 0 {
             let Some((&byte, rest)) = piece.split_first() else { return true };

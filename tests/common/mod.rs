@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use wshub::metrics::{DebugMetrics, ErrorType};
 use wshub::server::Listener;
-use wshub::{Client, Config, Hub, HubBuilder, Message, Server, ServerHandle};
+use wshub::{Client, Config, Hub, HubBuilder, Message, RequestHead, Server, ServerHandle};
 
 #[allow(unused_imports, reason = "each test file uses a part")]
 pub(crate) use link::{Link, accept};
@@ -321,6 +321,18 @@ pub(crate) fn exchange(addr: SocketAddr, bytes: &[u8]) -> String {
         answer.extend_from_slice(&chunk[..n]);
     }
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The head of an upgrade request, for programs that read requests themselves.
+pub(crate) fn upgrade_head(path: &str) -> RequestHead {
+    let headers = [
+        ("Host", "x"),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Key", KEY),
+        ("Sec-WebSocket-Version", "13"),
+    ];
+    RequestHead::from_parts("GET", path, headers).unwrap()
 }
 
 /// A request with the five headers of an upgrade, changed: `Name: value` replaces the header of that name or adds it,
