@@ -57,7 +57,7 @@ fn forward(client: &Client, message: &Message) -> HandlerResult {
     Ok(())
 }
 
-/// Runs once when a user's first connection opens, and once when the last one has closed.
+/// Runs when a user's first connection opens, and when the last one has closed.
 fn announce(hub: &Hub, user: &str, state: &str) {
     // Sending fails only for a single client that is gone.
     let _ = hub.send(Target::all(), format!("{user} is {state}"));

@@ -19,7 +19,7 @@ use wshub::{Rejection, RequestHead, Response, Server, Target, server::Request};
 
 type Lists = HashMap<String, Vec<String>>;
 
-/// The access file, as it was last read.
+/// The contents of the access file when it was last read.
 struct Access {
     path: PathBuf,
     lists: Mutex<Lists>,

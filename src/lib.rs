@@ -288,4 +288,7 @@ pub mod limit {
 #[cfg(feature = "tls")]
 pub mod tls {
     pub use crate::transport::Tls;
+    /// The `rustls` crate in the version that [`Tls`] uses in its interface.
+    #[doc(no_inline)]
+    pub use rustls;
 }

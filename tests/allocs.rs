@@ -1,5 +1,5 @@
-//! What a send allocates, counted by the allocator: not more for a thousand recipients than for ten, and for a client
-//! that does not read not more than its queue holds.
+//! Allocations of a send, counted by the allocator: no more for a thousand recipients than for ten, and for a client
+//! that does not read, no more than its queue holds.
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 mod common;

@@ -1,5 +1,4 @@
-//! What happens to messages for a client whose queue is full: exactly the right ones are dropped, and each drop is
-//! told once.
+//! Messages for a client whose queue is full: exactly the right ones are dropped, and each drop is reported once.
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 mod common;

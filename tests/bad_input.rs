@@ -1,4 +1,5 @@
-//! Odd handshakes and odd frames through real sockets, each with its answer; after all of them the server is well.
+//! Malformed handshakes and frames through real sockets, each with its answer. After all of them the server still
+//! works.
 #![allow(clippy::unwrap_used, clippy::too_many_lines, reason = "a test may fail by a panic, and tables are long")]
 
 mod common;

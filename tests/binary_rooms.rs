@@ -1,4 +1,4 @@
-//! The binary rooms protocol, spoken from raw sockets: what each frame does, what is refused, and what races.
+//! The binary rooms protocol over raw sockets: the effect of each frame, refusals and races.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

@@ -1,6 +1,6 @@
-//! What one of each costs, held against the table in the guide to embedding. Memory of the process is measured: the
-//! tests run one after the other. Each prints what it has found; the guide's figures are of single tests in a release
-//! build.
+//! Measures the memory cost of one of each and compares it with the table in the guide to embedding. The tests run one
+//! after the other, because they measure the memory of the process. Each prints its result; the guide's figures are
+//! from single tests in a release build.
 // The guide's figures are those of 64 bits.
 #![cfg(all(target_os = "linux", target_pointer_width = "64"))]
 #![allow(

@@ -1,4 +1,5 @@
-//! Calls: an answer, a refusal, a timeout or an end, exactly one of them; and never a thread that waits for itself.
+//! Calls: each ends in exactly one answer, refusal, timeout or end of the connection, and no thread ever waits for
+//! itself.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! The client protocol of Centrifugo, as it goes over the wire. tests/sdk has the official SDKs as clients.
+//! The client protocol of Centrifugo on the wire. tests/sdk has the official SDKs as clients.
 #![cfg(feature = "centrifuge")]
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 

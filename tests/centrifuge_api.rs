@@ -1,4 +1,4 @@
-//! The HTTP API of `protocol::centrifuge`, as any program may call it. tests/sdk has the official client library.
+//! The HTTP API of `protocol::centrifuge`, called over plain HTTP. tests/sdk has the official client library.
 #![cfg(feature = "centrifuge")]
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 

@@ -1,8 +1,8 @@
-//! Hundreds of peers at a time do their worst, thousands in all, while descriptors and threads run out now and then;
-//! decent clients notice nothing, and in the end nothing is left. Alone in its process, because it measures that.
+//! Thousands of hostile peers, hundreds at a time, while descriptors and threads run out now and then. Well-behaved
+//! clients notice nothing, and in the end no resource is left. Alone in its process, because it measures the process.
 //!
-//! `WSHUB_CHAOS_SECONDS` makes it longer than its sixteen seconds. `WSHUB_CHAOS_SEED` repeats what the peers choose,
-//! though not when they get to it.
+//! `WSHUB_CHAOS_SECONDS` sets a longer run than sixteen seconds. `WSHUB_CHAOS_SEED` repeats the peers' choices, but not
+//! their timing.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Several hubs as one: what crosses nodes, to whom, in which order, and what does not.
+//! Several hubs as one: what crosses nodes, its recipients and order, and what stays on its node.
 // Not over TLS: the cluster sees no sockets.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 

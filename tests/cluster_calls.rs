@@ -1,4 +1,4 @@
-//! Calls and commands across nodes: an answer, a refusal or a timeout; never twice; over a bus in memory.
+//! Calls and commands across nodes, over a bus in memory: each ends in an answer, a refusal or a timeout, exactly once.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

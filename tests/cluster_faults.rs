@@ -1,4 +1,5 @@
-//! A message bus that is away, broken, slow or mad: local delivery goes on, nobody waits, and everything is counted.
+//! A message bus that is away, broken, slow or misbehaving: local delivery continues, no sender waits, and everything
+//! is counted.
 // Not over TLS: the cluster sees no sockets.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 

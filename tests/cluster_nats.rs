@@ -1,4 +1,4 @@
-//! Hubs that share a NATS server: what holds over every broker, and what this adapter promises.
+//! Hubs that share a NATS server: the tests of every broker, and the adapter's own guarantees.
 // Not over TLS: the cluster sees no sockets.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 

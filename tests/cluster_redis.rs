@@ -1,4 +1,4 @@
-//! Hubs that share a Redis server: what holds for every broker, and what is Redis' own.
+//! Hubs that share a Redis server: the tests of every broker, and the adapter's own guarantees.
 // Not over TLS: the cluster sees no sockets.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 

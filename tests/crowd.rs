@@ -1,4 +1,5 @@
-//! Two thousand clients connect, chat in fifty rooms, and leave; twice. Alone in its process, because it measures that.
+//! Two thousand clients connect, chat in fifty rooms, and leave; twice. Alone in its process, because it measures the
+//! process.
 // Not over TLS: it counts descriptors.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 

@@ -1,4 +1,4 @@
-//! The operator's dashboard over raw HTTP: who gets in, and what it tells.
+//! The operator's dashboard over raw HTTP: access and contents.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! What an operator can do by the dashboard, and what is refused.
+//! The dashboard's actions, and refused ones.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! permessage-deflate over real sockets: what is agreed on, what is compressed, what is refused.
+//! permessage-deflate over real sockets: negotiation, compression, refusals.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! What a server tells about its endpoints, and refusals as the application words them.
+//! Descriptions of endpoints, and refusals in the application's words.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

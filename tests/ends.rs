@@ -1,5 +1,5 @@
-//! How connections end on the wire: what is on its way arrives, whatever the peer still sends; TLS says goodbye; and an
-//! ordinary departure is no error (RFC 9112 §9.6, RFC 8446 §6.1).
+//! How connections end on the wire: data in transit arrives, whatever the peer still sends; TLS sends `close_notify`;
+//! and an ordinary departure is no error (RFC 9112 §9.6, RFC 8446 §6.1).
 #![cfg(feature = "tls")]
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 

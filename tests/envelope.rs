@@ -1,4 +1,4 @@
-//! The cluster's wire: byte for byte that of the Go package, and nothing that arrives is trusted.
+//! The cluster's wire format: byte-identical to the Go package's, and received bytes are not trusted.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! The events protocol, as it goes over the wire.
+//! The events protocol on the wire.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

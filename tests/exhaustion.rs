@@ -1,5 +1,5 @@
-//! The server outlives full descriptor tables, refused threads and floods of handshakes. In a process of its own: it
-//! changes the limits of the process, so its tests run one after the other.
+//! The server survives full descriptor tables, refused threads and floods of handshakes. The tests change the limits of
+//! the process, so they have a process of their own and run one after the other.
 // Not over TLS: it counts descriptors.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 

@@ -1,4 +1,4 @@
-//! Connections that end at a time: an admission that expires, a maximum age.
+//! Connections that end at a given time: expiry of an admission, maximum age.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! Plain requests handed over to another HTTP server: `tiny_http`, and servers that answer nonsense.
+//! Plain requests forwarded to another HTTP server: `tiny_http`, and servers with invalid answers.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! Memory follows what has arrived, not what a header announces. Alone in its process, so that its memory is its own.
+//! Memory follows the received data, not the announced length. Alone in its process, so that its memory is its own.
 // Not over TLS: it measures memory.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]

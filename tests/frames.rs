@@ -1,4 +1,4 @@
-//! Frames and messages (RFC 6455 §5): what comes back, and what is refused with which code.
+//! Frames and messages (RFC 6455 §5): echoes, and refusals with their codes.
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 mod common;

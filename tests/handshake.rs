@@ -1,4 +1,4 @@
-//! The upgrade (RFC 6455 §4.2): what is accepted, and every refusal with its status. A refusal leaves nothing behind.
+//! The upgrade (RFC 6455 §4.2): accepted requests, and every refusal with its status. A refusal leaves nothing behind.
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 mod common;

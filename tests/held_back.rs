@@ -1,6 +1,6 @@
-//! Nothing that has been sent waits because application code runs: not for the handler of the next message, not for a
-//! hook, not for the rest of a batch from the bus. In every test the application's code blocks until what was sent
-//! before has arrived.
+//! A sent message never waits for application code: not for the handler of the next message, not for a hook, not for
+//! the rest of a batch from the bus. In every test the application's code blocks until the messages sent before have
+//! arrived.
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 mod common;

@@ -1,5 +1,5 @@
-//! Rooms with a history under load: whoever publishes, joins, stalls and comes back, each member gets every message
-//! once and in order, or is told what it misses.
+//! Rooms with a history under load. While clients publish, join, stall and reconnect, each member gets every message
+//! once and in order, or a report of what it misses.
 #![allow(
     clippy::unwrap_used,
     clippy::items_after_statements,

@@ -1,6 +1,6 @@
-//! The application's code where nobody expects any: loggers, destructors, `Display`, panic payloads. Whatever it does
-//! there, connections end as they should, and everything else goes on. The logger is the process': the tests run one
-//! after the other.
+//! Application code in unexpected places: loggers, destructors, `Display`, panic payloads. Whatever it does there,
+//! connections end as they should and everything else continues. The tests run one after the other, because they share
+//! the process's logger.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! Plain HTTP beside the upgrades: routes, bodies, probes, and what follows from a server that stops.
+//! Plain HTTP beside the upgrades: routes, bodies, probes, and the effects of a stopping server.
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 mod common;

@@ -1,5 +1,5 @@
-//! Pings, and what happens to a client that does not answer them. The periods are short, the tests are not exact: they
-//! check what happens at all, and that what must not happen takes many periods to be believed.
+//! Pings, and clients that do not answer them. The periods are short and the tests not exact: they check that something
+//! happens at all, and wait many periods before they conclude that something does not happen.
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 mod common;

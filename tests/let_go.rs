@@ -1,5 +1,6 @@
-//! What ends is let go, whoever still holds a handle, and whatever other connections are in the middle of: descriptors,
-//! metadata, callbacks, queues. The tests count descriptors of the process, so they run one after the other.
+//! Ended connections release their resources (descriptors, metadata, callbacks, queues), whatever handles the program
+//! still holds and whatever other connections are doing. The tests count descriptors of the process, so they run one
+//! after the other.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! States, probes and health; shutting down, whatever peers and handlers do.
+//! States, probes and health; shutdown, whatever peers and handlers do.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! Log records: one connection can be followed by its id, and what is secret stays at debug.
+//! Log records: one connection can be followed by its id, and secrets do not appear.
 // Not over TLS: the addresses of clients would be those of the bridge.
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 

@@ -1,4 +1,4 @@
-//! Who is in a room: exact here, the same on all nodes soon, and told in batches.
+//! Members of rooms: exact on this node, soon the same on all nodes, and reported in batches.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

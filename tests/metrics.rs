@@ -1,4 +1,4 @@
-//! What a scrape shows: names, types, values, labels; by `PrometheusMetrics` and by the text of `DebugMetrics`.
+//! Scrapes: names, types, values and labels, of `PrometheusMetrics` and of the text of `DebugMetrics`.
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 mod common;

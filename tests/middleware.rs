@@ -1,4 +1,4 @@
-//! Middleware: the order of a chain, what the built-in ones do, and what the hub leaves to them.
+//! Middleware: the order of a chain, the built-in middleware, and the counts that the hub leaves to it.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

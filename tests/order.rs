@@ -1,5 +1,5 @@
-//! What one sender sends arrives in its order, whole and once, whoever writes it: the sender, another sender, the end
-//! of a cork or the writer thread.
+//! One sender's messages arrive in order, complete and once, whichever thread writes them: the sender, another sender,
+//! the end of a cork or the writer thread.
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 mod common;

@@ -1,5 +1,5 @@
-//! A panic in any of the application's code ends at most its own connection, with 1011; it is counted, and everything
-//! else goes on with the right counts.
+//! A panic in any application code ends at most its own connection, with 1011. It is counted, and everything else
+//! continues with the right counts.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

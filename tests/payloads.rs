@@ -1,5 +1,5 @@
-//! Payloads that are the application's memory (`Bytes::from_owner`): their destructors are its code, and run where they
-//! hurt nobody, whether they send, panic or take their time.
+//! Payloads in the application's memory (`Bytes::from_owner`): their destructors are application code. They run where
+//! they harm nothing, whether they send, panic or block.
 #![cfg(feature = "deflate")]
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 

@@ -1,4 +1,4 @@
-//! What must hold for the project as a whole: its dependencies, the layers of its modules, the size of its files.
+//! Rules for the project as a whole: its dependencies, the layers of its modules, the size of its files.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,5 @@
-//! Behind real proxies, with the configurations of the guide. A proxy that is not installed is skipped, with a line.
+//! Behind real proxies, with the configurations of the guide. If a proxy is not installed, its test is skipped with a
+//! line.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

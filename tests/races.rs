@@ -1,5 +1,5 @@
-//! Joins against last leaves, users who come and go, connects against the end of the hub. Debug builds check the order
-//! of locks meanwhile.
+//! Races: joins against last leaves, users that connect and disconnect, connects against the end of the hub. Debug
+//! builds also check the order of locks.
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! The relay protocol, spoken from raw sockets: users, devices, subscriptions, what is refused, and what races.
+//! The relay protocol over raw sockets: users, devices, subscriptions, refusals and races.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

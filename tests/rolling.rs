@@ -1,5 +1,5 @@
-//! A rolling restart behind a real HAProxy with its default checks: two nodes, clients that come back at once, and the
-//! numbers of the lifecycle guide. Nobody is refused. Skipped where there is no `haproxy`.
+//! A rolling restart behind a real HAProxy with its default checks: two nodes, clients that reconnect at once, and the
+//! numbers of the lifecycle guide. No client is refused. Skipped without `haproxy`.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

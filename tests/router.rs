@@ -1,4 +1,4 @@
-//! The router: messages to handlers by event, and what becomes of the others.
+//! The router: messages go to handlers by event; other messages are errors.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

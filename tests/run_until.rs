@@ -1,4 +1,4 @@
-//! Serving until the program is told to end. One test at a time: signals are the process's.
+//! Serving until a signal or another reason to end. One test at a time, because signals concern the whole process.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

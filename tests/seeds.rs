@@ -1,7 +1,7 @@
-//! The guide for users of five Go packages names each of their public names, and nothing else.
+//! The guide for users of five Go packages contains each of their public names, and no others.
 //!
-//! The names stand in `tests/seeds/`: `NAME.txt` is what `extract.py` finds in the package's documentation page,
-//! `NAME.more.txt` what the package has besides. With `SEEDS_DIR=FOLDER`, where `FOLDER` holds the five pages as text
+//! The names are in `tests/seeds/`: `NAME.txt` has those that `extract.py` finds in the package's documentation page,
+//! `NAME.more.txt` the package's other names. With `SEEDS_DIR=FOLDER`, where `FOLDER` holds the five pages as text
 //! files whose names begin with `000` to `004`, the names are extracted again and compared.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 

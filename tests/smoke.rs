@@ -1,4 +1,4 @@
-//! The shortest way through everything: connect, talk, leave.
+//! A minimal test of everything: connect, talk, leave.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! A client that does not read harms nobody but itself.
+//! A client that does not read harms only itself.
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! Rooms with a state: the last value of each key, for who joins, who follows and who is behind.
+//! Rooms with a state: the last value of each key, for clients that join, keep up or are behind.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test fails by a panic, and counts little")]
 
 mod common;

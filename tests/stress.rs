@@ -1,5 +1,5 @@
-//! The outbox under threads that meet at its mutex: nothing waits for the next send, a close frame is the last frame,
-//! and everything at once for a while. `WSHUB_STRESS_SECONDS` makes that while longer than its eight seconds.
+//! The outbox under threads that meet at its mutex: no message waits for the next send, a close frame is the last
+//! frame, and everything at once for eight seconds. `WSHUB_STRESS_SECONDS` sets a longer time.
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 mod common;

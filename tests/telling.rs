@@ -1,5 +1,6 @@
-//! Hooks tell levels: each join before its leave and each leave after its join, whoever causes them and however they
-//! race; users and devices the same. And nobody's thread works for what others cause.
+//! Hooks report states: each join comes before its leave and each leave after its join, whichever threads cause them
+//! and however they race. The same holds for users and devices. No connection's thread runs hooks for changes that
+//! others cause.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

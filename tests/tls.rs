@@ -1,4 +1,4 @@
-//! TLS: the handshake, both directions, partial writes, ends; and that it is the same hub behind it.
+//! TLS: the handshake, both directions, partial writes, ends; and the same hub behind it.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

@@ -1,5 +1,5 @@
-//! Traces: one for each inbound message, with what ran and what was sent; bounded, sampled, and none where none is
-//! wanted.
+//! Traces: one for each inbound message, with everything that ran and was sent; bounded, sampled, and none when turned
+//! off.
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! Users: the index of their connections, its limit, the moments when they come and go; and what a client handle knows.
+//! Users: the index of their connections, its limit, going online and offline; and the data of a client handle.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

@@ -1,6 +1,6 @@
 //! `cargo run --release --example centrifuge -- --addr 127.0.0.1:8080`
 //!
-//! A server for official Centrifuge SDKs: WebSocket at `/connection/websocket`, the HTTP API below `/api/` (`--api-key
+//! A server for Centrifuge client SDKs: WebSocket at `/connection/websocket`, the HTTP API below `/api/` (`--api-key
 //! KEY`, by default `test-api-key`), and a page at `/`. Connection and subscription tokens are JWTs, HS256 with the
 //! secret `secret`: `sub` is the user, `exp` the expiry, `channel` the channel of a subscription token.
 //!
@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     common::serve(Api::new(&hub).key(common::option("api-key", "test-api-key")).mount(server, "/api"))
 }
 
-/// Sets what rooms remember. With `--redis URL`, nodes share it there, and are a cluster.
+/// Sets what rooms remember. With `--redis URL`, nodes share their histories in Redis and form a cluster.
 fn shared(hub: HubBuilder) -> Result<HubBuilder, ConfigError> {
     let history = || RoomOptions::history().messages(100).age(Duration::from_secs(300));
     let url = common::option_or_none("redis");

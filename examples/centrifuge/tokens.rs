@@ -1,4 +1,4 @@
-//! JWTs: what they say, and whether they are ours.
+//! Reads and verifies JWTs.
 
 use std::time::{Duration, SystemTime};
 
@@ -21,8 +21,8 @@ struct Claims {
     info: Option<serde_json::Value>,
 }
 
-/// Who connects, for how long, and to which channels the server subscribes it. The protocol checks that the time has
-/// not passed.
+/// Reads a connection token: the user, the expiry, and the channels to which the server subscribes the client. The
+/// protocol checks the expiry.
 pub(crate) fn connection(token: &str) -> Result<ConnectionToken, TokenError> {
     let (claims, expires_at) = read(token)?;
     if !claims.channel.is_empty() {
@@ -38,7 +38,7 @@ pub(crate) fn connection(token: &str) -> Result<ConnectionToken, TokenError> {
     Ok(claims.channels.into_iter().fold(token, ConnectionToken::channel))
 }
 
-/// Who may subscribe to which channel, and for how long.
+/// Reads a subscription token: the user, the channel, and the expiry.
 pub(crate) fn subscription(token: &str) -> Result<SubscriptionToken, TokenError> {
     let (claims, expires_at) = read(token)?;
     let mut token = SubscriptionToken::new(&claims.sub, &claims.channel);

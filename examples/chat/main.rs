@@ -1,10 +1,10 @@
 //! `cargo run --release --example chat -- --addr 127.0.0.1:8080`
 //!
 //! Open the address in two browser windows and talk. `page.html`, `style.css` and `script.js` are the page. The hub
-//! keeps each room's history and the list of rooms, and it reports who comes and goes. Probes: `/healthz`, `/readyz`,
-//! `/metrics`; `/endpoints` lists the endpoints. `/admin` is the operator's dashboard: user `admin`, the password from
-//! `--admin-password`, or a generated one that is printed. With the feature `tls`, `--tls CERT KEY` names two PEM
-//! files.
+//! keeps each room's history and the list of rooms, and it reports clients that join and leave. Probes: `/healthz`,
+//! `/readyz`, `/metrics`; `/endpoints` lists the endpoints. `/admin` is the operator's dashboard: user `admin`, the
+//! password from `--admin-password`, or a generated one that is printed. With the feature `tls`, `--tls CERT KEY` names
+//! two PEM files.
 //!
 //! Requests: `{"type":"join","room"}`, with `since`, the last `position` of the room, by a page that comes back;
 //! `leave`; `message` with `text`. Events: `welcome`, `joined`, `left`, `arrived`, `departed`, `message`, `error`;
@@ -98,7 +98,7 @@ fn welcome(client: &Client) -> HandlerResult {
     Ok(())
 }
 
-/// Tells a room and the list of rooms who has come and gone.
+/// Reports joins and leaves to a room and to the list of rooms.
 fn announce(hub: &Hub, room: &str, change: &MemberChange) {
     let kind = match change {
         MemberChange::Joined(_) => "arrived",

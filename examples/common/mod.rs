@@ -1,4 +1,4 @@
-//! What every example needs: options from the command line, and a clean end on SIGTERM or SIGINT.
+//! Shared by all examples: command-line options, and a clean end on SIGTERM or SIGINT.
 #![allow(dead_code, clippy::print_stdout, clippy::print_stderr, reason = "each example uses a part and prints")]
 
 use std::io::Write as _;
@@ -11,7 +11,7 @@ use wshub::server::{Listener, Request};
 use wshub::tls::Tls;
 use wshub::{Response, Server};
 
-/// The value of `--NAME VALUE` or `--NAME=VALUE`, or the default. Exits with a hint when the value is missing.
+/// The value of `--NAME VALUE` or `--NAME=VALUE`, or the default. Exits with a hint if the value is missing.
 pub(crate) fn option(name: &str, default: &str) -> String {
     option_or_none(name).unwrap_or_else(|| default.to_owned())
 }
@@ -31,7 +31,7 @@ pub(crate) fn option_or_none(name: &str) -> Option<String> {
     None
 }
 
-/// The TLS of `--tls CERT KEY`, two PEM files. Exits with a hint when they are no good.
+/// The TLS of `--tls CERT KEY`, two PEM files. Exits with a hint if they are unusable.
 #[cfg(feature = "tls")]
 pub(crate) fn tls() -> Option<Tls> {
     let mut args = std::env::args().skip_while(|arg| arg != "--tls").skip(1);
@@ -65,12 +65,12 @@ pub(crate) fn fail(message: &str) -> ! {
     std::process::exit(2)
 }
 
-/// Tells whoever has started the program.
+/// Prints a line for the user who started the program.
 pub(crate) fn note(text: &str) {
     eprintln!("{text}");
 }
 
-/// Starts the server, says where it listens, and shuts it down at SIGTERM or SIGINT.
+/// Starts the server, prints its address, and shuts it down on SIGTERM or SIGINT.
 pub(crate) fn serve(server: Server) -> Result<(), Box<dyn std::error::Error>> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let handle = server.spawn()?;
@@ -86,7 +86,7 @@ pub(crate) fn announce(addr: &str) {
     let _ = std::io::stdout().flush();
 }
 
-/// Answers GET (and with it HEAD), and nothing else.
+/// Answers only GET and HEAD.
 pub(crate) fn get(request: &Request, answer: impl FnOnce() -> Response) -> Response {
     match request.head().method() {
         "GET" | "HEAD" => answer().header("Cache-Control", "no-cache"),

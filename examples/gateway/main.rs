@@ -1,8 +1,8 @@
 //! `cargo run --release --example gateway -- --addr 127.0.0.1:8080`
 //!
-//! A program with its own work that others only watch: the main thread reads (simulated) sensors and publishes their
-//! readings; the hub runs beside it and never blocks it. The program prints memory and threads every five seconds.
-//! SIGTERM or SIGINT stops the readings, drains the clients and ends the program.
+//! A program with its own work: the main thread reads (simulated) sensors and publishes their readings. The hub runs
+//! beside it and never blocks it. The program prints memory and threads every five seconds. SIGTERM or SIGINT stops the
+//! readings, drains the clients and ends the program.
 //!
 //! A client of `/ws` first gets the text message `sensors NAME NAME …`. It sends `subscribe NAME` or `unsubscribe NAME`
 //! and gets `subscribed NAME`, `unsubscribed NAME` or `error WHY`. After a subscription it gets

@@ -13,7 +13,7 @@ pub(crate) const SENSORS: [(&str, u64); 4] =
     [("sensor/temperature", 100), ("sensor/humidity", 100), ("sensor/pressure", 10), ("sensor/vibration", 1)];
 /// How long a client waits for a sensor to answer its command.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Commands that may wait for one sensor.
+/// Maximum number of commands that wait for one sensor.
 const QUEUE: usize = 8;
 
 enum Command {
@@ -66,13 +66,13 @@ impl Sensor {
     }
 }
 
-/// The way to the sensors for clients.
+/// Passes clients' commands to the sensors.
 pub(crate) struct Commands {
     queues: HashMap<&'static str, SyncSender<Queued>>,
     tick: Duration,
 }
 
-/// All sensors, and the way to them. The silent one, if any, answers no command.
+/// Creates all sensors and their command queues. The silent one, if any, answers no command.
 pub(crate) fn all(tick: Duration, silent: Option<&str>) -> (Vec<Sensor>, Commands) {
     let (mut sensors, mut queues) = (Vec::new(), HashMap::new());
     for (name, every) in SENSORS {
