@@ -58,6 +58,7 @@ pub(crate) fn check_or_zero<T: Bounded>(
 }
 
 /// Refuses a duration outside of its bounds. It must not be for ever.
+#[cfg(any(feature = "cluster", feature = "protocols"))]
 pub(crate) fn check_finite(
     setting: &'static str,
     value: Duration,

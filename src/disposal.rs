@@ -1,10 +1,10 @@
-//! Destructors of payloads, away from the threads that write for others.
+//! Runs destructors of payloads away from the threads that write for others.
 //!
-//! A payload may be the application's memory, so its destructor is the application's code: it may take any time and
-//! need any stack. The last handle to a payload is often dropped by the thread that has written it. Writer threads,
-//! helpers, the flusher and the thread that sends pings have small stacks, and others wait for them meanwhile. These
-//! threads hand payloads to one thread of the process, which runs only while there are any. If a destructor never
-//! returns, later payloads stay in memory, and nothing else waits.
+//! A payload may be the application's memory, so its destructor is application code: it may take any time and need any
+//! stack. Often the thread that has written a payload drops the last handle to it. Writer threads, helpers, the flusher
+//! and the ping thread have small stacks, and others wait for them. So these threads pass payloads to one thread of the
+//! process, which runs only while there are any. If a destructor never returns, later payloads stay in memory, but
+//! nothing else waits.
 
 use std::cell::Cell;
 use std::mem;
@@ -14,9 +14,9 @@ use crate::guard;
 use crate::headroom;
 use crate::lock::{Condition, Leaf};
 
-/// How long the thread waits for more before it ends.
+/// How long the thread waits for further values before it ends.
 const LINGER: Duration = Duration::from_millis(100);
-/// Stack of the thread in bytes: that of the threads that run handlers.
+/// Stack size of the thread in bytes: the same as for threads that run handlers.
 const STACK: usize = 512 * 1024;
 
 thread_local! {
@@ -32,7 +32,7 @@ type Drops = Box<dyn FnOnce() + Send>;
 
 struct Disposal {
     queue: Leaf<Queue>,
-    /// Something has been added.
+    /// Signals that values were added.
     more: Condition,
 }
 
@@ -46,8 +46,8 @@ pub(crate) fn keep_off_this_thread() {
     IS_BUSY.set(true);
 }
 
-/// Drops payloads, or what holds payloads, one by one: on this thread, unless destructors are kept off it. A panic in a
-/// destructor is caught. Must be called without a lock held.
+/// Drops payloads, or values that hold payloads, one by one, on this thread unless destructors are kept off it. Catches
+/// panics in destructors. Must be called without a lock held.
 #[inline]
 pub(crate) fn dispose_all<T: Send + 'static>(values: Vec<T>) {
     if values.is_empty() || !mem::needs_drop::<T>() {
@@ -68,7 +68,8 @@ impl Disposal {
         if is_running {
             self.more.notify_one();
         } else if headroom::spawn("wshub-drops", STACK, || self.run()).is_err() {
-            // Without a thread, this one drops what waits; other threads may have added theirs meanwhile.
+            // If the thread cannot be started, this one drops the waiting values, including those that other threads
+            // have added.
             let drops = {
                 let mut queue = self.queue.lock();
                 queue.is_running = false;
@@ -84,7 +85,7 @@ impl Disposal {
         }
     }
 
-    /// What is to be dropped; `None` once nothing has come for a while, and the thread must end.
+    /// Waits for values and takes them. `None` if there were none for [`LINGER`]; the thread must then end.
     fn wait(&self) -> Option<Vec<Drops>> {
         let mut queue = self.queue.lock();
         let deadline = Instant::now() + LINGER;

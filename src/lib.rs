@@ -159,6 +159,17 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+#![cfg_attr(
+    not(all(
+        feature = "centrifuge",
+        feature = "cluster",
+        feature = "dashboard",
+        feature = "deflate",
+        feature = "prometheus",
+        feature = "protocols"
+    )),
+    allow(rustdoc::broken_intra_doc_links, reason = "the guides link to items of the default features")
+)]
 
 #[cfg(not(unix))]
 compile_error!("wshub needs a Unix system: it writes to blocking sockets without blocking, and serves Unix sockets");

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Hub;
 use super::calls::CallError;
-use super::members::{Json, List, Told};
+use super::members::{Json, List, Reported};
 use crate::cluster::Recipient;
 
 /// A control message.
@@ -52,11 +52,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(key: &str, told: Told) -> Self {
+    pub(super) fn new(key: &str, told: Reported) -> Self {
         Self { id: key.to_owned(), gone: told.is_none(), metadata: told.flatten().map(|json| json.to_string()) }
     }
 
-    fn split(self) -> (String, Told) {
+    fn split(self) -> (String, Reported) {
         let metadata = self.metadata.map(Json::from);
         (self.id, (!self.gone).then_some(metadata))
     }

@@ -1,4 +1,4 @@
-//! In place of `cluster` and all that knows other nodes, where that feature is off: there are none.
+//! Replaces `cluster` and everything that knows other nodes if that feature is off.
 
 use std::sync::{Arc, Weak};
 
@@ -32,7 +32,7 @@ impl Node {
     }
 }
 
-/// Never made: no history is shared.
+/// Never created, because no history is shared.
 pub(super) enum Sharing {}
 
 impl Sharing {

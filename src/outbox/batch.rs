@@ -107,7 +107,7 @@ impl Batch {
     /// Keeps the allocation of an empty batch for the thread's next flush.
     pub(super) fn into_scratch(self) {
         debug_assert!(self.is_empty(), "only an empty batch may be used again");
-        // At the end of a thread there is nothing to keep it in: a destructor of a thread-local value may send.
+        // Fails at the end of a thread, where a destructor of a thread-local value may still send.
         let _ = SCRATCH.try_with(|scratch| scratch.set(self));
     }
 

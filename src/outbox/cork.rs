@@ -54,7 +54,7 @@ pub struct Cork {
 impl Cork {
     pub(crate) fn new() -> Self {
         if depth_of(EXPLICIT) == 0 {
-            // Fails at the end of the thread, where nothing is held back.
+            // Fails at the end of the thread, when nothing is held back.
             let _ = TOUCHED.try_with(|t| t.borrow_mut().number = next_number());
         }
         DEPTH.with(|depth| depth.set(depth.get() + EXPLICIT));
@@ -127,8 +127,8 @@ pub(super) fn is_active() -> bool {
     DEPTH.with(Cell::get) > 0
 }
 
-/// Lists `outbox`, to whose queue this thread has pushed, for a later flush. At the end of a thread, when a destructor of
-/// a thread-local value sends, there may be no list any more: the flush happens at once then.
+/// Lists `outbox`, to whose queue this thread has pushed, for a later flush. At the end of a thread, a destructor of a
+/// thread-local value may send when the list no longer exists. The flush then happens at once.
 pub(super) fn touch(outbox: &Arc<Outbox>) {
     let listed = if depth_of(EXPLICIT) == 0 {
         HELD.try_with(|held| hold_back(held, outbox))
@@ -145,7 +145,7 @@ pub(super) fn touch(outbox: &Arc<Outbox>) {
     }
 }
 
-/// Flushes what this thread's burst holds back.
+/// Flushes the messages that this thread's burst holds back.
 fn flush_held() {
     let _ = HELD.try_with(|held| held.flush());
 }

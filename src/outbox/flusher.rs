@@ -96,7 +96,8 @@ impl Flusher {
         loop {
             let (mut held, mut orphans) = (std::mem::take(&mut state.held), std::mem::take(&mut state.orphans));
             drop(state);
-            // A panic would be a bug of ours. It must not end the thread, for which others would wait in vain.
+            // A panic would be a bug in this crate. It must not end the thread, because others would wait for it in
+            // vain.
             let next = guard::catch(|| look(&mut held, &mut orphans)).unwrap_or_else(|| Instant::now() + HELD_AT_MOST);
             state = self.state.lock();
             state.held.append(&mut held);

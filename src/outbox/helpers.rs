@@ -78,8 +78,8 @@ impl Helpers {
         self.crew.state.lock().threads.iter().all(|thread| !thread.is_finished())
     }
 
-    /// Calls `deliver` once for each of `len` outboxes, in ranges, and shares the flushes that `deliver` leaves to a later
-    /// time. `list` names the same outboxes. If no helper can help, one call gives all of them.
+    /// Calls `deliver` once for each of `len` outboxes, in ranges, and shares the flushes that `deliver` leaves to a
+    /// later time. `list` names the same outboxes. If no helper is available, one call covers all of them.
     pub(crate) fn share(
         &self,
         len: usize,

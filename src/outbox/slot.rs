@@ -1,9 +1,9 @@
-//! What stands between a client's queue and its socket.
+//! The slot between a client's queue and its socket.
 
 use super::batch::Batch;
 use crate::message::Encoded;
 
-/// What goes into the socket before the queue. Guarded by the socket's mutex.
+/// The output that goes into the socket before the queue. Guarded by the socket's mutex.
 ///
 /// With `repr(u8)` the discriminant comes first: a send to a healthy client reads nothing else of it.
 #[derive(Debug, Default)]

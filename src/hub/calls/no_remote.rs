@@ -1,4 +1,4 @@
-//! In place of `remote` without the feature `cluster`: there are no other nodes to ask.
+//! Replaces `remote` without the feature `cluster`: there are no other nodes to ask.
 
 use std::time::Duration;
 

@@ -20,19 +20,19 @@ pub(super) enum CallEvent {
     /// A client of this node has answered.
     Here(ClientId, CallResult),
     /// Another node has reported something.
-    Elsewhere(News),
+    Elsewhere(NodeReport),
 }
 
 /// A report of another node about a call.
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum NodeReport {
     /// The node has asked these clients.
     Asked(String, Vec<ClientId>),
     /// A client of the node has answered.
     Answered(ClientId, CallResult),
 }
 
-/// What other nodes still have to say to one call; nothing if they were not asked.
+/// What is still expected from other nodes for one call; nothing if they were not asked.
 #[derive(Debug, Default)]
 pub(super) struct Others(Option<Remote>);
 
@@ -50,7 +50,8 @@ struct Remote {
 }
 
 impl Others {
-    /// Has the other nodes ask their clients. Returns the result if they cannot ask the only client that is meant.
+    /// Makes the other nodes ask their clients. Returns the result if the target is a single client that they cannot
+    /// ask.
     pub(super) fn ask(
         &mut self,
         hub: &Hub,
@@ -94,15 +95,15 @@ impl Others {
     }
 
     /// Processes an event. Returns the answer that it yields, if any.
-    pub(super) fn hear(&mut self, hub: &Hub, news: News) -> Option<Answer> {
+    pub(super) fn hear(&mut self, hub: &Hub, news: NodeReport) -> Option<Answer> {
         let remote = self.0.as_mut()?;
         match news {
-            News::Asked(node, clients) => {
+            NodeReport::Asked(node, clients) => {
                 remote.silent.as_mut().map(|silent| silent.remove(&node));
                 remote.asked.extend(clients.into_iter().filter(|id| !remote.early.remove(id)));
                 None
             }
-            News::Answered(id, result) => {
+            NodeReport::Answered(id, result) => {
                 if !remote.asked.remove(&id) && !remote.early.insert(id) {
                     return None;
                 }
@@ -114,14 +115,14 @@ impl Others {
         }
     }
 
-    /// Whether nothing is missing.
+    /// Whether no answer is missing.
     pub(super) fn are_over(&self) -> bool {
         let is_over =
             |remote: &Remote| remote.asked.is_empty() && remote.silent.as_ref().is_some_and(HashSet::is_empty);
         self.0.as_ref().is_none_or(is_over)
     }
 
-    /// Gives up what is missing. Returns the clients without an answer.
+    /// Gives up the missing answers. Returns the clients without an answer.
     pub(super) fn give_up(&mut self, hub: &Hub) -> HashSet<ClientId> {
         let Some(mut remote) = self.end(hub) else { return HashSet::new() };
         // A silent node may have asked the client; only its report is lost.
@@ -161,7 +162,7 @@ impl RemoteCalls {
         drop(sender);
     }
 
-    fn tell(&self, number: u64, news: News) -> bool {
+    fn tell(&self, number: u64, news: NodeReport) -> bool {
         let sender = self.0.lock().waiting.get(&number).cloned();
         sender.is_some_and(|sender| sender.send(CallEvent::Elsewhere(news)).is_ok())
     }
@@ -196,7 +197,7 @@ impl Hub {
         }
     }
 
-    /// On the keeper's thread: calls of other nodes to this client have timed out.
+    /// Gives up timed-out calls of other nodes to this client. Runs on the keeper's thread.
     pub(in crate::hub) fn give_up_calls(&self, client: ClientId) {
         if let Some(client) = self.client(client) {
             client.give_up_elsewhere(true);
@@ -205,7 +206,7 @@ impl Hub {
 
     pub(in crate::hub) fn hear_asked(&self, from: &str, call: u64, clients: &[String]) {
         let ids = clients.iter().filter_map(|id| id.parse().ok()).collect();
-        self.inner().node.calls.tell(call, News::Asked(from.to_owned(), ids));
+        self.inner().node.calls.tell(call, NodeReport::Asked(from.to_owned(), ids));
     }
 
     pub(in crate::hub) fn hear_answer(&self, call: u64, client: &str, result: RemoteResult) {
@@ -217,7 +218,8 @@ impl Hub {
             RemoteResult::TooMany => Err(CallError::TooMany),
             RemoteResult::Unsupported => Err(CallError::Unsupported),
         };
-        let is_heard = client.parse().is_ok_and(|id| self.inner().node.calls.tell(call, News::Answered(id, result)));
+        let is_heard =
+            client.parse().is_ok_and(|id| self.inner().node.calls.tell(call, NodeReport::Answered(id, result)));
         if !is_heard {
             self.count(|m| m.increment_late_replies());
         }

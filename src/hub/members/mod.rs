@@ -31,7 +31,7 @@ pub use change::{Member, MemberChange, MemberError};
 pub(super) use change::metadata;
 pub(super) use table::Json;
 #[cfg(feature = "cluster")]
-pub(super) use table::{List, Told};
+pub(super) use table::{List, Reported};
 
 use super::client::ClientState;
 use super::keeper::Job;

@@ -1,4 +1,4 @@
-//! In place of `nodes` without the feature `cluster`: nobody is told.
+//! Replaces `nodes` without the feature `cluster`: there are no other nodes to report to.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::hub::Hub;
 #[derive(Debug, Default)]
 pub(super) struct Telling;
 
-/// What other nodes are to be told.
+/// Reports for other nodes: none.
 pub(super) struct Controls;
 
 #[allow(clippy::unused_self, reason = "the feature has something to look up")]

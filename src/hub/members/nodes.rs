@@ -1,11 +1,11 @@
-//! Members across nodes: telling the other nodes of those here, and hearing of theirs.
+//! Members across nodes: reports about this node's members, and reports of other nodes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::Tables;
-use super::table::{List, Table, Told};
+use super::table::{List, Reported, Table};
 use crate::hub::Hub;
 use crate::hub::control::{Control, Entry};
 use crate::hub::keeper::Job;
@@ -60,7 +60,7 @@ impl Hub {
         controls
     }
 
-    /// Tells other nodes.
+    /// Sends reports to the other nodes.
     pub(super) fn tell_of_members(&self, controls: &[Control]) {
         controls.iter().for_each(|control| _ = self.publish_control(control));
     }
@@ -118,7 +118,7 @@ impl Hub {
         node: &str,
         room: &str,
         [since, version]: [u64; 2],
-        changes: Vec<(String, Told)>,
+        changes: Vec<(String, Reported)>,
     ) {
         let is_list_wanted = self.hear_members(room, |table| {
             let is_complete = table.hear_changes(node, since, version, changes);

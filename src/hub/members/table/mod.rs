@@ -22,9 +22,9 @@ use nodes::Nodes;
 pub(in crate::hub) type Json = Arc<str>;
 
 /// What one node reports of a member: its metadata, or that it has left.
-pub(in crate::hub) type Told = Option<Option<Json>>;
+pub(in crate::hub) type Reported = Option<Option<Json>>;
 
-/// The calls to one client.
+/// The members of one room; see the module's documentation.
 #[derive(Debug, Default)]
 pub(in crate::hub) struct Table {
     here: BTreeMap<Arc<str>, Here>,
@@ -132,7 +132,7 @@ impl Table {
     }
 
     /// The member's current metadata, over all nodes. If several nodes have metadata, every node chooses the same.
-    fn is(&self, key: &str) -> Told {
+    fn is(&self, key: &str) -> Reported {
         let here = self.here.get(key).map(Here::metadata);
         here.into_iter().chain(self.nodes.metadata_of(key)).max()
     }

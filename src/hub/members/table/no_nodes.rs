@@ -1,4 +1,4 @@
-//! In place of `nodes` without the feature `cluster`: nothing is told, and nothing heard.
+//! Replaces `nodes` without the feature `cluster`: nothing is reported to or by other nodes.
 
 use std::sync::Arc;
 

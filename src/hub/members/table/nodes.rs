@@ -1,10 +1,10 @@
-//! What other nodes have told of a room's members, and what they were told.
+//! A room's members on other nodes, and the reports about this node's members to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Here, Json, Table, Told};
+use super::{Here, Json, Reported, Table};
 
 /// Members of a node, each with its report.
 type Listed<T> = Vec<(Arc<str>, T)>;
@@ -14,35 +14,35 @@ const MAX_REMOTE: usize = 65_536;
 /// The pause between two requests for the same list.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The calls to one client.
+/// The members that other nodes have reported, and the state of the reports to them.
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
     others: BTreeMap<String, Remote>,
-    /// The version of what other nodes were told of this node's members; 0: they were told nothing.
+    /// The version of this node's members last reported to other nodes; 0 = none.
     version: u64,
-    /// Changes of this node's members that other nodes were not told of.
+    /// The keys of changes in this node's members that other nodes do not know yet.
     untold: BTreeSet<Arc<str>>,
-    /// Whether another node has asked for all of this node's members.
+    /// Another node has asked for all of this node's members.
     is_list_wanted: bool,
 }
 
 impl Nodes {
-    /// A member of this node has changed.
+    /// Notes that a member of this node has changed.
     pub(super) fn note(&mut self, key: &Arc<str>) {
         self.untold.insert(Arc::clone(key));
     }
 
-    /// Whether something is to be told to other nodes.
+    /// Whether there are unreported changes for other nodes.
     pub(super) fn wait_for_news(&self) -> bool {
         !self.untold.is_empty() || self.is_list_wanted
     }
 
-    /// Whether nothing is known of other nodes.
+    /// Whether no other node has reported members.
     pub(super) fn have_no_members(&self) -> bool {
         self.others.is_empty()
     }
 
-    /// What each node that has the member says of it.
+    /// The metadata from each node that has the member.
     pub(super) fn metadata_of(&self, key: &str) -> impl Iterator<Item = Option<Json>> {
         self.others.values().filter_map(move |node| node.members.get(key).cloned())
     }
@@ -80,18 +80,18 @@ pub(in crate::hub) struct List {
 }
 
 impl Table {
-    /// Another node wants the list of this node's members.
+    /// Notes that another node wants the list of this node's members.
     pub(in crate::hub) fn want_list(&mut self) {
         self.nodes.is_list_wanted = true;
     }
 
-    /// Whether the list is wanted; from now on it is not.
+    /// Returns whether the list is wanted, and clears that.
     pub(in crate::hub) fn take_list_wanted(&mut self) -> bool {
         std::mem::take(&mut self.nodes.is_list_wanted)
     }
 
     /// Takes the changes here that other nodes do not know yet.
-    pub(in crate::hub) fn take_untold(&mut self) -> Listed<Told> {
+    pub(in crate::hub) fn take_untold(&mut self) -> Listed<Reported> {
         let untold = std::mem::take(&mut self.nodes.untold);
         let told = |key: Arc<str>| {
             let is = self.here.get(&key).map(Here::metadata);
@@ -129,7 +129,7 @@ impl Table {
         node: &str,
         since: u64,
         version: u64,
-        changes: Vec<(String, Told)>,
+        changes: Vec<(String, Reported)>,
     ) -> bool {
         let remote = self.nodes.others.entry(node.to_owned()).or_default();
         if version <= remote.version {
