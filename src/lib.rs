@@ -238,6 +238,10 @@ mod levels;
 mod headroom;
 // Random numbers.
 mod random;
+// A map for few entries.
+mod sorted_map;
+// A value for another thread.
+mod handover;
 // 64-bit atomic integers on processors without them.
 mod atomic;
 

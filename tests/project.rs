@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A module may use only those before it. (`guide` is documentation.)
-const LAYERS: &str = "sync atomic random lock headroom levels log_limit guard disposal client_id metrics error bounds \
-     config transport http ws trace message history outbox cluster hub conn middleware router protocol server observe \
-     internals guide";
+const LAYERS: &str = "sync atomic random sorted_map lock handover headroom levels log_limit guard disposal client_id metrics \
+     error bounds config transport http ws trace message history outbox cluster hub conn middleware router protocol server \
+     observe internals guide";
 /// Uses the crate as programs do: what the root of the crate offers, and nothing else.
 const CLIENT: &str = "protocol";
 /// Tools that know nothing of the hub, for every module.

@@ -39,7 +39,7 @@ const REPORT: u64 = 500;
 const VALUES: &str = "values";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    env_logger::init();
+    log_to_stderr();
     // A small device: little memory for each client; a slow client misses old readings, not new ones.
     let config = Config::default()
         .read_buffer(512)
@@ -82,6 +82,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     handle.shutdown(Duration::from_secs(2))?;
     println!("stopped");
     Ok(())
+}
+
+/// Warnings and errors, or what `RUST_LOG` names: one level for all targets. A small program does without `env_logger`,
+/// which takes 20 KB.
+fn log_to_stderr() {
+    struct Stderr;
+    impl log::Log for Stderr {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            common::note(&format!("{} {}: {}", record.level(), record.target(), record.args()));
+        }
+        fn flush(&self) {}
+    }
+    let level = std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok());
+    log::set_max_level(level.unwrap_or(log::LevelFilter::Warn));
+    // Fails only if there is a logger already.
+    let _ = log::set_logger(&Stderr);
 }
 
 /// At most 500, or fewer where the machine or this process's control group has less memory: 80 KiB for each and, for a

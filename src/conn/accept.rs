@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::{Opening, THREAD_NAME, Upgraded, run, upgrade, withdraw};
+use crate::handover::handover;
 use crate::headroom;
 use crate::http::RequestHead;
 use crate::hub::{Admission, Client, Hub};
@@ -119,9 +120,9 @@ impl PendingConnection {
         let stack = client.hub().config().reader_stack;
         // The announcements stay on this thread until the new thread exists. If it cannot be started, the client has
         // never been connected.
-        let (sender, receiver) = crossbeam_channel::bounded::<Upgraded>(1);
+        let (giver, taker) = handover::<Upgraded>();
         let thread = move || {
-            if let Ok(upgraded) = receiver.recv() {
+            if let Some(upgraded) = taker.take() {
                 run(upgraded, &early);
             }
         };
@@ -129,8 +130,7 @@ impl PendingConnection {
             withdraw(upgraded);
             return Err(AcceptError::Thread(error));
         }
-        // The thread waits for exactly this.
-        let _ = sender.send(upgraded);
+        giver.give(upgraded);
         Ok(client)
     }
 

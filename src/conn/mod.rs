@@ -35,6 +35,7 @@ pub(crate) use upgrade::{Opening, Upgraded, upgrade};
 use crate::config::deadline_after;
 use crate::error::HandlerError;
 use crate::guard::{self, record, record_limited};
+use crate::handover::handover;
 use crate::headroom;
 use crate::http::overloaded;
 use crate::hub::{Announcements, Client, ConnectionThread, Hub};
@@ -86,12 +87,9 @@ pub(crate) fn run(upgraded: Upgraded, early: &[u8]) {
 ///
 /// The thread could not be started. The client has then never been connected, and the peer has received a 503.
 pub(crate) fn start(upgraded: Upgraded, stack: usize, kept: impl Send + 'static) -> io::Result<()> {
-    let (sender, receiver) = crossbeam_channel::bounded::<Upgraded>(1);
+    let (giver, taker) = handover::<Upgraded>();
     let thread = move || {
-        let upgraded = receiver.recv();
-        // Frees the channel, which would otherwise stay as long as the connection.
-        drop(receiver);
-        if let Ok(upgraded) = upgraded {
+        if let Some(upgraded) = taker.take() {
             run(upgraded, &[]);
         }
         drop(kept);
@@ -101,8 +99,7 @@ pub(crate) fn start(upgraded: Upgraded, stack: usize, kept: impl Send + 'static)
         return Err(error);
     }
     upgraded.outbox.answer();
-    // The thread waits for exactly this.
-    let _ = sender.send(upgraded);
+    giver.give(upgraded);
     Ok(())
 }
 

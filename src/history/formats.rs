@@ -46,10 +46,16 @@ impl Format for WithPosition {
     }
 
     fn message(&self, publication: &Publication) -> Option<Message> {
+        #[derive(Serialize)]
+        struct Removed<'a> {
+            r#type: &'static str,
+            room: &'a str,
+            key: &'a str,
+        }
         match publication.key() {
             None => Some(with_position(publication)),
             Some(key) if publication.is_removal() => {
-                json(&serde_json::json!({"type": "removed", "room": publication.room(), "key": key}))
+                json(&Removed { r#type: "removed", room: publication.room(), key })
             }
             Some(_) => Some(publication.message().clone()),
         }
@@ -185,7 +191,7 @@ mod tests {
         let binary = publication(Subject::Value("k".into()), Message::binary(vec![1]));
         assert_eq!(text(Plain.message(&value)), "[1, 2]");
         assert_eq!(Plain.message(&removal), None);
-        assert_eq!(text(WithPosition.message(&removal)), r#"{"key":"k","room":"r","type":"removed"}"#);
+        assert_eq!(text(WithPosition.message(&removal)), r#"{"type":"removed","room":"r","key":"k"}"#);
         assert_eq!(text(Stream.message(&value)), r#"{"room":"r","key":"k","value":[1, 2]}"#);
         assert_eq!(text(Stream.message(&word)), r#"{"room":"r","key":"","value":"a\nb"}"#);
         assert_eq!(text(Stream.message(&removal)), r#"{"room":"r","key":"k","removed":true}"#);

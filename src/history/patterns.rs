@@ -28,8 +28,8 @@ impl Patterns {
             return;
         };
         self.prefixes.retain(|(other, _)| **other != *prefix);
-        self.prefixes.push((prefix.into(), options));
-        self.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        let at = self.prefixes.partition_point(|(other, _)| other.len() >= prefix.len());
+        self.prefixes.insert(at, (prefix.into(), options));
     }
 
     fn check(pattern: &str) -> Result<(), ConfigError> {

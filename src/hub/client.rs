@@ -1,6 +1,6 @@
 //! A handle to one connection.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
@@ -24,6 +24,7 @@ use crate::levels::Levels;
 use crate::lock::{Ranked, rank};
 use crate::message::{Encoded, Message, SendError, SendJsonError, WireFormat};
 use crate::outbox::{GaveUp, How, Outbox, Sent};
+use crate::sorted_map::SortedMap;
 use crate::trace;
 use crate::ws::{check_close, close_code};
 
@@ -77,14 +78,14 @@ pub(super) struct ClientState {
     /// The client's metadata as other members see them, in JSON.
     pub(super) member: Option<Arc<str>>,
     /// The same for single rooms, by name.
-    pub(super) member_in: BTreeMap<Arc<str>, Arc<str>>,
+    pub(super) member_in: SortedMap<Arc<str>, Arc<str>>,
     /// The connection is ending. The client joins no more rooms and gets no user.
     pub(super) gone: bool,
     /// `on_close` has been taken. New callbacks are not stored.
     pub(super) is_closed: bool,
     /// The last hook has run. New metadata and extensions are not stored.
     pub(super) is_released: bool,
-    pub(super) metadata: BTreeMap<String, Metadata>,
+    pub(super) metadata: SortedMap<String, Metadata>,
     pub(super) extensions: Extensions,
     pub(super) callbacks: Callbacks,
 }
@@ -120,6 +121,9 @@ impl Client {
         metadata: Vec<(String, Metadata)>,
         extensions: Extensions,
     ) -> Self {
+        let mut state = ClientState { extensions, ..ClientState::default() };
+        // Of two values with one name, the later one stays.
+        metadata.into_iter().for_each(|(name, value)| guard::dispose(state.metadata.insert(name, value)));
         Self(Arc::new(Inner {
             id: ClientId::random(),
             hub: hub.clone(),
@@ -131,11 +135,7 @@ impl Client {
             connected_at: SystemTime::now(),
             closed: OnceLock::new(),
             last_message: AtomicU64::new(0),
-            state: Ranked::new(ClientState {
-                metadata: metadata.into_iter().collect(),
-                extensions,
-                ..ClientState::default()
-            }),
+            state: Ranked::new(state),
             calls: Calls::default(),
         }))
     }

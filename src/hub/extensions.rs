@@ -1,21 +1,21 @@
 //! Values of arbitrary types, stored by type on hubs and clients.
 
 use std::any::{Any, TypeId};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use super::Hub;
 use crate::guard;
+use crate::sorted_map::SortedMap;
 
 /// A value of the application.
 pub(super) type Value = Arc<dyn Any + Send + Sync>;
 
-/// Stores at most one value of each type. An ordered map, because it is small when empty and needs no random seed.
+/// Stores at most one value of each type.
 ///
 /// Values are the application's, so a removed value is dropped without a lock held.
 #[derive(Default)]
-pub(crate) struct Extensions(BTreeMap<TypeId, Value>);
+pub(crate) struct Extensions(SortedMap<TypeId, Value>);
 
 impl Extensions {
     /// Returns the value that was replaced.

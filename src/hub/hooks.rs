@@ -122,13 +122,18 @@ impl Hub {
         what: &'static str,
         code: impl FnOnce() -> T,
     ) -> Option<T> {
+        let (mut code, mut result) = (Some(code), None);
+        self.run_guarded(client, what, &mut || result = code.take().map(|code| code()));
+        result
+    }
+
+    /// One function for all hooks: its copies would add up in a small program.
+    fn run_guarded(&self, client: Option<&Client>, what: &'static str, code: &mut dyn FnMut()) {
         assert_no_lock_held();
         let _span = trace::begin_span(|| (span_kind(what), what.into()));
-        let result = guard::catch(code);
-        if result.is_none() {
+        if guard::catch(code).is_none() {
             self.note_panic(client, what);
         }
-        result
     }
 
     #[cold]

@@ -1,6 +1,8 @@
 //! Rooms with a history or state but without members: how long they live, and which are removed first when memory is
 //! short.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::Hub;
@@ -67,23 +69,22 @@ impl Hub {
     #[cold]
     fn make_room(&self, room: &Arc<Room>, limit: usize) {
         let rooms: Vec<_> = self.inner().rooms.read().values().cloned().collect();
-        let mut idle: Vec<_> = rooms
+        // A heap, because only the first few are needed.
+        let mut idle: BinaryHeap<_> = rooms
             .iter()
-            .filter(|other| !Arc::ptr_eq(other, room))
-            .filter_map(|other| {
+            .enumerate()
+            .filter(|(_, other)| !Arc::ptr_eq(other, room))
+            .filter_map(|(index, other)| {
                 let state = other.state.read();
                 let memory = state.memory.as_ref().filter(|_| state.roster.is_empty() && !state.closed)?;
-                Some((memory.used, other))
+                Some(Reverse((memory.used, index)))
             })
             .collect();
-        idle.sort_by_key(|(used, _)| *used);
         let target = limit - limit / 8;
         let is_over = |limit: usize| self.inner().held.bytes() > limit;
-        for (_, other) in idle {
-            if !is_over(target) {
-                break;
-            }
-            self.evict(other);
+        while is_over(target) {
+            let Some(Reverse((_, index))) = idle.pop() else { break };
+            self.evict(&rooms[index]);
         }
         while is_over(limit) {
             let oldest = {

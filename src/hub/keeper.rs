@@ -1,7 +1,8 @@
 //! The keeper: the thread for rooms with a history or state. It expires values, sends rate-limited changes, ends rooms
 //! without members, and calls the `on_gap` hook.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Instant;
@@ -52,14 +53,42 @@ pub(super) struct Keeper {
 
 #[derive(Debug, Default)]
 struct Agenda {
-    /// Jobs ordered by time. The number distinguishes jobs with the same time.
-    jobs: BTreeMap<(Instant, u64), Job>,
+    jobs: BinaryHeap<Scheduled>,
     next_number: u64,
     /// Unreported gaps, in order, with a limit for each client and room.
     gaps: HashMap<(ClientId, Arc<str>), Vec<Gap>>,
     is_running: bool,
     is_stopped: bool,
 }
+
+/// A job and its time. The earliest is the greatest, because a heap gives the greatest first. Jobs with the same time are
+/// done in the order of their numbers.
+#[derive(Debug)]
+struct Scheduled {
+    at: Instant,
+    number: u64,
+    job: Job,
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Scheduled {}
 
 /// The thread's next task.
 enum Task {
@@ -86,7 +115,7 @@ impl Keeper {
     pub(super) fn schedule(self: &Arc<Self>, at: Instant, job: Job) {
         self.add(|agenda| {
             agenda.next_number += 1;
-            agenda.jobs.insert((at, agenda.next_number), job);
+            agenda.jobs.push(Scheduled { at, number: agenda.next_number, job });
         });
     }
 
@@ -158,12 +187,12 @@ impl Keeper {
             if let Some(key) = agenda.gaps.keys().next().cloned() {
                 return agenda.gaps.remove(&key).map(|gaps| Task::Gaps(key.0, gaps));
             }
-            let Some((at, _)) = agenda.jobs.first_key_value().map(|(key, _)| *key) else {
+            let Some(at) = agenda.jobs.peek().map(|first| first.at) else {
                 agenda.is_running = false;
                 return None;
             };
             if self.clock.now() >= at {
-                return agenda.jobs.pop_first().map(|(_, job)| Task::Job(job));
+                return agenda.jobs.pop().map(|first| Task::Job(first.job));
             }
             self.changed.wait_until(&mut agenda, self.clock.system(at));
         }

@@ -166,6 +166,7 @@ pub struct Hub(Arc<Inner>);
 /// | --- | --- |
 /// | `hub/lifecycle.rs` `live` | the number of live connections |
 /// | `headroom.rs` `TURN` | the right to create a thread for a connection |
+/// | `handover.rs` `state`, `server/workers.rs` `state` | connections on their way to a thread |
 /// | `conn/pings.rs` `due` | pings that another thread sends |
 /// | `disposal.rs` `queue` | payloads that another thread drops |
 /// | `hub/close_watch.rs` `state` | the watched closes |

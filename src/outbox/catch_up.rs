@@ -45,7 +45,7 @@ pub(crate) enum Pulled {
 }
 
 /// A stream in which a client catches up.
-pub(crate) trait Source: Send + Sync + fmt::Debug {
+pub(crate) trait Source: Send + Sync {
     /// A number that is unique among all sources of the process.
     fn ticket(&self) -> u64;
 
@@ -53,6 +53,13 @@ pub(crate) trait Source: Send + Sync + fmt::Debug {
     /// first in the next pull. One thread at a time calls this, without a lock of the outbox. It must not block for
     /// long.
     fn pull(&mut self, push: &mut dyn FnMut(&Encoded) -> bool) -> Pulled;
+}
+
+/// Not by its content: what a source refers to would be linked into every program.
+impl fmt::Debug for dyn Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Source").field(&self.ticket()).finish()
+    }
 }
 
 /// The sources of one client.

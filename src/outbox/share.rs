@@ -32,10 +32,17 @@ const AHEAD: usize = 2;
 const LOOKS: usize = if cfg!(wshub_loom) { 0 } else { 200 };
 
 /// Outboxes in a fixed order.
-pub(crate) trait List: Send + Sync + fmt::Debug {
+pub(crate) trait List: Send + Sync {
     fn len(&self) -> usize;
 
     fn outbox(&self, at: usize) -> &Arc<Outbox>;
+}
+
+/// Its length, for the same reason as [`Source`](super::catch_up::Source) its number.
+impl fmt::Debug for dyn List {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("List").field(&self.len()).finish()
+    }
 }
 
 impl List for Arc<[Arc<Outbox>]> {

@@ -30,7 +30,14 @@ pub(super) struct Acceptor<'a> {
 
 impl<'a> Acceptor<'a> {
     pub(super) fn new(shared: &'a Arc<Running>, listener: &'a Listener) -> Self {
-        Self { shared, listener, pause: PAUSES.0, spare: spare(), refused: VecDeque::new(), workers: Workers::new() }
+        Self {
+            shared,
+            listener,
+            pause: PAUSES.0,
+            spare: spare(),
+            refused: VecDeque::new(),
+            workers: Workers::default(),
+        }
     }
 
     pub(super) fn run(&mut self) {

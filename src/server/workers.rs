@@ -3,15 +3,15 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
-
-use crossbeam_channel::{Receiver, Sender, bounded};
+use std::time::{Duration, Instant};
 
 use super::listener::Arrival;
 use super::{Running, exchange, slots::Slot};
 use crate::conn;
 use crate::guard;
+use crate::handover::handover;
 use crate::headroom;
+use crate::lock::{Condition, Leaf};
 use crate::transport::Transport;
 
 /// How long a thread waits for its next connection.
@@ -27,18 +27,60 @@ struct Job {
 }
 
 /// The handshake threads of one listener. They end with it.
-pub(super) struct Workers {
-    /// Without a buffer, so a job is sent only if a thread waits for it.
-    sender: Sender<Job>,
-    receiver: Receiver<Job>,
+#[derive(Default)]
+pub(super) struct Workers(Arc<Idle>);
+
+/// The threads that wait for their next connection, behind a leaf lock.
+#[derive(Default)]
+struct Idle {
+    state: Leaf<IdleState>,
+    changed: Condition,
+}
+
+#[derive(Default)]
+struct IdleState {
+    waiting: usize,
+    /// At most one for each waiting thread.
+    jobs: Vec<Job>,
+    is_over: bool,
+}
+
+impl Idle {
+    /// Gives the job to a thread that waits, or back.
+    fn give(&self, job: Job) -> Result<(), Job> {
+        let mut state = self.state.lock();
+        if state.jobs.len() >= state.waiting {
+            return Err(job);
+        }
+        state.jobs.push(job);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Waits for a job. `None` after a while, or when the listener is gone.
+    fn take(&self) -> Option<Job> {
+        let deadline = Instant::now() + LINGER;
+        let mut state = self.state.lock();
+        state.waiting += 1;
+        while state.jobs.is_empty() && !state.is_over && !self.changed.wait_until(&mut state, deadline) {}
+        state.waiting -= 1;
+        // Also one that came at the last moment: it counts on this thread.
+        state.jobs.pop()
+    }
+
+    fn end(&self) {
+        self.state.lock().is_over = true;
+        self.changed.notify_all();
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 impl Workers {
-    pub(super) fn new() -> Self {
-        let (sender, receiver) = bounded(0);
-        Self { sender, receiver }
-    }
-
     /// Passes the connection to a waiting thread, or to a new one. Returns it if no thread can be started, or if memory
     /// for its later thread as a client is short.
     pub(super) fn serve(
@@ -51,27 +93,26 @@ impl Workers {
         if let Err(error) = headroom::check(shared.stack) {
             return Err((job.arrival.transport, error));
         }
-        match self.sender.try_send(job) {
+        match self.0.give(job) {
             Ok(()) => Ok(()),
-            Err(nobody) => self.start(shared, nobody.into_inner()),
+            Err(job) => self.start(shared, job),
         }
     }
 
     fn start(&self, shared: &Arc<Running>, job: Job) -> Result<(), (Transport, io::Error)> {
-        let (first_sender, first) = bounded(1);
-        let (next, context, place) = (self.receiver.clone(), Arc::clone(shared), shared.workers.take(0));
+        let (giver, first) = handover();
+        let (idle, context, place) = (Arc::clone(&self.0), Arc::clone(shared), shared.workers.take(0));
         let thread = move || {
-            let mut job = first.recv().ok();
+            let mut job = first.take();
             while let Some(taken) = job {
                 guard::catch(|| work(&context, taken));
-                job = next.recv_timeout(LINGER).ok();
+                job = idle.take();
             }
             drop(place);
         };
         match headroom::spawn("wshub-handshake", shared.stack, thread) {
             Ok(()) => {
-                // The thread waits for exactly this.
-                let _ = first_sender.send(job);
+                giver.give(job);
                 Ok(())
             }
             Err(error) => Err((job.arrival.transport, error)),

@@ -1,6 +1,5 @@
 //! Calls of clients, answered by handlers.
 
-use std::collections::HashMap;
 use std::fmt;
 
 use super::error::CallRefusal;
@@ -8,13 +7,14 @@ use super::json::{Frame, answer};
 use crate::error::HandlerResult;
 use crate::hub::Client;
 use crate::message::Message;
+use crate::sorted_map::SortedMap;
 
 type Handler = Box<dyn Fn(&Client, &Message) -> Result<Message, CallRefusal> + Send + Sync>;
 
 /// Handlers of clients' calls, by method. Also passes clients' answers to the hub's own calls on. Both use the format
 /// of [`JsonCalls`](crate::calls::JsonCalls).
 #[derive(Default)]
-pub struct CallHandlers(HashMap<String, Handler>);
+pub struct CallHandlers(SortedMap<String, Handler>);
 
 impl CallHandlers {
     /// Creates a set without handlers. Calls of unknown methods are refused with `unknown_method`.
@@ -58,6 +58,6 @@ impl CallHandlers {
 
 impl fmt::Debug for CallHandlers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CallHandlers").field(&self.0.keys()).finish()
+        f.debug_set().entries(self.0.iter().map(|(method, _)| method)).finish()
     }
 }

@@ -103,7 +103,9 @@ pub(super) fn answer(id: &RawValue, result: &Result<Message, CallRefusal>) -> Me
         Ok(None) => &unusable,
         Err(refusal) => refusal,
     };
-    let data = serde_json::json!({ "code": refusal.code(), "message": refusal.message() });
+    let [code, message] =
+        [refusal.code(), refusal.message()].map(|text| serde_json::to_string(text).unwrap_or_default());
+    let data = format!(r#"{{"code":{code},"message":{message}}}"#);
     Message::raw_json(format!(r#"{{"type":"error","id":{id},"data":{data}}}"#))
 }
 

@@ -1,6 +1,5 @@
 //! The calls to one client that wait for an answer.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +11,7 @@ use crate::client_id::ClientId;
 use crate::hub::Client;
 use crate::lock::Leaf;
 use crate::message::Message;
+use crate::sorted_map::SortedMap;
 
 /// Maximum number of calls to one client that wait for an answer.
 pub(super) const MAX_PENDING: usize = 64;
@@ -49,7 +49,7 @@ pub(in crate::hub) struct Calls {
 #[derive(Default)]
 struct State {
     last: u64,
-    waiting: BTreeMap<u64, Waiter>,
+    waiting: SortedMap<u64, Waiter>,
     /// When the keeper next checks for timed-out calls from other nodes; `None` if it has no such job.
     #[cfg(feature = "cluster")]
     keeper_at: Option<Instant>,
@@ -114,7 +114,7 @@ impl Calls {
         let ids: Vec<u64> = state.waiting.iter().filter(|(_, waiter)| is_due(waiter)).map(|(id, _)| *id).collect();
         let due = ids.iter().filter_map(|id| state.waiting.remove(id)).collect();
         let deadline = |waiter: &Waiter| if let Waiter::OwnThread(_, at) = waiter { Some(*at) } else { None };
-        let next = state.waiting.values().filter_map(deadline).min();
+        let next = state.waiting.iter().filter_map(|(_, waiter)| deadline(waiter)).min();
         self.has_deadline.store(next.is_some(), Ordering::Relaxed);
         (due, next)
     }
@@ -131,7 +131,7 @@ impl Calls {
         let ids: Vec<u64> = state.waiting.iter().filter(|(_, waiter)| is_due(waiter)).map(|(id, _)| *id).collect();
         let due = ids.iter().filter_map(|id| state.waiting.remove(id)).collect();
         let deadline = |waiter: &Waiter| if let Waiter::Elsewhere(_, at) = waiter { Some(*at) } else { None };
-        let next = state.waiting.values().filter_map(deadline).min();
+        let next = state.waiting.iter().filter_map(|(_, waiter)| deadline(waiter)).min();
         let next = next.filter(|at| state.keeper_at.is_none_or(|known| *at < known));
         state.keeper_at = next.or(state.keeper_at);
         (due, next)

@@ -80,7 +80,7 @@ impl Client {
             let mut own = self.state().write();
             own.member = Some(Arc::clone(&json));
             let mut members = self.hub().inner().members.0.lock();
-            let has_none = |room: &&Arc<str>| !own.member_in.contains_key(*room);
+            let has_none = |room: &&Arc<str>| !own.member_in.contains(*room);
             let rooms: Vec<Arc<str>> = own.rooms.iter().filter(has_none).cloned().collect();
             for room in &rooms {
                 if let Some(table) = members.rooms.get_mut(room) {
