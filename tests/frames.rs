@@ -75,7 +75,9 @@ fn a_length_in_a_longer_form_than_needed_is_understood() {
 fn a_message_of_64_mib_comes_back_when_it_is_allowed() {
     // Without optimization, TLS takes half a minute for so much.
     let size = if common::over_tls::is_wanted() { 8 << 20 } else { 64 << 20 };
-    let server = TestServer::new(echo().config(Config::default().max_message_size(size).queue_bytes(size)));
+    // An emulated processor takes longer than between two pings.
+    let config = Config::default().ping_period(Duration::from_secs(600)).pong_timeout(Duration::from_secs(1200));
+    let server = TestServer::new(echo().config(config.max_message_size(size).queue_bytes(size)));
     let mut client = server.connect();
     let message = vec![0x5a; size];
     client.send_frame(BINARY, &message);

@@ -11,8 +11,8 @@
 # cross compilers and qemu-user. Debian 13's Rust is the oldest one that the crate claims. The clients of Redis and NATS need
 # a newer Rust: their features are left out where it is older.
 #
-# An emulator is ten times slower than the processor, so tests with random input take 32 cases; PROPTEST_CASES sets another
-# number.
+# An emulator is ten times slower than the processor, so tests with random input take 32 cases, or as many as PROPTEST_CASES
+# says, and all are more patient.
 #
 # TARGETS_SUITE names another release, such as forky; TARGETS_DIR another folder than target/targets, which takes 3 GB, and
 # 0.9 GB for --rust; TARGETS_RUN a command that runs each call of cargo, such as `nice -n 19`.
@@ -79,7 +79,7 @@ install_inside() {
 # inside COMMAND: in the chroot, in the project's folder.
 inside() {
     ${TARGETS_RUN:-} chroot "$root" env -i PATH=/usr/bin:/bin:/usr/sbin:/sbin HOME=/root CARGO_HOME=/cargo \
-        CARGO_NET_OFFLINE=true CARGO_TARGET_DIR=/target CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0 PROPTEST_CASES="${PROPTEST_CASES:-32}" TERM=dumb sh -ec "cd /src; $1"
+        CARGO_NET_OFFLINE=true CARGO_TARGET_DIR=/target CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0 PROPTEST_CASES="${PROPTEST_CASES:-32}" WSHUB_TEST_SLOW=1 TERM=dumb sh -ec "cd /src; $1"
 }
 
 # settings TARGET: shell commands that prepare cargo for a target, and the options for the variable `std`.

@@ -7,6 +7,7 @@ use super::behind::Reader;
 use super::client::Client;
 use super::memory::Stream;
 use super::room::{Room, RoomState};
+use super::telling::Ticket;
 use crate::error::RoomError;
 use crate::guard::dispose;
 use crate::history::{Gap, Joined, Position, Publication, Recovery};
@@ -161,13 +162,31 @@ impl Hub {
         is_collecting: bool,
         before: impl FnOnce(&Joined, Vec<Publication>) -> T,
     ) -> Result<(Joined, T), RoomError> {
+        let (ticket, Entered { joined, collected, hold, .. }) = self.join_held(client, room, since, is_collecting)?;
+        let result = before(&joined, collected);
+        self.end_hold(hold, ticket);
+        Ok((joined, result))
+    }
+
+    /// The part of [`join_with`](Self::join_with) before the application's code. It exists once, not for each closure.
+    #[inline(never)]
+    fn join_held(
+        &self,
+        client: &Client,
+        room: &str,
+        since: Option<Position>,
+        is_collecting: bool,
+    ) -> Result<(Option<Ticket>, Entered), RoomError> {
         let entry = Entry { since, is_held: true, is_collecting, ..Entry::default() };
         let (ticket, entered) = self.join_entering(client, room, entry)?;
-        let Entered { joined, collected, hold, .. } = self.settle(entered);
-        let result = before(&joined, collected);
+        Ok((ticket, self.settle(entered)))
+    }
+
+    /// The part after it.
+    #[inline(never)]
+    fn end_hold(&self, hold: Hold, ticket: Option<Ticket>) {
         drop(hold);
         self.tell(ticket);
-        Ok((joined, result))
     }
 }
 

@@ -10,7 +10,7 @@ mod nodes;
 #[cfg(feature = "cluster")]
 pub(in crate::hub) use nodes::List;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ pub(in crate::hub) type Reported = Option<Option<Json>>;
 pub(in crate::hub) struct Table {
     here: BTreeMap<Arc<str>, Here>,
     /// The members last reported to hooks and clients. They differ from the current ones only in the keys of `dirty`.
-    told: BTreeMap<Arc<str>, Option<Json>>,
+    told: HashMap<Arc<str>, Option<Json>>,
     /// The keys of changed members, in the order of their changes.
     dirty: Vec<Arc<str>>,
     nodes: Nodes,
