@@ -27,7 +27,9 @@ fn a_join_never_lands_in_a_room_that_a_last_leave_removes() {
     const TRIALS: usize = 500;
     const ROOMS: [&str; 3] = ["a", "b", "c"];
     let metrics = Arc::new(DebugMetrics::new());
-    let hub = Hub::builder().metrics(metrics.clone()).build().unwrap();
+    // Clients that are not read answer no pings: a slow processor must not take them for dead.
+    let config = Config::default().ping_period(PATIENCE * 10).pong_timeout(PATIENCE * 20);
+    let hub = Hub::builder().config(config).metrics(metrics.clone()).build().unwrap();
     let mut clients: Vec<(WsClient, Client)> = (0..THREADS * 2).map(|_| accept(&hub, Link::Unix, "/")).collect();
     let handles: Vec<Client> = clients.iter().map(|c| c.1.clone()).collect();
     let expected: Vec<Mutex<BTreeSet<&str>>> = handles.iter().map(|_| Mutex::default()).collect();
