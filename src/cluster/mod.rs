@@ -1,4 +1,4 @@
-//! Connects several hubs over a message bus so that they act as one.
+//! Connects several hubs over a message bus so that they act as one. Feature `cluster`.
 //!
 //! ```text
 //! hub.send ── queue ── publisher ── Adapter::publish ──▶ bus ──▶ Adapter::subscribe ── subscriber ── hub delivers

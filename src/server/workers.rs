@@ -28,26 +28,31 @@ struct Job {
 
 /// The handshake threads of one listener. They end with it.
 #[derive(Default)]
-pub(super) struct Workers(Arc<Idle>);
+pub(super) struct Workers(Arc<Idle<Job>>);
 
 /// The threads that wait for their next connection, behind a leaf lock.
-#[derive(Default)]
-struct Idle {
-    state: Leaf<IdleState>,
+struct Idle<J> {
+    state: Leaf<IdleState<J>>,
     changed: Condition,
 }
 
-#[derive(Default)]
-struct IdleState {
+struct IdleState<J> {
     waiting: usize,
     /// At most one for each waiting thread.
-    jobs: Vec<Job>,
+    jobs: Vec<J>,
     is_over: bool,
 }
 
-impl Idle {
+impl<J> Default for Idle<J> {
+    fn default() -> Self {
+        let state = IdleState { waiting: 0, jobs: Vec::new(), is_over: false };
+        Self { state: Leaf::new(state), changed: Condition::new() }
+    }
+}
+
+impl<J> Idle<J> {
     /// Gives the job to a thread that waits, or back.
-    fn give(&self, job: Job) -> Result<(), Job> {
+    fn give(&self, job: J) -> Result<(), J> {
         let mut state = self.state.lock();
         if state.jobs.len() >= state.waiting {
             return Err(job);
@@ -58,7 +63,7 @@ impl Idle {
     }
 
     /// Waits for a job. `None` after a while, or when the listener is gone.
-    fn take(&self) -> Option<Job> {
+    fn take(&self) -> Option<J> {
         let deadline = Instant::now() + LINGER;
         let mut state = self.state.lock();
         state.waiting += 1;
@@ -124,5 +129,44 @@ fn work(shared: &Arc<Running>, job: Job) {
     let Some(upgraded) = exchange::serve(shared, job.arrival, job.handshake) else { return };
     if let Err(error) = conn::start(upgraded, shared.stack, job.connection) {
         shared.cannot_serve(&format!("no thread for a connection: {error}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    fn wait_for(idle: &Idle<u8>, waiting: usize) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while idle.state.lock().waiting != waiting {
+            assert!(Instant::now() < deadline, "no thread waits");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_job_goes_to_a_thread_that_waits_or_back() {
+        let idle = Arc::new(Idle::default());
+        assert_eq!(idle.give(1), Err(1), "nobody waits");
+        let taker = Arc::clone(&idle);
+        let thread = thread::spawn(move || {
+            // Each wait ends after a while.
+            std::iter::repeat_with(|| taker.take()).flatten().next()
+        });
+        wait_for(&idle, 1);
+        // The thread may be between two waits, but a job that is accepted is taken.
+        while idle.give(2).is_err() {}
+        assert_eq!(thread.join().ok(), Some(Some(2)));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_listener_that_is_gone() {
+        let idle = Idle::<u8>::default();
+        idle.end();
+        let begun = Instant::now();
+        assert_eq!(idle.take(), None);
+        assert!(begun.elapsed() < LINGER);
     }
 }
