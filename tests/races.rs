@@ -19,6 +19,11 @@ use wshub::{
 /// Threads that race; more than this machine's processors, so that they are also interrupted in bad places.
 const THREADS: usize = 4;
 
+/// Clients that are not read answer no pings: a slow processor must not take them for dead.
+fn patient() -> Config {
+    Config::default().ping_period(PATIENCE * 10).pong_timeout(PATIENCE * 20)
+}
+
 /// A million joins and leaves in few rooms that keep emptying. Each thread moves clients of its own, so it knows where
 /// they must be.
 #[test]
@@ -27,9 +32,7 @@ fn a_join_never_lands_in_a_room_that_a_last_leave_removes() {
     const TRIALS: usize = 500;
     const ROOMS: [&str; 3] = ["a", "b", "c"];
     let metrics = Arc::new(DebugMetrics::new());
-    // Clients that are not read answer no pings: a slow processor must not take them for dead.
-    let config = Config::default().ping_period(PATIENCE * 10).pong_timeout(PATIENCE * 20);
-    let hub = Hub::builder().config(config).metrics(metrics.clone()).build().unwrap();
+    let hub = Hub::builder().config(patient()).metrics(metrics.clone()).build().unwrap();
     let mut clients: Vec<(WsClient, Client)> = (0..THREADS * 2).map(|_| accept(&hub, Link::Unix, "/")).collect();
     let handles: Vec<Client> = clients.iter().map(|c| c.1.clone()).collect();
     let expected: Vec<Mutex<BTreeSet<&str>>> = handles.iter().map(|_| Mutex::default()).collect();
@@ -164,7 +167,7 @@ fn watched(presence: &Arc<Presence>) -> wshub::HubBuilder {
 /// A client can be found, and its user set, before the user that it brings is known.
 #[test]
 fn a_user_that_is_set_during_registration_is_not_left_behind() {
-    let hub = Hub::builder().on_upgrade(|_| Ok(Admission::user("ann"))).build().unwrap();
+    let hub = Hub::builder().config(patient()).on_upgrade(|_| Ok(Admission::user("ann"))).build().unwrap();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -287,7 +290,8 @@ fn users_come_and_go_once_when_connections_change_hands() {
 #[test]
 fn the_limit_per_user_holds_against_racing_changes() {
     const LIMIT: usize = 2;
-    let hub = Hub::builder().limits(Limits::default().max_connections_per_user(LIMIT)).build().unwrap();
+    let hub =
+        Hub::builder().config(patient()).limits(Limits::default().max_connections_per_user(LIMIT)).build().unwrap();
     let clients: Vec<(WsClient, Client)> = (0..THREADS).map(|_| accept(&hub, Link::Unix, "/")).collect();
     for _ in 0..2000 {
         let begin = Barrier::new(THREADS);
