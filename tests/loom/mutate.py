@@ -38,7 +38,6 @@ MUTATIONS = {
     "next-queue-first": ("send", "if !slot.is_free() || !self.is_plain() {", "if !slot.is_free() {", 0),
     "next-look": ("send", "if self.has_work() { Placed::Awaited } else { Placed::Yes }", "Placed::Yes", 0),
     "next-fence": ("send", FENCE, "", 0),
-    "next-lone": ("pump", "matches!(slot, Slot::Next(_)) && self.is_plain()", "matches!(slot, Slot::Next(_))", 0),
     "urgent-first": ("pump", "\n            && !self.urgent.load(Ordering::Relaxed)", "", 0),
     "phase-first": ("pump", "\n            && self.phase.load(Ordering::Relaxed) == phase::OPEN\n", "\n", 0),
     "handed-over": ("pump", "if slot.is_handed_over() {", "if false {", 0),
