@@ -107,8 +107,16 @@ impl Batch {
     /// Keeps the allocation of an empty batch for the thread's next flush.
     pub(super) fn into_scratch(self) {
         debug_assert!(self.is_empty(), "only an empty batch may be used again");
-        // Fails at the end of a thread, where a destructor of a thread-local value may still send.
-        let _ = SCRATCH.try_with(|scratch| scratch.set(self));
+        // A thread's first access to the cell makes memory for it, so a batch without an allocation stays out.
+        if self.chunks.capacity() > 0 {
+            // Fails at the end of a thread, where a destructor of a thread-local value may still send.
+            let _ = SCRATCH.try_with(|scratch| scratch.set(self));
+        }
+    }
+
+    /// Frees the memory that the batch does not use: all of it if it is empty.
+    pub(super) fn shrink(&mut self) {
+        self.chunks.shrink_to_fit();
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -4,9 +4,13 @@ use crate::http;
 use crate::message::WireFormat;
 use crate::ws::{self, Control, close_code};
 
-/// Waiting control frames. They are not in the queue, so a full queue neither delays nor drops them.
+/// Waiting control frames. They are not in the queue, so a full queue neither delays nor drops them. An idle connection
+/// has none, and no memory for them.
 #[derive(Debug, Default)]
-pub(super) struct Controls {
+pub(super) struct Controls(Option<Box<Waiting>>);
+
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
     /// Only the latest pong is worth sending (RFC 6455 §5.5.3).
     pub(super) pong: Option<Vec<u8>>,
     pub(super) ping: bool,
@@ -15,11 +19,27 @@ pub(super) struct Controls {
 }
 
 impl Controls {
+    /// What waits, to be changed.
+    pub(super) fn waiting(&mut self) -> &mut Waiting {
+        self.0.get_or_insert_default()
+    }
+
     /// Takes the waiting pong and ping.
-    pub(super) fn take_urgent(&mut self, format: WireFormat) -> impl Iterator<Item = Vec<u8>> {
-        let answer = self.pong.take().map(|payload| ws::encode_control(Control::Pong, &payload));
-        let question = std::mem::take(&mut self.ping).then(|| ping(format));
+    pub(super) fn take_urgent(&mut self, format: WireFormat) -> impl Iterator<Item = Vec<u8>> + use<> {
+        let (mut answer, mut question) = (None, None);
+        if let Some(waiting) = &mut self.0 {
+            answer = waiting.pong.take().map(|payload| ws::encode_control(Control::Pong, &payload));
+            question = std::mem::take(&mut waiting.ping).then(|| ping(format));
+            if !waiting.close_begun {
+                self.0 = None;
+            }
+        }
         answer.into_iter().chain(question)
+    }
+
+    /// Takes the close frame.
+    pub(super) fn take_close(&mut self) -> Option<Vec<u8>> {
+        self.0.as_mut()?.close.take()
     }
 }
 
@@ -54,14 +74,19 @@ mod tests {
 
     #[test]
     fn each_format_has_its_own_controls() {
-        let mut controls = Controls { pong: Some(b"x".to_vec()), ping: true, ..Controls::default() };
+        let mut controls = Controls::default();
+        *controls.waiting() = Waiting { pong: Some(b"x".to_vec()), ping: true, ..Waiting::default() };
         let urgent: Vec<_> = controls.take_urgent(WireFormat::WebSocket).collect();
         assert_eq!(urgent, [&b"\x8a\x01x"[..], b"\x89\x00"]);
         assert_eq!(controls.take_urgent(WireFormat::WebSocket).count(), 0);
-        controls.ping = true;
+        controls.waiting().ping = true;
         assert_eq!(controls.take_urgent(WireFormat::EventStream).collect::<Vec<_>>(), [b"3\r\n:\n\n\r\n"]);
-        controls.ping = true;
+        controls.waiting().ping = true;
         assert_eq!(controls.take_urgent(WireFormat::PlainEventStream).collect::<Vec<_>>(), [b":\n\n"]);
+        assert!(controls.0.is_none(), "it needs memory only while something waits");
+        controls.waiting().close_begun = true;
+        assert_eq!(controls.take_urgent(WireFormat::WebSocket).count(), 0);
+        assert!(controls.waiting().close_begun, "a close begins once");
     }
 
     #[test]

@@ -78,7 +78,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence};
 use crate::transport::Transport;
 use batch::{Batch, Done};
 use catch_up::Sources;
-use controls::Controls;
+use controls::{Controls, Waiting};
 use gate::Gate;
 use queue::Queue;
 use slot::{Backlog, Slot};
@@ -210,6 +210,7 @@ impl Outbox {
         if let Some(backlog) = self.socket.lock().backlog() {
             // `open` writes what is left, and finds the socket's error.
             let _ = backlog.batch.write(&mut done, |buffers| self.transport.try_send_all(buffers));
+            backlog.batch.shrink();
         }
         done.dispose();
     }
@@ -267,11 +268,12 @@ impl Outbox {
         let close = controls::close(self.format, close);
         {
             let mut controls = self.controls.lock();
-            if controls.close_begun || !self.is_open() {
+            let waiting = controls.waiting();
+            if waiting.close_begun || !self.is_open() {
                 return false;
             }
-            controls.close_begun = true;
-            controls.close = Some(close);
+            waiting.close_begun = true;
+            waiting.close = Some(close);
             self.advance(phase::CLOSING);
         }
         self.urgent.store(true, Ordering::SeqCst);
@@ -428,8 +430,8 @@ impl Outbox {
         self.corked_by.store(0, Ordering::Relaxed);
     }
 
-    fn post(self: &Arc<Self>, change: impl FnOnce(&mut Controls)) {
-        change(&mut self.controls.lock());
+    fn post(self: &Arc<Self>, change: impl FnOnce(&mut Waiting)) {
+        change(self.controls.lock().waiting());
         self.urgent.store(true, Ordering::SeqCst);
         self.flush();
     }

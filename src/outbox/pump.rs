@@ -224,7 +224,7 @@ impl Outbox {
         let join = self.settings.coalesce_writes && self.format.is_websocket();
         batch.refill(join, done, || self.queue.pop());
         if batch.is_empty() && is_closing {
-            if let Some(close) = self.controls.lock().close.take() {
+            if let Some(close) = self.controls.lock().take_close() {
                 batch.push_close(close);
             }
         }
