@@ -156,7 +156,7 @@ pub struct Hub(Arc<Inner>);
 /// | --- | --- | --- | --- |
 /// | `cluster/redis` `publishing`, `cluster/nats` `life` | 18 | on the adapter's own connection | the cluster's threads |
 /// | `transport/tls.rs` `inbound` | 19 | reads of its socket | the connection's thread |
-/// | `outbox/mod.rs` `socket` | 20 | writes to its socket: senders write without blocking, the writer thread blocks | senders, the writer thread |
+/// | `outbox/mod.rs` `socket` | 20 | writes to its socket: senders write without blocking, the writer thread blocks | senders, the writer thread; publishers under a room's lock, who then write nothing |
 /// | `transport/tls.rs` `state` | 21 | non-blocking writes of TLS records | readers and writers of the socket |
 /// | `outbox/mod.rs` `controls` | 21 | none: it wakes sleeping threads | senders of control frames, writers |
 ///
