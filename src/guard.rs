@@ -123,7 +123,7 @@ impl<T> Drop for Guarded<T> {
     fn drop(&mut self) {
         let Some(value) = self.0.take() else { return };
         // Unlike `dispose`, this allows a lock to be held: often others have handles to the value, and nothing of it is
-        // dropped here. Whoever drops the last handle holds no lock.
+        // dropped here. The thread that drops the last handle holds no lock.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(move || drop(value))) {
             discard(payload);
             report_destructor();

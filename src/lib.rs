@@ -99,6 +99,8 @@
 //! | `wshub::upgrade` | | | refused upgrades | a peer is assigned its id |
 //! | `wshub::conn` | a bug in this crate | slow consumers closed | | connects, closes, ends with their cause, handler errors, exceeded rates |
 //! | `wshub::middleware` | a handler panicked (`Recovery`) | | | every message, without its content (`Logging`) |
+//! | `wshub::relay` | a user's devices could not be loaded, a device hook panicked | no thread for hooks | | |
+//! | `wshub::feed` | a subscriber panicked | | | |
 //! | `wshub::cluster` | an adapter panicked | the bus failed, messages lost, invalid envelopes | state, nodes | attempts, counts |
 //! | `wshub::dashboard` | | no thread for its feed, a drain that did not finish | actions, wrong passwords | |
 //! | `wshub::hub` | a hook or handler panicked | connections cut at a deadline | drain, shutdown | joins, leaves, users set |
@@ -116,14 +118,16 @@
 //!
 //! ```text
 //! TcpListener / UnixListener
-//!   └ accept thread ── one named thread per connection ───────────────────────┐
-//!       http::head      bytes → RequestHead; limits on size, count and time   │
-//!       server::routes  /ws → upgrade, /events → event stream, others → HTTP  │
-//!       conn::upgrade   version, key, origin, on_upgrade → Admission          │ the
-//!       conn::reader    blocking read → every whole message → hooks, handlers │ same
-//!       middleware → router or protocol → the application's handlers          │ thread
-//!       ws              bytes ↔ frames ↔ messages; pure, no I/O ──────────────┘ all the way
-//!   hub.send(target, message)
+//!   └ accept thread, one for each listener
+//!   a handshake thread, which serves one connection after the other
+//!       http::head      bytes → RequestHead; limits on size, count and time
+//!       server::routes  /ws → upgrade, /events → event stream, others → HTTP
+//!       conn::upgrade   version, key, origin, on_upgrade → Admission
+//!   a named thread for each connection, to its end
+//!       conn::reader    blocking read → every whole message → hooks, handlers
+//!       ws              bytes ↔ frames ↔ messages; pure, no I/O
+//!       middleware → router or protocol → the application's handlers
+//!   hub.send(target, message), on any thread
 //!       hub             clients → rooms → room → client → user index
 //!       message         wire bytes, made once, shared by every recipient
 //!       outbox          a bounded queue and the right to write: the sender writes
@@ -224,9 +228,9 @@ pub mod metrics;
 mod client_id;
 // Limits on log records that peers can cause.
 mod log_limit;
-// Catching panics in the application's code; log records.
+// Destructors of payloads, on a thread of their own.
 mod disposal;
-
+// Catching panics in the application's code; log records.
 mod guard;
 // Atomics, threads and channels; loom's versions when the model checker tests the outbox.
 mod sync;

@@ -36,7 +36,7 @@ fn messages_are_sent_to_whom_they_are_for() {
     for to in [json!({ "room": "nowhere" }), json!({ "user": "zoe" }), json!({ "client": uuid::Uuid::nil() })] {
         let (status, answer) = act(&server, &json!({ "action": "send", "to": to, "text": "x" }).to_string());
         assert_eq!(status, 404, "{to}");
-        assert!(answer["error"].as_str().unwrap().starts_with("nobody is there"), "{answer}");
+        assert!(answer["error"].as_str().unwrap().starts_with("no recipient"), "{answer}");
     }
 }
 
@@ -125,7 +125,7 @@ fn a_user_is_closed_on_all_nodes() {
     bob.sync();
     let alone = serve(builder());
     let (status, answer) = act(&alone, r#"{"action":"close_user","user":"ann","code":4500,"reason":"x"}"#);
-    assert_eq!((status, &answer["error"]), (404, &json!("nobody is there: user \"ann\"")));
+    assert_eq!((status, &answer["error"]), (404, &json!("no recipient: user \"ann\"")));
 }
 
 #[test]

@@ -193,6 +193,16 @@ fn every_lock_has_a_rank_and_stands_in_the_table() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+#[test]
+fn the_first_page_lists_every_log_target() {
+    let page = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let text: String = sources().iter().map(|path| code(path)).collect();
+    let parts: Vec<&str> = text.split('"').collect();
+    let targets: BTreeSet<&str> = parts.into_iter().filter(|part| part.starts_with("wshub::")).collect();
+    let missing: Vec<_> = targets.iter().filter(|target| !page.contains(&format!("//! | `{target}` |"))).collect();
+    assert!(targets.len() > 5 && missing.is_empty(), "{missing:?}");
+}
+
 /// What people type into the search of the API documentation finds an item, by its name or by an alias.
 #[test]
 fn words_that_people_search_for_find_something() {

@@ -61,7 +61,7 @@ use publisher::Publisher;
 use shared::LinkCore;
 
 /// Client id that marks messages between nodes of this crate. No client has this id, so nodes that do not know the
-/// convention deliver such a message to nobody.
+/// convention deliver such a message to no client.
 const CONTROL: &str = "wshub.control";
 /// Time for the publisher to publish waiting messages when the link ends; then time for both threads to return from the
 /// adapter before they are left behind.

@@ -77,15 +77,16 @@ struct Partial {
 #[derive(Debug)]
 pub(super) struct Table {
     nodes: HashMap<String, Seen>,
-    /// Nodes that have sent control messages and no heartbeat, and when the last one arrived. They count as nodes of
-    /// which something is known: what they have said ends when they stay silent.
+    /// Nodes that have sent control messages and no heartbeat, and when the last one arrived. They count as known
+    /// nodes: their reports end when they stay silent.
     strangers: HashMap<String, Instant>,
     ttl: Duration,
     /// When silent nodes were last looked for. A long time ago means that this process itself did not run.
     checked: Instant,
-    /// This process did not run, so the others' heartbeats may be waiting to be read: nobody is silent until then.
+    /// This process did not run, so heartbeats of others may be waiting to be read. Until this time, no node counts as
+    /// silent.
     excused: Option<Instant>,
-    /// An excuse has been used, and no heartbeat has arrived since: there is no second one.
+    /// The excuse has been used, and no heartbeat has arrived since; there is no second excuse.
     is_excuse_used: bool,
 }
 
@@ -311,7 +312,7 @@ mod tests {
         assert_eq!(table.hear("new".into(), beat(1, &[]), now + SECOND), Heard::New, "the others have expired");
     }
 
-    /// A node whose process has stood still finds nobody silent before it has read what has arrived meanwhile.
+    /// A node whose process was suspended finds no other node silent before it has read what arrived in the meantime.
     #[test]
     fn a_pause_of_this_node_is_not_the_silence_of_others() {
         let now = Instant::now();

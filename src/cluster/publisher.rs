@@ -70,7 +70,7 @@ impl Publisher {
     }
 
     /// Runs until the link ends. Only user code (its logger, its payloads) can make a step panic. A panic loses the
-    /// work of that step, and the thread goes on.
+    /// work of that step, and the thread continues.
     pub(super) fn run(mut self) {
         while !guard::catch(|| self.step()).unwrap_or(false) {}
         guard::catch(|| self.say_farewell());

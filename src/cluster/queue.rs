@@ -95,7 +95,7 @@ impl Queue {
     }
 
     /// Puts back messages that were taken and not tried. The queue may then exceed its limits, because it accepted
-    /// others meanwhile.
+    /// others in the meantime.
     pub(super) fn put_back(&mut self, taken: Vec<Waiting>) {
         for waiting in taken.into_iter().rev() {
             self.bytes += waiting.size;

@@ -205,7 +205,7 @@ impl LinkCore {
                 table.lock().meet(&envelope.node_id, Instant::now());
             }
             let is_understood = self.node.control(&envelope.node_id, &envelope.data);
-            return if is_understood { Ok(()) } else { Err(EnvelopeError::Invalid("a control message that is none")) };
+            return if is_understood { Ok(()) } else { Err(EnvelopeError::Invalid("unknown control message")) };
         }
         let to = envelope.recipients();
         let mut envelope = envelope;

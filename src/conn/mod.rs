@@ -207,7 +207,7 @@ impl fmt::Display for UserLabel<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.user_id() {
             Some(user) => write!(f, "user {user:?}"),
-            None => f.write_str("nobody"),
+            None => f.write_str("anonymous"),
         }
     }
 }

@@ -42,7 +42,7 @@ impl OriginPolicy {
     pub fn allow<S: Into<String>>(origins: impl IntoIterator<Item = S>) -> Self {
         let normalised = origins.into_iter().map(|origin| {
             let origin = origin.into();
-            normalised(&origin).ok_or_else(|| format!("{origin:?} is no origin such as \"https://example.org\""))
+            normalised(&origin).ok_or_else(|| format!("{origin:?} is not an origin such as \"https://example.org\""))
         });
         match normalised.collect::<Result<Vec<_>, _>>() {
             Ok(list) => Self(Rule::List(list.into())),

@@ -102,7 +102,7 @@ impl Hub {
         times.set(client.id(), Reason::Old, None);
     }
 
-    /// Closes the connections whose time has come. Runs on the keeper's thread.
+    /// Closes the connections that have reached their deadline. Runs on the keeper's thread.
     pub(super) fn close_due(&self) {
         let (due, next) = self.inner().deadlines.0.lock().take_due(Instant::now());
         for (id, reason) in due {

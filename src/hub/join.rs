@@ -27,13 +27,13 @@ pub(super) struct Entry {
     pub(super) is_held: bool,
     /// Missed messages are returned instead of being replayed.
     pub(super) is_collecting: bool,
-    /// The client is told on the wire where it begins or what it misses.
+    /// The client gets a message with its first position or the gap.
     pub(super) is_introduced: bool,
 }
 
 impl Entry {
-    /// Enters a client by its upgrade. An event stream gives its position by `Last-Event-ID`, and is told of missed
-    /// messages here because no other code does that.
+    /// Enters a client by its upgrade. An event stream gives its position in `Last-Event-ID`; it gets reports of missed
+    /// messages here, because no other code sends them.
     pub(super) fn of_request(client: &Client) -> Self {
         if !client.is_event_stream() {
             return Self::default();

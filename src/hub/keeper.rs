@@ -155,7 +155,7 @@ impl Keeper {
     /// Lets the thread look at the clock again.
     #[cfg(test)]
     pub(super) fn wake(&self) {
-        let _desk = self.agenda.lock();
+        let _agenda = self.agenda.lock();
         self.changed.notify_one();
     }
 

@@ -212,7 +212,7 @@ impl Hub {
             let Some(key) = key else { break };
             let is_due = |memory: &Memory| expired(memory).as_deref() == Some(&*key);
             match self.change(room, &Change { key: &key, value: None, expires: None }, is_due) {
-                // `Nothing`: it has been set again meanwhile, or removed.
+                // `Nothing`: the value has been set again in the meantime, or removed.
                 Ok(_) | Err(NotDone::Nothing) => {}
                 // The value stays, so another round would find it again.
                 Err(NotDone::Closed | NotDone::Error(_)) => return,

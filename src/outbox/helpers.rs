@@ -204,7 +204,7 @@ mod tests {
     struct Gated {
         outboxes: Vec<Arc<Outbox>>,
         gate: Arc<std::sync::Mutex<()>>,
-        /// Helpers that have come.
+        /// Signals helpers that have arrived.
         came: std::sync::mpsc::Sender<()>,
     }
 

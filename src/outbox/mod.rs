@@ -13,7 +13,7 @@
 //!
 //! Some sends push first and flush later: those to a room with a history, which push under the room's lock, and those
 //! whose flushes are shared. Their frame waits in the [slot](slot::Slot) in front of the queue if nothing else waits,
-//! so that the flush costs no more than a direct send. Whoever locks the mutex next writes it first.
+//! so that the flush costs no more than a direct send. The next thread that locks the mutex writes it first.
 //!
 //! # Full, but not slow
 //!

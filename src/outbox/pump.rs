@@ -242,7 +242,7 @@ impl Outbox {
             done.dispose();
             match pumped {
                 Pumped::Idle => {}
-                // The socket stays handed over, so no other thread writes meanwhile.
+                // The socket stays handed over, so no other thread writes in the meantime.
                 Pumped::More => {
                     slot = self.socket.lock();
                     continue;

@@ -3,7 +3,7 @@
 //! The owner decides everything. It alone pushes, so helpers affect neither the order of a client's messages nor what
 //! is dropped. Helpers only flush outboxes that the owner has pushed to. The owner works through the list from the
 //! front and writes straight into the sockets. From the back, it pushes a few chunks ahead and offers them to the
-//! helpers that have come. If a helper is not scheduled in time, the owner flushes the chunks that it offered that
+//! helpers that have arrived. If a helper is not scheduled in time, the owner flushes the chunks that it offered that
 //! helper, at the end.
 //!
 //! # When the owner returns

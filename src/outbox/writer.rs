@@ -90,7 +90,7 @@ impl Writer {
         }
     }
 
-    /// Sleeps until there is work (true), the connection ends, or nothing has come for the idle time (false).
+    /// Sleeps until there is work (true), the connection ends, or the idle time passes without work (false).
     fn wait(&self, idle_time: Option<Duration>) -> bool {
         let mut state = self.state.lock();
         while !state.work && !state.stop {

@@ -36,7 +36,7 @@ static FAILURES: LogLimit = LogLimit::new();
 /// use wshub::server::Forward;
 /// use wshub::{Hub, Server};
 ///
-/// // The program's own server: on the loopback, where nobody else reaches it.
+/// // The program's own server, on the loopback, where no other machine reaches it.
 /// let own = std::net::SocketAddr::from(([127, 0, 0, 1], 8081));
 /// let forward = Forward::tcp(own)?;
 /// Server::bind("0.0.0.0:8080")?

@@ -49,8 +49,8 @@ impl Listener {
         Err(last)
     }
 
-    /// Listens on a Unix socket. A stale socket file, on which nobody listens any more, is replaced. The file is
-    /// removed when the server ends.
+    /// Listens on a Unix socket. A stale socket file, on which no process listens, is replaced. The file is removed
+    /// when the server ends.
     ///
     /// Connecting requires write permission on the file. The umask determines its mode, commonly 0755: then only the
     /// same user can connect. Use [`unix_with_mode`](Listener::unix_with_mode) for a proxy that runs as another user.

@@ -224,7 +224,7 @@ impl Server {
         for proxy in proxies {
             let proxy = proxy.as_ref();
             if !self.proxies.add(proxy) {
-                let reason = format!("{proxy:?} is no address, prefix or \"unix\"");
+                let reason = format!("{proxy:?} is not an address, prefix or \"unix\"");
                 self = self.invalid("trusted_proxies", reason);
             }
         }

@@ -28,7 +28,7 @@ impl Server {
 
     /// Serves until SIGTERM or SIGINT (Ctrl-C), then drains every mounted hub and shuts down, within
     /// [`grace`](Server::grace). A drain begins with [`Config::lame_duck`](crate::Config#structfield.lame_duck), 10 s
-    /// by default, also if nobody is connected; a second signal shuts down at once. Blocks.
+    /// by default, even if no client is connected. A second signal shuts down at once. Blocks.
     ///
     /// The signals are caught for the whole process, from here until its end.
     ///
@@ -73,7 +73,7 @@ impl Server {
 
 impl ServerHandle {
     /// Drains every mounted hub, all at once (see [`Hub::drain`]), then [shuts down](ServerHandle::shutdown); all of it
-    /// within `grace`, of which a fifth and at most 5 s are kept for the shutdown. Probes are answered meanwhile.
+    /// within `grace`, of which a fifth and at most 5 s are kept for the shutdown. Probes are answered in the meantime.
     /// Blocks.
     ///
     /// # Errors

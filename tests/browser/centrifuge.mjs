@@ -4,7 +4,7 @@
 //   CENTRIFUGE_BIN=../../target/release/examples/centrifuge node centrifuge.mjs
 //
 // CENTRIFUGE_BIN  the server
-// harness.mjs tells the other variables.
+// harness.mjs describes the other variables.
 
 import assert from 'node:assert/strict';
 import { PHONE, Server, Wire, picture, run, unexpected, until, visit as visitPath } from './harness.mjs';

@@ -5,7 +5,7 @@
 //
 // CHAT_BIN     the server: run as `CHAT_BIN --addr 127.0.0.1:PORT`, it prints `listening on 127.0.0.1:PORT`
 //              and ends on SIGTERM
-// harness.mjs tells the other variables.
+// harness.mjs describes the other variables.
 //
 // Prints one line per check, and at the end how many passed and failed; exits with 1 if one failed.
 
@@ -18,6 +18,7 @@ import {
   picture,
   run,
   unexpected,
+  unnamed,
   until,
   visit as visitPath,
   within,
@@ -185,18 +186,7 @@ const checks = {
     await roomItem(ana, 'lobby').getByRole('button').focus();
     await ana.keyboard.press('Enter');
     await until('the lobby is shown', async () => await title(ana) === 'lobby');
-    const names = await ana
-      .locator('button, input, textarea')
-      .evaluateAll(all =>
-        all
-          .filter(
-            node =>
-              node.checkVisibility() &&
-              !(node.ariaLabel || node.textContent.trim() || node.closest('label') || node.title),
-          )
-          .map(node => node.outerHTML.slice(0, 80)),
-      );
-    assert.deepEqual(names, [], 'every control has a name');
+    assert.deepEqual(await unnamed(ana), [], 'every control has a name');
   },
 
   async 'a room is created, joined by both, and left'() {

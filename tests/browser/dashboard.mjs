@@ -4,10 +4,21 @@
 //   CHAT_BIN=../../target/release/examples/chat node dashboard.mjs
 //
 // CHAT_BIN     the server
-// harness.mjs tells the other variables.
+// harness.mjs describes the other variables.
 
 import assert from 'node:assert/strict';
-import { DESKTOP, PHONE, Server, picture, run, unexpected, until, visit as visitPath, within } from './harness.mjs';
+import {
+  DESKTOP,
+  PHONE,
+  Server,
+  picture,
+  run,
+  unexpected,
+  unnamed,
+  until,
+  visit as visitPath,
+  within,
+} from './harness.mjs';
 import { Socket } from './socket.mjs';
 
 const { CHAT_BIN } = process.env;
@@ -228,7 +239,7 @@ const checks = {
     await $(page, 'send-text').fill('x');
     await $(page, 'send-go').click();
     await until('a room that is not there is told', async () =>
-      /nobody is there: room "nowhere"/.test(await text(page, 'send-result')),
+      /no recipient: room "nowhere"/.test(await text(page, 'send-result')),
     );
     await page.keyboard.press('Escape');
     await row(page, 'garden').getByRole('button').click();
@@ -276,18 +287,7 @@ const checks = {
       await page.keyboard.press('Tab');
     await page.keyboard.press('Enter');
     assert.deepEqual(await within(ana.ended, 'the client is closed'), [1000, '']);
-    const names = await page
-      .locator('button, input, textarea, select')
-      .evaluateAll(all =>
-        all
-          .filter(
-            node =>
-              node.checkVisibility() &&
-              !(node.ariaLabel || node.textContent.trim() || node.closest('label') || node.title),
-          )
-          .map(node => node.outerHTML.slice(0, 80)),
-      );
-    assert.deepEqual(names, [], 'every control has a name');
+    assert.deepEqual(await unnamed(page), [], 'every control has a name');
     everybodyLeaves();
   },
 

@@ -4,7 +4,7 @@
 //   FEED_BIN=../../target/release/examples/feed node feed.mjs
 //
 // FEED_BIN     the server
-// harness.mjs tells the other variables.
+// harness.mjs describes the other variables.
 
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';

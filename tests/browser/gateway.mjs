@@ -4,7 +4,7 @@
 //   GATEWAY_BIN=../../target/release/examples/gateway node gateway.mjs
 //
 // GATEWAY_BIN  the server
-// harness.mjs tells the other variables.
+// harness.mjs describes the other variables.
 
 import assert from 'node:assert/strict';
 import { DESKTOP, PHONE, Server, picture, run, unexpected, until, visit as visitPath } from './harness.mjs';

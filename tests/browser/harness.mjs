@@ -229,3 +229,10 @@ export async function run(server, checks) {
   console.log(`${passed} passed, ${failed} failed`);
   process.exit(failed ? 1 : 0);
 }
+
+/// The controls of a page that a screen reader could not name.
+export const unnamed = page =>
+  page.locator('button, input, textarea, select').evaluateAll(all => {
+    const hasName = node => node.ariaLabel || node.textContent.trim() || node.closest('label') || node.title;
+    return all.filter(node => node.checkVisibility() && !hasName(node)).map(node => node.outerHTML.slice(0, 80));
+  });

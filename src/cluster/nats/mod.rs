@@ -272,7 +272,7 @@ impl Adapter for NatsAdapter {
         let engine = self.engine()?;
         let (sender, receiver) = mailbox::mailbox();
         let settings = self.settings.clone();
-        // Unconstrained: the task must take everything that the client's reader has queued before the reader goes on.
+        // Unconstrained: the task must take everything that the client's reader has queued before the reader continues.
         let _task = engine.spawn(tokio::task::unconstrained(async move {
             let session = async {
                 let session = Session::open(&settings).await?;

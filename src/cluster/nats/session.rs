@@ -27,7 +27,7 @@ const CAPACITY: usize = 128 * 1024;
 const REQUESTS: usize = 256;
 
 /// Maximum bytes published at once, unless a single envelope is larger. If the server does not respond, this much is in
-/// doubt: a server that was only suspended still reads the data in its socket, while the next session goes on.
+/// doubt: a server that was only suspended still reads the data in its socket, while the next session continues.
 const CHUNK: usize = 16 * 1024;
 
 /// A connection. It is never repaired: after a failure it is dropped, and its tasks end.

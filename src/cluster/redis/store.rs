@@ -22,8 +22,8 @@ const TICK: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_secs(5);
 /// Maximum number of idle connections kept for commands.
 const KEPT: usize = 4;
-/// A kept connection that rested for longer is tried before it is used: Redis or a firewall may have closed it
-/// meanwhile.
+/// A kept connection that rested for longer is tried before it is used: Redis or a firewall may have closed it in the
+/// meantime.
 const RESTED: Duration = Duration::from_secs(1);
 /// How long that may take.
 const TRIAL: Duration = Duration::from_millis(500);

@@ -137,7 +137,7 @@ fn send(hub: &Hub, to: Recipient, text: String) -> Outcome {
     let delivery = hub.send(target, text);
     // In a cluster only the other nodes know whether they have the recipient.
     match delivery.ok().filter(|sent| is_known || sent.published) {
-        None => Err((404, format!("nobody is there: {what}"))),
+        None => Err((404, format!("no recipient: {what}"))),
         Some(sent) => Ok(json!({
             "done": format!("sent {size} bytes to {what}"),
             "queued": sent.queued, "dropped": sent.dropped, "refused": sent.refused, "published": sent.published,
@@ -180,7 +180,7 @@ fn close_user(hub: &Hub, user: &str, code: u16, reason: &str) -> Outcome {
     let done = hub.close_user(user, code, reason).map_err(|error| (422, error.to_string()))?;
     // In a cluster only the other nodes know whether they have the user.
     if done.here == 0 && !done.published {
-        return Err((404, format!("nobody is there: user {user:?}")));
+        return Err((404, format!("no recipient: user {user:?}")));
     }
     Ok(json!({
         "done": format!("closed user {user:?} with {code} {reason:?}"),

@@ -106,16 +106,7 @@ function describeClient(row, now) {
   ];
   if (row.calls) rows.push(['Calls', `${plural(row.calls, 'call')} in flight`]);
   if (row.closing) rows.push(['State', 'closing']);
-  sync(
-    byId('client-details'),
-    rows.flatMap(([name, value]) => [
-      ['dt', name, name],
-      ['dd', name, value],
-    ]),
-    ([tag, name]) => tag + name,
-    ([tag]) => make(tag),
-    (node, [, , text]) => put(node, text),
-  );
+  describe(byId('client-details'), rows);
 }
 
 const clientResult = byId('client-dialog').querySelector('.result');

@@ -87,3 +87,17 @@ function micros(us) {
 }
 
 const plural = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
+
+/// Makes a description list show these names and values.
+function describe(list, rows) {
+  sync(
+    list,
+    rows.flatMap(([name, value]) => [
+      ['dt', name, name],
+      ['dd', name, value],
+    ]),
+    ([tag, name]) => tag + name,
+    ([tag]) => make(tag),
+    (node, [, , text]) => put(node, text),
+  );
+}

@@ -280,14 +280,5 @@ function showTotals(stats, hub) {
         ['Not published', number(stats.unpublished)],
       );
   }
-  sync(
-    byId('totals'),
-    rows.flatMap(([name, value]) => [
-      ['dt', name, name],
-      ['dd', name, value],
-    ]),
-    ([tag, name]) => tag + name,
-    ([tag]) => make(tag),
-    (node, [, , text]) => put(node, text),
-  );
+  describe(byId('totals'), rows);
 }

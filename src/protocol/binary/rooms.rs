@@ -32,8 +32,8 @@ pub struct BinaryRooms {
 }
 
 /// The members that `new_member` has announced and `member_left` has not, by room, in the order of their announcements.
-/// A list of members is made from these and not from the hub's rooms: a client that joins and leaves before its hooks
-/// run is announced to nobody, so nobody would be told that it has left.
+/// Lists of members are made from these, not from the hub's rooms: a client that joins and leaves before its hooks run
+/// is not announced, so no leave would follow.
 #[derive(Debug, Default)]
 struct Announced(Leaf<HashMap<String, Vec<ClientId>>>);
 
@@ -250,12 +250,12 @@ fn send_to_own_room(client: &Client, message: &Frame) -> HandlerResult {
     Ok(())
 }
 
-/// Sends the list of members, and then news of clients that joined or left meanwhile.
+/// Sends the list of members, and then events of clients that joined or left in the meantime.
 ///
 /// The events of a member add up without a lock: the hooks of each other client run one at a time and in order, and
 /// their last event goes to every current member. The acknowledgement overrides only events that were sent between the
 /// lookup of the members and the acknowledgement. A second lookup finds those clients, and their present state is sent
-/// again. Only if that changes meanwhile, the same clients are looked up once more.
+/// again. If that changes in the meantime, the same clients are looked up once more.
 fn acknowledge_join(client: &Client, room: &str) {
     ACKNOWLEDGED.set(ACKNOWLEDGED.get().wrapping_add(1));
     // The acknowledgement leaves after the second look: what its receiver causes others to do is not seen by that look,

@@ -53,7 +53,7 @@ use timers::Timers;
 
 /// The WebSocket subprotocol of the protobuf encoding. Clients without a subprotocol use JSON.
 pub const PROTOBUF: &str = "centrifuge-protobuf";
-/// The server version that clients are told.
+/// The server version in connect replies.
 const VERSION: &str = concat!("wshub ", env!("CARGO_PKG_VERSION"));
 
 /// Sets up a hub that speaks the protocol. All callbacks run on the connection's thread, with no lock held.

@@ -31,8 +31,8 @@ impl From<Position> for Place {
     }
 }
 
-/// The position from a client: an empty epoch means the history's own, and one of another form is none of ours. `None`
-/// if that would be needed and the room does not exist.
+/// The position from a client. An empty epoch means the history's own epoch; an epoch of another form belongs to no
+/// history. `None` if the history's own epoch is needed and the room does not exist.
 pub(super) fn position(hub: &Hub, channel: &str, epoch: &str, offset: u64) -> Option<Position> {
     if let Ok(epoch) = epoch.parse::<Epoch>() {
         return Some(Position::new(epoch, offset));
@@ -74,7 +74,7 @@ pub(super) fn remove(hub: &Hub, channel: &str) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// How a publication enters the history.
+/// How a publication is recorded in the history.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Recording {
     /// Not recorded.
@@ -85,8 +85,8 @@ pub(super) enum Recording {
     Awaited(Duration),
 }
 
-/// Publishes to a channel; where in the history it is. What is not recorded has no place, nor has what a shared history
-/// has taken without answering in time.
+/// Publishes to a channel. Returns the place in the history; `None` if the publication is not recorded, or if a shared
+/// history has not answered in time.
 ///
 /// # Errors
 ///

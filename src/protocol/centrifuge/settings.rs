@@ -66,7 +66,7 @@ impl ChannelOptions {
         self
     }
 
-    /// Sets whether subscribers that ask for it are told of joins and leaves. Default: true.
+    /// Sets whether subscribers that request it get joins and leaves. Default: true.
     pub fn join_leave(mut self, is_told: bool) -> Self {
         self.join_leave = is_told;
         self

@@ -70,7 +70,7 @@ pub(super) fn begin(
     tell: impl FnOnce(Subscribed),
 ) -> Result<(), CommandError> {
     let (expires_at, wants_joins) = (subscription.expires_at, subscription.wants_joins);
-    // It is told of no join before its reply.
+    // The client gets no joins before its reply.
     let subscription = Subscription { wants_joins: false, ..subscription };
     reserve(client, session, &wish.channel, subscription.clone())?;
     introduce(client, session, &wish.channel, &subscription);
@@ -198,7 +198,7 @@ fn reserve(client: &Client, session: &Session, channel: &str, new: Subscription)
 /// Ends a subscription at the client's request.
 pub(super) fn unsubscribe(client: &Client, session: &Session, channel: &str) {
     if let Some(subscription) = session.remove(channel) {
-        // The program may have removed the client meanwhile.
+        // The program may have removed the client in the meantime.
         let _ = client.leave(channel);
         tell_leave(client, session, channel, &subscription);
     }

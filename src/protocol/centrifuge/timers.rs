@@ -138,7 +138,8 @@ impl Timers {
         Some(Instant::now())
     }
 
-    /// What is due. A ping counts as sent from here on, because its answer may come before the sender goes on.
+    /// Determines what is due. A ping counts as sent from here on, because its answer may arrive before the sender
+    /// continues.
     fn due(&self, state: &mut State, progress: u32) -> Due {
         let now = Instant::now();
         match state.phase {
@@ -174,14 +175,14 @@ impl Timers {
         }
         if now >= state.due {
             state.due = now + self.settings.ping;
-            // Any answer will do: the time of an earlier ping goes on.
+            // Any answer counts, so the time of an earlier ping continues.
             if state.pong_due.is_none() {
                 (state.pong_due, state.progress) = (Some(now + self.settings.pong_timeout), progress);
             }
             return Due::Ping;
         }
         let expiry = of_subscriptions.map(|(_, left)| left).chain(own).min();
-        // The system clock may be changed meanwhile, so check at least at every ping.
+        // The system clock may change in the meantime, so check at least at every ping.
         let expiry = expiry.and_then(|left| now.checked_add(left));
         Due::Later([Some(state.due), state.pong_due, expiry].into_iter().flatten().min().unwrap_or(state.due))
     }

@@ -21,7 +21,7 @@ impl ConnectionToken {
         Self { user: id.into(), ..Self::default() }
     }
 
-    /// Sets when the token expires. Default: never. The SDK is told to refresh it in time. A time in the past is
+    /// Sets when the token expires. Default: never. The SDK gets the time, to refresh it. A time in the past is
     /// answered with error 109.
     pub fn expires_at(mut self, time: SystemTime) -> Self {
         self.expires_at = Some(time);

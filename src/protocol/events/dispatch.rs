@@ -152,7 +152,7 @@ fn unsubscribe(client: &Client, inbound: &Inbound<'_>) -> HandlerResult {
 /// The authenticator alone determines the user id, whatever the frame claims.
 fn authenticate(callbacks: &Callbacks, client: &Client, inbound: &Inbound<'_>) -> HandlerResult {
     let authenticator = callbacks.authenticator.as_ref();
-    let authenticator = authenticator.ok_or_else(|| EventError::new("unauthorized", "nobody can authenticate here"))?;
+    let authenticator = authenticator.ok_or_else(|| EventError::new("unauthorized", "no authenticator is set"))?;
     let user = authenticator(client, inbound)?;
     client.set_user(&user).map_err(EventError::from)?;
     Ok(Event::new(AUTHENTICATED, Authenticated { user_id: &user, status: "success" }).send_to(client)?)

@@ -82,7 +82,7 @@ fn answer(client: &Client, room: &str, joined: Option<&Joined>) -> HandlerResult
     Ok(Event::new(SUBSCRIBED, data).send_to(client)?)
 }
 
-/// Treats an invalid position as one of another history, so the client is told that it may have missed something.
+/// Treats an invalid position as one of another history, so the client learns that it may have missed something.
 fn position(text: &str) -> Option<Position> {
     text.parse().or_else(|_| NOWHERE.parse()).ok()
 }

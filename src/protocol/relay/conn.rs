@@ -62,7 +62,7 @@ impl Conn {
         self.answer_error(&ErrorPayload { code, message, retry_after_ms: None });
     }
 
-    /// Whether the rate limit allows one more message now; if not, the peer is told when to retry.
+    /// Whether the rate limit allows one more message now. If not, tells the peer when to retry.
     pub(super) fn is_within_rate(&self) -> bool {
         let Some(limiter) = &self.session.limiter else { return true };
         let mut limiter = limiter.lock();

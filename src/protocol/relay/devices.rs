@@ -99,7 +99,7 @@ impl Devices {
     }
 
     /// Reports what the calling thread has caused: at most that a relay is gone and another has connected. `later` gets
-    /// the ticket if other threads have caused more meanwhile. A panic of the hook resumes at the end.
+    /// the ticket if other threads have caused further changes in the meantime. A panic of the hook resumes at the end.
     pub(super) fn tell(&self, ticket: Ticket, hook: impl Fn(&str, Edge), later: impl FnOnce(Ticket)) {
         let mut has_panicked = false;
         let mut told = 0;

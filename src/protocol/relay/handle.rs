@@ -211,7 +211,7 @@ impl Inner {
         }
     }
 
-    /// Reports what this connection has caused; a separate thread reports what others cause meanwhile.
+    /// Reports this connection's changes. A separate thread reports changes that others cause in the meantime.
     fn tell(self: &Arc<Self>, conn: &Conn, ticket: Option<Ticket>) {
         let Some(ticket) = ticket else { return };
         let relay = &conn.relay;

@@ -95,7 +95,7 @@ struct Pending<'a> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         let mut state = self.own.state.lock();
-        // It may have been forgotten meanwhile, and the key taken by another attempt.
+        // It may have been forgotten in the meantime, and another attempt may have taken the key.
         let is_own = state.results.get(&self.key).is_some_and(|(number, _)| *number == self.number);
         match self.made.take() {
             Some(made) if is_own => {
