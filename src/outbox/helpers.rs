@@ -243,7 +243,7 @@ mod tests {
                 || Box::new(list),
                 |_, how| {
                     if how == How::Now {
-                        wait()
+                        wait();
                     }
                 },
             );
