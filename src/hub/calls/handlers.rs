@@ -33,14 +33,16 @@ impl CallHandlers {
         self.0.insert(method.into(), Box::new(handler));
     }
 
-    /// Handles a message that is a call or the answer to a call. Returns `None` for any other message. If a handler's
-    /// reply is not JSON, the client gets an error with the code `internal`.
+    /// Handles a message that is a call or the answer to a call. Returns `None` for any other message, such as an answer
+    /// with an id that the client was never called with: that is the application's. A late or repeated answer is
+    /// counted and ignored. If a handler's reply is not JSON, the client gets an error with the code `internal`.
     ///
     /// # Errors
     ///
     /// The answer could not be sent.
     pub fn handle(&self, client: &Client, message: &Message) -> Option<HandlerResult> {
         match Frame::parse(message)? {
+            Frame::Answer { id, .. } if !client.calls().was_begun(id) => None,
             Frame::Answer { id, result } => {
                 client.answer_call(id, result);
                 Some(Ok(()))

@@ -92,6 +92,11 @@ impl Calls {
         Ok(id)
     }
 
+    /// Whether a call has had this id, be it answered or not.
+    pub(super) fn was_begun(&self, id: u64) -> bool {
+        (1..=self.state.lock().last).contains(&id)
+    }
+
     /// Takes out the waiter of a call. `None` if it already has its result.
     pub(super) fn take(&self, id: u64) -> Option<Waiter> {
         self.state.lock().waiting.remove(&id)

@@ -71,8 +71,8 @@ impl RelayBuilder {
 
     /// Sets the handler of a method that users and devices call, in the format of
     /// [`JsonCalls`](crate::calls::JsonCalls). Its return value is sent back as a reply or an error. With such a
-    /// handler, messages of type `call` that have an `id` and a `method` do not reach `on_message`; answers to
-    /// [`Relay::call_device`] never do.
+    /// handler, messages of type `call` that have an `id` and a `method` do not reach `on_message`. Answers to
+    /// [`Relay::call_device`] never do; a `reply` or `error` with any other `id` does.
     pub fn on_call(
         mut self,
         method: impl Into<String>,
