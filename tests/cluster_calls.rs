@@ -144,6 +144,93 @@ fn what_the_bus_loses_is_a_timeout_and_what_it_repeats_is_heard_once() {
     assert_eq!(answers.next(), None);
 }
 
+/// What a node has asked is told in parts within the limit, and is complete only when all have come. What comes twice
+/// counts once.
+#[test]
+fn lists_of_asked_clients_come_in_parts_and_repetitions_count_once() {
+    let wire = Wire::new(Mood::Works);
+    let presence = Duration::from_secs(3600);
+    let one = node(hub(), Cluster::new(wire.adapter()).node_id("one").presence(presence).max_envelope(1000));
+    let payload = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
+    let beat = payload(r#"{"node_id":"two","client_count":3,"rooms":{},"ts":0}"#);
+    wire.receive(format!(r#"{{"node_id":"two","type":"presence","msg_type":0,"data":"{beat}"}}"#));
+    eventually("it is known", || one.hub.cluster_nodes().len() == 2);
+    let control = |control: Value| {
+        let data = payload(&control.to_string());
+        format!(r#"{{"node_id":"two","type":"client","client_id":"wshub.control","msg_type":1,"data":"{data}"}}"#)
+    };
+    let ids: Vec<wshub::ClientId> =
+        (1..4).map(|n| format!("00000000-0000-4000-8000-00000000000{n}").parse().unwrap()).collect();
+    let part = |index: usize, ids: &[wshub::ClientId]| {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        control(json!({"op": "asked", "node": "one", "call": 1, "index": index, "of": 2, "clients": ids}))
+    };
+    let answer = |n: usize| {
+        let id = ids[n].to_string();
+        control(json!({"op": "answer", "node": "one", "call": 1, "client": id, "result": {"ok": n.to_string()}}))
+    };
+    let mut answers = one.hub.call(Target::room("r"), "m", "1", PATIENCE * 10);
+    let expected = |n: usize| Some((ids[n], Ok(Message::raw_json(n.to_string()))));
+    // Before its part has come, and twice.
+    (0..2).for_each(|_| wire.receive(answer(0)));
+    assert_eq!(answers.next(), expected(0));
+    (0..2).for_each(|_| wire.receive(part(0, &ids[..2])));
+    (0..2).for_each(|_| wire.receive(answer(1)));
+    assert_eq!(answers.next(), expected(1));
+    // Late repetitions of the list do not make answered clients missing again.
+    wire.receive(part(0, &ids[..2]));
+    wire.receive(part(1, &ids[2..]));
+    wire.receive(answer(2));
+    assert_eq!(answers.next(), expected(2), "the second part was awaited");
+    assert_eq!(answers.next(), None, "at once");
+    // This node divides its own lists: 60 clients do not fit into 1,000 bytes.
+    let sockets: Vec<_> = (0..60).map(|_| one.pair_to("/ws?rooms=r")).collect();
+    let call = json!({"op": "call", "call": 7, "to": [{"room": "r"}], "except": [], "method": "m", "data": "1",
+        "timeout_ms": 60_000});
+    wire.receive(control(call));
+    let asked = || -> Vec<Value> {
+        let payloads = wire.payloads().into_iter().map(|text| serde_json::from_str::<Value>(&text).unwrap());
+        payloads.filter(|control| control["op"] == "asked").collect()
+    };
+    let of = |control: &Value| usize::try_from(control["of"].as_u64().unwrap()).unwrap();
+    eventually("all parts are out", || asked().first().is_some_and(|first| asked().len() == of(first)));
+    let (parts, published) = (asked(), wire.published());
+    assert!((4..8).contains(&parts.len()) && parts.iter().enumerate().all(|(n, part)| part["index"] == n));
+    assert!(published.iter().all(|envelope| envelope.len() <= 1000));
+    let mut told: Vec<&str> =
+        parts.iter().flat_map(|part| part["clients"].as_array().unwrap()).map(|id| id.as_str().unwrap()).collect();
+    told.sort_unstable();
+    let mut expected: Vec<String> = sockets.iter().map(|(_, client)| client.id().to_string()).collect();
+    expected.sort_unstable();
+    assert_eq!(told, expected);
+}
+
+/// What does not fit into a message of the bus is told at once, on both ways.
+#[test]
+fn calls_and_answers_that_are_too_large_for_the_bus_are_told() {
+    let bus = MemoryBus::new();
+    let nodes = ["a", "b"].map(|id| {
+        let cluster = Cluster::new(bus.adapter()).node_id(id).presence(Duration::from_millis(500));
+        node(hub(), cluster.max_envelope(4000))
+    });
+    eventually("they know each other", || nodes.iter().all(|node| node.hub.cluster_nodes().len() == 2));
+    let (mut socket, client) = nodes[1].pair_to("/ws?rooms=r");
+    let large = format!("\"{}\"", "x".repeat(3000));
+    let mut answers = nodes[0].hub.call(client.id(), "m", &large[..], PATIENCE * 10);
+    assert_eq!(answers.next(), Some((client.id(), Err(CallError::Unsupported))));
+    assert_eq!(answers.next(), None);
+    assert_eq!(nodes[0].hub.call(Target::room("r"), "m", &large[..], PATIENCE * 10).next(), None, "nobody was asked");
+    let mut answers = nodes[0].hub.call(client.id(), "m", "1", PATIENCE * 10);
+    let (id, data) = asked(&mut socket);
+    assert_eq!(data, 1, "the large ones were not delivered");
+    socket.send_text(&format!(r#"{{"type":"reply","id":{id},"data":{large}}}"#));
+    let (from, result) = answers.next().unwrap();
+    assert_eq!(from, client.id());
+    assert!(matches!(&result, Err(CallError::Refused { code, .. }) if code == "too_large"), "{result:?}");
+    assert_eq!(answers.next(), None);
+    socket.sync();
+}
+
 /// A node's answers, or its questions, are lost: who is asked is asked once, and who has asked learns of a timeout.
 #[test]
 fn a_partition_ends_calls_in_a_timeout_and_none_is_made_twice() {

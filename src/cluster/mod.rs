@@ -70,6 +70,15 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// and hooks. A broker client that parses nested responses recursively can need more than 1 MiB for a hundred levels.
 const STACK: usize = 4 * 1024 * 1024;
 
+/// Why a control message was not queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotQueued {
+    /// The queue is full, or the link ends, or there is no link.
+    Full,
+    /// No envelope of the bus can hold it.
+    TooLarge,
+}
+
 /// A hub's link to the bus: a queue, a table of nodes and two threads. The link ends when it is stopped or dropped.
 pub(crate) struct Link {
     shared: Arc<LinkCore>,
@@ -140,15 +149,32 @@ impl Link {
         false
     }
 
-    /// Queues a message from this crate to the same crate on other nodes. Returns whether it fits.
-    pub(crate) fn publish_control(&self, json: String) -> bool {
+    /// Queues a message from this crate to the same crate on other nodes.
+    pub(crate) fn publish_control(&self, json: String) -> Result<(), NotQueued> {
+        static TOO_LARGE: LogLimit = LogLimit::seldom();
+        let (len, max) = (json.len(), self.shared.max_control());
+        if len > max {
+            self.shared.node.count(&|m| m.increment_adapter_dropped());
+            if let Some(suppressed) = TOO_LARGE.pass() {
+                record!(
+                    Warn,
+                    "wshub::cluster",
+                    "{}: a message to other nodes of {len} bytes exceeds {max}, the maximum of max_envelope or of the \
+                     bus ({suppressed} more not logged)",
+                    self.node_id(),
+                );
+            }
+            return Err(NotQueued::TooLarge);
+        }
         let to = vec![Recipient::Client(CONTROL.to_owned())];
-        self.publish(Outgoing { to, except: Vec::new(), message: Message::raw_json(json) })
+        let is_queued = self.publish(Outgoing { to, except: Vec::new(), message: Message::raw_json(json) });
+        if is_queued { Ok(()) } else { Err(NotQueued::Full) }
     }
 
-    /// Maximum size of a control message, in bytes, that fits into an envelope of any bus.
+    /// Maximum size of a part of a control message, in bytes: it fits into an envelope, and leaves the bus time for
+    /// other messages.
     pub(crate) fn control_limit(&self) -> usize {
-        (self.shared.settings.max_envelope / 2).clamp(1, 24 * 1024)
+        self.shared.max_control().clamp(1, 24 * 1024)
     }
 
     /// Returns whether presence is on, so that the other nodes are known.

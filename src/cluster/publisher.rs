@@ -163,6 +163,8 @@ impl Publisher {
         match result {
             Ok(()) => {
                 self.is_up = true;
+                let learned = self.heartbeat.as_ref().map_or(usize::MAX, |heartbeat| heartbeat.limit(usize::MAX));
+                self.shared.set_max_envelope(self.known_limit().min(learned));
                 self.shared.report(Half::Publish, Ok(()));
                 // This node's earlier heartbeats may have been lost.
                 if self.heartbeat.as_ref().is_some_and(Heartbeat::has_beaten) {
@@ -290,6 +292,7 @@ impl Publisher {
         loop {
             let Some(heartbeat) = &self.heartbeat else { return };
             let limit = heartbeat.limit(self.known_limit());
+            self.shared.set_max_envelope(limit);
             let encoded = beat.encode(number, limit);
             self.report_left_out(&encoded, limit);
             let results = self.put(&encoded.envelopes).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! Work shared by the publisher, the subscriber and the hub.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::CONTROL;
@@ -52,6 +53,12 @@ pub(super) struct LinkCore {
     own: Vec<u8>,
     /// The first bytes of this node's own presence envelopes.
     own_presence: Vec<u8>,
+    /// The largest envelope, in bytes, that the settings and the bus allow, as far as the publisher knows. Only the
+    /// publisher writes it. Relaxed: it guards no other data, and an outdated value costs at most the messages that the
+    /// bus refuses.
+    max_envelope: AtomicUsize,
+    /// The size of an envelope around an empty control message, in bytes.
+    control_frame: usize,
 }
 
 /// The work to do. Its lock is a leaf: nothing is called under it.
@@ -85,6 +92,9 @@ impl LinkCore {
             closed: false,
             live: 0,
         };
+        let max_envelope = AtomicUsize::new(settings.max_envelope);
+        let (to, empty) = (Recipient::Client(CONTROL.to_owned()), Message::text(""));
+        let control = Envelope::message(&settings.node_id, &to, Vec::new(), &empty);
         Self {
             settings,
             node,
@@ -95,7 +105,19 @@ impl LinkCore {
             run,
             own,
             own_presence,
+            max_envelope,
+            control_frame: control.map_or(0, |envelope| envelope.encode().len()),
         }
+    }
+
+    pub(super) fn set_max_envelope(&self, bytes: usize) {
+        self.max_envelope.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Returns the largest control message, in bytes, that the bus accepts.
+    pub(super) fn max_control(&self) -> usize {
+        // Base64 turns three bytes into four.
+        self.max_envelope.load(Ordering::Relaxed).saturating_sub(self.control_frame) / 4 * 3
     }
 
     /// Calls the adapter. A panic in it becomes an error.

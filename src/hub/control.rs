@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::Hub;
 use super::calls::CallError;
 use super::members::{Json, List, Reported};
-use crate::cluster::Recipient;
+use crate::cluster::{NotQueued, Recipient};
+
+/// Space for a control message's other fields than its list and its names, in bytes of JSON.
+pub(super) const FIELDS: usize = 128;
 
 /// A control message.
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,8 +29,8 @@ pub(super) enum Control {
     Digests { from: String, to: Option<String>, rooms: BTreeMap<String, (u64, u64)> },
     /// Calls clients, on one node only if it is named.
     Call(Box<RemoteCall>),
-    /// The sender has passed that node's call to these clients.
-    Asked { node: String, call: u64, clients: Vec<String> },
+    /// The sender has passed that node's call to these clients, or these are a part of them.
+    Asked { node: String, call: u64, index: u32, of: u32, clients: Vec<String> },
     /// One of these clients has answered, or will not answer.
     Answer { node: String, call: u64, client: String, result: RemoteResult },
     /// Close a user's or a room's connections.
@@ -60,6 +63,30 @@ impl Entry {
         let metadata = self.metadata.map(Json::from);
         (self.id, (!self.gone).then_some(metadata))
     }
+}
+
+/// The size of a part of a JSON message, in bytes, with a comma.
+pub(super) fn json_size(part: &impl Serialize) -> usize {
+    // Strings, numbers and what is made of them are always valid JSON.
+    serde_json::to_string(part).map_or(0, |json| json.len() + 1)
+}
+
+/// Divides the parts of a message into groups of at most `limit` bytes of JSON; a larger part is a group of its own.
+/// Returns at least one group, perhaps an empty one.
+pub(super) fn divided<T: Serialize>(parts: Vec<T>, limit: usize) -> Vec<Vec<T>> {
+    let (mut groups, mut used) = (vec![Vec::new()], 0);
+    for part in parts {
+        let size = json_size(&part);
+        if used > 0 && used + size > limit {
+            groups.push(Vec::new());
+            used = 0;
+        }
+        used += size;
+        if let Some(group) = groups.last_mut() {
+            group.push(part);
+        }
+    }
+    groups
 }
 
 /// See [`Control::Call`].
@@ -107,8 +134,14 @@ impl From<CallError> for RemoteResult {
 impl Hub {
     /// Queues a control message for the other nodes and returns whether it was queued.
     pub(super) fn publish_control(&self, control: &Control) -> bool {
-        let Some(link) = &self.inner().node.link else { return false };
-        serde_json::to_string(control).is_ok_and(|json| link.publish_control(json))
+        self.try_publish_control(control).is_ok()
+    }
+
+    /// Queues a control message for the other nodes.
+    pub(super) fn try_publish_control(&self, control: &Control) -> Result<(), NotQueued> {
+        let Some(link) = &self.inner().node.link else { return Err(NotQueued::Full) };
+        // Strings, numbers and what is made of them are always valid JSON.
+        serde_json::to_string(control).map_err(|_| NotQueued::TooLarge).and_then(|json| link.publish_control(json))
     }
 
     pub(super) fn publish_join(&self, user: &str, room: &str) -> bool {
@@ -124,7 +157,7 @@ impl Hub {
         self.publish_control(&Control::Close { user: owned(user), room: owned(room), code, reason: reason.to_owned() })
     }
 
-    /// Maximum JSON bytes in one control message, so that its envelope fits.
+    /// Maximum size of one control message, in bytes of JSON, so that its envelope fits. Lists are divided accordingly.
     pub(super) fn control_limit(&self) -> usize {
         self.inner().node.link.as_ref().map_or(usize::MAX, crate::cluster::Link::control_limit)
     }
@@ -145,7 +178,9 @@ impl Hub {
             Control::Call(call) if call.node.as_deref().is_none_or(|node| node == self.node_id()) => {
                 self.answer_remote(from, *call);
             }
-            Control::Asked { node, call, clients } if node == self.node_id() => self.hear_asked(from, call, &clients),
+            Control::Asked { node, call, index, of, clients } if node == self.node_id() => {
+                self.hear_asked(from, call, [index, of], &clients);
+            }
             Control::Answer { node, call, client, result } if node == self.node_id() => {
                 self.hear_answer(call, &client, result);
             }
@@ -187,7 +222,7 @@ mod tests {
             Control::Query { node: node(), room: room() },
             Control::Digests { from: room(), to: None, rooms: BTreeMap::from([(room(), (1, u64::MAX))]) },
             Control::Call(Box::new(call)),
-            Control::Asked { node: node(), call: 1, clients: vec![node()] },
+            Control::Asked { node: node(), call: 1, index: 0, of: 2, clients: vec![node()] },
             Control::Answer { node: node(), call: 1, client: node(), result },
             Control::Close { user: None, room: Some(room()), code: 4500, reason: String::new() },
             Control::Join { user: node(), room: room() },

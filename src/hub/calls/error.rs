@@ -23,8 +23,8 @@ pub enum CallError {
     /// The calling thread is the connection's own, which would have to read the answer. Use
     /// [`Client::call_then`](crate::Client::call_then).
     OwnThread,
-    /// The hub has no [`CallFormat`](crate::calls::CallFormat), the client reads an event stream, or the format cannot
-    /// carry the payload.
+    /// The hub has no [`CallFormat`](crate::calls::CallFormat), the client reads an event stream, or the format, or the
+    /// bus to the client's node, cannot carry the payload.
     Unsupported,
 }
 

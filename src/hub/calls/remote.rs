@@ -8,9 +8,10 @@ use crossbeam_channel::Sender;
 use super::error::CallError;
 use super::pending::{Answer, CallResult, Waiter};
 use crate::client_id::ClientId;
+use crate::cluster::NotQueued;
 use crate::config::deadline_after;
-use crate::hub::control::{Control, RemoteCall, RemoteResult};
-use crate::hub::{Hub, Target};
+use crate::hub::control::{Control, FIELDS, RemoteCall, RemoteResult, divided, json_size};
+use crate::hub::{Client, Hub, Target};
 use crate::lock::Leaf;
 use crate::message::Message;
 
@@ -26,8 +27,8 @@ pub(super) enum CallEvent {
 /// A report of another node about a call.
 #[derive(Debug)]
 pub(super) enum NodeReport {
-    /// The node has asked these clients.
-    Asked(String, Vec<ClientId>),
+    /// The node has asked these clients; or these are a part of them, with the part's index and the number of parts.
+    Asked(String, [u32; 2], Vec<ClientId>),
     /// A client of the node has answered.
     Answered(ClientId, CallResult),
 }
@@ -41,10 +42,12 @@ struct Remote {
     number: u64,
     /// Nodes that have not reported whom they asked. `None` if the nodes are not known.
     silent: Option<HashSet<String>>,
+    /// The parts of each node's report that have arrived: a repeated part counts once.
+    heard: HashMap<String, HashSet<u32>>,
     /// Clients of other nodes that have not answered.
     asked: HashSet<ClientId>,
-    /// Clients whose answer arrived before their node's report.
-    early: HashSet<ClientId>,
+    /// Clients of other nodes that have answered, perhaps before their node's report.
+    answered: HashSet<ClientId>,
     /// The client, if the target is a single one.
     only: Option<ClientId>,
 }
@@ -76,8 +79,9 @@ impl Others {
         }
         let number = hub.inner().node.calls.begin(sender.clone());
         let silent = node.clone().map(|node| HashSet::from([node])).or(nodes);
-        self.0 = Some(Remote { number, silent, asked: HashSet::new(), early: HashSet::new(), only });
-        let published = hub.publish_control(&Control::Call(Box::new(RemoteCall {
+        let (heard, asked, answered) = (HashMap::new(), HashSet::new(), HashSet::new());
+        self.0 = Some(Remote { number, silent, heard, asked, answered, only });
+        let published = hub.try_publish_control(&Control::Call(Box::new(RemoteCall {
             call: number,
             node,
             to,
@@ -87,26 +91,35 @@ impl Others {
             data: data.to_owned(),
             timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
         })));
-        if published {
-            return None;
-        }
+        let error = match published {
+            Ok(()) => return None,
+            Err(NotQueued::TooLarge) => CallError::Unsupported,
+            Err(NotQueued::Full) => CallError::TooMany,
+        };
         self.end(hub);
-        only.map(|id| (id, Err(CallError::TooMany)))
+        only.map(|id| (id, Err(error)))
     }
 
     /// Processes an event. Returns the answer that it yields, if any.
     pub(super) fn hear(&mut self, hub: &Hub, news: NodeReport) -> Option<Answer> {
         let remote = self.0.as_mut()?;
         match news {
-            NodeReport::Asked(node, clients) => {
-                remote.silent.as_mut().map(|silent| silent.remove(&node));
-                remote.asked.extend(clients.into_iter().filter(|id| !remote.early.remove(id)));
+            NodeReport::Asked(node, [index, of], clients) => {
+                let parts = remote.heard.entry(node.clone()).or_default();
+                if !parts.insert(index) {
+                    return None;
+                }
+                if parts.len() >= of as usize {
+                    remote.silent.as_mut().map(|silent| silent.remove(&node));
+                }
+                remote.asked.extend(clients.into_iter().filter(|id| !remote.answered.contains(id)));
                 None
             }
             NodeReport::Answered(id, result) => {
-                if !remote.asked.remove(&id) && !remote.early.insert(id) {
+                if !remote.answered.insert(id) {
                     return None;
                 }
+                remote.asked.remove(&id);
                 if remote.only == Some(id) {
                     self.end(hub);
                 }
@@ -176,8 +189,7 @@ impl Hub {
             target = target.and(Target::one_of(room));
         }
         let clients = self.clients_of(&target);
-        let ids = clients.iter().map(|client| client.id().to_string()).collect();
-        self.publish_control(&Control::Asked { node: from.to_owned(), call: call.call, clients: ids });
+        self.tell_asked(from, call.call, &clients);
         let payload = Message::raw_json(call.data);
         let deadline = deadline_after(Duration::from_millis(call.timeout_ms));
         for client in clients {
@@ -188,12 +200,40 @@ impl Hub {
                     Ok(message) => RemoteResult::Ok(message.as_text().unwrap_or("null").to_owned()),
                     Err(error) => error.into(),
                 };
-                hub.publish_control(&Control::Answer { node, call: number, client: id.to_string(), result });
+                hub.publish_answer(node, number, id, result);
             };
             match client.ask(&call.method, &payload, Waiter::Elsewhere(Box::new(answer), deadline)) {
                 Ok(_) => client.give_up_elsewhere(false),
                 Err((error, waiter)) => client.finish(waiter, Err(error)),
             }
+        }
+    }
+
+    /// Tells a node which clients get its call, in parts that the bus accepts.
+    fn tell_asked(&self, from: &str, call: u64, clients: &[Client]) {
+        let ids = clients.iter().map(|client| client.id().to_string()).collect();
+        let parts = divided(ids, self.control_limit().saturating_sub(json_size(&from) + FIELDS));
+        let of = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+        for (clients, index) in parts.into_iter().zip(0..) {
+            self.publish_control(&Control::Asked { node: from.to_owned(), call, index, of, clients });
+        }
+    }
+
+    /// Sends a node an answer. One that is too large for the bus is told as a refusal, not lost.
+    fn publish_answer(&self, node: String, call: u64, client: ClientId, result: RemoteResult) {
+        let size = match &result {
+            RemoteResult::Ok(text) => text.len(),
+            RemoteResult::Refused { code, message } => code.len() + message.len(),
+            _ => 0,
+        };
+        let mut answer = Control::Answer { node, call, client: client.to_string(), result };
+        if self.try_publish_control(&answer) != Err(NotQueued::TooLarge) {
+            return;
+        }
+        if let Control::Answer { result, .. } = &mut answer {
+            let message = format!("the answer of {size} bytes does not fit into a message to another node");
+            *result = RemoteResult::Refused { code: "too_large".to_owned(), message };
+            self.publish_control(&answer);
         }
     }
 
@@ -204,9 +244,9 @@ impl Hub {
         }
     }
 
-    pub(in crate::hub) fn hear_asked(&self, from: &str, call: u64, clients: &[String]) {
+    pub(in crate::hub) fn hear_asked(&self, from: &str, call: u64, part: [u32; 2], clients: &[String]) {
         let ids = clients.iter().filter_map(|id| id.parse().ok()).collect();
-        self.inner().node.calls.tell(call, NodeReport::Asked(from.to_owned(), ids));
+        self.inner().node.calls.tell(call, NodeReport::Asked(from.to_owned(), part, ids));
     }
 
     pub(in crate::hub) fn hear_answer(&self, call: u64, client: &str, result: RemoteResult) {

@@ -7,8 +7,11 @@ use std::time::{Instant, SystemTime};
 use super::Tables;
 use super::table::{List, Reported, Table};
 use crate::hub::Hub;
-use crate::hub::control::{Control, Entry};
+use crate::hub::control::{Control, Entry, FIELDS, divided, json_size};
 use crate::hub::keeper::Job;
+
+/// Space for a version and a hash in JSON, in bytes.
+const DIGEST: usize = 45;
 
 /// The source of versions in reports to other nodes. Versions follow the system's clock, so they rise across all rooms
 /// and from one run of a node to the next. A room that is created anew is therefore not mistaken for its predecessor.
@@ -36,12 +39,12 @@ impl Hub {
         if !self.shares_members() {
             return controls;
         }
-        let limit = self.control_limit();
+        let limit = self.control_limit().saturating_sub(json_size(room) + FIELDS);
         if !untold.is_empty() {
-            for changes in parts(untold, limit, |told| told.as_ref().and_then(Option::as_deref)) {
+            let changes = untold.into_iter().map(|(key, told)| Entry::new(&key, told)).collect();
+            for changes in divided(changes, limit) {
                 let version = telling.next_version();
                 let since = table.tell(version);
-                let changes = changes.into_iter().map(|(key, told)| Entry::new(&key, told)).collect();
                 controls.push(Control::Changes { room: room.to_string(), since, version, changes });
             }
         }
@@ -50,11 +53,15 @@ impl Hub {
                 table.tell(telling.next_version());
             }
             let version = table.version();
-            let parts = parts(table.here(), limit, Option::as_deref);
+            let members = table.here().into_iter().map(|(key, json)| Entry::new(&key, Some(json))).collect();
+            let parts = divided(members, limit);
             let of = u32::try_from(parts.len()).unwrap_or(u32::MAX);
-            controls.extend(parts.into_iter().zip(0..).map(|(part, index)| {
-                let members = part.into_iter().map(|(key, json)| Entry::new(&key, Some(json))).collect();
-                Control::List { room: room.to_string(), version, index, of, members }
+            controls.extend(parts.into_iter().zip(0..).map(|(members, index)| Control::List {
+                room: room.to_string(),
+                version,
+                index,
+                of,
+                members,
             }));
         }
         controls
@@ -97,17 +104,20 @@ impl Hub {
             }
         }
         self.tell_of_members(&controls);
+        let limit = self.control_limit().saturating_sub(FIELDS);
         let mut from = String::new();
         let mut rooms = BTreeMap::new();
+        // The names of the first room and of the next part's come besides.
         let mut size = 0;
         for (room, digest) in digests {
-            size += room.len() * 2 + 48;
-            if size > self.control_limit() {
+            let name = json_size(&room);
+            if size > 0 && size + 2 * name + DIGEST > limit {
                 let part = std::mem::take(&mut rooms);
                 self.publish_control(&Control::Digests { from: from.clone(), to: Some(room.clone()), rooms: part });
                 from.clone_from(&room);
-                size = room.len() * 2 + 48;
+                size = name;
             }
+            size += name + DIGEST;
             rooms.insert(room, digest);
         }
         self.publish_control(&Control::Digests { from, to: None, rooms });
@@ -201,25 +211,4 @@ impl Hub {
         self.watch_members(room);
         result
     }
-}
-
-/// Divides members into parts of about `limit` bytes. Returns at least one part, which may be empty.
-fn parts<T>(
-    members: Vec<(Arc<str>, T)>,
-    limit: usize,
-    metadata: impl Fn(&T) -> Option<&str>,
-) -> Vec<Vec<(Arc<str>, T)>> {
-    let (mut parts, mut size) = (vec![Vec::new()], 0);
-    for (key, told) in members {
-        let own = key.len() * 2 + metadata(&told).map_or(0, |json| json.len() * 2) + 32;
-        if size + own > limit && size > 0 {
-            parts.push(Vec::new());
-            size = 0;
-        }
-        size += own;
-        if let Some(part) = parts.last_mut() {
-            part.push((key, told));
-        }
-    }
-    parts
 }
