@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use broker_suite::far::a_large_room_crosses;
 use broker_suite::{Bus, GIVE_UP, suite};
 use common::broker::{Broker, Kind};
 use common::bus::connected;
@@ -207,6 +208,19 @@ fn an_envelope_over_the_servers_limit_is_refused_alone() {
     eventually("counted", || metrics.stats().adapter_dropped == 1 && metrics.stats().adapter_published == 2);
     assert_eq!(errors(&metrics, ErrorType::AdapterPublish), 1);
     assert_eq!((metrics.stats().adapter_connects, metrics.stats().adapter_disconnects), (1, 0));
+}
+
+/// With the server's own limit of 1 MiB, which the list exceeds, and with a small one that only the server knows.
+#[test]
+fn lists_of_a_large_room_keep_to_the_servers_limit() {
+    if Kind::Nats.is_missing() {
+        return;
+    }
+    a_large_room_crosses::<Nats>(&Broker::nats(), 1000, 1000);
+    let mut broker = Broker::absent(Kind::Nats);
+    broker.set_config("max_payload: 2000");
+    broker.start();
+    a_large_room_crosses::<Nats>(&broker, 60, 100);
 }
 
 #[test]

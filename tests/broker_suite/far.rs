@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use wshub::router::Router;
-use wshub::{Admission, Hub, Message, RoomOptions};
+use wshub::{Admission, Hub, Limits, Message, RoomOptions, Target};
 
 use super::{Bus, INTERVAL, settings};
 use crate::common::broker::Broker;
@@ -18,6 +18,31 @@ fn node<B: Bus>(broker: &Broker, id: &str) -> TestServer {
     let node = TestServer::new(hub.cluster(settings::<B>(broker, id).presence(INTERVAL)));
     connected(&node.hub);
     node
+}
+
+/// A room whose list, and whose call, need many messages of this broker: both reach a node that comes later.
+pub(crate) fn a_large_room_crosses<B: Bus>(broker: &Broker, members: usize, metadata: usize) {
+    let node = |id: &str| {
+        let hub = Router::json_field("type").install(Hub::builder().rooms("m:*", RoomOptions::members()));
+        let hub =
+            hub.limits(Limits::default().max_connections(0).max_connections_per_address(0)).on_upgrade(move |head| {
+                let user = head.query_param("user").unwrap_or_default();
+                Ok(Admission::user(user).member(&"x".repeat(metadata)).unwrap().room("m:x"))
+            });
+        let node = TestServer::new(hub.cluster(settings::<B>(broker, id).presence(INTERVAL * 10)));
+        connected(&node.hub);
+        node
+    };
+    let one = node("one");
+    let mut sockets: Vec<_> = (0..members).map(|n| one.connect_to(&format!("/ws?user=user-{n}"))).collect();
+    let two = node("two");
+    let list = || two.hub.members("m:x");
+    eventually("it knows them all", || list().len() == members && list() == one.hub.members("m:x"));
+    eventually("it knows its node", || two.hub.cluster_nodes().len() == 2);
+    let answers = two.hub.call(Target::room("m:x"), "m", "1", PATIENCE * 10);
+    sockets.iter_mut().for_each(|socket| answer(socket, &json!(1)));
+    let answered: Vec<_> = answers.map(|(_, answer)| answer).collect();
+    assert_eq!((answered.len(), answered.iter().filter(|answer| answer.is_ok()).count()), (members, members));
 }
 
 fn agree(nodes: &[TestServer], expected: &[&str]) {

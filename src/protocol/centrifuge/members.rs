@@ -63,7 +63,7 @@ pub(super) fn tell_join(client: &Client, session: &Session, channel: &str, subsc
 
 /// Tells interested subscribers that the client has left.
 pub(super) fn tell_leave(client: &Client, session: &Session, channel: &str, subscription: &Subscription) {
-    if subscription.tells_joins && subscription.is_live && !client.hub().tracks_connections(channel) {
+    if subscription.tells_joins && !client.hub().tracks_connections(channel) {
         let push = leave(channel, session.client_info(client, subscription.info.clone()));
         tell(client.hub(), &push, |_| true);
     }

@@ -226,8 +226,8 @@ impl Centrifuge {
             .after_connect(move |client| begin.begin(client))
             .before_disconnect(move |client| end.end(client))
             .on_message(move |client, message| handle.handle(client, message))
-            .after_room_join(joined)
-            .after_room_leave(left)
+            .after_room_join(room_changed)
+            .after_room_leave(room_changed)
             .on_member_change(members::changed)
             .on_node_message(recover::PUSHES, recover::hear_push)
             .on_node_message(api::REQUESTS, api::hear_request)
@@ -283,15 +283,10 @@ impl Installed {
     }
 }
 
-fn joined(client: &Client, room: &str) {
+/// The client has joined or left a room, in whatever way.
+fn room_changed(client: &Client, room: &str) {
     if let Some(session) = Session::of(client) {
-        subscribe::joined_by_program(client, &session, room);
-    }
-}
-
-fn left(client: &Client, room: &str) {
-    if let Some(session) = Session::of(client) {
-        subscribe::left(client, &session, room);
+        subscribe::settle(client, &session, room);
     }
 }
 

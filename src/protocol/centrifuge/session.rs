@@ -10,7 +10,7 @@ use super::codec::Codec;
 use super::settings::{Callbacks, Settings, Shared};
 use super::wire::reply::ClientInfo;
 use crate::Client;
-use crate::lock::Leaf;
+use crate::lock::{Condition, Leaf};
 
 /// The metadata key of a client's session.
 const KEY: &str = "wshub.centrifuge";
@@ -21,6 +21,8 @@ pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
     pub(super) codec: Codec,
     pub(super) state: Leaf<State>,
+    /// Signals that a subscription has been removed.
+    removed: Condition,
 }
 
 #[derive(Debug)]
@@ -74,8 +76,30 @@ pub(super) struct Subscription {
     pub(super) origin: Origin,
     /// See [`ChannelOptions::cache_recovery`](super::ChannelOptions::cache_recovery).
     pub(super) is_cache: bool,
-    /// The reply is out and the room is joined.
-    pub(super) is_live: bool,
+    pub(super) stage: Stage,
+    /// It was ended while it was beginning.
+    pub(super) ends: Option<End>,
+}
+
+/// The stage of a subscription. The thread that begins or ends a subscription has it to itself, so the pushes about one
+/// channel are in order. Acts of other threads meanwhile only change the room's members, or set `ends`. When the thread
+/// is done, it compares the subscription with the room and does what is left: see `subscribe::settle`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Stage {
+    /// A thread joins the room, and tells this client and others.
+    #[default]
+    Beginning,
+    /// The client and others have been told of it.
+    Live,
+    /// A thread leaves the room, and tells this client and others.
+    Ending,
+}
+
+/// Why the server ends a subscription: the content of the unsubscribe push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) code: u32,
+    pub(super) reason: &'static str,
 }
 
 impl Session {
@@ -93,7 +117,10 @@ impl Session {
             progress: 0,
         };
         let codec = if is_protobuf { Codec::Protobuf } else { Codec::Json };
-        client.set_metadata(KEY, Self { shared: Arc::clone(shared), codec, state: Leaf::new(state) });
+        client.set_metadata(
+            KEY,
+            Self { shared: Arc::clone(shared), codec, state: Leaf::new(state), removed: Condition::new() },
+        );
     }
 
     /// Returns the client's session; `None` for a client of another protocol.
@@ -113,7 +140,11 @@ impl Session {
         self.state.lock().phase == Phase::Connected
     }
 
-    /// Whether a subscription exists, begun or live.
+    pub(super) fn has_ended(&self) -> bool {
+        self.state.lock().phase == Phase::Ended
+    }
+
+    /// Whether a subscription exists, in any stage.
     pub(super) fn is_subscribed(&self, channel: &str) -> bool {
         self.state.lock().subscriptions.contains_key(channel)
     }
@@ -122,8 +153,41 @@ impl Session {
         self.state.lock().subscriptions.get(channel).cloned()
     }
 
-    pub(super) fn remove(&self, channel: &str) -> Option<Subscription> {
-        self.state.lock().subscriptions.remove(channel)
+    /// Removes a subscription that the calling thread begins or ends.
+    pub(super) fn remove(&self, channel: &str) {
+        self.state.lock().subscriptions.remove(channel);
+        self.removed.notify_all();
+    }
+
+    /// Waits while another thread ends the subscription. Returns whether it has ended.
+    pub(super) fn wait_ended(&self, channel: &str, until: Instant) -> bool {
+        let mut state = self.state.lock();
+        let mut is_in_time = true;
+        loop {
+            let is_ending = state.subscriptions.get(channel).is_some_and(|s| s.stage == Stage::Ending);
+            if !is_ending || !is_in_time {
+                return !is_ending;
+            }
+            is_in_time = !self.removed.wait_until(&mut state, until);
+        }
+    }
+
+    /// Gives the calling thread a live subscription to end. One that is beginning will be ended by its own thread, if
+    /// there is a reason.
+    pub(super) fn start_end(&self, channel: &str, end: Option<End>) -> Option<Subscription> {
+        let mut state = self.state.lock();
+        let subscription = state.subscriptions.get_mut(channel)?;
+        match subscription.stage {
+            Stage::Beginning => {
+                subscription.ends = end.or(subscription.ends);
+                None
+            }
+            Stage::Live => {
+                subscription.stage = Stage::Ending;
+                Some(subscription.clone())
+            }
+            Stage::Ending => None,
+        }
     }
 
     /// Changes a subscription, if it exists.

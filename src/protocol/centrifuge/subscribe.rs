@@ -1,5 +1,7 @@
 //! Subscribing and unsubscribing, requested by the client or by the program.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 
 use super::error::{CommandError, Disconnect, Refusal};
@@ -8,7 +10,7 @@ use super::members::{introduce, tell_join, tell_leave};
 use super::message_of;
 use super::outgoing::push;
 use super::recover::{Place, position};
-use super::session::{Origin, Phase, Session, Subscription};
+use super::session::{End, Origin, Session, Stage, Subscription};
 use super::settings::{Callbacks, ChannelOptions, Subscribing};
 use super::tokens::{SubscriptionToken, has_passed, seconds_until};
 use super::wire::command::Subscribe;
@@ -20,9 +22,13 @@ use crate::{Client, Message, RoomError};
 /// The SDK's bit in `flag`: error 112 instead of a failed recovery.
 const REJECT_UNRECOVERED: i64 = 2;
 
-/// Codes of unsubscribe pushes. From 2500 on the SDK subscribes again.
-pub(super) const BY_SERVER: u32 = 2000;
-const EXPIRED: u32 = 2501;
+/// How long a command waits until another thread has ended the subscription.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The program ends a subscription: the SDK stays out.
+pub(super) const BY_SERVER: End = End { code: 2000, reason: "server unsubscribe" };
+/// From code 2500 on the SDK subscribes again.
+const EXPIRED: End = End { code: 2501, reason: "expired" };
 
 /// Checks a subscribe command and begins the subscription; `tell` sends the reply.
 pub(super) fn subscribe(
@@ -33,6 +39,10 @@ pub(super) fn subscribe(
 ) -> Result<(), Refusal> {
     let options = channel_options(session.callbacks(), &wish.channel)?;
     let token = check_token(session.callbacks(), client, wish, options)?;
+    // A client that was told of the end may be faster than the thread that told it.
+    if !session.wait_ended(&wish.channel, Instant::now() + PATIENCE) {
+        return Err(CommandError::INTERNAL.into());
+    }
     if session.is_subscribed(&wish.channel) {
         if !wish.recover {
             return Err(CommandError::ALREADY_SUBSCRIBED.into());
@@ -55,13 +65,27 @@ pub(super) fn subscribe(
         tells_joins: options.join_leave,
         origin: Origin::Client,
         is_cache: options.is_cache,
-        is_live: false,
+        ..Subscription::default()
     };
     Ok(begin(client, session, wish, subscription, data, tell)?)
 }
 
-/// Reserves the subscription and joins the room. `tell` sends the reply, before any push.
+/// Begins a subscription and joins the room. `tell` sends the reply, before any push.
 pub(super) fn begin(
+    client: &Client,
+    session: &Session,
+    wish: &Subscribe,
+    subscription: Subscription,
+    data: Option<Message>,
+    tell: impl FnOnce(Subscribed),
+) -> Result<(), CommandError> {
+    let result = begin_one(client, session, wish, subscription, data, tell);
+    settle(client, session, &wish.channel);
+    result
+}
+
+/// Like [`begin`]; the caller settles.
+fn begin_one(
     client: &Client,
     session: &Session,
     wish: &Subscribe,
@@ -73,6 +97,10 @@ pub(super) fn begin(
     // The client gets no joins before its reply.
     let subscription = Subscription { wants_joins: false, ..subscription };
     reserve(client, session, &wish.channel, subscription.clone())?;
+    if client.in_room(&wish.channel) {
+        // The program has joined it to the room. It would lose publications that arrive before the reply.
+        let _ = client.leave(&wish.channel);
+    }
     introduce(client, session, &wish.channel, &subscription);
     let since = wish.recover.then(|| position(client.hub(), &wish.channel, &wish.epoch, wish.offset)).flatten();
     let is_told = client.join_collecting(&wish.channel, since, |joined, missed| {
@@ -83,22 +111,19 @@ pub(super) fn begin(
         reply.expires = expires_at.is_some();
         reply.ttl = seconds_until(expires_at).unwrap_or_default();
         reply.data = data.map(|data| data.payload().clone()).unwrap_or_default();
-        session.change(&wish.channel, |subscription| subscription.is_live = true);
         tell(reply);
         session.change(&wish.channel, |subscription| subscription.wants_joins = wants_joins);
         true
     });
     match is_told {
         Ok(true) => {
-            if let Some(subscription) = session.subscription(&wish.channel) {
-                tell_join(client, session, &wish.channel, &subscription);
-            }
-            // If the program removes the client between the reply and the report of the join, the hub reports neither.
-            left(client, session, &wish.channel);
+            tell_join(client, session, &wish.channel, &subscription);
+            session.change(&wish.channel, |subscription| subscription.stage = Stage::Live);
             Ok(())
         }
         Ok(false) => {
-            unsubscribe(client, session, &wish.channel);
+            let _ = client.leave(&wish.channel);
+            session.remove(&wish.channel);
             Err(CommandError::UNRECOVERABLE_POSITION)
         }
         Err(error) => {
@@ -197,27 +222,69 @@ fn reserve(client: &Client, session: &Session, channel: &str, new: Subscription)
 
 /// Ends a subscription at the client's request.
 pub(super) fn unsubscribe(client: &Client, session: &Session, channel: &str) {
-    if let Some(subscription) = session.remove(channel) {
-        // The program may have removed the client in the meantime.
+    if let Some(subscription) = session.start_end(channel, Some(BY_SERVER)) {
         let _ = client.leave(channel);
-        tell_leave(client, session, channel, &subscription);
+        conclude(client, session, channel, &subscription, None);
+        settle(client, session, channel);
     }
 }
 
 /// Ends a subscription and tells the client.
-pub(super) fn end(client: &Client, session: &Session, channel: &str, code: u32, reason: &str) {
-    if session.is_subscribed(channel) {
-        unsubscribe(client, session, channel);
-        push_unsubscribe(client, session, channel, code, reason);
+pub(super) fn end(client: &Client, session: &Session, channel: &str, end: End) {
+    if let Some(subscription) = session.start_end(channel, Some(end)) {
+        let _ = client.leave(channel);
+        conclude(client, session, channel, &subscription, Some(end));
+        settle(client, session, channel);
     }
 }
 
 pub(super) fn end_expired(client: &Client, session: &Session, channel: &str) {
-    end(client, session, channel, EXPIRED, "expired");
+    end(client, session, channel, EXPIRED);
 }
 
-fn push_unsubscribe(client: &Client, session: &Session, channel: &str, code: u32, reason: &str) {
-    let unsubscribe = Some(Unsubscribe { code, reason: reason.to_owned() });
+/// Tells others, and the client if there is a reason to tell, that the subscription has ended, and removes it.
+fn conclude(client: &Client, session: &Session, channel: &str, subscription: &Subscription, end: Option<End>) {
+    tell_leave(client, session, channel, subscription);
+    if let Some(end) = end.filter(|_| !session.has_ended()) {
+        push_unsubscribe(client, session, channel, end);
+    }
+    session.remove(channel);
+}
+
+/// Compares the subscription with the room, and does what other threads have left to the one that was beginning or
+/// ending it: a client that the program has removed from the room is unsubscribed, one that it has joined is subscribed.
+///
+/// Each act of the program is noticed: it changes the room first, and then either finds no thread at work and tells the
+/// client itself, or leaves that to the thread at work, which looks at the room after its work. A further round is due
+/// only if another thread has acted in the meantime.
+pub(super) fn settle(client: &Client, session: &Session, channel: &str) {
+    loop {
+        let Some(subscription) = session.subscription(channel) else {
+            if !session.is_connected() || !client.in_room(channel) {
+                return;
+            }
+            let wish = Subscribe { channel: channel.to_owned(), ..Subscribe::default() };
+            match subscribe_by_server_one(client, session, &wish, None, Bytes::new()) {
+                Err(error) if error != CommandError::ALREADY_SUBSCRIBED => {
+                    // No room without a subscription.
+                    let _ = client.leave(channel);
+                    return;
+                }
+                _ => continue,
+            }
+        };
+        let is_out = subscription.stage == Stage::Live && !client.in_room(channel);
+        let Some(end) = subscription.ends.or(is_out.then_some(BY_SERVER)) else { return };
+        let Some(subscription) = session.start_end(channel, Some(end)) else { return };
+        if !is_out {
+            let _ = client.leave(channel);
+        }
+        conclude(client, session, channel, &subscription, Some(end));
+    }
+}
+
+fn push_unsubscribe(client: &Client, session: &Session, channel: &str, end: End) {
+    let unsubscribe = Some(Unsubscribe { code: end.code, reason: end.reason.to_owned() });
     push(client, session.codec, Push { channel: channel.to_owned(), unsubscribe, ..Push::default() });
 }
 
@@ -229,8 +296,21 @@ pub(super) fn subscribe_by_server(
     data: Option<Message>,
     info: Bytes,
 ) -> Result<(), CommandError> {
+    let result = subscribe_by_server_one(client, session, wish, data, info);
+    settle(client, session, &wish.channel);
+    result
+}
+
+/// Like [`subscribe_by_server`]; the caller settles.
+fn subscribe_by_server_one(
+    client: &Client,
+    session: &Session,
+    wish: &Subscribe,
+    data: Option<Message>,
+    info: Bytes,
+) -> Result<(), CommandError> {
     let options = channel_options(session.callbacks(), &wish.channel)?;
-    begin(client, session, wish, server_side(options, info), data, |told| {
+    begin_one(client, session, wish, server_side(options, info), data, |told| {
         let Subscribed { recoverable, epoch, offset, positioned, data, publications, .. } = told;
         let channel = || wish.channel.clone();
         let subscribe = Some(SubscribePush { recoverable, epoch, offset, positioned, data });
@@ -259,31 +339,5 @@ pub(super) fn server_side(options: ChannelOptions, info: Bytes) -> Subscription 
 pub(super) fn missed(client: &Client, session: &Session, channel: &str) {
     if session.subscription(channel).is_some_and(|subscription| subscription.origin == Origin::Server) {
         Disconnect::STATE_INVALIDATED.close(client);
-    }
-}
-
-/// Begins a server-side subscription, because the client has joined a room without this protocol.
-pub(super) fn joined_by_program(client: &Client, session: &Session, channel: &str) {
-    if !session.is_connected() || session.is_subscribed(channel) {
-        return;
-    }
-    // The client would lose publications that arrive before the subscription's push, so it joins again after the push.
-    let _ = client.leave(channel);
-    let wish = Subscribe { channel: channel.to_owned(), ..Subscribe::default() };
-    let _ = subscribe_by_server(client, session, &wish, None, Bytes::new());
-}
-
-/// The client has left a room, in whatever way. If this protocol began the leave, the subscription is already removed.
-pub(super) fn left(client: &Client, session: &Session, channel: &str) {
-    let is_ended = session.state.lock().phase == Phase::Ended;
-    // A late report, after the client has subscribed again, does not concern this subscription.
-    let is_of_another = |subscription: Subscription| !subscription.is_live || client.in_room(channel);
-    if !is_ended && session.subscription(channel).is_none_or(is_of_another) {
-        return;
-    }
-    let Some(subscription) = session.remove(channel) else { return };
-    tell_leave(client, session, channel, &subscription);
-    if !is_ended {
-        push_unsubscribe(client, session, channel, BY_SERVER, "server unsubscribe");
     }
 }

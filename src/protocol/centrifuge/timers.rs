@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::error::Disconnect;
-use super::session::{Phase, Session, State};
+use super::session::{Phase, Session, Stage, State};
 use super::settings::Settings;
 use super::subscribe::end_expired;
 use super::wire::reply::Reply;
@@ -163,8 +163,10 @@ impl Timers {
         if own == Some(Duration::ZERO) {
             return Due::Close(Disconnect::EXPIRED);
         }
+        // The thread that begins or ends another one is still at work.
+        let live = state.subscriptions.iter().filter(|(_, subscription)| subscription.stage == Stage::Live);
         let of_subscriptions =
-            state.subscriptions.iter().filter_map(|(channel, s)| Some((channel, left(s.expires_at)?)));
+            live.filter_map(|(channel, subscription)| Some((channel, left(subscription.expires_at)?)));
         let expired: Vec<Arc<str>> = of_subscriptions
             .clone()
             .filter(|(_, left)| left.is_zero())

@@ -124,7 +124,11 @@ impl Call<'_> {
         for (client, session) in self.connections(request)? {
             if session.is_connected() && !session.is_subscribed(&wish.channel) {
                 let data = data.as_ref().map(message_of);
-                subscribe::subscribe_by_server(&client, &session, &wish, data, info.clone())?;
+                match subscribe::subscribe_by_server(&client, &session, &wish, data, info.clone()) {
+                    // By another thread, just now.
+                    Err(error) if error == CommandError::ALREADY_SUBSCRIBED => {}
+                    result => result?,
+                }
             }
         }
         Ok(Empty {})
@@ -133,7 +137,7 @@ impl Call<'_> {
     fn unsubscribe(&self, request: &OfUser) -> Result<Empty, CommandError> {
         checked(&request.channel)?;
         for (client, session) in self.connections(request)? {
-            subscribe::end(&client, &session, &request.channel, subscribe::BY_SERVER, "server unsubscribe");
+            subscribe::end(&client, &session, &request.channel, subscribe::BY_SERVER);
         }
         Ok(Empty {})
     }

@@ -1,0 +1,121 @@
+//! Threads that subscribe and unsubscribe one client of the Centrifuge protocol at the same time: what the client and
+//! others were told last is what is.
+#![cfg(feature = "centrifuge")]
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+mod centrifuge_suite;
+mod common;
+
+use std::thread;
+
+use centrifuge_suite::*;
+use common::{TestServer, WsClient, deep_queue};
+use serde_json::{Value, json};
+use wshub::protocol::centrifuge::Api;
+
+const ROUNDS: usize = 150;
+
+fn api(server: &TestServer, method: &str) {
+    let body = r#"{"user":"ann","channel":"a"}"#;
+    let head = format!("POST /api/{method} HTTP/1.1\r\nHost: x\r\nX-API-Key: key\r\nContent-Length: {}", body.len());
+    let answer = common::exchange(server.addr, format!("{head}\r\nConnection: close\r\n\r\n{body}").as_bytes());
+    assert_eq!(common::status(&answer), 200, "{answer}");
+}
+
+/// All objects up to the reply to a last ping.
+fn until_now(socket: &mut WsClient) -> Vec<Value> {
+    send(socket, &json!({"id": 999_999, "ping": {}}));
+    let mut all = Vec::new();
+    while all.last().is_none_or(|object: &Value| object["id"] != 999_999) {
+        all.extend(next(socket));
+    }
+    all
+}
+
+/// What the client takes itself for: subscribed or not.
+fn own_view(objects: &[Value]) -> Option<bool> {
+    let told = |object: &Value| match object {
+        _ if object["subscribe"].is_object() || object["push"]["subscribe"].is_object() => Some(true),
+        _ if object["push"]["unsubscribe"].is_object() => Some(false),
+        _ => None,
+    };
+    objects.iter().filter_map(told).next_back()
+}
+
+/// What another takes the client for. Joins and leaves alternate.
+fn others_view(objects: &[Value]) -> bool {
+    let mut is_in = false;
+    for push in objects.iter().map(|object| &object["push"]) {
+        let has = |kind: &str| push[kind]["info"]["user"] == "ann";
+        if has("join") || has("leave") {
+            assert_eq!(has("join"), !is_in, "{push}");
+            is_in = has("join");
+        }
+    }
+    is_in
+}
+
+/// The program joins and leaves by two threads, a program beside it by the API, and the client subscribes itself.
+#[test]
+fn acts_of_several_threads_end_with_what_is_told() {
+    let hub = protocol().install(builder().map_config(|config| deep_queue(config).queue_messages(100_000)));
+    let hub = hub.build().unwrap();
+    let api_of = Api::new(&hub).key("key");
+    let server = TestServer::of(hub, |server| api_of.mount(server, "/api"));
+    let (mut bob, _) = connect(&server, &json!({"token": "bob"}));
+    subscribe(&mut bob, &json!({"channel": "a", "join_leave": true}));
+    for acts in 0..6 {
+        let (mut ann, _) = connect(&server, &json!({"token": "ann"}));
+        let client = server.hub.user_client("ann").unwrap();
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..ROUNDS {
+                        let _ = client.join("a");
+                        let _ = client.leave("a");
+                    }
+                    // The last word of one of them.
+                    if acts % 2 == 0 {
+                        let _ = client.join("a");
+                    }
+                });
+            }
+            if acts % 3 != 0 {
+                scope.spawn(|| {
+                    for _ in 0..ROUNDS / 10 {
+                        api(&server, "unsubscribe");
+                        api(&server, "subscribe");
+                    }
+                });
+            }
+            if acts % 3 != 1 {
+                (0..ROUNDS).for_each(|n| send(&mut ann, &json!({"id": n + 2, "subscribe": {"channel": "a"}})));
+            }
+        });
+        let objects = until_now(&mut ann);
+        // A thread that runs hooks for others may still be at work.
+        let objects = [objects, settled(&server, &mut ann)].concat();
+        let is_in = client.in_room("a");
+        assert_eq!(own_view(&objects), Some(is_in), "what the client was told, of acts {acts}");
+        let others = until_now(&mut bob);
+        assert_eq!(others_view(&others), is_in, "what others were told, of acts {acts}");
+        let presence = ask(&mut bob, &json!({"id": 9, "presence": {"channel": "a"}}));
+        let users = presence["presence"]["presence"].as_object().unwrap().values().filter(|c| c["user"] == "ann");
+        assert_eq!(users.count(), usize::from(is_in));
+        // A publication reaches exactly who takes itself for subscribed.
+        server.hub.publish("a", "7");
+        let publications = until_now(&mut ann).iter().filter(|object| object["push"]["pub"]["data"] == 7).count();
+        assert_eq!(publications, usize::from(is_in));
+        ann.close();
+        common::eventually("she is gone", || server.hub.user_client("ann").is_none());
+        let last = until_now(&mut bob);
+        assert_eq!(last.iter().any(|object| object["push"]["leave"]["info"]["user"] == "ann"), is_in, "{last:?}");
+    }
+}
+
+/// Waits until no thread tells hooks for others.
+fn settled(server: &TestServer, socket: &mut WsClient) -> Vec<Value> {
+    common::eventually("hooks are told", || !common::crate_threads().iter().any(|name| name == "wshub-hooks"));
+    assert!(server.hub.client_count() > 0);
+    until_now(socket)
+}
