@@ -1,12 +1,14 @@
 //! `cargo run --release --example cluster -- --addr 127.0.0.1:8080 --node a`
 //!
 //! One node of a cluster. Every message that a client sends to `/ws` goes to every client of every node, including the
-//! sender. A client of `/ws?room=R` joins the room R, and its messages go only to that room. `GET /presence` describes
-//! the cluster: `{"node":ID,"nodes":[ID,…],"clients":COUNT,"rooms":{NAME:COUNT,…}}`.
+//! sender. A client of `/ws?room=R` joins the room R, and its messages go only to that room; one of `/ws?user=U` is a
+//! connection of the user U. `GET /presence` describes the cluster:
+//! `{"node":ID,"nodes":[ID,…],"clients":COUNT,"rooms":{NAME:COUNT,…}}`.
 //!
 //! `--redis URL` or `--nats URL` selects the message bus that joins the nodes. Without either, the node is alone on a
 //! bus inside its process. They need the features `redis` and `nats`: `cargo run --features redis …`. `--presence
-//! MILLISECONDS` sets the heartbeat interval; default 5000.
+//! MILLISECONDS` sets the heartbeat interval; default 5000. `--admin-password P` serves the dashboard at `/admin`, user
+//! `admin`.
 
 mod common;
 
@@ -28,8 +30,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let hub = Hub::builder()
         .cluster(cluster)
         .on_upgrade(|head| {
-            let room = head.query_param("room").filter(|room| !room.is_empty());
-            Ok(room.into_iter().fold(Admission::anonymous(), Admission::room))
+            let param = |name| head.query_param(name).filter(|value| !value.is_empty());
+            let admission = param("user").map_or_else(Admission::anonymous, Admission::user);
+            Ok(param("room").into_iter().fold(admission, Admission::room))
         })
         .on_message(pass_on)
         .build()?;
@@ -38,7 +41,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .websocket("/ws", &hub)
         .probes(&hub)
         .handle("/presence", move |request| common::get(request, || presence(&nodes)));
-    common::serve(server)
+    common::serve(with_dashboard(server, &hub))
+}
+
+#[cfg(feature = "dashboard")]
+fn with_dashboard(server: Server, hub: &Hub) -> Server {
+    use wshub::dashboard::Dashboard;
+    let Some(password) = common::option_or_none("admin-password") else { return server };
+    server.dashboard("/admin", Dashboard::new(hub).title("cluster").auth(Dashboard::basic("admin", &password)))
+}
+
+#[cfg(not(feature = "dashboard"))]
+fn with_dashboard(server: Server, _: &Hub) -> Server {
+    server
 }
 
 /// The bus that the options select.

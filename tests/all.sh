@@ -107,6 +107,7 @@ release_lane() {
         run "the page of the $page example in a browser" browser "$page"
     done
     run "the dashboard of the chat example in a browser" browser chat dashboard
+    run "the dashboard of two nodes in a browser" browser cluster
     wait "$feed"
     cat "$work/feed"
     run "the outbox under a model checker" \
