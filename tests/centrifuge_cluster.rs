@@ -222,6 +222,31 @@ fn others_are_told_once_of_each_join_and_leave() {
     assert_eq!(ask(&mut ann, &json!({"id": 9, "ping": {}}))["id"], 9, "and of nothing else");
 }
 
+/// Each node counts its own users; one that does not answer counts none.
+#[test]
+fn info_tells_the_users_of_all_nodes() {
+    let bus = MemoryBus::new();
+    let [a, b] = ["a", "b"].map(|id| node(Cluster::new(bus.adapter()).node_id(id)));
+    let _clients = [(&a, "ann"), (&a, "ann"), (&b, "ann"), (&b, "bob"), (&b, "eve")]
+        .map(|(server, user)| subscriber(server, user, "info"));
+    eventually("heartbeats tell of the clients", || [&a, &b].iter().all(|node| node.hub.global_client_count() == 5));
+    for asked in [&a, &b] {
+        let nodes = api(asked, "info", &json!({}))["nodes"].as_array().unwrap().clone();
+        let mut users: Vec<_> = nodes.iter().map(|node| (node["uid"].as_str().unwrap(), &node["num_users"])).collect();
+        users.sort_unstable_by_key(|(id, _)| *id);
+        assert_eq!(users, [("a", &json!(1)), ("b", &json!(3))]);
+        assert_eq!(nodes[0]["uid"], asked.hub.node_id(), "the asked one comes first");
+        assert!(nodes.iter().all(|node| node["uptime"].is_u64()));
+    }
+    // A node without the protocol does not answer.
+    let plain = bus::node(Hub::builder(), Cluster::new(bus.adapter()).node_id("c").presence(Duration::from_secs(1)));
+    eventually("it is known", || a.hub.cluster_nodes().len() == 3);
+    let nodes = api(&a, "info", &json!({}))["nodes"].as_array().unwrap().clone();
+    let users: Vec<_> = nodes.iter().map(|node| node["num_users"].as_u64().unwrap()).collect();
+    assert_eq!(users, [1, 3, 0]);
+    drop(plain);
+}
+
 /// The next join or leave, and whose it is.
 fn told(socket: &mut WsClient) -> String {
     let push = one(socket)["push"].clone();

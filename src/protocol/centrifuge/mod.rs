@@ -13,6 +13,7 @@
 //! | `connect`, `subscribe`, `recover`, `members` | the effects of commands on the hub |
 //! | `outgoing` | packs replies into few messages; pushes to one client |
 //! | `timers` | pings, missing pongs, expiries: one thread for all connections |
+//! | `nodes` | what other nodes tell of themselves |
 //! | `api` | the HTTP API |
 
 mod api;
@@ -22,6 +23,7 @@ mod dispatch;
 mod error;
 mod formats;
 mod members;
+mod nodes;
 mod outgoing;
 mod recover;
 mod session;
@@ -231,6 +233,8 @@ impl Centrifuge {
             .on_member_change(members::changed)
             .on_node_message(recover::PUSHES, recover::hear_push)
             .on_node_message(api::REQUESTS, api::hear_request)
+            .on_node_message(nodes::NODES, nodes::hear)
+            .extension(Arc::new(nodes::Nodes::default()))
             .on_gap(|client, gap| {
                 if let Some(session) = Session::of(client) {
                     subscribe::missed(client, &session, gap.room());

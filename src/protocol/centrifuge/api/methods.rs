@@ -11,6 +11,7 @@ use super::super::error::{CommandError, Disconnect};
 use super::super::formats::Attached;
 use super::super::members;
 use super::super::message_of;
+use super::super::nodes::{About, Nodes};
 use super::super::recover::{self, Recording};
 use super::super::session::Session;
 use super::super::subscribe;
@@ -203,7 +204,11 @@ impl Call<'_> {
     }
 
     fn info(&self, _: &Channels) -> Result<impl Serialize + use<>, CommandError> {
+        // Heartbeats do not tell users and uptimes.
+        let mut about = Nodes::ask(self.hub);
+        about.insert(self.hub.node_id().to_owned(), About::own(self.hub));
         let show = |node: &ClusterNode| {
+            let About { users, uptime } = about.get(&node.id).copied().unwrap_or_default();
             serde_json::json!({
                 "uid": node.id,
                 "name": node.id,
@@ -211,16 +216,11 @@ impl Call<'_> {
                 "num_clients": node.clients,
                 "num_subs": node.rooms.values().sum::<usize>(),
                 "num_channels": node.rooms.len(),
-                "num_users": 0,
-                "uptime": 0,
+                "num_users": users,
+                "uptime": uptime,
             })
         };
-        let mut nodes: Vec<_> = self.hub.cluster_nodes().iter().map(show).collect();
-        // The first is this node. Heartbeats do not say this of the others.
-        if let Some(own) = nodes.first_mut() {
-            own["num_users"] = self.hub.user_count().into();
-            own["uptime"] = self.hub.uptime().as_secs().into();
-        }
+        let nodes: Vec<_> = self.hub.cluster_nodes().iter().map(show).collect();
         Ok(BTreeMap::from([("nodes", nodes)]))
     }
 }
