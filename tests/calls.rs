@@ -391,23 +391,6 @@ fn an_events_hub_calls_and_its_own_handlers_come_first() {
 }
 
 #[test]
-fn a_device_is_called_through_its_relay() {
-    let relay = Relay::builder(|head| Ok(Identity::new("ann", head.query_param("device"))));
-    let server = TestServer::new(relay.install(Hub::builder()));
-    let relay = Relay::of(&server.hub).unwrap();
-    assert_eq!(relay.call_device("lock", "open", "null", PATIENCE), Err(CallError::Closed));
-    let mut device = server.connect_to("/ws?device=lock");
-    eventually("it is online", || relay.is_device_online("lock"));
-    thread::scope(|scope| {
-        let answer = scope.spawn(|| relay.call_device("lock", "open", r#"{"force":1}"#, PATIENCE));
-        let (id, method, data) = asked(&mut device);
-        assert_eq!((&method[..], data), ("open", json!({"force": 1})));
-        reply(&mut device, &id, &json!("opened"));
-        assert_eq!(answer.join().unwrap().unwrap().as_text(), Some(r#""opened""#));
-    });
-}
-
-#[test]
 fn a_format_that_panics_refuses_and_a_closure_that_panics_closes() {
     struct Panics;
     impl wshub::calls::CallFormat for Panics {

@@ -143,42 +143,6 @@ fn a_device_speaks_to_its_users_byte_for_byte() {
     lock.sync();
 }
 
-/// Only an answer to a call is taken. All other frames of these types, which programs had before there were calls, are
-/// the application's, byte for byte.
-#[test]
-fn replies_and_errors_that_answer_no_call_are_messages_like_others() {
-    let server = TestRelay::new(builder(&access(&[("ann", &["lock"])])));
-    let mut ann = server.connect("user=ann");
-    let mut lock = server.connect("user=bob&device=lock");
-    let passes = |ann: &mut WsClient, lock: &mut WsClient, rest: &str| {
-        for kind in ["reply", "error", "call"] {
-            lock.send_text(&format!(r#"{{"type":"{kind}",{rest}"payload":{{"b": 1.50}}}}"#));
-            assert_eq!(ann.text(), format!(r#"{{"type":"{kind}","deviceId":"lock","payload":{{"b": 1.50}}}}"#));
-            ann.send_text(&format!(r#"{{"type":"{kind}","deviceId":"lock",{rest}"payload":1}}"#));
-            assert_eq!(lock.text(), format!(r#"{{"type":"{kind}","deviceId":"lock","userId":"ann","payload":1}}"#));
-        }
-    };
-    for rest in [r#""id":1,"#, r#""id":0,"#, r#""id":18446744073709551615,"#, r#""id":"x","#, r#""data":1,"#, ""] {
-        passes(&mut ann, &mut lock, rest);
-    }
-    thread::scope(|scope| {
-        let answer = scope.spawn(|| server.relay.call_device("lock", "open", "null", PATIENCE));
-        assert_eq!(parsed(&mut lock)["id"], 1);
-        // Not this call's, and not of this device.
-        lock.send_text(r#"{"type":"reply","id":2,"payload":2}"#);
-        assert_eq!(ann.text(), r#"{"type":"reply","deviceId":"lock","payload":2}"#);
-        ann.send_text(r#"{"type":"reply","deviceId":"lock","id":1,"payload":3}"#);
-        assert_eq!(lock.text(), r#"{"type":"reply","deviceId":"lock","userId":"ann","payload":3}"#);
-        lock.send_text(r#"{"type":"reply","id":1,"data":"opened"}"#);
-        assert_eq!(answer.join().unwrap().unwrap().as_text(), Some(r#""opened""#));
-    });
-    // A second answer is a late one.
-    lock.send_text(r#"{"type":"reply","id":1,"data":"again"}"#);
-    lock.send_text(r#"{"type":"state"}"#);
-    assert_eq!(ann.text(), r#"{"type":"state","deviceId":"lock"}"#);
-    passes(&mut ann, &mut lock, r#""id":2,"#);
-}
-
 #[test]
 fn a_user_speaks_to_devices_that_it_may_see() {
     let server = TestRelay::new(builder(&access(&[("ann", &["lock", "lamp"])])));

@@ -179,7 +179,7 @@ pub struct Hub(Arc<Inner>);
 /// | `log_limit.rs` `window`, `metrics/debug.rs` `errors`, `since`, `trace/tracer.rs` `kept`, `trace/sampling.rs` `window` | records, counts and traces |
 /// | `cluster/mod.rs` `threads`, `cluster/shared.rs` `state`, `table`, `cluster/memory.rs`, `cluster/nats/mod.rs` `session`, `cluster/nats/mailbox.rs` `state`, `cluster/nats/engine.rs` `stop`, `thread`, `cluster/redis/store.rs` `idle` | the bus |
 /// | `server/mod.rs` `stopped`, `server/handle.rs` `acceptors`, `server/slots.rs`, `server/listener.rs` `path` | the server's threads and connection slots |
-/// | `protocol/binary/rooms.rs`, `protocol/relay/devices.rs`, `protocol/relay/subscriptions.rs`, `protocol/relay/types.rs` `limiter`, `protocol/feed/subscribers.rs` `state`, `protocol/centrifuge/session.rs` `state`, `protocol/centrifuge/timers.rs` `queue`, `protocol/centrifuge/api/idempotency.rs` `state` | each protocol's own state |
+/// | `protocol/binary/rooms.rs`, `protocol/relay/devices.rs`, `protocol/relay/subscriptions.rs`, `protocol/relay/types.rs` `limiter`, `protocol/feed/subscribers.rs` `state`, `protocol/centrifuge/session.rs` `state`, `protocol/centrifuge/timers.rs` `queue`, `protocol/centrifuge/nodes.rs` `state`, `protocol/centrifuge/api/idempotency.rs` `state` | each protocol's own state |
 /// | `observe/dashboard/feed.rs` `state` | the dashboard's viewers |
 struct Inner {
     clients: Ranked<{ rank::CLIENTS }, Clients>,
