@@ -7,9 +7,10 @@ mod centrifuge_suite;
 mod common;
 
 use std::thread;
+use std::time::Instant;
 
 use centrifuge_suite::*;
-use common::{TestServer, WsClient, deep_queue};
+use common::{PATIENCE, TestServer, WsClient, deep_queue};
 use serde_json::{Value, json};
 use wshub::protocol::centrifuge::Api;
 
@@ -48,7 +49,7 @@ fn others_view(objects: &[Value]) -> bool {
     for push in objects.iter().map(|object| &object["push"]) {
         let has = |kind: &str| push[kind]["info"]["user"] == "ann";
         if has("join") || has("leave") {
-            assert_eq!(has("join"), !is_in, "{push}");
+            assert_eq!(has("join"), !is_in, "{push}, after {objects:?}");
             is_in = has("join");
         }
     }
@@ -92,13 +93,19 @@ fn acts_of_several_threads_end_with_what_is_told() {
                 (0..ROUNDS).for_each(|n| send(&mut ann, &json!({"id": n + 2, "subscribe": {"channel": "a"}})));
             }
         });
-        let objects = until_now(&mut ann);
         // A thread that runs hooks for others may still be at work.
-        let objects = [objects, settled(&server, &mut ann)].concat();
+        let mut objects = until_now(&mut ann);
+        wait("the client is told what is", || {
+            objects.extend(until_now(&mut ann));
+            own_view(&objects) == Some(client.in_room("a"))
+        });
         let is_in = client.in_room("a");
-        assert_eq!(own_view(&objects), Some(is_in), "what the client was told, of acts {acts}");
-        let others = until_now(&mut bob);
-        assert_eq!(others_view(&others), is_in, "what others were told, of acts {acts}");
+        let mut others = until_now(&mut bob);
+        wait("others are told what is", || {
+            others.extend(until_now(&mut bob));
+            others_view(&others) == is_in
+        });
+        assert_eq!(client.in_room("a"), is_in);
         let presence = ask(&mut bob, &json!({"id": 9, "presence": {"channel": "a"}}));
         let users = presence["presence"]["presence"].as_object().unwrap().values().filter(|c| c["user"] == "ann");
         assert_eq!(users.count(), usize::from(is_in));
@@ -107,15 +114,19 @@ fn acts_of_several_threads_end_with_what_is_told() {
         let publications = until_now(&mut ann).iter().filter(|object| object["push"]["pub"]["data"] == 7).count();
         assert_eq!(publications, usize::from(is_in));
         ann.close();
-        common::eventually("she is gone", || server.hub.user_client("ann").is_none());
-        let last = until_now(&mut bob);
-        assert_eq!(last.iter().any(|object| object["push"]["leave"]["info"]["user"] == "ann"), is_in, "{last:?}");
+        common::eventually("she is gone", || server.hub.client_count() == 1);
+        wait("others are told of the end", || {
+            others.extend(until_now(&mut bob));
+            !others_view(&others)
+        });
     }
 }
 
-/// Waits until no thread tells hooks for others.
-fn settled(server: &TestServer, socket: &mut WsClient) -> Vec<Value> {
-    common::eventually("hooks are told", || !common::crate_threads().iter().any(|name| name == "wshub-hooks"));
-    assert!(server.hub.client_count() > 0);
-    until_now(socket)
+/// Waits until it is so.
+fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        thread::yield_now();
+    }
 }

@@ -175,6 +175,15 @@ impl HubBuilder {
         self
     }
 
+    /// Sets what runs after one or several changes of a client's membership in a room, when the hooks have been told.
+    /// Unlike `after_room_join` and `after_room_leave`, it runs even if the changes cancel each other, and several
+    /// threads may run it at the same time.
+    #[cfg(feature = "centrifuge")]
+    pub(crate) fn room_settled(mut self, hook: impl Fn(&Client, &str) + Send + Sync + 'static) -> Self {
+        self.hooks.room_settled = Some(Box::new(hook));
+        self
+    }
+
     /// Sets the handler of messages that other nodes of the cluster have sent with [`Hub::tell_nodes`] and this
     /// subject. It replaces an earlier one. It runs on the thread that receives from the bus: while it blocks, nothing
     /// else of the cluster arrives. Messages of subjects without a handler are ignored.

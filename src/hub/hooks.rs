@@ -61,6 +61,8 @@ pub(crate) struct Hooks {
     pub(crate) after_room_join: Hook<OfRoom>,
     pub(crate) before_room_leave: Hook<OfRoom>,
     pub(crate) after_room_leave: Hook<OfRoom>,
+    /// For protocols: see `telling.rs`.
+    pub(crate) room_settled: Hook<OfRoom>,
     pub(crate) on_user_online: Hook<OfUser>,
     pub(crate) on_user_offline: Hook<OfUser>,
     pub(crate) on_gap: Hook<OfGap>,
@@ -91,6 +93,7 @@ impl Drop for Hooks {
         dispose(&mut self.after_room_join);
         dispose(&mut self.before_room_leave);
         dispose(&mut self.after_room_leave);
+        dispose(&mut self.room_settled);
         dispose(&mut self.on_user_online);
         dispose(&mut self.on_user_offline);
         dispose(&mut self.on_gap);

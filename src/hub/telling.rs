@@ -34,11 +34,13 @@ impl Hub {
     /// Runs the hooks for a change that the calling thread has caused.
     pub(super) fn tell(&self, ticket: Option<Ticket>) {
         let Some(ticket) = ticket else { return };
-        let Some(edge) = self.next_edge(&ticket) else { return };
-        self.tell_edge(&ticket, edge);
-        if !self.with_level(&ticket, Levels::give_back) {
-            self.hand_over(&ticket);
+        if let Some(edge) = self.next_edge(&ticket) {
+            self.tell_edge(&ticket, edge);
+            if !self.with_level(&ticket, Levels::give_back) {
+                return self.hand_over(&ticket);
+            }
         }
+        self.tell_settled(&ticket);
     }
 
     /// Hands a ticket whose state has changed in the meantime to a separate thread.
@@ -64,6 +66,16 @@ impl Hub {
     fn tell_all(&self, ticket: &Ticket) {
         while let Some(edge) = self.next_edge(ticket) {
             self.tell_edge(ticket, edge);
+        }
+        self.tell_settled(ticket);
+    }
+
+    /// After the ticket's release. Hooks do not learn of changes that cancel each other; a protocol that looks at the
+    /// room by itself, between two such changes, must look again. Each change has a thread that comes here later: the
+    /// one that changed the state, or the one that had the ticket then.
+    fn tell_settled(&self, ticket: &Ticket) {
+        if let (Ticket::Room { client, room }, Some(hook)) = (ticket, &self.hooks().room_settled) {
+            self.guarded(Some(client), "room_settled", || hook(client, room));
         }
     }
 

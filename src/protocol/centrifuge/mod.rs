@@ -230,6 +230,7 @@ impl Centrifuge {
             .on_message(move |client, message| handle.handle(client, message))
             .after_room_join(room_changed)
             .after_room_leave(room_changed)
+            .room_settled(room_changed)
             .on_member_change(members::changed)
             .on_node_message(recover::PUSHES, recover::hear_push)
             .on_node_message(api::REQUESTS, api::hear_request)
@@ -287,7 +288,8 @@ impl Installed {
     }
 }
 
-/// The client has joined or left a room, in whatever way.
+/// The client has joined or left a room, in whatever way. Runs also after changes that cancel each other, because a
+/// subscription may have begun or ended between them.
 fn room_changed(client: &Client, room: &str) {
     if let Some(session) = Session::of(client) {
         subscribe::settle(client, &session, room);

@@ -94,7 +94,7 @@ fn begin_one(
     tell: impl FnOnce(Subscribed),
 ) -> Result<(), CommandError> {
     let (expires_at, wants_joins) = (subscription.expires_at, subscription.wants_joins);
-    // The client gets no joins before its reply.
+    // It is told of no join until its reply is due.
     let subscription = Subscription { wants_joins: false, ..subscription };
     reserve(client, session, &wish.channel, subscription.clone())?;
     if client.in_room(&wish.channel) {
@@ -111,8 +111,9 @@ fn begin_one(
         reply.expires = expires_at.is_some();
         reply.ttl = seconds_until(expires_at).unwrap_or_default();
         reply.data = data.map(|data| data.payload().clone()).unwrap_or_default();
-        tell(reply);
+        // From here on, so that no join after the reply is missed; one that others make just now may come before it.
         session.change(&wish.channel, |subscription| subscription.wants_joins = wants_joins);
+        tell(reply);
         true
     });
     match is_told {
