@@ -318,6 +318,20 @@ fn code_is_understood_by_the_oldest_rust() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Not all processors have 64-bit atomics: `crate::atomic` has a substitute for them. Unit tests count, too.
+#[test]
+fn atomics_of_64_bits_are_those_that_every_processor_has() {
+    let is_std = |line: &str| line.contains("atomic::") && !line.contains("crate::atomic") && !line.contains("loom");
+    let has_64_bits = |line: &str| line.contains("AtomicU64") || line.contains("AtomicI64");
+    let mut wrong = Vec::new();
+    for path in sources().into_iter().filter(|path| !path.ends_with("src/atomic.rs")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let lines = text.lines().filter(|line| is_std(line) && has_64_bits(line));
+        wrong.extend(lines.map(|line| format!("{}: {line}", path.display())));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 #[test]
 fn no_text_names_paths_of_a_machine() {
     // In two pieces, or this file would name them.

@@ -2,11 +2,10 @@
 
 use std::time::Instant;
 #[cfg(test)]
-use std::{
-    sync::Arc,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+
+#[cfg(test)]
+use crate::atomic::AtomicU64;
 
 /// The system's monotonic clock; in unit tests, that and what it was moved forward. Clones show the same time.
 #[derive(Debug, Clone, Default)]
