@@ -93,10 +93,11 @@ mod tests {
         fn it_is_a_map(steps in prop::collection::vec((0_u8..20, prop::option::of(0_u8..5)), 0..60)) {
             let (mut map, mut model) = (SortedMap::default(), BTreeMap::new());
             for (key, value) in steps {
-                match value {
-                    Some(value) => prop_assert_eq!(map.insert(key, value), model.insert(key, value)),
-                    None => prop_assert_eq!(map.remove(&key), model.remove(&key)),
-                }
+                let (changed, expected) = match value {
+                    Some(value) => (map.insert(key, value), model.insert(key, value)),
+                    None => (map.remove(&key), model.remove(&key)),
+                };
+                prop_assert_eq!(changed, expected);
                 prop_assert_eq!(map.get(&key), model.get(&key));
                 prop_assert_eq!((map.contains(&key), map.len()), (model.contains_key(&key), model.len()));
             }
