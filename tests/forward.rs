@@ -103,7 +103,7 @@ fn a_server_that_fails_makes_502_and_504() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     assert_eq!(status(&exchange(in_front_of(Forward::tcp(nobody).unwrap()).addr, get)), 502);
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let forward = Forward::tcp(silent.local_addr().unwrap()).unwrap().timeout(Duration::from_millis(100));
+    let forward = Forward::tcp(silent.local_addr().unwrap()).unwrap().timeout(Duration::from_millis(100)).unwrap();
     assert_eq!(status(&exchange(in_front_of(forward).addr, get)), 504);
     let invalid = saying(b"HTTP/1.1 999 X\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(

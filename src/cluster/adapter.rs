@@ -8,6 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
+use crate::error::ConfigError;
+
 /// Connects to a message bus that carries envelopes between the nodes of a cluster. An adapter never sees a client.
 ///
 /// An adapter moves bytes and reports failures. The hub does everything else. It calls `connect` and the publishing
@@ -17,6 +19,16 @@ use serde::Serialize;
 /// The bus must deliver the envelopes of one publisher to every subscriber in the order in which they were published.
 /// It may lose envelopes, and it may return a node's own envelopes to it.
 pub trait Adapter: Send + Sync + 'static {
+    /// Checks the adapter's own settings. [`HubBuilder::build`](crate::HubBuilder::build) calls it and fails with its
+    /// error. The default finds nothing wrong.
+    ///
+    /// # Errors
+    ///
+    /// Names the setting that cannot work: see [`ConfigError::out_of_bounds`].
+    fn validate(&self) -> Result<(), ConfigError> {
+        Ok(())
+    }
+
     /// Opens the publishing connection, or checks that the open one still works. The hub calls it before the first
     /// `publish`, after a `publish` has failed with [`AdapterError::Unavailable`], and when the subscription has been
     /// lost or regained, so that a connection that broke unnoticed loses no message. May block for a bounded time. The

@@ -127,6 +127,7 @@ impl Cluster {
             let bound = format!("must have 1 to 256 bytes, not {id}");
             return Err(ConfigError::because("node_id", bound));
         }
+        self.adapter.validate()?;
         check("queue_messages", self.queue_messages, 1..=1 << 24)?;
         check("queue_bytes", self.queue_bytes, 1..=GIB)?;
         check("max_envelope", self.max_envelope, MIN_ENVELOPE..=GIB)?;
@@ -141,6 +142,14 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// Checks the durations of a broker's adapter.
+#[cfg(any(feature = "redis", feature = "nats"))]
+pub(super) fn check_broker(connect: Duration, response: Duration, idle: Duration) -> Result<(), ConfigError> {
+    [("connect_timeout", connect), ("response_timeout", response), ("idle", idle)]
+        .into_iter()
+        .try_for_each(|(setting, value)| check_finite(setting, value, &(MILLISECOND..=YEAR)))
 }
 
 impl fmt::Debug for Cluster {

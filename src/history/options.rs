@@ -211,8 +211,8 @@ impl RoomOptions {
         check("state_bytes", self.state_bytes, 1..=GIB)?;
         check("at_most", self.at_most, 0..=1000)?;
         check_or_zero("linger", self.linger, MILLISECOND..=YEAR)?;
-        if self.member_linger > DAY {
-            return Err(ConfigError::out_of_bounds("member_linger", self.member_linger, "must be at most 24 h"));
+        if self.member_linger > DAY || (!self.member_linger.is_zero() && self.member_linger < MILLISECOND) {
+            return Err(ConfigError::out_of_bounds("member_linger", self.member_linger, "must be 0 or 1ms to 24h"));
         }
         let needs = [
             (self.at_most > 0 && !self.state, "at_most", "needs a state"),

@@ -12,6 +12,7 @@ use super::cluster::NodeSettings;
 use super::extensions::Extensions;
 use super::hooks::Hooks;
 use super::members::{Announce, MemberChange};
+use crate::bounds::check;
 #[cfg(feature = "cluster")]
 use crate::cluster::Cluster;
 use crate::config::{Config, Limits};
@@ -64,6 +65,9 @@ pub struct HubBuilder {
     /// The first error that a protocol has found in its own settings.
     fault: Option<ConfigError>,
 }
+
+/// Maximum number of traces that a tracer keeps: gigabytes.
+const MOST_TRACES: usize = 1 << 20;
 
 /// Defines a setter for each hook, with the function that combines two hooks of its kind.
 macro_rules! hooks {
@@ -296,6 +300,9 @@ impl HubBuilder {
         }
         self.config.validate()?;
         self.limits.validate()?;
+        if let Some(tracer) = &self.tracer {
+            check("capacity", tracer.capacity(), 0..=MOST_TRACES)?;
+        }
         if let Some(fault) = self.origins.fault() {
             return Err(ConfigError::because("origins", fault.to_owned()));
         }

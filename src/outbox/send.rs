@@ -415,8 +415,10 @@ mod tests {
 
     #[test]
     fn a_socket_that_pushes_back_or_dies_is_not_waited_for() {
+        let started = Instant::now();
         let (sent, _) = one_more(DropPolicy::DropNewest, |outbox| outbox.note_taken(true));
         assert!(matches!(sent, Sent::Full), "{sent:?}");
+        assert!(started.elapsed() < Duration::from_secs(50), "the sender is not woken");
         let (sent, _) = one_more(DropPolicy::DropOldest, |outbox| outbox.kill());
         assert!(matches!(sent, Sent::Closed), "{sent:?}");
         let (sent, _) = one_more(DropPolicy::Disconnect, |outbox| {

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::routes::Request;
+use crate::bounds::{MILLISECOND, YEAR, check_or_zero};
+use crate::error::ConfigError;
 use crate::guard::record;
 use crate::http::{RequestHead, Response};
 use crate::log_limit::LogLimit;
@@ -84,11 +86,16 @@ impl Forward {
         Self { to, timeout: Duration::from_secs(30) }
     }
 
-    /// Sets how long the other server may make no progress, sending or receiving. Default: 30 s; 0 = for ever.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
+    /// Sets how long the other server may send nothing, or take nothing. Default: 30 s. 1 ms to 366 days; 0 or
+    /// [`Duration::MAX`] = for ever.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] for a timeout outside of these bounds.
+    pub fn timeout(mut self, timeout: Duration) -> Result<Self, ConfigError> {
+        check_or_zero("timeout", timeout, MILLISECOND..=YEAR)?;
+        self.timeout = if timeout == Duration::MAX { Duration::ZERO } else { timeout };
+        Ok(self)
     }
 
     /// Forwards the request and waits for the answer. Blocks.

@@ -38,7 +38,8 @@ struct Kept {
 
 impl Tracer {
     /// Creates a tracer that records every message and keeps the newest `capacity` traces; 0 = none, for subscribers
-    /// only. A trace takes about 1 KiB, at most about 30 KiB.
+    /// only. At most 1,048,576: a hub with a tracer above that cannot be built. A trace takes about 1 KiB, at most about
+    /// 30 KiB.
     pub fn new(capacity: usize) -> Self {
         let sampler = Sampler::new(Sampling::default());
         Self(Arc::new(TracerState { capacity, sampler, kept: Leaf::default() }))
@@ -79,9 +80,10 @@ impl Tracer {
         drop(forgotten);
     }
 
-    /// Subscribes to every trace that ends from now on; the subscription holds at most `capacity` traces (at least 1).
+    /// Subscribes to every trace that ends from now on; the subscription holds at most `capacity` traces: at
+    /// least 1 and at most 65,536, whose places are allocated at once.
     pub fn subscribe(&self, capacity: usize) -> Subscription {
-        let (subscriber, subscription) = subscription(capacity.max(1));
+        let (subscriber, subscription) = subscription(capacity.clamp(1, 1 << 16));
         self.0.kept.lock().subscribers.push(subscriber);
         subscription
     }

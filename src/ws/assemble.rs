@@ -3,6 +3,7 @@
 #![allow(clippy::mut_mut, reason = "what is taken off the front of the input is changed in place: unmasked")]
 
 use std::io::Cursor;
+use std::ops::Range;
 
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control as ControlCode, Data, OpCode};
@@ -76,7 +77,7 @@ impl Assembly {
             Some(inflater) => inflater.push(bytes, &mut self.payload, max)?,
             None => self.payload.extend_from_slice(bytes),
         }
-        self.check(from)
+        self.check(from..self.payload.len())
     }
 
     /// Returns the complete message.
@@ -90,9 +91,9 @@ impl Assembly {
         Ok(Event::Message(self.kind, self.payload))
     }
 
-    /// Checks the text from `from` on.
-    fn check(&mut self, from: usize) -> Result<(), Violation> {
-        let is_good = self.kind != MessageKind::Text || self.utf8.push(&self.payload[from..]);
+    /// Checks the text in this range.
+    fn check(&mut self, at: Range<usize>) -> Result<(), Violation> {
+        let is_good = self.kind != MessageKind::Text || self.utf8.push(&self.payload[at]);
         if is_good { Ok(()) } else { Err(Violation::utf8()) }
     }
 }
@@ -111,8 +112,9 @@ pub(crate) struct Decoder {
     head_len: usize,
     frame: Option<Partial>,
     message: Option<Assembly>,
-    /// The length of the message's payload before [`space`](Self::space) made it longer.
-    filled: Option<usize>,
+    /// The bytes of the message's payload that have arrived, while the payload is longer by [`space`](Self::space). The
+    /// rest is zeroed once and kept between reads, however little of it a read fills.
+    arrived: Option<usize>,
     /// Counts finished frames and large steps of unfinished ones.
     progress: u64,
 }
@@ -120,7 +122,7 @@ pub(crate) struct Decoder {
 impl Decoder {
     pub(crate) fn new(max_message: usize, deflate: bool) -> Self {
         let head = [0; MAX_HEADER];
-        Self { max_message, deflate, head, head_len: 0, frame: None, message: None, filled: None, progress: 0 }
+        Self { max_message, deflate, head, head_len: 0, frame: None, message: None, arrived: None, progress: 0 }
     }
 
     /// A number that changes whenever the peer makes progress: a frame ends, or 16 KiB more of a frame arrive.
@@ -139,21 +141,27 @@ impl Decoder {
     pub(crate) fn space(&mut self) -> Option<&mut [u8]> {
         let frame = self.frame.as_ref().filter(|frame| frame.left >= DIRECT && frame.is_data())?;
         let message = self.message.as_mut().filter(|message| message.inflater.is_none())?;
-        let arrived = message.payload.len();
+        let arrived = *self.arrived.get_or_insert(message.payload.len());
         let step = arrived.clamp(MIN_STEP, MAX_STEP).min(usize::try_from(frame.left).unwrap_or(MAX_STEP));
-        self.filled = Some(arrived);
         message.payload.resize(arrived + step, 0);
         Some(&mut message.payload[arrived..])
     }
 
     /// Processes `n` bytes that were read into [`space`](Self::space). Call it after each use of `space`, even with 0.
     pub(crate) fn filled(&mut self, n: usize) -> Result<(), Violation> {
-        let (Some(from), Some(frame), Some(message)) = (self.filled.take(), &mut self.frame, &mut self.message) else {
+        let (Some(from), Some(frame), Some(message)) = (self.arrived, &mut self.frame, &mut self.message) else {
             return Ok(());
         };
-        message.payload.truncate(from + n);
-        self.progress += frame.unmask(&mut message.payload[from..]);
-        message.check(from)
+        let to = from + n;
+        self.progress += frame.unmask(&mut message.payload[from..to]);
+        if frame.left >= DIRECT {
+            self.arrived = Some(to);
+        } else {
+            // The rest is copied from a buffer of the caller.
+            self.arrived = None;
+            message.payload.truncate(to);
+        }
+        message.check(from..to)
     }
 
     /// Takes the next event from the start of `input`. `None` if `input` is used up and more is needed.
@@ -271,6 +279,10 @@ impl Decoder {
         let n = usize::try_from(frame.left).unwrap_or(usize::MAX).min(input.len());
         if n == 0 {
             return Ok(());
+        }
+        if let (Some(arrived), Some(message)) = (self.arrived.take(), &mut self.message) {
+            // The caller does without the space.
+            message.payload.truncate(arrived);
         }
         let bytes = take(input, n);
         self.progress += frame.unmask(bytes);

@@ -178,3 +178,27 @@ fn unmasking_agrees_with_the_simple_loop_at_every_offset() {
         }
     }
 }
+
+#[test]
+fn what_a_read_has_not_filled_is_not_zeroed_again() {
+    let len = 4 * MAX_STEP;
+    let payload: Vec<u8> = (0..=250).cycle().take(len).collect();
+    let wire = frame(0x82, &payload);
+    let (head, mut rest) = wire.split_at(wire.len() - len);
+    let mut decoder = Decoder::new(len, false);
+    assert_eq!(decoder.next(&mut &mut head.to_vec()[..]).unwrap(), None);
+    let (mut marked, mut reads) = (0, 0);
+    while let Some(space) = decoder.space() {
+        // What an earlier read has left behind is still there: as much as the space has not grown by.
+        marked += space.iter().filter(|byte| **byte == 0xee).count();
+        space.fill(0xee);
+        let n = (1000 + reads * 37).min(space.len()).min(rest.len());
+        space[..n].copy_from_slice(&rest[..n]);
+        decoder.filled(n).unwrap();
+        rest = &rest[n..];
+        reads += 1;
+    }
+    assert!(reads > 100 && marked > reads * MAX_STEP / 4, "{marked} of {reads} reads");
+    let event = decoder.next(&mut &mut rest.to_vec()[..]).unwrap();
+    assert_eq!(event, Some(Event::Message(MessageKind::Binary, payload)));
+}

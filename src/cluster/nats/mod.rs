@@ -20,6 +20,7 @@ use async_nats::Auth;
 use bytes::Bytes;
 
 use super::adapter::{Adapter, AdapterError, Inbox};
+use crate::cluster::settings::check_broker;
 use crate::error::ConfigError;
 use crate::lock::{Leaf, rank};
 use engine::Engine;
@@ -133,20 +134,23 @@ impl NatsAdapter {
         Ok(self)
     }
 
-    /// Sets the timeout for connecting to each server of the list, login included. Default 2 s; 0 means the default.
+    /// Sets the timeout for connecting to each server of the list, login included. Default 2 s; 0 means the default. 1 ms to
+    /// 366 days.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connect_timeout = or(timeout, TIMEOUT);
         self
     }
 
-    /// Sets how long a server may take to respond. Default 2 s; 0 means the default.
+    /// Sets how long a server may take to respond. Default 2 s; 0 means the default. 1 ms to
+    /// 366 days.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.settings.response_timeout = or(timeout, TIMEOUT);
         self
     }
 
     /// Sets the silence after which a connection is tested: the subscription within twice this time, the publishing
-    /// connection before its next use. Default 5 s; 0 means the default.
+    /// connection before its next use. Default 5 s; 0 means the default. 1 ms to 366
+    /// days.
     pub fn idle(mut self, silence: Duration) -> Self {
         self.settings.idle = or(silence, IDLE);
         self
@@ -221,6 +225,11 @@ fn or(duration: Duration, default: Duration) -> Duration {
 }
 
 impl Adapter for NatsAdapter {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let Settings { connect_timeout, response_timeout, idle, .. } = self.settings;
+        check_broker(connect_timeout, response_timeout, idle)
+    }
+
     fn connect(&self) -> Result<(), AdapterError> {
         let engine = self.engine()?;
         let before = self.session.lock().take();

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError};
 
 use super::adapter::{Adapter, AdapterError, Inbox};
+use crate::cluster::settings::check_broker;
 use crate::error::ConfigError;
 use crate::lock::{Leaf, rank};
 pub use store::RedisStore;
@@ -117,20 +118,22 @@ impl RedisAdapter {
     }
 
     /// Sets the timeout for connecting to each address that the host name resolves to. Default 2 s; 0 means the
-    /// default.
+    /// default. 1 ms to 366 days.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = or(timeout, TIMEOUT);
         self
     }
 
-    /// Sets how long Redis may take to respond, and to accept written data. Default 2 s; 0 means the default.
+    /// Sets how long Redis may take to respond, and to accept written data. Default 2 s; 0 means the default. 1 ms to
+    /// 366 days.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = or(timeout, TIMEOUT);
         self
     }
 
     /// Sets the silence after which a connection is tested with a PING: the subscription at once, the publishing
-    /// connection before its next use. Default 5 s; 0 means the default.
+    /// connection before its next use. Default 5 s; 0 means the default. 1 ms to 366
+    /// days.
     pub fn idle(mut self, silence: Duration) -> Self {
         self.idle = or(silence, IDLE);
         self
@@ -158,6 +161,10 @@ fn or(duration: Duration, default: Duration) -> Duration {
 }
 
 impl Adapter for RedisAdapter {
+    fn validate(&self) -> Result<(), ConfigError> {
+        check_broker(self.connect_timeout, self.response_timeout, self.idle)
+    }
+
     fn connect(&self) -> Result<(), AdapterError> {
         let mut slot = self.publishing.lock();
         if let Some(open) = slot.as_mut() {

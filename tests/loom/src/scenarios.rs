@@ -124,6 +124,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("kill", of(&[&[Send, Send], &[Kill]])),
     ("kill-blocked", room(1, &[&[Send, Send], &[Kill]])),
     ("kill-waiting", queue(1, DropPolicy::DropNewest, room(0, &[&[Push, SendWaiting], &[Kill]]))),
+    // The first of them finds the queue empty, because the writer thread has what was in it.
+    ("kill-waiting-twice", queue(1, DropPolicy::DropNewest, room(0, &[&[Push, SendWaiting, SendWaiting], &[Kill]]))),
     ("kill-closing", room(1, &[&[Send, Close], &[Kill]])),
     ("break", broken(3, of(&[&[Send, Send], &[Send]]))),
     ("break-waiting", queue(1, DropPolicy::DropNewest, broken(3, of(&[&[Push, SendWaiting], &[Send]])))),
