@@ -224,6 +224,7 @@ fn is_background() -> bool {
 }
 
 #[test]
+#[allow(clippy::large_stack_arrays, reason = "the destructor needs stack")]
 fn destructors_that_need_more_stack_than_a_writer_thread_has() {
     let dropped = Arc::new(AtomicUsize::new(0));
     let count = dropped.clone();
