@@ -16,7 +16,7 @@ use crate::random;
 pub(super) struct NodeSettings;
 
 impl NodeSettings {
-    #[allow(clippy::unused_self, reason = "the feature has settings")]
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "the feature has settings")]
     pub(super) fn validate(&self, _: &Patterns) -> Result<(), ConfigError> {
         Ok(())
     }
@@ -45,7 +45,7 @@ impl Sharing {
     }
 }
 
-#[allow(clippy::unused_self, reason = "the feature has something to look up")]
+#[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "the feature has something to do")]
 impl Hub {
     pub(super) fn is_in_cluster(&self) -> bool {
         false

@@ -17,7 +17,7 @@ pub(super) enum CallEvent {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Others;
+pub(super) struct Others {}
 
 #[allow(clippy::unused_self, reason = "the feature has something to look up")]
 impl Others {

@@ -19,8 +19,8 @@ impl Nodes {
         true
     }
 
-    pub(super) fn metadata_of(&self, _: &str) -> Option<Option<Json>> {
-        None
+    pub(super) fn metadata_of(&self, _: &str) -> impl Iterator<Item = Option<Json>> {
+        std::iter::empty()
     }
 
     pub(super) fn keys(&self) -> Option<&Arc<str>> {
