@@ -79,7 +79,6 @@ while IFS='|' read -r features example most_size; do
     echo "| ${features:-none}, profile \`small\` | | | $bytes (\`$example\`) |"
     bound "size of $example with features '$features' in profile small" "$bytes" "$most_size"
 done <<'TABLE'
-|echo|1000
 |gateway|1048
 TABLE
 
