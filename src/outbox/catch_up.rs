@@ -174,7 +174,7 @@ impl Outbox {
             fits
         });
         // A source that is done is dropped here, without a lock.
-        disposal::dispose_all(Vec::from_iter(self.put_back(source, pulled)));
+        disposal::dispose_all(self.put_back(source, pulled).into_iter().collect::<Vec<_>>());
         true
     }
 

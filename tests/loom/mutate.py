@@ -89,6 +89,8 @@ def run(name, scenario):
         shutil.copytree(HERE, model, ignore=shutil.ignore_patterns("target"))
         if name:
             mutate(folder, name)
+        # Cargo remembers the paths of `src` from its last build and would find nothing changed.
+        os.utime(os.path.join(model, "src", "main.rs"))
         command = ["cargo", "build", "--release", "--quiet", "--manifest-path", os.path.join(model, "Cargo.toml")]
         target = os.environ.get("CARGO_TARGET_DIR", os.path.join(HERE, "target"))
         if subprocess.run([*command, "--target-dir", target], check=False, stderr=subprocess.DEVNULL).returncode:
