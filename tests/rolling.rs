@@ -49,7 +49,11 @@ impl Proxy {
         fs::create_dir_all(&folder).unwrap();
         let file = folder.join("haproxy.cfg");
         fs::write(&file, config).unwrap();
-        let process = Command::new("haproxy").arg("-f").arg(&file).stderr(Stdio::null()).spawn().unwrap();
+        // Debian keeps it where an ordinary user does not look.
+        let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
+        let mut command = Command::new("haproxy");
+        command.env("PATH", path).arg("-f").arg(&file).stderr(Stdio::null());
+        let process = command.spawn().unwrap();
         let proxy = Self { process, addr, folder };
         eventually("the proxy listens", || TcpStream::connect(addr).is_ok());
         Some(proxy)
