@@ -150,6 +150,8 @@ impl Wire {
 
     /// Something arrives; delivered when this returns.
     pub(crate) fn receive(&self, bytes: impl AsRef<[u8]>) {
+        // A hub that is connected may still be about to subscribe anew.
+        eventually("it is subscribed", || self.0.state.lock().unwrap().inbox.is_some());
         let inbox = self.0.state.lock().unwrap().inbox.clone();
         inbox.unwrap().receive(bytes.as_ref());
     }
