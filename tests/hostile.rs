@@ -301,8 +301,8 @@ fn a_thousand_panics_of_a_handler_make_a_few_records() {
     assert_eq!(socket.text(), "go");
     assert_eq!(errors(&metrics, ErrorType::Panic), 1000);
     let records = records.load(Ordering::Relaxed);
-    // Ten in each second that began, however slow the machine.
-    let most = 10 * (usize::try_from(started.elapsed().as_secs()).unwrap() + 1);
+    // Ten in each second that began, however slow the machine; another test may have begun the first one.
+    let most = 10 * (usize::try_from(started.elapsed().as_secs()).unwrap() + 2);
     assert!(records <= most, "{records} records, at most {most}");
     socket.close();
     expect_all_gone(&server);
