@@ -141,6 +141,9 @@ need python3 python3 python3-venv
 # Debian's Python comes without it.
 python3 -c 'import ensurepip' 2>/dev/null || install python3-venv || true
 
+# What tests/centrifuge_sdk.rs runs; tests/sdk.sh finds it installed.
+(cd tests/sdk && npm ci --silent --no-audit --no-fund && touch node_modules/ws) || true
+
 # Two at a time, since tests mostly wait: what the second prints comes at the end.
 release_lane >"$work/release" 2>&1 &
 debug_lane

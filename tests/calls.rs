@@ -286,6 +286,22 @@ fn many_are_asked_at_once_and_answer_as_they_like() {
     assert_eq!(server.hub.call(Target::room("nobody"), "m", "1", PATIENCE).count(), 0);
 }
 
+/// A call leaves at once, also within a cork of its caller.
+#[test]
+fn a_caller_does_not_wait_for_the_end_of_its_own_cork() {
+    let server = server();
+    let (mut socket, client) = server.pair_to("/ws");
+    thread::scope(|scope| {
+        let answer = scope.spawn(|| {
+            let _cork = server.hub.cork();
+            client.call("m", "1", PATIENCE)
+        });
+        let (id, ..) = asked(&mut socket);
+        reply(&mut socket, &id, &json!(1));
+        assert!(answer.join().unwrap().is_ok());
+    });
+}
+
 #[test]
 fn one_of_a_room_is_asked_in_turn() {
     let server = server();

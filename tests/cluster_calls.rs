@@ -117,6 +117,22 @@ fn one_of_a_room_is_found_on_another_node() {
     }
 }
 
+/// Of several nodes with members, one is asked.
+#[test]
+fn one_of_a_room_is_asked_on_one_of_several_nodes() {
+    let bus = MemoryBus::new();
+    let nodes = nodes(&bus);
+    let mut workers = [1, 2].map(|n: usize| nodes[n].pair_to("/ws?rooms=workers"));
+    eventually("both are known", || nodes[0].hub.global_room_size("workers") == 2);
+    let mut answers = nodes[0].hub.call(Target::one_of("workers"), "work", "1", PATIENCE * 10);
+    eventually("one is asked", || workers.iter().any(|(_, client)| client.pending_calls() == 1));
+    let asked = workers.iter().position(|(_, client)| client.pending_calls() == 1).unwrap();
+    reply(&mut workers[asked].0, &json!("done"));
+    assert_eq!(answers.next(), Some((workers[asked].1.id(), Ok(Message::raw_json("\"done\"")))));
+    assert_eq!(answers.next(), None);
+    workers.iter_mut().for_each(|(socket, _)| socket.sync());
+}
+
 #[test]
 fn what_the_bus_loses_is_a_timeout_and_what_it_repeats_is_heard_once() {
     let wire = Wire::new(Mood::Works);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::bus::{lossy, node};
+use common::bus::{Mood, Wire, lossy, node};
 use common::{PATIENCE, TestServer, WsClient, eventually};
 use serde_json::{Value, json};
 use wshub::cluster::{Cluster, MemoryBus};
@@ -115,6 +115,66 @@ fn who_comes_back_in_time_was_never_away() {
     eventually("it has left", || told.lock().unwrap().is_empty());
     assert_eq!(ids(&server.hub), [""; 0]);
     drop(changes);
+}
+
+/// A renamed connection does not linger under its old name. Metadata for a room counts only where its connection is.
+#[test]
+fn names_and_metadata_are_those_of_connections_in_the_room() {
+    let (builder, told) = hub(RoomOptions::members().member_linger(Duration::from_secs(60)));
+    let server = TestServer::new(builder);
+    let (_first, first) = server.pair_to("/ws?user=ann&meta=blue");
+    let (_second, second) = server.pair_to("/ws?user=ann");
+    second.leave("m:x").unwrap();
+    second.set_member_in("m:x", &"red").unwrap();
+    assert_eq!(listed(&server.hub)["ann"].as_deref(), Some("\"blue\""));
+    first.set_user("eve").unwrap();
+    assert_eq!(ids(&server.hub), ["eve"]);
+    eventually("it is told", || told.lock().unwrap().keys().eq(["eve"]));
+}
+
+/// At most one report every 50 ms: so many reports take so long.
+#[test]
+fn reports_of_one_room_have_a_distance() {
+    let (builder, told) = hub(RoomOptions::members());
+    let server = TestServer::new(builder);
+    let start = Instant::now();
+    let (_socket, client) = server.pair_to("/ws?user=ann");
+    for n in 1..10 {
+        client.set_member(&n).unwrap();
+        eventually("it is told", || told.lock().unwrap().get("ann") == Some(&Some(n.to_string())));
+    }
+    assert!(start.elapsed() >= Duration::from_millis(50) * 9, "{:?}", start.elapsed());
+}
+
+/// A heartbeat's digests in parts: each part speaks only of its own range of names. Questions to others are not
+/// answered.
+#[test]
+fn digests_in_parts_and_questions_to_others() {
+    let wire = Wire::new(Mood::Works);
+    let (builder, _told) = hub(RoomOptions::members());
+    let one = node(builder, Cluster::new(wire.adapter()).node_id("one").presence(Duration::from_secs(3600)));
+    let hear = |control: Value| {
+        let data = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, control.to_string());
+        let head = r#"{"node_id":"two","type":"client","client_id":"wshub.control","msg_type":1,"data":""#;
+        wire.receive(format!(r#"{head}{data}"}}"#));
+    };
+    for room in ["m:a", "m:c"] {
+        hear(json!({"op": "changes", "room": room, "since": 0, "version": 5, "changes": [{"id": "ann"}]}));
+    }
+    let count = |room: &str| one.hub.members(room).len();
+    hear(json!({"op": "digests", "from": "", "to": "m:b", "rooms": {"m:a": [5, 1]}}));
+    assert_eq!((count("m:a"), count("m:c")), (1, 1), "the first part does not speak of the other room");
+    hear(json!({"op": "digests", "from": "m:b", "to": null, "rooms": {}}));
+    assert_eq!((count("m:a"), count("m:c")), (1, 0));
+    let said = |op: &str| wire.payloads().iter().filter(|text| text.contains(&format!(r#""op":"{op}""#))).count();
+    let _bob = one.connect_to("/ws?user=bob");
+    eventually("its member is told", || said("changes") == 1);
+    hear(json!({"op": "query", "node": "three", "room": "m:x"}));
+    let _eve = one.connect_to("/ws?user=eve");
+    eventually("the next one is told", || said("changes") == 2);
+    assert_eq!(said("list"), 0, "another node was asked");
+    hear(json!({"op": "query", "node": "one", "room": "m:x"}));
+    eventually("this node was asked", || said("list") == 1);
 }
 
 #[test]

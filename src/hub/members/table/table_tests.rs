@@ -81,6 +81,22 @@ fn what_begins_anew_replaces_what_was_known() {
     assert_eq!(names(&table), ["new"]);
 }
 
+/// A part of another list does not complete a list, and members that a list does not name have left.
+#[test]
+fn a_list_is_made_of_its_own_parts_and_replaces_what_was_known() {
+    let mut table = Table::default();
+    let mut hear = |version, index, of, names: &[&str]| {
+        let members = names.iter().map(|name| ((*name).to_owned(), None)).collect();
+        table.hear_list("b", List { version, index, of, members });
+        table.take_changes()
+    };
+    let joined = |name: &str| MemberChange::Joined(Member { id: key(name), metadata: None });
+    assert_eq!(hear(3, 0, 2, &["ann"]), []);
+    assert_eq!(hear(4, 1, 2, &["bob"]), [], "the first part is of an older list");
+    assert_eq!(hear(4, 0, 2, &["eve"]), [joined("bob"), joined("eve")]);
+    assert_eq!(hear(5, 0, 1, &["eve"]), [MemberChange::Left(Member { id: key("bob"), metadata: None })]);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Join(u8, u8),
