@@ -44,7 +44,7 @@ fn each_error_is_what_the_sdk_knows() {
 }
 
 fn protocol(store: &Sticky) -> Centrifuge {
-    let (known, is_stuck) = (Mutex::new(HashSet::new()), Arc::clone(&store.is_stuck));
+    let (known, store) = (Mutex::new(HashSet::new()), store.clone());
     Centrifuge::new()
         .connection_tokens(|user| {
             let token = ConnectionToken::user(user);
@@ -72,15 +72,18 @@ fn protocol(store: &Sticky) -> Centrifuge {
         })
         .rpc("broken", |_, _| Err(CommandError::INTERNAL))
         .rpc("login", |_, _| Err(CommandError::UNAUTHORIZED))
-        .rpc("stick", move |client, data| stick(client, data, &is_stuck))
+        .rpc("stick", move |client, data| stick(client, data, &store))
 }
 
 /// Stops the store until its queue is full, or lets it go on until its queue is empty.
-fn stick(client: &Client, data: &Message, is_stuck: &AtomicBool) -> Result<Message, CommandError> {
+fn stick(client: &Client, data: &Message, store: &Sticky) -> Result<Message, CommandError> {
     let wanted = data.parse_json().map_err(|_| CommandError::BAD_REQUEST)?;
-    is_stuck.store(wanted, Ordering::SeqCst);
+    store.is_stuck.store(wanted, Ordering::SeqCst);
     let publish = || client.hub().publish("too_many_requests_filler", "0").delivery.published;
     if wanted {
+        publish();
+        // From then on nothing is taken out of the queue.
+        common::eventually("an append waits", || store.waits.load(Ordering::SeqCst));
         while publish() {}
     } else {
         common::eventually("the queue is empty", publish);
@@ -93,13 +96,17 @@ fn stick(client: &Client, data: &Message, is_stuck: &AtomicBool) -> Result<Messa
 struct Sticky {
     store: MemoryStore,
     is_stuck: Arc<AtomicBool>,
+    /// An append waits.
+    waits: Arc<AtomicBool>,
 }
 
 impl HistoryStore for Sticky {
     fn append(&self, room: &str, entry: &[u8], bounds: Bounds) -> Result<Position, StoreError> {
         while self.is_stuck.load(Ordering::SeqCst) {
+            self.waits.store(true, Ordering::SeqCst);
             thread::sleep(Duration::from_millis(10));
         }
+        self.waits.store(false, Ordering::SeqCst);
         self.store.append(room, entry, bounds)
     }
 
