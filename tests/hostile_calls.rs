@@ -119,6 +119,7 @@ fn a_message_of_members_that_panics_is_not_sent() {
     socket.sync();
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "as a handler gives it")]
 fn panics(data: &Message) -> Result<Message, CallRefusal> {
     assert!(data.as_text() != Some("13"), "a handler's own");
     Ok(data.clone())
@@ -171,9 +172,9 @@ fn only_the_asked_client_answers_its_call_and_once() {
         eve.send_text(&forged);
         log.wait(&forged);
         // With ids that no call has.
-        let long = "9".repeat(129);
+        let nines = "9".repeat(129);
         for id in
-            ["18446744073709551616", "-1", "1.0", "1e0", "0", "\"1\"", "[1]", "null", "{}", "true", &long[1..], &long]
+            ["18446744073709551616", "-1", "1.0", "1e0", "0", "\"1\"", "[1]", "null", "{}", "true", &nines[1..], &nines]
         {
             let text = format!(r#"{{"type":"reply","id":{id},"data":"no"}}"#);
             ann.send_text(&text);
