@@ -140,7 +140,7 @@ fn a_full_table_that_has_passed_refuses_nobody() {
 
 #[test]
 fn accept_survives_refused_threads() {
-    const STACK: usize = 1 << 30;
+    const STACK: usize = 1 << 28;
     let _alone = alone();
     let server = TestServer::with(Hub::builder().on_message(|c, m| Ok(c.send(m)?)), |s| s.stack_size(STACK));
     let mut before = server.connect();
