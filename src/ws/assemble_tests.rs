@@ -191,7 +191,7 @@ fn what_a_read_has_not_filled_is_not_zeroed_again() {
     let (mut marked, mut reads) = (0, 0);
     while let Some(space) = decoder.space() {
         // What an earlier read has left behind is still there: as much as the space has not grown by.
-        marked += space.iter().filter(|byte| **byte == 0xee).count();
+        marked += space.iter().map(|byte| usize::from(*byte == 0xee)).sum::<usize>();
         space.fill(0xee);
         let n = (1000 + reads * 37).min(space.len()).min(rest.len());
         space[..n].copy_from_slice(&rest[..n]);
