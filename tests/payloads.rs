@@ -6,9 +6,9 @@
 mod common;
 
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use common::bus::{Mood, Wire, connected};
 use common::{PATIENCE, TestServer, WsClient, eventually};
 use flate2::{Decompress, FlushDecompress};
 use wshub::cluster::Cluster;
-use wshub::{Client, Config, DropPolicy, Hub, Message, RoomOptions, Target};
+use wshub::{Client, Config, DropPolicy, Hub, Limits, Message, RoomOptions, Target};
 
 const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
 
@@ -97,6 +97,34 @@ fn all_arrive(on_drop: impl Fn(&Hub) + Clone + Send + Sync + 'static) {
     assert_eq!(server.hub.health().clients, 1);
     server.hub.send(Target::all(), "the end").unwrap();
     while socket.frame().payload != b"the end" {}
+}
+
+/// A publication that pushes another room out of memory, whose payload's destructor waits for that publication.
+#[test]
+fn members_have_a_publication_before_the_payloads_that_it_displaces_are_dropped() {
+    const LIMIT: usize = 64 * 1024;
+    let limits = Limits::default().history_bytes(LIMIT);
+    let server = TestServer::new(Hub::builder().limits(limits).rooms("*", RoomOptions::history().bytes(LIMIT)));
+    let (mut socket, client) = server.pair();
+    client.join("busy").unwrap();
+    let (arrived, arrival) = mpsc::channel();
+    let (say, said) = mpsc::channel();
+    let arrival = Mutex::new(arrival);
+    let idle = move || say.send(arrival.lock().unwrap().recv_timeout(PATIENCE)).unwrap();
+    server.hub.publish("idle", message(0, idle));
+    // The member says so as soon as it has the publication that displaces the other room.
+    let reader = thread::spawn(move || {
+        while socket.text().len() == 1000 {}
+        arrived.send(()).unwrap();
+    });
+    let hub = &server.hub;
+    while hub.load().history_bytes + 8000 < LIMIT {
+        hub.publish("busy", "x".repeat(1000));
+    }
+    assert!(hub.position("idle").is_some(), "it is still there");
+    hub.publish("busy", "y".repeat(12_000));
+    said.recv_timeout(PATIENCE).expect("the room is displaced").expect("the member has the publication by then");
+    reader.join().unwrap();
 }
 
 #[test]

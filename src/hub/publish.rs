@@ -145,19 +145,18 @@ impl Hub {
         let len = publish.message.len();
         let started = self.counts().then(Instant::now);
         let mut publish = Some(publish);
-        let (done, position) = loop {
+        let (room, done, position) = loop {
             let room = self.room_with(name, |options| options.history)?;
             match self.append(&room, &mut publish) {
-                Some(done) => {
-                    self.after_use(&room);
-                    break done;
-                }
+                Some((done, position)) => break (room, done, position),
                 // The room has just ended; try again with a new one.
                 None => self.remove_closed(&room),
             }
         };
         let (queued, refused) = (done.queued, done.refused);
         let dropped = self.finish_fan_out(done);
+        // Not before the members are flushed: it may drop payloads, whose destructors are application code.
+        self.after_use(&room);
         self.count_sent(queued, len);
         if let Some(started) = started {
             self.count(|m| m.record_broadcast_duration(started.elapsed()));

@@ -137,9 +137,16 @@ impl Hub {
         }
         let made = self.apply(room, &publication, change.expires, is_due);
         drop(turn);
-        // This may be the last handle, so it is dropped without a lock.
-        dispose(publication);
-        let done = made?;
+        let mut done = match made {
+            Ok(done) => done,
+            Err(why) => {
+                // This may be the last handle, so it is dropped without a lock.
+                dispose(publication);
+                return Err(why);
+            }
+        };
+        // The same, but its payload's destructor must not run before the members are flushed.
+        done.fallen.push(publication);
         self.watch_expiry(room, change.expires);
         if let Some(at) = done.tick {
             self.keeper().schedule(at, Job::Tick(Arc::downgrade(room)));

@@ -149,7 +149,11 @@ impl Outbox {
 
     /// Queues one frame if it fits. Does no I/O, so it may be called under a lock. The caller must flush.
     pub(crate) fn push_if_fits(&self, frame: &Encoded) -> bool {
-        self.is_open() && self.try_push(frame)
+        let fits = self.is_open() && self.try_push(frame);
+        if fits {
+            self.reset_drops();
+        }
+        fits
     }
 
     /// Whether there is something to pull. A closing client gets what is queued, and no more.

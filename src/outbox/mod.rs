@@ -103,6 +103,9 @@ mod mark {
     pub(super) const DROPPED: u8 = 1;
     /// A source may be pulled from. Changes under the lock of the sources. SeqCst; see `catch_up`.
     pub(super) const BEHIND: u8 = 2;
+    /// A thread sleeps at the gate until a message fits. It sets this before its last look; who writes the frame in
+    /// the slot clears it and wakes the gate. SeqCst; see `Outbox::try_push_or_wait`.
+    pub(super) const AWAITED: u8 = 4;
 }
 
 /// Why the writing side of a connection died.

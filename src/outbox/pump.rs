@@ -54,9 +54,10 @@ impl Outbox {
                 None => self.pump(&mut slot, &mut done, Transport::try_send_all, Transport::try_finish),
             };
             drop(slot);
-            done.dispose();
             // (5) of the module's argument; (6) is the look at the work.
             fence(Ordering::SeqCst);
+            self.wake_awaiting();
+            done.dispose();
             match pumped {
                 Pumped::Idle if self.has_work() => {}
                 // The writer thread handles a long catch-up.

@@ -7,6 +7,7 @@ use super::{Outbox, Slot, cork, mark};
 use crate::config::DropPolicy;
 use crate::message::Encoded;
 use crate::sync::atomic::{Ordering, fence};
+use crate::sync::thread;
 use crate::ws::close_code;
 
 /// Maximum time that a send waits for the socket's holder before the drop policy applies.
@@ -152,7 +153,7 @@ impl Outbox {
             if !self.is_open() {
                 return Some(Err(GaveUp::Closed));
             }
-            self.try_push(frame).then_some(Ok(()))
+            self.try_push_or_wait(frame).then_some(Ok(()))
         });
         if let Some(Ok(())) = outcome {
             self.reset_drops();
@@ -169,7 +170,8 @@ impl Outbox {
         }
         let sent = self.push(frame);
         match sent {
-            Sent::Queued | Sent::Evicted(_) => self.flush_by(flush),
+            // At once, even in a cork: the eviction may have held the socket for a moment, and others rely on the look.
+            Sent::Queued | Sent::Evicted(_) => self.flush(),
             Sent::SlowConsumer => self.close_slow(),
             Sent::Full | Sent::Closed => {}
         }
@@ -188,6 +190,28 @@ impl Outbox {
         self.queue.try_push(frame, self.settings.queue_messages, self.settings.queue_bytes)
     }
 
+    /// As [`try_push`](Self::try_push), for a thread that otherwise sleeps at the gate. Who drains the queue always wakes
+    /// the gate; who writes a frame from the slot wakes it only if the mark is set.
+    ///
+    /// This thread: set the mark, fence, look at the queue's bytes. That thread: release the frame's bytes, fence, look
+    /// at the mark. Both fences are sequentially consistent, so either this thread finds the room or that one the mark.
+    fn try_push_or_wait(&self, frame: &Encoded) -> bool {
+        self.try_push(frame) || {
+            self.marks.fetch_or(mark::AWAITED, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+            self.try_push(frame)
+        }
+    }
+
+    /// Wakes threads that wait for room that a written frame has left. A fence comes between the write and this.
+    #[inline]
+    pub(super) fn wake_awaiting(&self) {
+        if self.marks.load(Ordering::Relaxed) & mark::AWAITED != 0 {
+            self.marks.fetch_and(!mark::AWAITED, Ordering::SeqCst);
+            self.gate.wake();
+        }
+    }
+
     /// A full queue does not mean a slow peer: this thread may be corked, or the thread that holds the socket may have
     /// been descheduled. Waits for that thread, unless the socket itself pushes back.
     #[cold]
@@ -202,7 +226,7 @@ impl Outbox {
         }
         // The socket's holder wakes the gate when it has emptied the queue or finds the socket blocked.
         let look = || {
-            let is_queued = self.is_open() && self.try_push(frame);
+            let is_queued = self.is_open() && self.try_push_or_wait(frame);
             (is_queued || !self.is_open() || is_blocked()).then_some(is_queued)
         };
         self.gate.wait_for(Instant::now() + patience, look).unwrap_or(false)
@@ -216,7 +240,11 @@ impl Outbox {
                 // The caller may hold a lock, so the evicted messages are not dropped here.
                 return if evicted.is_empty() { Sent::Closed } else { Sent::Evicted(evicted) };
             }
-            evicted.extend(self.queue.pop().or_else(|| self.take_next()));
+            match self.queue.pop().or_else(|| self.take_next()) {
+                Some(oldest) => evicted.push(oldest),
+                // Another thread is about to queue a message or to write the next one.
+                None => thread::yield_now(),
+            }
         }
         if evicted.is_empty() {
             self.reset_drops();
@@ -378,6 +406,32 @@ mod tests {
         let Sent::Evicted(old) = outbox.push(&frame("b")) else { panic!("there is no room for two") };
         assert_eq!(old.iter().map(Encoded::message).collect::<Vec<_>>(), [Message::text("a")]);
         assert_eq!(outbox.depth(), (1, one.held()));
+    }
+
+    #[test]
+    fn the_flush_of_a_frame_that_goes_next_wakes_senders_that_wait_for_its_room() {
+        let (near, far) = UnixStream::pair().expect("a pair");
+        let (one, far_off) = (frame("a"), Instant::now() + Duration::from_secs(3600));
+        let config = Config::default().queue_bytes(one.held());
+        let outbox = Outbox::new(Transport::from(near), Arc::new(config.into()), WireFormat::WebSocket, Vec::new());
+        outbox.open();
+        let (say, said) = std::sync::mpsc::channel();
+        // As if the frame had been placed between the sender's flush and its look at the queue.
+        let mut slot = outbox.socket.lock();
+        outbox.queue.reserve(&one);
+        *slot = Slot::Next(one);
+        let sender = Arc::clone(&outbox);
+        let sender = thread::spawn(move || say.send(sender.send_waiting(&frame("b"), far_off)));
+        while !outbox.gate.has_sleepers() {
+            thread::yield_now();
+        }
+        drop(slot);
+        outbox.flush();
+        let sent = said.recv_timeout(Duration::from_secs(60)).expect("there is room, and the sender sleeps");
+        assert_eq!(sent, Ok(()));
+        sender.join().expect("no panic").expect("it is heard");
+        assert_eq!(received(&far), b"\x81\x01a\x81\x01b");
+        outbox.kill();
     }
 
     /// Fills the queue of an outbox whose socket this thread holds, as if it had been descheduled, and returns the

@@ -50,6 +50,8 @@ struct Scenario {
     breaks_after: usize,
     /// Messages that fit into the queue.
     queue: usize,
+    /// Bytes that fit into it.
+    queue_bytes: usize,
     policy: DropPolicy,
     /// Writer threads go as soon as they have nothing to do.
     is_writer_short: bool,
@@ -64,6 +66,7 @@ const fn of(threads: &'static [&'static [Act]]) -> Scenario {
         room: WIDE,
         breaks_after: WIDE,
         queue: 8,
+        queue_bytes: 1000,
         policy: DropPolicy::DropNewest,
         is_writer_short: false,
         preemptions: 2,
@@ -156,6 +159,8 @@ pub(crate) fn all() -> Vec<(&'static str, Box<dyn Fn()>)> {
         all.push((name, Box::new(move || explore(scenario.preemptions, || scenario.run()))));
     }
     all.push(("relied-on", Box::new(|| explore(3, relied_on))));
+    all.push(("next-awaited", Box::new(|| explore(3, awaited))));
+    all.push(("next-evicted", Box::new(|| explore(3, evicted))));
     all.push(("held-back", Box::new(|| explore(2, held_back))));
     all.push(("burst", Box::new(|| explore(3, || burst(&[2])))));
     all.push(("shared", Box::new(|| explore(3, || shared(2, 1)))));
@@ -201,7 +206,7 @@ impl Scenario {
     fn unopened(&self) -> Arc<Outbox> {
         let config = Config {
             queue_messages: self.queue,
-            queue_bytes: 1000,
+            queue_bytes: self.queue_bytes,
             drop_policy: self.policy,
             coalesce_writes: false,
             eager_writers: false,
@@ -360,6 +365,44 @@ fn relied_on() {
     }
     outbox.flush();
     assert_eq!(whole_frames(&outbox.transport().wait_written(4), false).len(), 2);
+    outbox.stop_writer();
+}
+
+/// A publication that waits for its flush and fills the queue's bytes, and a sender that waits for room. The flush
+/// wakes it.
+fn awaited() {
+    let outbox = Scenario { queue_bytes: 2, ..of(&[]) }.outbox();
+    let (waiting, far) = (Arc::clone(&outbox), Instant::now() + Duration::from_secs(1000));
+    let sender = thread::spawn(move || assert_eq!(waiting.send_waiting(&frame(1, 0), far), Ok(())));
+    let is_placed = matches!(outbox.push_next(&frame(0, 0)), Placed::Yes | Placed::Awaited);
+    outbox.flush();
+    sender.join().expect("no panic");
+    let count = 1 + usize::from(is_placed);
+    assert_eq!(whole_frames(&outbox.transport().wait_written(2 * count), false).len(), count);
+    assert_eq!(outbox.depth(), (0, 0));
+    outbox.stop_writer();
+}
+
+/// Two publications of which the second evicts the first if it still waits, while another thread sends a ping. Nothing
+/// of it stays behind.
+fn evicted() {
+    let outbox = Scenario { queue_bytes: 2, policy: DropPolicy::DropOldest, ..of(&[]) }.outbox();
+    let pinger = {
+        let outbox = Arc::clone(&outbox);
+        thread::spawn(move || outbox.ping())
+    };
+    let (first, _) = push_next(&outbox, &frame(0, 0));
+    assert!(matches!(first, Sent::Queued));
+    let second = outbox.push(&frame(0, 1));
+    outbox.flush();
+    let count = match second {
+        Sent::Queued => 3,
+        Sent::Evicted(old) => 3 - old.len(),
+        sent => panic!("{sent:?}"),
+    };
+    assert_eq!(whole_frames(&outbox.transport().wait_written(2 * count), false).len(), count);
+    pinger.join().expect("no panic");
+    assert_eq!(outbox.depth(), (0, 0));
     outbox.stop_writer();
 }
 
