@@ -220,11 +220,6 @@ mod tests {
         let (near, mut far) = UnixStream::pair().expect("a pair");
         let (head, _) = RequestHead::parse(REQUEST).expect("valid").expect("whole");
         hub.accept(near, head, &[]).detach().expect("a thread");
-        let client = loop {
-            if let Some(client) = hub.clients().pop() {
-                break client;
-            }
-        };
         far.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n\r\n") {
@@ -232,6 +227,7 @@ mod tests {
             far.read_exact(&mut byte).expect("the answer");
             answer.push(byte[0]);
         }
+        let client = hub.clients().pop().expect("it is answered once it is connected");
         client.join("r").expect("joined");
         // Nothing is written from here on but by this test: the values go by a fan-out of their own.
         let room = hub.find_room("r").expect("it has a member");
