@@ -1,6 +1,7 @@
 //! Connections that end at a given time, because their admission expires or because of their age.
 
-use std::collections::{BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::keeper::Job;
@@ -27,7 +28,8 @@ pub(super) struct Deadlines(Leaf<Times>);
 
 #[derive(Debug, Default)]
 struct Times {
-    in_order: BTreeSet<(Instant, ClientId, Reason)>,
+    /// The earliest first. Entries that `of_client` does not confirm are outdated.
+    in_order: BinaryHeap<Reverse<(Instant, ClientId, Reason)>>,
     of_client: HashMap<(ClientId, Reason), Instant>,
     /// When the keeper checks next.
     job: Option<Instant>,
@@ -36,13 +38,20 @@ struct Times {
 impl Times {
     /// Sets a connection's time. Returns when the keeper must check, if that is earlier than its next check.
     fn set(&mut self, client: ClientId, reason: Reason, at: Option<Instant>) -> Option<Instant> {
-        if let Some(old) = self.of_client.remove(&(client, reason)) {
-            self.in_order.remove(&(old, client, reason));
-        }
+        self.of_client.remove(&(client, reason));
+        self.forget_outdated();
         let at = at?;
         self.of_client.insert((client, reason), at);
-        self.in_order.insert((at, client, reason));
+        self.in_order.push(Reverse((at, client, reason)));
         self.look_at(at)
+    }
+
+    /// Removes outdated entries once they are the larger part, so that each costs constant time.
+    fn forget_outdated(&mut self) {
+        let Self { in_order, of_client, .. } = self;
+        if in_order.len() > 2 * of_client.len() + 64 {
+            in_order.retain(|Reverse((at, client, reason))| of_client.get(&(*client, *reason)) == Some(at));
+        }
     }
 
     fn look_at(&mut self, at: Instant) -> Option<Instant> {
@@ -53,13 +62,18 @@ impl Times {
     /// Removes and returns the due connections, and the time of the next check.
     fn take_due(&mut self, now: Instant) -> (Vec<(ClientId, Reason)>, Option<Instant>) {
         self.job = self.job.filter(|job| *job > now);
-        let mut due = Vec::new();
-        while let Some((at, client, reason)) = self.in_order.first().copied().filter(|(at, ..)| *at <= now) {
-            self.in_order.remove(&(at, client, reason));
-            self.of_client.remove(&(client, reason));
-            due.push((client, reason));
+        let (mut due, mut next) = (Vec::new(), None);
+        while let Some(&Reverse((at, client, reason))) = self.in_order.peek() {
+            if self.of_client.get(&(client, reason)) == Some(&at) {
+                if at > now {
+                    next = Some(at);
+                    break;
+                }
+                self.of_client.remove(&(client, reason));
+                due.push((client, reason));
+            }
+            self.in_order.pop();
         }
-        let next = self.in_order.first().map(|(at, ..)| *at);
         (due, next.and_then(|at| self.look_at(at)))
     }
 }
@@ -149,5 +163,16 @@ mod tests {
         times.set(a, Reason::Old, None);
         assert_eq!(times.take_due(now + second * 3), (vec![(c, Reason::Old)], None));
         assert!(times.in_order.is_empty() && times.of_client.is_empty());
+    }
+
+    #[test]
+    fn times_that_are_set_again_and_again_take_no_memory() {
+        let (mut times, now, client) = (Times::default(), Instant::now(), ClientId::random());
+        for n in 1..10_000 {
+            times.set(client, Reason::Expired, Some(now + Duration::from_secs(n)));
+            assert!(times.in_order.len() <= 70, "{} entries", times.in_order.len());
+        }
+        assert_eq!(times.take_due(now + Duration::from_secs(9998)), (vec![], Some(now + Duration::from_secs(9999))));
+        assert_eq!(times.take_due(now + Duration::from_secs(9999)), (vec![(client, Reason::Expired)], None));
     }
 }
