@@ -1,4 +1,5 @@
-//! Bounds of settings. Every number and duration has a minimum and a maximum; the error names setting, value and bounds.
+//! Bounds of settings. Every number and duration has a minimum and a maximum; the error names setting, value and
+//! bounds.
 
 use std::fmt::Debug;
 use std::ops::RangeInclusive;

@@ -3,8 +3,8 @@
 use std::borrow::Borrow;
 
 /// A map for tens of entries, such as what an application stores on a client. Changes take time in proportion to the
-/// number of entries. Unlike a `BTreeMap` or `HashMap` it allocates nothing that it does not use, and its code is a tenth
-/// as large, for each type of key and value.
+/// number of entries. Unlike a `BTreeMap` or `HashMap` it allocates nothing that it does not use, and its code is a
+/// tenth as large, for each type of key and value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SortedMap<K, V>(Vec<(K, V)>);
 

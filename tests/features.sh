@@ -1,6 +1,7 @@
 #!/bin/bash
-# Prints what each feature adds: crates of a build, CPU seconds of a cold release build, and the size of a stripped program.
-# Fails where a figure exceeds its bound. The tables in the README and in the guide for gateways come from here.
+# Prints what each feature adds: crates of a build, CPU seconds of a cold release build, and the size of a stripped
+# program. Fails where a figure exceeds its bound. The tables in the README and in the guide for gateways come from
+# here.
 #
 #     tests/features.sh            crates and sizes: the crate is built for each set of features
 #     tests/features.sh --quick    crates of all sets, and the sizes that gateways depend on; CI does
@@ -24,8 +25,8 @@ crates() {
     cargo tree --locked --edges normal --prefix none --format '{p}' "$@" | sed 's/ (\*)//' | sort -u | wc -l
 }
 
-# cold OPTIONS...: CPU seconds of a release build from nothing. Of the processor and not of the clock, because a machine may
-# have other work.
+# cold OPTIONS...: CPU seconds of a release build from nothing. Of the processor and not of the clock, because a machine
+# may have other work.
 cold() {
     local times
     rm -rf "$work/cold"

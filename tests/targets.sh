@@ -1,21 +1,21 @@
 #!/bin/bash
-# Builds the crate for other processors and C libraries, runs its unit tests and main socket tests there, and prints a table.
-# The last line says how many passed and failed.
+# Builds the crate for other processors and C libraries, runs its unit tests and main socket tests there, and prints a
+# table. The last line says how many passed and failed.
 #
 #     tests/targets.sh [TARGET...]        without targets: all of them
 #     tests/targets.sh --sizes [TARGET...]  prints the size of examples/gateway in the profile `small` instead
 #     tests/targets.sh --rust             checks on this processor that the Rust that Cargo.toml claims is that of the release,
 #                                         and that it builds the library; CI does
 #
-# Needs root on Debian, and the mirror of its apt sources: makes a chroot of Debian's packages (debootstrap) with its Rust,
-# cross compilers and qemu-user. Debian 13's Rust is the oldest one that the crate claims. The clients of Redis and NATS need
-# a newer Rust: their features are left out where it is older.
+# Needs root on Debian, and the mirror of its apt sources: makes a chroot of Debian's packages (debootstrap) with its
+# Rust, cross compilers and qemu-user. Debian 13's Rust is the oldest one that the crate claims. The clients of Redis
+# and NATS need a newer Rust: their features are left out where it is older.
 #
-# An emulator is ten times slower than the processor, so tests with random input take 32 cases, or as many as PROPTEST_CASES
-# says, and all are more patient.
+# An emulator is ten times slower than the processor, so tests with random input take 32 cases, or as many as
+# PROPTEST_CASES says, and all are more patient.
 #
-# TARGETS_SUITE names another release, such as forky; TARGETS_DIR another folder than target/targets, which takes 3 GB, and
-# 0.9 GB for --rust; TARGETS_RUN a command that runs each call of cargo, such as `nice -n 19`.
+# TARGETS_SUITE names another release, such as forky; TARGETS_DIR another folder than target/targets, which takes 3 GB,
+# and 0.9 GB for --rust; TARGETS_RUN a command that runs each call of cargo, such as `nice -n 19`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 suite=${TARGETS_SUITE:-trixie}
@@ -40,8 +40,8 @@ mirror() {
     apt-get indextargets 'Created-By: Packages' 'Label: Debian' --format '$(REPO_URI)' | sort -u | head -n 1
 }
 
-# The release's Rust. From the release's own archive alone, without its updates: so each package has one version, which is the
-# same for all processors.
+# The release's Rust. From the release's own archive alone, without its updates: so each package has one version, which
+# is the same for all processors.
 make_chroot() {
     if ! command -v debootstrap >/dev/null || [ -z "$(mirror)" ]; then
         apt-get update -qq

@@ -69,9 +69,9 @@ pub trait Adapter: Send + Sync + 'static {
     }
 
     /// Returns the largest envelope that the bus accepts at present, in bytes, or `None` if the adapter does not know.
-    /// It limits the size of heartbeats, lists of members and calls. The hub calls it on the thread `wshub-publish`; it must not block. The default
-    /// returns `None`: the hub then finds the limit by sending smaller heartbeats when the bus
-    /// [rejects](AdapterError::Rejected) one.
+    /// It limits the size of heartbeats, lists of members and calls. The hub calls it on the thread `wshub-publish`; it
+    /// must not block. The default returns `None`: the hub then finds the limit by sending smaller heartbeats when the
+    /// bus [rejects](AdapterError::Rejected) one.
     fn max_envelope(&self) -> Option<usize> {
         None
     }

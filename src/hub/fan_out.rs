@@ -27,8 +27,8 @@ pub(super) struct FanOut {
     pub(super) refused: usize,
     /// Drops by the drop policy, and clients to close.
     dropped: Vec<(Member, Encoded, Sent)>,
-    /// Members that are flushed first, even if this thread is corked: they just fell behind, or another thread relies on
-    /// the flush.
+    /// Members that are flushed first, even if this thread is corked: they just fell behind, or another thread relies
+    /// on the flush.
     urgent: Vec<Arc<Outbox>>,
     members: Option<Snapshot>,
     /// When the keeper must send the state's changes.

@@ -61,8 +61,8 @@ struct Agenda {
     is_stopped: bool,
 }
 
-/// A job and its time. The earliest is the greatest, because a heap gives the greatest first. Jobs with the same time are
-/// done in the order of their numbers.
+/// A job and its time. The earliest is the greatest, because a heap gives the greatest first. Jobs with the same time
+/// are done in the order of their numbers.
 #[derive(Debug)]
 struct Scheduled {
     at: Instant,

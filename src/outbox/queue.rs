@@ -50,9 +50,9 @@ impl Channel {
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Queue {
-    /// The number of bytes that pushes have reserved and that are not popped yet, and of the frame in front of the queue.
-    /// Never 0 while a message is queued, because a push reserves before it sends and a frame is never empty. Relaxed,
-    /// because it is only a count; the channel orders the messages themselves.
+    /// The number of bytes that pushes have reserved and that are not popped yet, and of the frame in front of the
+    /// queue. Never 0 while a message is queued, because a push reserves before it sends and a frame is never empty.
+    /// Relaxed, because it is only a count; the channel orders the messages themselves.
     bytes: AtomicUsize,
     channel: OnceLock<Box<Channel>>,
 }

@@ -190,8 +190,8 @@ impl Outbox {
         self.queue.try_push(frame, self.settings.queue_messages, self.settings.queue_bytes)
     }
 
-    /// As [`try_push`](Self::try_push), for a thread that otherwise sleeps at the gate. Who drains the queue always wakes
-    /// the gate; who writes a frame from the slot wakes it only if the mark is set.
+    /// As [`try_push`](Self::try_push), for a thread that otherwise sleeps at the gate. Who drains the queue always
+    /// wakes the gate; who writes a frame from the slot wakes it only if the mark is set.
     ///
     /// This thread: set the mark, fence, look at the queue's bytes. That thread: release the frame's bytes, fence, look
     /// at the mark. Both fences are sequentially consistent, so either this thread finds the room or that one the mark.

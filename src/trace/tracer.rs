@@ -38,8 +38,8 @@ struct Kept {
 
 impl Tracer {
     /// Creates a tracer that records every message and keeps the newest `capacity` traces; 0 = none, for subscribers
-    /// only. At most 1,048,576: a hub with a tracer above that cannot be built. A trace takes about 1 KiB, at most about
-    /// 30 KiB.
+    /// only. At most 1,048,576: a hub with a tracer above that cannot be built. A trace takes about 1 KiB, at most
+    /// about 30 KiB.
     pub fn new(capacity: usize) -> Self {
         let sampler = Sampler::new(Sampling::default());
         Self(Arc::new(TracerState { capacity, sampler, kept: Leaf::default() }))

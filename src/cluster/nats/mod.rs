@@ -134,8 +134,8 @@ impl NatsAdapter {
         Ok(self)
     }
 
-    /// Sets the timeout for connecting to each server of the list, login included. Default 2 s; 0 means the default. 1 ms to
-    /// 366 days.
+    /// Sets the timeout for connecting to each server of the list, login included. Default 2 s; 0 means the default. 1
+    /// ms to 366 days.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connect_timeout = or(timeout, TIMEOUT);
         self

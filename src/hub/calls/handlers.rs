@@ -33,8 +33,8 @@ impl CallHandlers {
         self.0.insert(method.into(), Box::new(handler));
     }
 
-    /// Handles a message that is a call or the answer to a call. Returns `None` for any other message, such as an answer
-    /// with an id that the client was never called with: that is the application's. A late or repeated answer is
+    /// Handles a message that is a call or the answer to a call. Returns `None` for any other message, such as an
+    /// answer with an id that the client was never called with: that is the application's. A late or repeated answer is
     /// counted and ignored. If a handler's reply is not JSON, the client gets an error with the code `internal`.
     ///
     /// # Errors

@@ -26,8 +26,8 @@ impl Hub {
     /// asked twice. If the bus loses a node's report, that node's clients are missing from the answers. A target that
     /// is a single [`ClientId`] always has an answer, unless all nodes have reported that they do not know it.
     ///
-    /// Only text crosses nodes, and only as much as [`Cluster::max_envelope`](crate::cluster::Cluster::max_envelope) and
-    /// the bus accept: a larger call is asked on this node only, and a larger answer is a refusal with the code
+    /// Only text crosses nodes, and only as much as [`Cluster::max_envelope`](crate::cluster::Cluster::max_envelope)
+    /// and the bus accept: a larger call is asked on this node only, and a larger answer is a refusal with the code
     /// `too_large`.
     ///
     /// With [`Target::one_of`], one member of the room is asked, in turn: a work queue. The member is one of this node;

@@ -253,7 +253,8 @@ fn conclude(client: &Client, session: &Session, channel: &str, subscription: &Su
 }
 
 /// Compares the subscription with the room, and does what other threads have left to the one that was beginning or
-/// ending it: a client that the program has removed from the room is unsubscribed, one that it has joined is subscribed.
+/// ending it: a client that the program has removed from the room is unsubscribed, one that it has joined is
+/// subscribed.
 ///
 /// Each act of the program is noticed: it changes the room first, and then either finds no thread at work and tells the
 /// client itself, or leaves that to the thread at work, which looks at the room after its work. A further round is due
