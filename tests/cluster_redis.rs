@@ -261,7 +261,7 @@ fn tls_checks_the_server_and_joins_nodes() {
     }
     let mut broker = Broker::absent(Kind::Redis);
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = common::broker::free_port();
     broker.add_args(&["--tls-port", &port.to_string(), "--tls-auth-clients", "no"]);
     let [cert, key] = ["server.pem", "server.key"].map(|name| format!("{folder}/{name}"));
     broker.add_args(&["--tls-cert-file", &cert, "--tls-key-file", &key]);

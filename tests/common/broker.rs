@@ -190,7 +190,16 @@ pub(crate) fn signal(process: &Child, number: i32) {
     assert_eq!(unsafe { libc::kill(id, number) }, 0);
 }
 
-/// A port that was free a moment ago. The broker cannot be asked for port 0, because it must come back on its port.
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+/// A free port below those that the kernel gives out, so that no other test's server or connection takes it, also not
+/// while the broker is away: it must come back on its port, so it cannot be asked for port 0. Processes begin at
+/// different places.
+pub(crate) fn free_port() -> u16 {
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 22_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    (0..COUNT)
+        .map(|_| FIRST + (std::process::id().wrapping_mul(131) % COUNT + NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT)
+        .filter_map(|port| u16::try_from(port).ok())
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .expect("a free port")
 }
