@@ -78,12 +78,16 @@ async function presence(build) {
   const broker = await redis();
   const a = await new Server('--redis', broker.url).start();
   const b = await new Server('--redis', broker.url).start();
-  const [ann, bob] = [[a, 'ann'], [b, 'bob']].map(([node, sub]) => {
+  const enter = async (node, sub) => {
     const it = client(build, node.url, { token: token({ sub, info: { of: sub } }) });
     it.connect();
-    return ['both', 'nohistory:both'].map(channel => subscription(it, build, channel, { joinLeave: true }));
-  });
-  await within(Promise.all([...ann, ...bob].map(sub => sub.ready())), 'all subscriptions');
+    const subs = ['both', 'nohistory:both'].map(channel => subscription(it, build, channel, { joinLeave: true }));
+    await within(Promise.all(subs.map(sub => sub.ready())), `the subscriptions of ${sub}`);
+    return subs;
+  };
+  // One after the other: who subscribes is told of those who come later.
+  const ann = await enter(a, 'ann');
+  const bob = await enter(b, 'bob');
   for (const [n, channel] of ['both', 'nohistory:both'].entries()) {
     const users = async sub =>
       Object.values((await sub.presence()).clients)

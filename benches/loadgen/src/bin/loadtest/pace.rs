@@ -113,7 +113,7 @@ mod tests {
         assert!(generator_bound(Some(0.97), 0.0).is_some_and(|why| why.contains("busy for 97 %")));
         assert!(
             generator_bound(Some(0.2), 0.5)
-                .is_some_and(|why| why.contains("50 % of its messages late, although busy for 20 %"))
+                .is_some_and(|why| why.contains("50 % of its messages late although busy for only 20 %"))
         );
         assert!(generator_bound(None, 0.5).is_some());
     }
