@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs what the tests need and runs all of them, two parts at a time. The last line says how many passed and failed;
+# Installs what the tests need and runs all of them, three parts at a time. The last line says how many passed and failed;
 # a skipped test counts as failed. With --compression the Autobahn suite also runs its sections 12 and 13, a quarter of
 # an hour. With --targets tests/targets.sh runs as well: other processors, in half an hour.
 #
@@ -82,13 +82,20 @@ over_tls() {
     env WSHUB_TEST_TLS=1 timeout 400 cargo test --locked --all-features --no-fail-fast "${tests[@]}"
 }
 
-# What is built without optimization, in one folder: cargo lets nobody else build there.
+# What is built without optimization, in one folder: cargo lets nobody else build there, but more than one may run.
 debug_lane() {
     # With --all-targets, cargo builds examples as tests only.
-    run "the example that tests start" timeout 1200 cargo build --locked --all-features --example cluster
+    run "building the example that tests start" timeout 1200 cargo build --locked --all-features --example cluster
+    run "building the tests" timeout 1500 cargo test --locked --all-features --all-targets --no-run
+    small_lane >"$work/small" 2>&1 &
     run "unit tests, socket tests and examples with every feature" \
         timeout 1500 cargo test --locked --all-features --all-targets --no-fail-fast
-    run "the same over TLS" over_tls
+    wait $!
+}
+
+# Starts with what is built already.
+small_lane() {
+    run "the socket tests over TLS" over_tls
     run "unit tests and smoke tests with the default features" \
         timeout 600 cargo test --locked --lib --test smoke --test alone
     run "unit tests and smoke tests with no feature" \
@@ -103,6 +110,8 @@ release_lane() {
     # It waits for most of a minute, because a browser waits before it connects again.
     run "the page of the feed example in a browser" browser feed >"$work/feed" 2>&1 &
     feed=$!
+    run "the outbox under a model checker" \
+        timeout 600 cargo run --locked --release --manifest-path tests/loom/Cargo.toml
     for page in chat gateway centrifuge; do
         run "the page of the $page example in a browser" browser "$page"
     done
@@ -110,8 +119,6 @@ release_lane() {
     run "the dashboard of two nodes in a browser" browser cluster
     wait "$feed"
     cat "$work/feed"
-    run "the outbox under a model checker" \
-        timeout 600 cargo run --locked --release --manifest-path tests/loom/Cargo.toml
     run "the examples of the protocols with clients in Python and Node.js" timeout 400 tests/peers.sh
     run "the example centrifuge with official Centrifuge SDKs" timeout 600 tests/sdk.sh
     run "the Autobahn conformance suite" timeout 300 tests/autobahn.sh
@@ -144,13 +151,13 @@ python3 -c 'import ensurepip' 2>/dev/null || install python3-venv || true
 # What tests/centrifuge_sdk.rs runs; tests/sdk.sh finds it installed.
 (cd tests/sdk && npm ci --silent --no-audit --no-fund && touch node_modules/ws) || true
 
-# Two at a time, since tests mostly wait: what the second prints comes at the end.
+# Three at a time, since tests mostly wait: what the others print comes at the end.
 release_lane >"$work/release" 2>&1 &
 debug_lane
 echo
 echo "waiting for what runs beside it"
 wait
-cat "$work/release"
+cat "$work/release" "$work/small"
 for command in "${more[@]}"; do
     # shellcheck disable=SC2086 # words are arguments
     run "$command" $command

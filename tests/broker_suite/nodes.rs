@@ -218,6 +218,10 @@ pub(crate) fn nodes_that_are_killed_or_stand_still<B: Bus>() {
     crowd.silence(2, "b");
     let call = a.call(2, Duration::from_secs(2));
     eventually("all were asked", || crowd.made(2).len() == 6);
+    // When the first of these calls is over, b has told a whom it asked; when the second is over, a has heard it.
+    for n in [8, 9] {
+        assert_eq!(results(b.call(n, PATIENCE)), ALL);
+    }
     drop(b);
     let killed = Instant::now();
     assert_eq!(results(call), ["Timeout", "Timeout", "a1", "a2", "c1", "c2"]);

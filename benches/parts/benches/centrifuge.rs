@@ -2,7 +2,7 @@
 //!
 //! From the publishing of one message until the last of a thousand clients has it, over TCP on the loopback: clients of
 //! `protocol::centrifuge` that are subscribed to a room with a history, and plain clients that get the same bytes by a
-//! broadcast.
+//! broadcast. The CPU time of the thread that publishes is a case of its own.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints, and may fail by a panic")]
 
 mod common;
@@ -99,6 +99,11 @@ fn main() {
             Box::new(|turns| (0..turns).map(|_| plain.readers.time(frame, send)).sum()),
         ];
         bench.case(format!("{CLIENTS} clients, {size}"), ways);
+        let ways: Vec<Way<'_>> = vec![
+            Box::new(|turns| (0..turns).map(|_| subscribed.readers.cpu(frame, publish)).sum()),
+            Box::new(|turns| (0..turns).map(|_| plain.readers.cpu(frame, send)).sum()),
+        ];
+        bench.case(format!("{CLIENTS} clients, {size}, CPU of the sender"), ways);
     }
     bench.finish();
 }
