@@ -139,6 +139,7 @@ fn reports_of_one_room_have_a_distance() {
     let server = TestServer::new(builder);
     let start = Instant::now();
     let (_socket, client) = server.pair_to("/ws?user=ann");
+    eventually("its join is told", || told.lock().unwrap().contains_key("ann"));
     for n in 1..10 {
         client.set_member(&n).unwrap();
         eventually("it is told", || told.lock().unwrap().get("ann") == Some(&Some(n.to_string())));
