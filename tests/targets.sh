@@ -61,7 +61,7 @@ add_compilers() {
     for arch in i386 armhf arm64; do
         chroot "$root" dpkg --add-architecture "$arch"
     done
-    install_inside 'rust-src qemu-user musl-tools
+    install_inside 'rust-src qemu-user musl-tools libunwind-19-dev
         gcc-i686-linux-gnu libc6-dev-i386-cross libstd-rust-dev:i386
         gcc-arm-linux-gnueabihf libc6-dev-armhf-cross libstd-rust-dev:armhf
         gcc-aarch64-linux-gnu libc6-dev-arm64-cross libstd-rust-dev:arm64
@@ -98,8 +98,10 @@ settings() {
         echo "export ${name}_RUNNER='qemu-${cpu/powerpc/ppc} -L /usr/$gcc'"
         ;;
     x86_64-*-musl)
-        # Rust's own musl comes with crt objects and an unwinder; here they are Debian's and gcc's.
-        echo "mkdir -p /target/musl; ln -sf \$(gcc -print-file-name=libgcc_eh.a) /target/musl/libunwind.a"
+        # Rust's own musl comes with crt objects and an unwinder; here they are Debian's and LLVM's, since gcc's unwinder
+        # needs glibc.
+        echo "mkdir -p /target/musl; cp /usr/lib/llvm-*/lib/libunwind.a /target/musl
+            musl-gcc -c -o /target/musl/musl.o tests/targets/musl.c; ar r /target/musl/libunwind.a /target/musl/musl.o"
         echo "export RUSTC_BOOTSTRAP=1 std=-Zbuild-std ${name}_LINKER=musl-gcc CC_x86_64_unknown_linux_musl=musl-gcc"
         echo "export ${name}_RUSTFLAGS='-C link-self-contained=no -L native=/target/musl'"
         ;;

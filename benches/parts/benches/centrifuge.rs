@@ -2,7 +2,7 @@
 //!
 //! From the publishing of one message until the last of a thousand clients has it, over TCP on the loopback: clients of
 //! `protocol::centrifuge` that are subscribed to a room with a history, and plain clients that get the same bytes by a
-//! broadcast. The CPU time of the thread that publishes is a case of its own.
+//! broadcast.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints, and may fail by a panic")]
 
 mod common;
@@ -87,7 +87,7 @@ fn main() {
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let mut bench = Bench::new("centrifuge", &["plain"], 20, 5.0);
     let (subscribed, plain) = (Clients::subscribed(), Clients::plain());
-    for (size, bytes) in [("32 B", 32), ("1 KiB", 1 << 10), ("16 KiB", 1 << 14)] {
+    for (size, bytes) in [("128 B", 128), ("1 KiB", 1 << 10), ("16 KiB", 1 << 14)] {
         let data = format!("\"{}\"", "x".repeat(bytes - 2));
         let push = format!(r#"{{"push":{{"channel":"room","pub":{{"data":{data},"offset":{BEFORE}}}}}}}"#);
         let frame = encode(MessageKind::Text, push.as_bytes()).len();
@@ -99,11 +99,6 @@ fn main() {
             Box::new(|turns| (0..turns).map(|_| plain.readers.time(frame, send)).sum()),
         ];
         bench.case(format!("{CLIENTS} clients, {size}"), ways);
-        let ways: Vec<Way<'_>> = vec![
-            Box::new(|turns| (0..turns).map(|_| subscribed.readers.cpu(frame, publish)).sum()),
-            Box::new(|turns| (0..turns).map(|_| plain.readers.cpu(frame, send)).sum()),
-        ];
-        bench.case(format!("{CLIENTS} clients, {size}, CPU of the sender"), ways);
     }
     bench.finish();
 }

@@ -3,7 +3,7 @@
 //! What a history costs: from the publishing of one message until the last of so many clients has it, over TCP on the
 //! loopback. `publish` records and gives every member one order; `broadcast` is a send to a room that remembers
 //! nothing. The two take turns. The clients are read for by one thread with a poller, which takes part in both times
-//! alike. The CPU time of the thread that publishes is a case of its own.
+//! alike.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints, and may fail by a panic")]
 
 mod common;
@@ -44,12 +44,11 @@ impl Members {
         Self { readers: Readers::new(streams), hub }
     }
 
-    /// One message; `cost` is the time or the CPU time that it takes.
-    fn way<'a>(&'a self, payload: &[u8], cost: impl Fn(&Readers, usize, &dyn Fn()) -> Duration + 'a) -> Way<'a> {
+    fn way(&self, payload: &[u8]) -> Way<'_> {
         let message = Message::binary(payload.to_vec());
         let frame = encode(MessageKind::Binary, payload).len();
         let send = move || assert_eq!(self.hub.send(Target::room("room"), &message).unwrap().dropped, 0);
-        Box::new(move |turns| (0..turns).map(|_| cost(&self.readers, frame, &send)).sum())
+        Box::new(move |turns| (0..turns).map(|_| self.readers.time(frame, &send)).sum())
     }
 }
 
@@ -70,12 +69,7 @@ fn main() {
         let plain = Members::new(clients, RoomOptions::default());
         for (size, bytes) in SIZES {
             let payload = vec![0x5a; bytes];
-            let time = |readers: &Readers, frame, send: &dyn Fn()| readers.time(frame, send);
-            let cpu = |readers: &Readers, frame, send: &dyn Fn()| readers.cpu(frame, send);
-            let ways = vec![publish.way(&payload, time), plain.way(&payload, time)];
-            bench.case(format!("{clients} clients, {size}"), ways);
-            let ways = vec![publish.way(&payload, cpu), plain.way(&payload, cpu)];
-            bench.case(format!("{clients} clients, {size}, CPU of the sender"), ways);
+            bench.case(format!("{clients} clients, {size}"), vec![publish.way(&payload), plain.way(&payload)]);
         }
     }
     bench.finish();

@@ -1,5 +1,4 @@
 //! The clients' side: one thread that reads for all of them and tells when the last has everything.
-#![allow(dead_code, reason = "each bench uses a part")]
 
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
@@ -9,7 +8,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cpu_time::ThreadTime;
 use mio::{Events, Interest, Poll, Token};
 
 /// One message at a time is under way, so what has come tells which message it is.
@@ -35,13 +33,6 @@ impl Readers {
         let started = Instant::now();
         send();
         self.complete.recv_timeout(Duration::from_secs(20)).expect("not every client has everything") - started
-    }
-
-    /// The CPU time that the calling thread spends until every client has so many bytes more.
-    pub(crate) fn cpu(&self, bytes: usize, send: impl FnOnce()) -> Duration {
-        let started = ThreadTime::now();
-        self.time(bytes, send);
-        started.elapsed()
     }
 
     /// What comes from now on is not looked at.
