@@ -124,6 +124,8 @@ pub enum UserError {
     ClientNotFound,
     /// The user id is empty.
     EmptyId,
+    /// The user id is longer than [`MAX_USER_ID`](crate::limit::MAX_USER_ID).
+    IdTooLong,
     /// The user has reached `max_connections_per_user`.
     TooManyConnections,
 }
@@ -133,6 +135,7 @@ impl fmt::Display for UserError {
         f.write_str(match self {
             Self::ClientNotFound => "the client is not connected",
             Self::EmptyId => "the user id is empty",
+            Self::IdTooLong => "the user id is longer than 256 bytes",
             Self::TooManyConnections => "the user has reached max_connections_per_user",
         })
     }

@@ -299,7 +299,7 @@ pub mod rooms {
 
 /// Rate limiters and fixed limits.
 pub mod limit {
-    pub use crate::config::{MAX_ROOM_NAME, RatePolicy};
+    pub use crate::config::{MAX_ROOM_NAME, MAX_USER_ID, RatePolicy};
     pub use crate::hub::{RateLimiter, TokenBucket};
 }
 

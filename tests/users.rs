@@ -12,6 +12,7 @@ use common::{Log, PATIENCE, TestServer, WsClient, eventually};
 use wshub::{
     Admission, Config, Hub, HubBuilder, Limits, Rejection, Target, UserError,
     health::QueueDepth,
+    limit::MAX_USER_ID,
     metrics::{DebugMetrics, ErrorType},
 };
 
@@ -336,6 +337,21 @@ fn an_empty_id_is_refused() {
     assert_eq!((client.user_id().as_deref(), server.hub.user_count()), (Some("ann"), 1));
     client.clear_user().unwrap();
     assert_eq!((client.user_id(), server.hub.user_count()), (None, 0));
+}
+
+#[test]
+fn an_id_of_more_than_256_bytes_is_refused() {
+    let (metrics, builder) = common::counted(named(Hub::builder()));
+    let server = TestServer::new(builder);
+    let (longest, long) = ("é".repeat(MAX_USER_ID / 2), "x".repeat(MAX_USER_ID + 1));
+    let (head, _) = WsClient::try_connect(server.addr, &format!("/ws?user={long}"), "");
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    assert_eq!(common::errors(&metrics, ErrorType::ConnectionRejected), 1);
+    let (_socket, client) = server.pair_to("/ws?user=ann");
+    assert_eq!(client.set_user(&long), Err(UserError::IdTooLong));
+    assert_eq!((client.user_id().as_deref(), server.hub.user_count()), (Some("ann"), 1));
+    client.set_user(&longest).unwrap();
+    assert_eq!(client.user_id().as_deref(), Some(&*longest));
 }
 
 #[test]

@@ -271,6 +271,7 @@ fn refusal_of(refused: &Refused, format: WireFormat) -> Refusal {
         }
         Refused::TooManyOfUser => Refusal::new(429, "too many connections of this user", ErrorType::ConnectionLimit),
         Refused::EmptyUser => Refusal::new(400, "empty user id", ErrorType::ConnectionRejected),
+        Refused::UserTooLong => Refusal::new(400, "user id too long", ErrorType::ConnectionRejected),
         Refused::Room(RoomError::Full | RoomError::TooManyRooms) => {
             Refusal::new(503, "the room is full", ErrorType::ConnectionLimit)
         }

@@ -40,7 +40,8 @@ impl Admission {
     }
 
     /// Admits a connection of this user, which counts against `max_connections_per_user`. An empty id is refused with
-    /// 400, because it usually means a missing id. See [`anonymous`](Admission::anonymous).
+    /// 400, because it usually means a missing id, and so is one longer than
+    /// [`MAX_USER_ID`](crate::limit::MAX_USER_ID). See [`anonymous`](Admission::anonymous).
     pub fn user(id: impl Into<String>) -> Self {
         Self { user: Some(id.into().into()), ..Self::default() }
     }

@@ -11,7 +11,7 @@ use super::roster::{Roster, Snapshot};
 use super::telling::Ticket;
 use super::users::Users;
 use crate::client_id::ClientId;
-use crate::config::reached;
+use crate::config::{MAX_USER_ID, reached};
 use crate::error::{RoomError, UserError};
 use crate::guard::{self, record};
 use crate::transport::canonical_ip;
@@ -31,6 +31,7 @@ pub(crate) enum Refused {
     TooManyOfAddress,
     TooManyOfUser,
     EmptyUser,
+    UserTooLong,
     Room(RoomError),
 }
 
@@ -138,6 +139,9 @@ impl Hub {
     ) -> Result<Announcements, Refused> {
         if user.as_deref() == Some("") {
             return Err(Refused::EmptyUser);
+        }
+        if user.as_deref().is_some_and(|id| id.len() > MAX_USER_ID) {
+            return Err(Refused::UserTooLong);
         }
         let lifecycle = &self.inner().lifecycle;
         // Counted before the hub's state is read: if this connect does not see a drain or shutdown, that drain or

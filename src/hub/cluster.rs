@@ -12,7 +12,7 @@ use super::target::Part;
 use super::{Client, Hub, Inner, Target};
 use crate::client_id::ClientId;
 use crate::cluster::{AdapterState, Cluster, ClusterNode, Counts, Link, Node as ClusterSide, Outgoing, Recipient};
-use crate::config::MAX_ROOM_NAME;
+use crate::config::{MAX_ROOM_NAME, MAX_USER_ID};
 use crate::error::ConfigError;
 use crate::history::{HistoryStore, Patterns};
 use crate::lock::assert_no_lock_held;
@@ -156,7 +156,7 @@ impl Hub {
             Part::All | Part::OneOf(_) => None,
             Part::Room(name) if name.is_empty() || name.len() > MAX_ROOM_NAME => None,
             Part::Room(name) => Some(Recipient::Room(name.to_string())),
-            Part::User(id) if id.is_empty() => None,
+            Part::User(id) if id.is_empty() || id.len() > MAX_USER_ID => None,
             Part::User(id) => Some(Recipient::User(id.to_string())),
             Part::Client(id) if self.client(*id).is_some() => None,
             Part::Client(id) => Some(Recipient::Client(id.to_string())),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::Hub;
 use super::behind::Reader;
-use super::client::dispose_evicted;
+use super::client_send::dispose_evicted;
 use super::memory::{Memory, Stream};
 use super::recipients::share;
 use super::room::{Room, RoomState};

@@ -22,7 +22,8 @@
 //!
 //! | methods of `Client` | file |
 //! | --- | --- |
-//! | `id`, `send`, `close`, `set_user`, `join`, `leave`, … | `client` |
+//! | `id`, `set_user`, `join`, `leave`, … | `client` |
+//! | `send`, `send_json`, `send_timeout`, `close` | `client_send` |
 //! | `join_from`, `join_with`, `join_collecting` | `join`, built on `behind` |
 //! | `metadata`, `extension` | `client_values` |
 //! | `on_message`, `on_close`, `on_error` | `callbacks` |
@@ -41,6 +42,7 @@ mod callbacks;
 mod calls;
 mod chain;
 mod client;
+mod client_send;
 mod client_values;
 mod clients;
 mod clock;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Hub;
-use super::client::{Client, dispose_evicted};
+use super::client::Client;
+use super::client_send::dispose_evicted;
 use super::recipients::Recipients;
 use super::roster::Member;
 use super::target::{Delivery, Part, Target};

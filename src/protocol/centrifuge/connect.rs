@@ -36,6 +36,7 @@ pub(super) fn connect(
         let user = if user.is_empty() { client.clear_user() } else { client.set_user(user) };
         user.map_err(|error| match error {
             UserError::TooManyConnections => Disconnect::CONNECTION_LIMIT,
+            UserError::IdTooLong => Disconnect::INVALID_TOKEN,
             _ => Disconnect::SERVER_ERROR,
         })?;
     }

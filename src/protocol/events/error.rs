@@ -71,8 +71,8 @@ impl From<UserError> for EventError {
     fn from(error: UserError) -> Self {
         match error {
             UserError::TooManyConnections => Self::new("too_many_connections", error.to_string()),
-            // An authenticator that returns an empty id has refused.
-            UserError::EmptyId => Self::new("unauthorized", error.to_string()),
+            // An authenticator that returns an unusable id has refused.
+            UserError::EmptyId | UserError::IdTooLong => Self::new("unauthorized", error.to_string()),
             _ => Self::new("internal", "internal error"),
         }
     }
