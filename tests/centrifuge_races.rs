@@ -6,13 +6,16 @@
 mod centrifuge_suite;
 mod common;
 
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
 use centrifuge_suite::*;
 use common::{PATIENCE, TestServer, WsClient, deep_queue};
 use serde_json::{Value, json};
-use wshub::protocol::centrifuge::Api;
+use wshub::members::MemberChange;
+use wshub::protocol::centrifuge::{Api, ChannelOptions};
+use wshub::{Client, Hub, RoomOptions};
 
 const ROUNDS: usize = 150;
 
@@ -93,8 +96,9 @@ fn acts_of_several_threads_end_with_what_is_told() {
                 (0..ROUNDS).for_each(|n| send(&mut ann, &json!({"id": n + 2, "subscribe": {"channel": "a"}})));
             }
         });
-        // A thread that runs hooks for others may still be at work.
+        // A thread that runs hooks for others may still be at work: until it is over, what is may change.
         let mut objects = until_now(&mut ann);
+        wait("nobody acts", || !common::crate_threads().iter().any(|name| name == "wshub-hooks"));
         wait("the client is told what is", || {
             objects.extend(until_now(&mut ann));
             own_view(&objects) == Some(client.in_room("a"))
@@ -120,6 +124,46 @@ fn acts_of_several_threads_end_with_what_is_told() {
             !others_view(&others)
         });
     }
+}
+
+/// The members are reported after the program's join and before the subscription, which introduces the member.
+#[test]
+fn who_is_introduced_late_is_told_of_once_known() {
+    let held = Arc::new(Mutex::new(None::<Client>));
+    let (holding, report) = (Arc::clone(&held), Arc::clone(&held));
+    let protocol = protocol().channels(move |_| {
+        let is_free = || !holding.lock().unwrap().as_ref().is_some_and(|client| client.in_room("a"));
+        wait("her membership is reported", is_free);
+        Some(ChannelOptions::default())
+    });
+    let tracked = Hub::builder().rooms("*", RoomOptions::history().with_connections());
+    let hooked = tracked.on_member_change(move |_, _, change| {
+        if matches!(change, MemberChange::Joined(member) if member.metadata.is_none()) {
+            *report.lock().unwrap() = None;
+        }
+    });
+    let server = TestServer::new(protocol.install(hooked));
+    let [mut bob, mut cleo, ann] = ["bob", "cleo", "ann"].map(|user| connect(&server, &json!({"token": user})).0);
+    subscribe(&mut cleo, &json!({"channel": "a"}));
+    subscribe(&mut bob, &json!({"channel": "a", "join_leave": true}));
+    let client = server.hub.user_client("ann").unwrap();
+    *held.lock().unwrap() = Some(client.clone());
+    thread::scope(|scope| {
+        scope.spawn(|| client.join("a").unwrap());
+        common::eventually("she is in the room", || client.in_room("a"));
+        // A report of another's leave is one of her join.
+        send(&mut cleo, &json!({"id": 9, "unsubscribe": {"channel": "a"}}));
+    });
+    let mut others = until_now(&mut bob);
+    wait("her join is told", || {
+        others.extend(until_now(&mut bob));
+        others_view(&others)
+    });
+    ann.close();
+    wait("her leave is told", || {
+        others.extend(until_now(&mut bob));
+        !others_view(&others)
+    });
 }
 
 /// Waits until it is so.

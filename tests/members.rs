@@ -42,7 +42,7 @@ fn hub(options: RoomOptions) -> (HubBuilder, Told) {
         let metadata = member.metadata.as_deref().map(str::to_owned);
         let (before, is_known) = match change {
             MemberChange::Left(_) => (sum.remove(&*member.id), true),
-            MemberChange::Updated(_) => (sum.insert(member.id.to_string(), metadata), true),
+            MemberChange::Updated { .. } => (sum.insert(member.id.to_string(), metadata), true),
             _ => (sum.insert(member.id.to_string(), metadata), false),
         };
         assert_eq!(before.is_some(), is_known, "{change:?}");

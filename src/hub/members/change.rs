@@ -40,7 +40,13 @@ pub enum MemberChange {
     /// The member's first connection has joined.
     Joined(Member),
     /// The member's metadata has changed.
-    Updated(Member),
+    #[non_exhaustive]
+    Updated {
+        /// With the new metadata.
+        member: Member,
+        /// The metadata that was reported last.
+        before: Option<Arc<str>>,
+    },
     /// The member's last connection has left, and the room's
     /// [`member_linger`](crate::history::RoomOptions::member_linger) has passed.
     Left(Member),
@@ -50,7 +56,7 @@ impl MemberChange {
     /// The member, after the change.
     pub fn member(&self) -> &Member {
         match self {
-            Self::Joined(member) | Self::Updated(member) | Self::Left(member) => member,
+            Self::Joined(member) | Self::Updated { member, .. } | Self::Left(member) => member,
         }
     }
 }

@@ -8,13 +8,17 @@ use std::collections::{BTreeMap, HashSet};
 use super::recover::broadcast;
 use super::session::{Session, Subscription};
 use super::wire::reply::{self, ClientInfo, PresenceStats, Push};
-use crate::members::{Member, MemberChange};
+use crate::members::MemberChange;
 use crate::{Client, ClientId, Hub};
 
 /// The subscribers of a channel, by client id.
 pub(super) fn presence(hub: &Hub, channel: &str) -> BTreeMap<String, ClientInfo> {
     if hub.tracks_connections(channel) {
-        return hub.members(channel).iter().filter_map(|m| Some((m.id.to_string(), info_of(m)?))).collect();
+        return hub
+            .members(channel)
+            .iter()
+            .filter_map(|m| Some((m.id.to_string(), info_of(m.metadata.as_deref())?)))
+            .collect();
     }
     let info = |client: &Client| {
         let session = Session::of(client)?;
@@ -32,9 +36,10 @@ pub(super) fn presence_stats(hub: &Hub, channel: &str) -> PresenceStats {
     PresenceStats { num_clients: count(subscribers.len()), num_users: count(users.len()) }
 }
 
-/// The client's info is the member's metadata. `None` for a client of another protocol.
-fn info_of(member: &Member) -> Option<ClientInfo> {
-    serde_json::from_str(member.metadata.as_deref()?).ok()
+/// The client's info is the member's metadata. `None` for a client of another protocol, and for one that the program
+/// has joined to the room, until its subscription begins.
+fn info_of(metadata: Option<&str>) -> Option<ClientInfo> {
+    serde_json::from_str(metadata?).ok()
 }
 
 /// Before the client joins the room: what all nodes will know of it there.
@@ -74,12 +79,16 @@ pub(super) fn changed(hub: &Hub, channel: &str, change: &MemberChange) {
     if !hub.tracks_connections(channel) {
         return;
     }
-    let Some(info) = info_of(change.member()) else { return };
-    let own = info.client.parse::<ClientId>().ok();
-    let push = match change {
-        MemberChange::Joined(_) => join(channel, info),
-        MemberChange::Left(_) => leave(channel, info),
-        MemberChange::Updated(_) => return,
+    let info = info_of(change.member().metadata.as_deref());
+    let (before, now) = match change {
+        MemberChange::Joined(_) => (None, info),
+        MemberChange::Left(_) => (info, None),
+        MemberChange::Updated { before, .. } => (info_of(before.as_deref()), info),
+    };
+    let (own, push) = match (before, now) {
+        (None, Some(info)) => (info.client.parse::<ClientId>().ok(), join(channel, info)),
+        (Some(info), None) => (info.client.parse::<ClientId>().ok(), leave(channel, info)),
+        _ => return,
     };
     tell(hub, &push, |client| Some(client.id()) != own);
 }

@@ -93,7 +93,7 @@ pub(super) fn member_change(room: &str, changes: &[MemberChange]) -> Option<Mess
     for change in changes {
         match change {
             MemberChange::Joined(member) => data.joined.push(member),
-            MemberChange::Updated(member) => data.updated.push(member),
+            MemberChange::Updated { member, .. } => data.updated.push(member),
             MemberChange::Left(member) => data.left.push(member),
         }
     }

@@ -159,7 +159,7 @@ impl Table {
                 (None, Some(metadata)) => changes.push(MemberChange::Joined(member(metadata))),
                 (Some(metadata), None) => changes.push(MemberChange::Left(member(metadata))),
                 (Some(before), Some(metadata)) if before != metadata => {
-                    changes.push(MemberChange::Updated(member(metadata)));
+                    changes.push(MemberChange::Updated { member: member(metadata), before: before.clone() });
                 }
                 _ => continue,
             }

@@ -13,7 +13,7 @@ fn apply(known: &mut BTreeMap<Arc<str>, Option<Json>>, changes: Vec<MemberChange
     for change in changes {
         match change {
             MemberChange::Joined(member) => assert!(known.insert(member.id, member.metadata).is_none(), "joined twice"),
-            MemberChange::Updated(member) => {
+            MemberChange::Updated { member, .. } => {
                 assert!(known.insert(member.id, member.metadata).is_some(), "updated nobody");
             }
             MemberChange::Left(member) => assert!(known.remove(&member.id).is_some(), "left twice"),
@@ -33,7 +33,7 @@ fn a_user_with_three_tabs_is_one_member() {
     assert_eq!(table.take_changes(), [MemberChange::Joined(Member { id: ann.clone(), metadata: None })]);
     table.update(&ann, tabs[1], Some("1".into()));
     let member = Member { id: ann.clone(), metadata: Some("1".into()) };
-    assert_eq!(table.take_changes(), [MemberChange::Updated(member.clone())]);
+    assert_eq!(table.take_changes(), [MemberChange::Updated { member: member.clone(), before: None }]);
     table.leave(&ann, tabs[0], SECOND, now);
     table.leave(&ann, tabs[2], SECOND, now);
     assert_eq!(table.take_changes(), []);
