@@ -73,6 +73,13 @@ impl<K: Ord, L: Copy + Eq> Levels<K, L> {
     }
 }
 
+impl<K, L> Levels<K, L> {
+    /// Whether no hook runs or waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

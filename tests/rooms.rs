@@ -4,6 +4,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Log, TestServer, WsClient, eventually};
 use wshub::{
@@ -400,4 +401,31 @@ fn a_broadcast_follows_every_join_and_leave() {
     assert_eq!(send("4"), 0);
     server.hub.send(Target::all(), "end").unwrap();
     assert_eq!((a.texts_until_end().join(""), b.texts_until_end().join("")), ("12".into(), "23".into()));
+}
+
+/// The connection ends while another thread runs the hook of its join: that thread reports the leave, and the hook
+/// finds what the program has stored on the client. Afterwards it is let go.
+#[test]
+fn a_leave_that_is_told_late_finds_the_clients_values() {
+    let (go, gone) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (log, value) = (Log::default(), Arc::new(()));
+    let (may_go, is_gone, leaves) = (Arc::clone(&go), Arc::clone(&gone), log.clone());
+    let builder = Hub::builder()
+        .after_room_join(move |_, _| eventually("the connection is over", || may_go.load(Ordering::SeqCst)))
+        .after_room_leave(move |client, room| {
+            leaves.add(format!("left {room}, value {}", client.metadata::<Arc<()>>("value").is_some()));
+        })
+        .after_disconnect(move |_| is_gone.store(true, Ordering::SeqCst));
+    let server = TestServer::new(builder);
+    let (socket, client) = server.pair();
+    client.set_metadata("value", Arc::clone(&value));
+    std::thread::scope(|scope| {
+        scope.spawn(|| client.join("x").unwrap());
+        eventually("it is in the room", || client.in_room("x"));
+        socket.close();
+        eventually("its last hook has run", || gone.load(Ordering::SeqCst));
+        go.store(true, Ordering::SeqCst);
+    });
+    log.wait("left x, value true");
+    eventually("the value is let go", || Arc::strong_count(&value) == 1);
 }

@@ -77,8 +77,18 @@ impl Client {
     /// Drops metadata and extensions, after the last hook. They may hold this client, which would otherwise keep itself
     /// alive.
     pub(super) fn release(&self) {
+        self.state().write().is_over = true;
+        self.release_if_over();
+    }
+
+    /// While another thread runs hooks of this client's rooms, whose last one reports the end, the values remain for
+    /// them. Then that thread drops the values: it calls this when its hooks have returned.
+    pub(super) fn release_if_over(&self) {
         let (metadata, extensions) = {
             let mut state = self.state().write();
+            if !state.is_over || state.is_released || !state.telling.is_empty() {
+                return;
+            }
             state.is_released = true;
             (std::mem::take(&mut state.metadata), std::mem::take(&mut state.extensions))
         };

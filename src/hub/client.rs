@@ -83,6 +83,8 @@ pub(super) struct ClientState {
     pub(super) is_closed: bool,
     /// The last hook has run. New metadata and extensions are not stored.
     pub(super) is_released: bool,
+    /// The connection's thread has run its last hook.
+    pub(super) is_over: bool,
     pub(super) metadata: SortedMap<String, Metadata>,
     pub(super) extensions: Extensions,
     pub(super) callbacks: Callbacks,

@@ -77,6 +77,9 @@ impl Hub {
         if let (Ticket::Room { client, room }, Some(hook)) = (ticket, &self.hooks().room_settled) {
             self.guarded(Some(client), "room_settled", || hook(client, room));
         }
+        if let Ticket::Room { client, .. } = ticket {
+            client.release_if_over();
+        }
     }
 
     /// The next hook to run. `None`: the ticket is released.
