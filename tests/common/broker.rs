@@ -93,15 +93,24 @@ impl Broker {
 
     /// Starts it on its port and waits until it accepts.
     pub(crate) fn start(&mut self) {
+        assert!(self.starts(), "the broker has ended");
+    }
+
+    /// Whether it accepts. It does not if it has ended, such as because another program has its port.
+    fn starts(&mut self) -> bool {
         assert!(self.process.is_none(), "it runs already");
         let deadline = Instant::now() + PATIENCE;
         let mut process = self.command().spawn().expect("the broker is installed (tests/all.sh does)");
         while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
-            assert_eq!(process.try_wait().unwrap(), None, "the broker has ended");
+            if process.try_wait().unwrap().is_some() {
+                return false;
+            }
             assert!(Instant::now() < deadline, "the broker does not accept");
             std::thread::sleep(Duration::from_millis(5));
         }
-        self.process = Some(process);
+        let is_running = process.try_wait().unwrap().is_none();
+        self.process = is_running.then_some(process);
+        is_running
     }
 
     /// Ends it as `kill -9` does, and waits until it is gone.
@@ -140,7 +149,15 @@ impl Broker {
 
     fn start_new(kind: Kind) -> Self {
         let mut broker = Self::absent(kind);
-        broker.start();
+        // A port that was free may be taken in the meantime.
+        let is_up = (0..5).any(|_| {
+            let starts = broker.starts();
+            if !starts {
+                broker.port = free_port();
+            }
+            starts
+        });
+        assert!(is_up, "no broker starts");
         broker
     }
 
