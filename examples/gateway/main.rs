@@ -23,6 +23,7 @@
 mod common;
 mod sensors;
 
+use std::path::Path;
 use std::sync::{Arc, atomic::AtomicBool, atomic::Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -103,17 +104,25 @@ fn log_to_stderr() {
     let _ = log::set_logger(&Stderr);
 }
 
-/// At most 500, or fewer where the machine or this process's control group has less memory: 80 KiB for each and, for a
+/// At most 500, or fewer where the machine or a control group of this process has less memory: 80 KiB for each and, for a
 /// tenth of them, a full queue, within half of what is left.
 fn connections_that_fit(config: &Config) -> usize {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
     let available =
         available.and_then(|kib| kib.parse::<usize>().ok()).map_or(usize::MAX, |kib| kib.saturating_mul(1024));
-    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").unwrap_or_default();
-    let allowed = group.trim().parse().unwrap_or(usize::MAX);
     let each = 80 * 1024 + (config.queue_bytes + 64 * 1024) / 10;
-    (available.min(allowed) / 2 / each).clamp(1, 500)
+    (available.min(left_by_groups()) / 2 / each).clamp(1, 500)
+}
+
+/// What this process's control group, and those above it, have left of their memory (cgroup v2).
+fn left_by_groups() -> usize {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let read = |group: &Path, file| std::fs::read_to_string(group.join(file)).ok()?.trim().parse::<usize>().ok();
+    // A group without a limit has "max" there.
+    let left = |group: &Path| Some(read(group, "memory.max")?.saturating_sub(read(group, "memory.current")?));
+    Path::new("/sys/fs/cgroup").join(own).ancestors().filter_map(left).min().unwrap_or(usize::MAX)
 }
 
 /// What clients can call.
