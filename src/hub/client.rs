@@ -67,6 +67,7 @@ struct Closed {
 /// A client's mutable state, guarded by its own lock. The maps are ordered ones, because these are small when empty and
 /// need no random seed.
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct ClientState {
     pub(super) user: Option<Arc<str>>,
     /// Changes only while the room's lock is held too, so that both sides agree.

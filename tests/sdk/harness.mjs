@@ -11,7 +11,7 @@ import { Centrifuge as Json } from 'centrifuge';
 import { Centrifuge as Protobuf } from 'centrifuge/build/protobuf';
 
 // Milliseconds for one wait: far more than a slow machine needs.
-export const DEADLINE = 30_000;
+export const DEADLINE = 60_000;
 
 export const children = new Set();
 
