@@ -409,6 +409,16 @@ mod tests {
     }
 
     #[test]
+    fn a_look_whether_all_is_written_writes_what_goes_next() {
+        let (outbox, far) = outbox(DropPolicy::DropNewest);
+        assert_eq!(outbox.push_next(&frame("a")), Placed::Yes);
+        // The flush that is due may have met this look, which holds the socket for a moment, and left.
+        assert!(!outbox.is_idle());
+        assert_eq!(received(&far), b"\x81\x01a");
+        outbox.kill();
+    }
+
+    #[test]
     fn the_flush_of_a_frame_that_goes_next_wakes_senders_that_wait_for_its_room() {
         let (near, far) = UnixStream::pair().expect("a pair");
         let (one, far_off) = (frame("a"), Instant::now() + Duration::from_secs(3600));
