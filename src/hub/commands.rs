@@ -18,7 +18,7 @@ pub struct Commanded {
 
 impl Hub {
     /// Closes the user's connections on all nodes, with this code and reason; see [`Client::close`]. Does not block.
-    /// Codes from 4500 to 4999 tell the client to stay away.
+    /// By the convention of Centrifuge SDKs, codes from 4500 to 4999 tell the client to stay away.
     ///
     /// # Errors
     ///

@@ -14,7 +14,7 @@
 //! | `members`, `tracks_connections` | `members` | – |
 //! | `call` | `calls` | – |
 //! | `close_user`, `join_user`, …, `tell_nodes` | `commands` | `control`, `node_messages` |
-//! | `node_id`, `cluster_nodes`, `global_room_size`, … | `cluster` | – |
+//! | `cluster_nodes`, `global_room_size`, … | `cluster` | – |
 //! | `drain`, `shutdown` | `drain` | `drain_clock`, `activity`, `close_watch` |
 //! | `state`, `health`, `is_draining`, … | `lifecycle` | – |
 //! | `load` | `load` | – |

@@ -177,7 +177,7 @@ impl Sharing {
         while self.hub.upgrade().is_some() {
             let ended = call(|| self.store.follow(&mut |event| self.on(event)));
             let Some(hub) = self.hub.upgrade() else { return };
-            let error = ended.err().unwrap_or_else(|| StoreError::new("the store has to be followed anew"));
+            let error = ended.err().unwrap_or_else(|| StoreError::new("the store must be followed again"));
             self.go_away(&hub, &error);
             drop(hub);
             thread::sleep(TICK);

@@ -39,8 +39,8 @@ impl Hub {
     /// Sets the value of a key in the room's state and sends it to the members. The empty key is the room's "last
     /// value". Never blocks on a peer. Values belong to this node; a cluster does not share them.
     ///
-    /// A member whose queue is not empty gets each changed key once, with its value at the time of writing. A client
-    /// that joins first gets the whole state.
+    /// A member whose queue is not empty gets each changed key once, with its value at the time of writing. A joining
+    /// client gets the whole state, and then the changes.
     ///
     /// # Errors
     ///

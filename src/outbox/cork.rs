@@ -43,7 +43,7 @@ struct Touched {
 /// the guard is dropped, each affected client is flushed once, with many messages in one system call.
 ///
 /// Use it around a burst of sends. A client whose queue fills up is flushed at once, so a cork loses nothing. Keep it
-/// short, because nothing else sends the messages that it holds back. Corks nest: the outermost one flushes. A cork is
+/// short, because what it holds back usually waits for its end. Corks nest: the outermost one flushes. A cork is
 /// not `Send`.
 #[derive(Debug)]
 #[must_use = "dropping the guard at once corks nothing"]

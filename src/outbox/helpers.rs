@@ -1,7 +1,8 @@
 //! A hub's helper threads, which flush part of large fan-outs: see [`share`](super::share).
 //!
 //! The threads start with the first fan-out that is large enough while a core is idle. They end with the hub. They run
-//! no handlers or hooks, but they may run destructors of payloads.
+//! no handlers or hooks, and no destructors of payloads. One of them may drop the last handle of its hub, and with it what
+//! the hooks hold.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -20,7 +21,7 @@ use crate::lock::{Condition, Leaf};
 const WORTH: usize = 128;
 /// The pause between two attempts to start a thread.
 const RETRY: Duration = Duration::from_secs(1);
-/// Stack size of a helper in bytes. Destructors of payloads are the only user code that it runs.
+/// Stack size of a helper in bytes. Destructors of what hooks hold are the only user code that it runs.
 const STACK: usize = 256 * 1024;
 
 /// The helper threads of one hub.

@@ -300,7 +300,7 @@ impl Outbox {
         self.discard();
     }
 
-    /// Drops all waiting messages on this thread and under no lock, because payloads may be the application's memory.
+    /// Drops all waiting messages under no lock, because payloads may be the application's memory.
     ///
     /// A concurrent push leaves nothing behind. Pusher: push, fence, read the phase. This thread: set the phase, fence,
     /// pop. Both fences are sequentially consistent. So either this thread pops the pushed message, or the pusher sees

@@ -11,7 +11,7 @@ use crate::sorted_map::SortedMap;
 
 type Handler = Box<dyn Fn(&Client, &Message) -> Result<Message, CallRefusal> + Send + Sync>;
 
-/// Handlers of clients' calls, by method. Also passes clients' answers to the hub's own calls on. Both use the format
+/// Handlers of clients' calls, by method. Also delivers clients' answers to the hub's own calls. Both use the format
 /// of [`JsonCalls`](crate::calls::JsonCalls).
 #[derive(Default)]
 pub struct CallHandlers(SortedMap<String, Handler>);

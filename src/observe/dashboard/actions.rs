@@ -202,6 +202,6 @@ fn drain(hub: &Hub, seconds: u64) -> Outcome {
         Ok(()) => record!(Info, "wshub::dashboard", "drained"),
         Err(error) => record!(Warn, "wshub::dashboard", "drain: {error}"),
     });
-    spawned.map_err(|error| (503, format!("no thread for the drain: {error}")))?;
+    spawned.map_err(|error| (503, format!("could not start a thread for the drain: {error}")))?;
     Ok(json!({ "done": format!("began to drain, for at most {seconds} s") }))
 }

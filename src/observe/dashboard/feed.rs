@@ -91,7 +91,7 @@ impl Feed {
         });
         if let Err(error) = spawned {
             self.state.lock().is_running = false;
-            record!(Warn, "wshub::dashboard", "no thread to feed the dashboard: {error}");
+            record!(Warn, "wshub::dashboard", "could not start the thread that feeds the dashboard: {error}");
         }
     }
 
