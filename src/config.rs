@@ -28,7 +28,7 @@ const fn may_be_sent(close_code: u16) -> bool {
 pub const MAX_ROOM_NAME: usize = 256;
 
 /// Maximum length of a user id, in bytes.
-pub const MAX_USER_ID: usize = 256;
+pub const MAX_USER_ID: usize = 4096;
 
 /// What to do with a message for a client whose queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -135,7 +135,7 @@ impl fmt::Display for UserError {
         f.write_str(match self {
             Self::ClientNotFound => "the client is not connected",
             Self::EmptyId => "the user id is empty",
-            Self::IdTooLong => "the user id is longer than 256 bytes",
+            Self::IdTooLong => "the user id is longer than 4096 bytes",
             Self::TooManyConnections => "the user has reached max_connections_per_user",
         })
     }

@@ -242,7 +242,7 @@ fn written_by_the_writer(many: usize, on_drop: impl Fn() + Clone + Send + Sync +
     for n in 0..many {
         client.send(long_message(n, on_drop.clone())).unwrap();
     }
-    assert!(client.queue_depth().messages > many / 4, "the peer is not slow: {:?}", client.queue_depth());
+    assert!(client.queue_depth().messages > many / 10, "the peer is not slow: {:?}", client.queue_depth());
     (0..many).for_each(|_| assert_eq!(socket.frame().first, 0xc2));
 }
 
