@@ -382,7 +382,7 @@ fn draining_and_stopped_hubs_answer_503() {
     let mut client = server.connect();
     let hub = server.hub.clone();
     let drain = std::thread::spawn(move || hub.drain(common::PATIENCE));
-    eventually("the hub drains", || server.hub.is_draining());
+    eventually("the hub refuses", || !server.hub.is_admitting());
     assert_eq!(open(&server, "/ws", "").0, 503);
     assert_eq!(status(&ask(&server, "POST /ws HTTP/1.1", &[])), 503, "the state is looked at first");
     client.send_text("still served");
